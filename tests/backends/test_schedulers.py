@@ -37,7 +37,7 @@ def test_the_sbatch_script_asks_for_what_the_settings_say() -> None:
         grace_seconds=60,
         slurm={"options": ["--partition=gpu"]},
     )
-    lines = slurm_scheduler.write_file(build_spec(section)).splitlines()
+    lines = slurm_scheduler.render_job_file(build_spec(section)).splitlines()
     assert lines[:15] == [
         "#!/bin/bash",
         "#SBATCH --job-name=tunectl-sft-0123abcd",
@@ -62,7 +62,7 @@ def test_every_file_is_a_script_that_bash_reads(text: str) -> None:
     section = build_section(storage_path=f"/shared/{text}", setup=[f"echo {text!r} >/dev/null"])
     job = build_spec(section, repository=text, folder=text)
     for scheduler in (slurm_scheduler, ray_scheduler):
-        assert subprocess.run(["bash", "-n"], input=scheduler.write_file(job), text=True).returncode == 0
+        assert subprocess.run(["bash", "-n"], input=scheduler.render_job_file(job), text=True).returncode == 0
 
 
 @pytest.mark.parametrize("version", RELEASED)
@@ -73,7 +73,7 @@ def test_kubernetes_takes_the_manifest(text: str, version: str) -> None:
         to="kubernetes", storage_path=f"/shared/{text}", gpus=2, cpus=4, memory_gb=8, setup=[text], kubernetes=options
     )
     job = build_spec(section, repository=text, folder=text)
-    manifest = yaml.safe_load(kubernetes_scheduler.write_file(job))
+    manifest = yaml.safe_load(kubernetes_scheduler.render_job_file(job))
     kubernetes_validate.validate(manifest, version, strict=True)
     pod = manifest["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -87,7 +87,7 @@ def test_kubernetes_takes_the_manifest(text: str, version: str) -> None:
 
 def test_a_manifest_with_a_script_can_be_read_by_people() -> None:
     section = build_section(to="kubernetes", kubernetes={"image": "registry/image:1"})
-    text = kubernetes_scheduler.write_file(build_spec(section))
+    text = kubernetes_scheduler.render_job_file(build_spec(section))
     assert "        - |\n          set -e -o pipefail -m" in text
     assert "&id" not in text
 

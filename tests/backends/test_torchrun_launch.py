@@ -365,19 +365,19 @@ def test_several_machines_need_a_place_to_meet():
 
 
 def test_a_machine_waits_while_another_stage_fits(tmp_path):
-    assert not torchrun_join.fits_another(tmp_path / "absent", "sft")
+    assert not torchrun_join.is_other_stage_training(tmp_path / "absent", "sft")
     torchrun_launcher.write_session(tmp_path, "cpt", ended=False)
-    assert torchrun_join.fits_another(tmp_path, "sft")
-    assert not torchrun_join.fits_another(tmp_path, "cpt")
+    assert torchrun_join.is_other_stage_training(tmp_path, "sft")
+    assert not torchrun_join.is_other_stage_training(tmp_path, "cpt")
     torchrun_launcher.write_session(tmp_path, "sft", ended=False)  # that of cpt may be left from a run that was killed
-    assert not torchrun_join.fits_another(tmp_path, "sft")
+    assert not torchrun_join.is_other_stage_training(tmp_path, "sft")
     torchrun_launcher.write_session(tmp_path, "sft", ended=True)
     torchrun_launcher.write_session(tmp_path, "cpt", ended=True)
-    assert not torchrun_join.fits_another(tmp_path, "sft")
+    assert not torchrun_join.is_other_stage_training(tmp_path, "sft")
 
 
 def test_machines_that_join_have_folders_of_their_own_in_the_project_that_they_share():
-    code = "from tunectl.backends.launchers import torchrun_join; print(torchrun_join.own_folder('sft'))"
+    code = "from tunectl.backends.launchers import torchrun_join; print(torchrun_join.name_own_folder('sft'))"
     names = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(names) == 2
     assert all(name.startswith(f"join-sft-{socket.gethostname()}-") for name in names)

@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write answers, or serve the page until Ctrl-C.
+    """Write the answers to compare, or serve the annotation page until Ctrl-C; return the exit code.
 
     Raises  InfrastructureError for a port or store in use; UsageError for an open address without a key; DataError without questions.
     """
@@ -188,7 +188,7 @@ class _BackgroundWriter:
         except TunectlError as error:
             logging_setup.get_logger(__name__).error("no more answers: %s", error)
             self._word = NO_MORE.format(reason=error.message)
-        except Exception as error:  # noqa: BLE001  (else people would wait for ever)
+        except Exception as error:  # noqa: BLE001  (otherwise annotators would wait for ever)
             logging_setup.get_logger(__name__).exception("no more answers")
             self._word = NO_MORE.format(reason=error)
 

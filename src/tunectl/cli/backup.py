@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the backup and print what is in it, and what is not.
+    """Write a backup of this host's data, and print what is in it and what is not; return the exit code.
 
     Raises  UsageError for a folder that exists; InfrastructureError where disk or database say no.
     """

@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load, then ask and answer."""
+    """Load a model and chat with it on the terminal, or answer the lines of standard input; return the exit code."""
     if args.max_new_tokens < 1 or args.temperature < 0:
         raise UsageError(
             f"--max-new-tokens must be 1 or more and --temperature 0 or more, not {args.max_new_tokens} and {args.temperature:g}"
@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def resolve_model(name: str, base: Path | None, layout: ProjectPaths) -> tuple[Path, Path | None]:
-    """Return model folder and adapter folder (or None) for the name that a user gave.
+    """Return the model folder, and the adapter folder or None, that ``name`` means: a stage, a model folder or an adapter folder.
 
+    ``base`` is the model folder for an adapter folder that is not of this project.
     Raises  ArtifactError when it is not finished; UsageError when the folder is neither a model nor an adapter.
     """
     folder = layout.artifact(name) if name in STAGES else Path(name)

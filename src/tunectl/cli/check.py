@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, then print what was asked for; missing packages that the recipe needs are a note, not an error.
+    """Check the configuration and print what was asked for; missing packages are a note, not an error. Return the exit code.
 
     Raises  ConfigError with every mistake at once (exit 2).
     """

@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; it completes commands first, then stages after ``run`` and ``repro``, else file names."""
+    """Print the completion script of a shell, for commands, stages and file names; return the exit code."""
     sys.stdout.write({"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]())
     return 0
 

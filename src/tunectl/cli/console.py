@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the console until stopped.
+    """Serve the console until stopped; return the exit code.
 
     Raises  ConfigError with every mistake of the settings; MissingExtraError without the extra.
     """

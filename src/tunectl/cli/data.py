@@ -37,6 +37,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand."""
+    """Run the subcommand of ``tunectl data``; return its exit code."""
     code: int = import_module(f"tunectl.cli.data_{args.verb}").run(args)
     return code

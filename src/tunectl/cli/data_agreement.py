@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure agreement, print it, and draw the page.
+    """Measure the agreement of annotators, print it, and write its HTML page; return the exit code.
 
     Raises  DataError when there are no judgments.
     """
@@ -62,7 +62,7 @@ def _judgments(path: Path, *, of_stage: bool) -> list[Comparison]:
     from tunectl.artifacts.records import Comparison
     from tunectl.preferences import annotation_store, contrastive_pairs
 
-    if of_stage:  # pairs made of references are nobody's opinion
+    if of_stage:  # pairs made of references were not judged by a person
         result = [item for item in atomic_io.read_rows(path, Comparison) if item.kind != contrastive_pairs.NAME]
     else:
         result = [item for item in annotation_store.load_annotations(path) if isinstance(item, Comparison)]

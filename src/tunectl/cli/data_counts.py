@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one row per stage.
+    """Check the row counts of all stages, and print one row per stage; return the exit code.
 
     Raises  GateError naming each stage where a sum does not hold (exit 3).
     """

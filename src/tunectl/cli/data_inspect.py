@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Diagnose and print.
+    """Print which tokens of an example are trained, and the results of the checks; return the exit code.
 
     Raises  GateError when a check failed, naming it.
     """
@@ -50,8 +50,9 @@ _HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look agai
 
 
 def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
-    """Return the diagnosis of a project's training split.
+    """Return the ``MaskDiagnostics`` of a project's training split: one example in detail, and checks of all of them.
 
+    ``which``: index of the example.
     Raises  ArtifactError when the model or the split is not there; DataError when prefixes of a conversation disagree or there are no rows.
     """
     from tunectl.chat import model_spec, template

@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find what has the id, and trace it.
+    """Find the answer, release or row with the id, and print its lineage; return the exit code.
 
     Raises  DataError where nothing has that id.
     """
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         result["answer"] = inference
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
         result.update(_backwards(store, layout, release))
-    if inference is not None or release is None:  # people may have made an example of an answer
+    if inference is not None or release is None:  # users may have turned an answer into a training example
         steps = list(lineage_trace.trace_row(layout, name))
         result["forward"] = [{column: getattr(step, column) for column in COLUMNS} for step in steps]
         result["learned_by"] = lineage_trace.list_learning_releases(store, layout, steps)

@@ -17,7 +17,7 @@ from tunectl.config.schema.ingest import UrlSource
 
 @dataclass(frozen=True, slots=True)
 class PageState:
-    """One declared address, and the result of asking for it."""
+    """Result of asking for one declared web page: new, changed, unchanged or refused."""
 
     source: str
     url: str
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask for every page, conditionally; write the digests where any page is new or changed.
+    """Request every declared page, conditionally, and write the digests if any page is new or changed; return the exit code.
 
     Raises  UsageError where no address is declared.
     """

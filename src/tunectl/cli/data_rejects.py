@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print counts by stage and reason, or the rows of one reason."""
+    """Print the numbers of rejected rows by stage and reason, or the rows of one reason; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal

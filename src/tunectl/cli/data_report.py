@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collect the facts, measure the learning curve where asked, and draw the page."""
+    """Write the data report as one HTML page, with a learning curve if asked for; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.artifacts import atomic_io

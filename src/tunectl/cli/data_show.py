@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the first rows, or the first that contain a text."""
+    """Print the first rows of a stage, or the first that contain a text; return the exit code."""
     from tunectl.backends.system import terminal
 
     path = _path(ProjectPaths(), args.stage, args.file)

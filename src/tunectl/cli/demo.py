@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Unpack the record, and serve it until stopped.
+    """Unpack the recorded project, and serve the console on it until stopped; return the exit code.
 
     Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken, or a disk that is full.
     """
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.console import recorded_project
     from tunectl.services import console_service
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy goes whoever stops it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy is removed however the program ends
     folder = Path(tempfile.mkdtemp(prefix="tunectl-demo-"))
     try:
         layout, recording = recorded_project.unpack(folder, project_template.find_template_dir() / "conf")

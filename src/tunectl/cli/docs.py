@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the address of the page, and open it.
+    """Print the address of a documentation page, and open it in the browser; return the exit code.
 
     Raises  UsageError where there is no such page; InfrastructureError where this installation has no pages.
     """

@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the machine and print the results.
+    """Check this machine, and print one row per check; return the exit code.
 
     Raises  InfrastructureError where one of them is a problem.
     """

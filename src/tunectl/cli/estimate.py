@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the configuration, then print one row for each stage, and the sum.
+    """Check the configuration, and print the estimated tokens, memory and minutes per stage; return the exit code.
 
     Raises  ConfigError with every mistake at once; DataError for a source that is missing; UsageError for a model of
             unknown size.

@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the variant that was asked for.
+    """Evaluate a model on a file, compare base models, or rerun the stage evaluate, as the arguments say; return the exit code.
 
     Raises  UsageError for arguments that do not go together.
     """

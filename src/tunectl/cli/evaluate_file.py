@@ -14,12 +14,12 @@ from tunectl.pipeline.file_evaluation_runner import FileEvalOptions
 
 
 def options_from_args(args: argparse.Namespace) -> FileEvalOptions:
-    """Pick the options of an evaluation from the arguments of the command."""
+    """Return the options of an evaluation that are in the command's arguments."""
     return FileEvalOptions(**{field.name: getattr(args, field.name) for field in dataclasses.fields(FileEvalOptions)})
 
 
 def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
-    """Answer the inputs of ``data`` with the model, score, print.
+    """Generate answers to the inputs of the file ``data`` with the model, score them, and print the scores.
 
     Raises  UsageError for an unknown model; DataError for a file without inputs and references; ArtifactError for an
             adapter of another base.
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
 
 
 def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
-    """Answer the inputs of ``data`` with both models, compare them input by input, print.
+    """Generate answers to the inputs of ``data`` with both models, and print the paired differences of their scores.
 
     Raises  what ``measure`` raises, for either model.
     """

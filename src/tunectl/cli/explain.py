@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read what is known, and print it.
+    """Print what an answer, release, row or retrain came from, and what came from it; return the exit code.
 
     Raises  DataError where nothing has that id.
     """

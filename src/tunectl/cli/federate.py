@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run as client or server, or both (simulate).
+    """Run as client or server of a federated training, or as both (simulate); return the exit code.
 
     Raises  ConfigError with every mistake; UsageError for a client without a name; InfrastructureError where Flower gives up.
     """

@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Translate and print, or write.
+    """Convert a LLaMA-Factory or Axolotl file to an experiment, and print or write it; return the exit code.
 
     Raises  UsageError for a file that cannot be read, and for an experiment that exists already.
     """

@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the project in a temporary folder, move it to its place, and initialize its repositories.
+    """Create a project in a temporary folder, move it to its place, and initialize Git and DVC; return the exit code.
 
     Raises  UsageError for a folder that is not empty, an unknown example, an impossible name, or data that is not there or cannot
             be read; InfrastructureError for a folder that cannot be written, or where git or dvc fail. Nothing is left behind
@@ -102,7 +102,7 @@ def _refuse_full(target: Path, folder: str, *, force: bool) -> None:
     if target.exists() and not target.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", hint="choose another name")
     there = sorted(item.name for item in target.iterdir()) if target.is_dir() else []
-    # A repository without anything in it yet is as good as empty.
+    # A folder with an empty repository counts as empty.
     if force or not set(there) - {".git"}:
         return
     names = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")

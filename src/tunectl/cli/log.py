@@ -96,7 +96,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the inference log and run the subcommand.
+    """Open the inference log and run the subcommand of ``tunectl log``; return its exit code.
 
     Raises  DataError where nothing was logged yet, or an id is not known; UsageError for a time that cannot be read.
     """
@@ -106,13 +106,13 @@ def run(args: argparse.Namespace) -> int:
         return log_migrate.run(args, layout, root)
     if args.verb == "verify":
         return log_verify.run(args, layout, root)
-    with open_inference_log.open_or_create(root.inference_log, layout) as store:
+    with open_inference_log.open_existing(root.inference_log, layout) as store:
         code: int = _CALLS[args.verb or "show"](args, layout, root, store)
     return code
 
 
 def load_settings(layout: ProjectPaths) -> LogSettings:
-    """Return the settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
+    """Return the settings of the project, or inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
     from tunectl.serving import server_settings
 
     if not layout.conf.is_dir() and server_settings.settings_path().is_file():

@@ -31,7 +31,7 @@ CACHED = (
 
 
 def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete all data of one person, now."""
+    """Delete all data of the user that ``args`` name, and print the numbers; return the exit code."""
     from tunectl.inference_log import erasure, pseudonyms
 
     hashed = args.hash
@@ -56,7 +56,7 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete rows older than a number of days, and the old frozen windows that no build needs.
+    """Delete rows older than ``--days``, and frozen windows of that age that no build needs; return the exit code.
 
     Raises  UsageError for an invalid number of days.
     """
@@ -80,7 +80,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
-    """Return the settings of frozen windows; None where there are none, or in a container, which retrains nothing."""
+    """Return the settings of frozen windows; None if feedback is off, or in a container, which does not retrain."""
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
 
@@ -101,7 +101,7 @@ def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: dat
 
 
 def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Rewrite the database and frozen windows, and delete copies, so that none of our files holds deleted data."""
+    """Rewrite the database and frozen windows, and delete copies, so that no file holds deleted data; return the exit code."""
     import shutil
 
     from tunectl.config.schema.root import TunectlConfig

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> int:
-    """Move the folder of tunectl 0.1, then migrate the database.
+    """Move the folder of tunectl 0.1 to its new place, then migrate the database to the current version; return the exit code.
 
     Raises  DataError where nothing was logged yet; UsageError where a setting names the old folder; InfrastructureError where a
             process still uses what is to be moved or changed, or the database is of a newer tunectl.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> int:
-    """Check the database that the settings name.
+    """Check the inference log that the settings name, and print rows and problems; return the exit code.
 
     Raises  DataError where nothing was logged yet; ArtifactError where something is wrong (with ``--json`` only its exit code is set).
     """

@@ -1,4 +1,4 @@
-"""The command line: a static table of commands. ``--help`` imports nothing but argparse."""
+"""Entry point of the command line: a static table of commands, so that ``--help`` imports nothing but argparse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 
 
 class MixedArgumentParser(argparse.ArgumentParser):
-    """Like argparse's parser, but ``run sft --to slurm key=value`` is parsed as ``run sft key=value --to slurm`` is.
+    """An argparse parser that accepts options between positional arguments: ``run sft --to slurm key=value``.
 
     Subcommands inherit it, because argparse creates their parsers with the class of their parent.
     """
@@ -20,8 +20,9 @@ class MixedArgumentParser(argparse.ArgumentParser):
     _mixing = False
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
-        """Return the parsed arguments, and those that no option takes."""
-        if self._mixing or self._subparsers is not None:  # argparse mixes no words around a subcommand
+        """Return the parsed arguments as a namespace, and the arguments that are unknown."""
+        # argparse's intermixed parsing does not support a parser with subcommands
+        if self._mixing or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:
@@ -31,14 +32,14 @@ class MixedArgumentParser(argparse.ArgumentParser):
 
 
 class Command(NamedTuple):
-    """One row of the table of commands: strings only."""
+    """Name and help text of one command, an entry of the static table of commands."""
 
     name: str
     help: str
 
     @property
     def module(self) -> str:
-        """Module of the command; a name that is a Python keyword has an underscore at its end."""
+        """Full name of the command's module; a name that is a Python keyword gets an underscore at its end."""
         return f"tunectl.cli.{self.name}_" if self.name == "import" else f"tunectl.cli.{self.name}"
 
 
@@ -84,7 +85,7 @@ RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code of the table in ``core/errors.py``."""
+    """Run the command line ``words`` (default: ``sys.argv``); return the exit code, which ``core/errors.py`` lists."""
     arguments = list(sys.argv[1:] if words is None else words)
     try:
         return _dispatch(arguments)
@@ -94,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
         goes_on = "; run the same command again to resume" if arguments[:1] and arguments[0] in RESUMABLE else ""
         sys.stderr.write(f"\nstopped{goes_on}\n")
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as in `tunectl check | head`
+    except BrokenPipeError:  # the reader of the output has closed the pipe, as in `tunectl check | head`
         sys.stderr.close()
         return 0
     except (MemoryError, OSError) as error:
@@ -102,7 +103,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """Run the console script."""
+    """Run ``main`` and exit with its code: the entry point of the console script ``tunectl``."""
     sys.exit(main())
 
 
@@ -138,9 +139,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
     logging_setup.configure_logging(level="debug" if args.verbose else "info")
     if not args.verbose:
-        warnings.simplefilter(
-            "ignore"
-        )  # libraries tell their developers about their next version; users cannot act on it
+        warnings.simplefilter("ignore")  # deprecation warnings of libraries: users cannot act on them
     terminal.install_progress()
 
 
@@ -165,7 +164,7 @@ def _help() -> str:
 def _report(error: TunectlError) -> int:
     from tunectl.core.error_slugs import find_slug
 
-    slug = None if isinstance(error, MissingExtraError) else find_slug(error)  # its line to type says all
+    slug = None if isinstance(error, MissingExtraError) else find_slug(error)  # its hint says all
     more = f"  more: tunectl docs {slug}\n" if slug else ""
     sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n{more}")
     return error.exit_code

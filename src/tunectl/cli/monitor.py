@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the monitor, or the subcommand; returns 3 where there is drift after a window (show) or a check (once), 1 where a check met an error.
+    """Run the monitor or its subcommand; return 3 on drift after a window (show) or check (once), 1 after a check with an error.
 
     Raises  UsageError for an unknown subcommand or window; InfrastructureError where the inference log cannot be opened, or another
             monitor runs on it.

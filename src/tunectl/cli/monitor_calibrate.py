@@ -35,7 +35,7 @@ WORDS = {
 
 
 def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Sample windows from the references, test them, and count alarms.
+    """Draw windows from the references, test them, and print false alarms and power; return the exit code.
 
     Raises  UsageError where there is no reference yet, and for too few trials or rows.
     """
@@ -51,7 +51,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
         raise UsageError(f"--rows {rows}: must be at least monitor.window.min_rows, {settings.monitor.window.min_rows}")
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         watching = factory.build_monitor(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
@@ -147,7 +147,7 @@ def _format_interval(share: tuple[float, float, float]) -> str:
 
 
 def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Print the windows and verdicts that the traffic of a period would have given; nothing is stored.
+    """Print the windows and verdicts that the traffic of a period would have given; nothing is stored. Return the exit code.
 
     Raises  UsageError without --from, or where it is not before --to.
     """
@@ -165,7 +165,7 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
             f"backtest from {args.since} to {args.until or 'now'}: the first time must be before the second",
             hint="tunectl monitor backtest --from 30d --to 2026-03-01",
         )
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         windows = past.backtest(factory.build_monitor(settings, layout, store), since, until)
         result = list(progress.track(windows, "looking at windows"))
     if args.json:

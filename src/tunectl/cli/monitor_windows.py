@@ -36,7 +36,7 @@ DRIFT = 3
 
 
 def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
-    """Print the windows that one check closed; return 3 where there is drift after them, 1 where one of them could not be examined."""
+    """Print the windows that one check closed; return 3 if there is drift after them, 1 if one of them has an error, else 0."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -53,14 +53,14 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 
 def is_drifting(window: DriftWindow) -> bool:
-    """Return whether there is drift after this window, as in the alert: a window without a verdict does not end a drift before it."""
+    """Return whether there is drift after this window; a window without a verdict does not end an earlier drift."""
     return window.verdict == "drift" or (
         window.verdict in {"insufficient", "error"} and window.evidence >= window.evidence_required
     )
 
 
 def row(window: DriftWindow) -> tuple[object, ...]:
-    """Return one window as a row of the table."""
+    """Return a window as a table row (id, begin, rows, verdict, evidence of the evidence required, reason)."""
     return (
         window.id,
         f"{window.since:%m-%d %H:%M}",
@@ -72,7 +72,7 @@ def row(window: DriftWindow) -> tuple[object, ...]:
 
 
 def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Print the newest windows."""
+    """Print the newest drift windows as a table or JSON; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -84,7 +84,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
         terminal.print_json(to_builtins(describe_drift(settings, layout, ProblemList(), max(args.number, 0))))
         return 0
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         newest = reference_data.list_closed_windows(store)[-max(args.number, 0) :] if args.number > 0 else []
     if newest:
         terminal.table("", COLUMNS, [row(item) for item in reversed(newest)])
@@ -94,13 +94,13 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
 
 def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Print one window: its signals, which segments have grown, and the most different inferences."""
+    """Print one drift window: its signals, the segments that have grown, and the most different inferences; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
     from tunectl.monitoring import reference_data
 
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         window = _find_windows(reference_data.list_closed_windows(store), names[0] if names else "")
         rows = reference_data.load_rows_by_id(store, window.id)
     if args.json:
@@ -132,7 +132,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
 def set_reference(
     args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths
 ) -> int:
-    """Make windows the reference of prompts; print which, and how many rows they have."""
+    """Make the windows ``names`` the reference of prompts, and print their number of rows; return the exit code."""
     from tunectl.backends.system import terminal
     from tunectl.inference_log.log_store import LogEvent
     from tunectl.monitoring import reference_data
@@ -143,7 +143,7 @@ def set_reference(
             "monitor set-reference: which windows?",
             hint="tunectl monitor list; tunectl monitor set-reference ID [ID ...]",
         )
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         result = [_find_windows(reference_data.list_closed_windows(store), name) for name in names]
         rows, least = sum(item.rows for item in result), settings.monitor.window.min_rows
         if rows < least:

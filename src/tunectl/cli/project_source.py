@@ -38,18 +38,19 @@ _PINS: Final = (
 
 
 class NewSource(NamedTuple):
-    """The source of a new project."""
+    """Source of data of a new project: its name, settings, a preview of its rows, and lines of text about it."""
 
     name: str
     declared: DataSource
     preview: SourcePreview
     lines: list[str]
-    """What was found, for people."""
+    """What was found, as text."""
 
 
 def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSource:
-    """Declare ``args.source`` in the unfinished ``project``, which will be at ``target``: examine it, copy it, pin what was detected.
+    """Examine ``args.source``, copy it, and declare it as the source of the unfinished ``project``; return what was found.
 
+    ``target`` is where the project will be.
     Raises  UsageError for what is neither a file nor the name of a data set; DataError for data that cannot be read;
             InfrastructureError for a Hub that cannot be reached.
     """
@@ -66,7 +67,7 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
         "-_"
     )
     name = name or "data"
-    settings = _describe_place(origin, project, target) if is_local else _describe_hub(args.source)
+    settings = _describe_origin(origin, project, target) if is_local else _describe_hub(args.source)
     settings |= _describe_columns(args)
     _write(layout, name, settings, args.source)
     place = {"path": str(origin.resolve())} if is_local else {}
@@ -101,7 +102,7 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 
 
 def next_lines(source: NewSource, folder: str) -> list[str]:
-    """Return what to type next, and what to know before."""
+    """Return lines of text for the end of ``tunectl init``: the next command for ``folder``, and a warning of few answers."""
     preview = source.preview
     cd_prefix = "" if folder == "." else f"cd {folder} && "
     if not preview.examples:
@@ -128,8 +129,8 @@ def _load(layout: ProjectPaths) -> TunectlConfig:
     return checks.load_config(layout).root
 
 
-def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]:
-    """Return a file or a folder: copied below data/, unless it lies in the project already or is too large."""
+def _describe_origin(origin: Path, project: Path, target: Path) -> dict[str, Any]:
+    """Return the source settings of a file or folder, which is copied below data/ unless it is in the project or too large."""
     place = origin.resolve()
     if place.is_relative_to(target):
         return {"method": "files", "path": place.relative_to(target).as_posix()}
@@ -151,7 +152,7 @@ def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]
 
 
 def _list_links_out(folder: Path) -> list[str]:
-    """Links below ``folder`` that leave it, or would leave a copy: somebody else's may lead to any file of this machine."""
+    """Return the links below ``folder`` that lead out of it, or out of a copy: foreign data may link to any file of this machine."""
     if not folder.is_dir():
         return []
     links = [item for item in folder.rglob("*") if item.is_symlink()]
@@ -169,7 +170,7 @@ def _describe_hub(name: str) -> dict[str, Any]:
 
 
 def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the columns that were named."""
+    """Return the settings of the columns that the options of the command name."""
     if args.text:
         return {"holds": "documents", "columns": {"text": args.text}}
     if bool(args.prompt) != bool(args.answer):
@@ -178,7 +179,7 @@ def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what was detected, where all files are of one kind; several kinds stay a matter of each file."""
+    """Return the settings that were detected if all files are of one kind; else every run detects the kind of each file."""
     pinned: dict[str, Any] = {}
     if len(source_preview.read_as) == 1 and settings["method"] == "files":
         (one,) = source_preview.read_as
@@ -243,7 +244,7 @@ def _offer_options(hint: str) -> str:
 
 
 def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
-    """Return what was seen, a line a matter."""
+    """Return lines of text about the data that was found."""
     rejected = sum(source_preview.rejected.values())
     cut = ", looked at the first of them" if source_preview.cut else ""
     lines = [

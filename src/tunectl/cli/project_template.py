@@ -1,4 +1,4 @@
-"""Files of a new project, and how it is moved to its place atomically."""
+"""Files of a new project, and the atomic move of the project to its folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FROM_PEOPLE = ("preferences", "reward", "align")
 
 
 def find_template_dir() -> Path:
-    """Return the folder with the parts: inside an installed wheel, or the checkout of this code.
+    """Return the folder with the template files: inside an installed wheel, or in the checkout of this code.
 
     Raises  InfrastructureError where neither is there.
     """
@@ -45,12 +45,12 @@ def find_template_dir() -> Path:
 
 
 def list_examples() -> list[str]:
-    """List the bundled examples."""
+    """Return the names of the bundled examples."""
     return sorted(item.name for item in (find_template_dir() / "examples").glob("*") if item.is_dir())
 
 
 def project_name(folder: Path, requested: str | None) -> str:
-    """Return the name given, or one made from the folder's.
+    """Return ``requested`` as the project's name, or else a valid name made from the folder's.
 
     Raises  UsageError for a name that the configuration would refuse.
     """
@@ -64,7 +64,7 @@ def project_name(folder: Path, requested: str | None) -> str:
 
 
 def render_project(folder: Path, name: str, example: str | None) -> None:
-    """Write all parts of a project called ``name`` into the empty ``folder``."""
+    """Write all files of a new project called ``name``, with the files of ``example`` if given, into the empty ``folder``."""
     origin = find_template_dir()
     for part in PARTS:
         _copy(origin / part, folder / part)
@@ -125,7 +125,7 @@ def _replace_line(text: str, pattern: str, value: str) -> str:
 
 
 def replace_line(path: Path, pattern: str, value: str) -> None:
-    """Replace the one place of a file's lines that ``pattern`` matches.
+    """Replace with ``value`` the only match of the regular expression ``pattern`` in the file ``path``.
 
     Raises  TunectlError where there is none, or several.
     """
@@ -143,7 +143,7 @@ def _readme(name: str, example: str | None) -> str:
 
 @contextmanager
 def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
-    """Move the content of ``folder`` to ``target``; undone when the block raises.
+    """Move the content of ``folder`` to ``target`` while the block runs; undone if the block raises.
 
     What was there under the same names goes to the folder that is yielded (None where nothing was in the way).
     """

@@ -63,7 +63,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand."""
+    """Run the subcommand of ``tunectl release``; return its exit code."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.core.errors import UsageError
     from tunectl.registry.release_store import ReleaseRegistry

@@ -25,7 +25,7 @@ HORIZON = 40_000
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     parser.add_argument("do", choices=("start", "status", "stop", "plan"))
     parser.add_argument("release", nargs="?", metavar="ID", help="of start: the release to try")
     parser.add_argument(
@@ -46,7 +46,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
 
 
 def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Start, show, stop or plan a canary.
+    """Start, show, stop or plan a canary, as ``args.do`` says; return the exit code.
 
     Raises  UsageError for --force without --no-test.
     """

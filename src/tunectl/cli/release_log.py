@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
-    """Add the arguments of this command."""
+    """Add the arguments of ``tunectl release log``."""
     parser.add_argument("retrain", nargs="?", metavar="RETRAIN", help="all steps of this run (or: last)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write all runs as one HTML page")
 
 
 def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Print everything in order, or the steps of one run, or write a page."""
+    """Print the release history, or the steps of one retrain, or write them as an HTML page; return the exit code."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import ExperimentStore

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     if verb == "show":
         parser.add_argument("release", nargs="?", default="champion", metavar="ID", help="(champion)")
     elif verb == "diff":
@@ -29,7 +29,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Print all releases, the newest last; for a damaged one its name and what is wrong."""
+    """Print all releases as a table or JSON, the newest last, damaged ones with what is wrong; return the exit code."""
     from tunectl.backends.system import terminal
 
     if args.json:
@@ -65,7 +65,7 @@ def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, 
 
 
 def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Print one release in full."""
+    """Print one release: metrics, verdicts, lineage, files; return the exit code."""
     from tunectl.backends.system import terminal
 
     manifest = store.manifest(store.find(args.release))
@@ -94,7 +94,7 @@ def _look() -> ReadContext:
 
 
 def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Print the changes from one release to another."""
+    """Print which settings, data and scores differ between two releases, as a table or JSON; return the exit code."""
     from tunectl.backends.system import terminal
     from tunectl.registry import release_manifest
 
@@ -116,7 +116,7 @@ def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_verify(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Compare files with their digests; exit 5 where something is wrong."""
+    """Compare the files of releases with their recorded digests, and print the problems; return 5 if there are any, else 0."""
     from tunectl.backends.system import terminal
     from tunectl.registry import signature_policy
 

@@ -17,7 +17,7 @@ TRUSTED = Path(".tunectl/trusted_keys.json")
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     if verb == "sign":
         parser.add_argument("releases", nargs="*", metavar="ID", help="(all)")
         parser.add_argument("--key", metavar="FILE", help="private key (the file that TUNECTL_RELEASE_KEY names)")
@@ -41,7 +41,7 @@ def _find_trusted_file(named: str | None) -> Path:
 
 
 def run_keygen(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
-    """Make a key: the private half for the signer, the public half for the file of trusted keys."""
+    """Write a new private key to a file, and add its public key to the file of trusted keys; return the exit code."""
     from datetime import UTC, datetime
 
     import msgspec
@@ -72,7 +72,7 @@ def run_keygen(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
 
 
 def run_revoke(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
-    """Revoke a key."""
+    """Revoke a key in the file of trusted keys; return the exit code."""
     from tunectl.access import signatures
     from tunectl.backends.system import terminal
 
@@ -88,7 +88,7 @@ def run_revoke(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
 
 
 def run_sign(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Write a signed statement beside each release."""
+    """Write a signed statement beside each release named, or beside all; return the exit code."""
     from tunectl.access import signatures
     from tunectl.backends.system import terminal
     from tunectl.registry import release_statement

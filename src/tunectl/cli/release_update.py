@@ -79,14 +79,14 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     for verbs, names, declaration in _ARGUMENTS:
         if verb in verbs:
             parser.add_argument(*names, **declaration)
 
 
 def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Add the built package to the store."""
+    """Add the release of the stage package to the registry; return the exit code."""
     from tunectl.artifacts import manifest
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
@@ -104,7 +104,7 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, author: str, message: str) -> ReleaseManifest | None:
-    """Return the release of ``artifacts/package`` in the store; None where that stage is switched off or made none."""
+    """Add the release in ``artifacts/package`` to the registry and return its manifest; None if that stage is off or made none."""
     from tunectl.artifacts import atomic_io
     from tunectl.backends.vcs import project_repo
     from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts
@@ -117,7 +117,7 @@ def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, author: str, m
 
 
 def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Ask the retrain controller to put a release through gate and canary."""
+    """Ask the retrain controller to put a release through gate and canary; return the exit code."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.cli.retrain_request import describe_controller
@@ -139,7 +139,7 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Move the champion pointer to a release."""
+    """Make a release the champion; return the exit code."""
     from tunectl.registry import signature_policy
 
     before = store.champion()
@@ -153,7 +153,7 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Move the champion pointer back."""
+    """Make the previous champion the champion again; return the exit code."""
     from tunectl.registry import signature_policy
 
     author = signature_policy.choose_author(store, user.current_user())
@@ -179,7 +179,7 @@ def _wait(args: argparse.Namespace, release: str) -> None:
 
 
 def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Register the release in Git; where it is the champion, assign that stage to it."""
+    """Register the release in Git with GTO, and if it is the champion, assign that stage to it; return the exit code."""
     from tunectl.backends.system import terminal
 
     result = _tag(store, store.find(args.release))
@@ -189,7 +189,7 @@ def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Copy what is absent at the address, and the pointers; ``--keep``: resolve a fork first."""
+    """Copy releases and pointers to an object store, with ``--keep`` after resolving a fork; return the exit code."""
     from tunectl.backends.storage.object_store import FsspecObjectStore
     from tunectl.backends.system import terminal
     from tunectl.core import user
@@ -211,7 +211,7 @@ def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_pull(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Adopt what another machine wrote to an address."""
+    """Adopt releases and events that another machine wrote to an object store; return the exit code."""
     from tunectl.backends.storage.object_store import FsspecObjectStore
     from tunectl.backends.system import terminal
     from tunectl.registry import remote_sync
@@ -231,7 +231,7 @@ def run_pull(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_push(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Upload to the Hub."""
+    """Upload a release to the Hugging Face Hub; return the exit code."""
     from tunectl.backends.storage import hub_upload
     from tunectl.backends.system import terminal
 

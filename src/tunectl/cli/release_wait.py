@@ -1,4 +1,4 @@
-"""Wait until every server reports a release: only then is it promoted."""
+"""Wait until servers have loaded a release as their champion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERY, ANSWER = 0.5, 5.0
 
 
 def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> float:
-    """Wait until ``/readyz`` of all ``addresses`` names ``release`` as champion; returns the seconds that it took.
+    """Wait until ``/readyz`` at all ``addresses`` names ``release`` as champion; return the seconds that it took.
 
     Raises  UsageError for what is no address; InfrastructureError after ``seconds`` with what each of the others said.
     """

@@ -56,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, record, rebuild, print the result.
+    """Check the configuration, record the overrides, rebuild what changed, and print the result; return the exit code.
 
     Raises  ConfigError, and MissingExtraError with everything that the recipe needs, before anything is recorded; GateError
             when a gate has failed.

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore, and print what to do next.
+    """Restore a backup, and print what to do next; return the exit code.
 
     Raises  ArtifactError for a damaged backup; UsageError for a place that is taken; InfrastructureError where a server runs, or
             disk or database say no.

@@ -35,6 +35,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand."""
+    """Run the subcommand of ``tunectl retrain``; return its exit code."""
     code: int = import_module(f"tunectl.cli.retrain_{args.verb}").run(args)
     return code

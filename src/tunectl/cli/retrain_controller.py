@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the configuration, then run the controller."""
+    """Check the configuration, then run the controller until stopped; return the exit code."""
     from tunectl.config.loading import checks
     from tunectl.services import retrain_controller
 

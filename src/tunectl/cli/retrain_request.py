@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a trigger for the controller; it is kept until a controller runs."""
+    """Write a request for a retrain, which is kept until a controller runs; return the exit code."""
     from tunectl.backends.system import terminal
     from tunectl.retraining.manual_trigger import request_retrain
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_controller(running: bool) -> str:
-    """Return who handles a request, and when."""
+    """Return a sentence that says when a request is handled; ``running``: whether a controller runs."""
     if running:
         return "the retrain controller takes it up"
     return "no retrain controller runs here; it is taken up when one starts: tunectl retrain controller"

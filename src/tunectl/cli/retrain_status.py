@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the records and print them; no lock is taken, so that it may run beside a controller."""
+    """Print the retrains and the pending triggers; return the exit code. No lock is taken, so it may run beside a controller."""
     from tunectl.artifacts import lock
     from tunectl.backends.system import terminal
     from tunectl.retraining import run_store

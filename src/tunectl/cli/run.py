@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stage that was named."""
+    """Run the stage named in the arguments, or with ``--join`` take part in its training; return the exit code."""
     if args.join:
         runner.join_stage(ProjectPaths(), args.stage)
     else:

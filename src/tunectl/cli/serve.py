@@ -59,7 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Manage keys, build an image, or turn this process into the server.
+    """Run the server in place of this process, or manage keys, or build the image, as the arguments say; return the exit code.
 
     Raises  InfrastructureError for a port in use or a inference log that cannot be written; UsageError without a release; MissingExtraError without BentoML.
     """
@@ -139,7 +139,7 @@ def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
 
 
 def _first_key(root: TunectlConfig) -> str | None:
-    """Return a first key for whoever starts the server for the first time; None where there are keys."""
+    """Create and return an API key when the server starts for the first time; None if there are keys."""
     from datetime import UTC, datetime
 
     from tunectl.access import api_keys
@@ -188,7 +188,7 @@ def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path, tl
     quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
     words = ["--host", address, "--port", str(root.serve.port)]
     words += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds), *tls]
-    os.execve(  # noqa: S606  # no shell: a list of words
+    os.execve(  # noqa: S606  # no shell: a list of arguments
         sys.executable,
         [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words],
         {**os.environ, **quiet, "TUNECTL_SERVE": str(settings)},

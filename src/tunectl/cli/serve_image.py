@@ -9,7 +9,7 @@ from tunectl.core.errors import UsageError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the image with the given name, or the project's, and print its size and how to run it.
+    """Build the container image of the Bento under the given name, or the project's, and print its size; return the exit code.
 
     Raises  UsageError for more than one name, or without a Bento; InfrastructureError without a Docker engine.
     """

@@ -24,7 +24,7 @@ COLUMNS = ["name", "scopes", "per minute", "at once", "tokens per minute", "expi
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand after ``keys``.
+    """Run the subcommand of ``tunectl serve keys``; return its exit code.
 
     Raises  UsageError for an unknown subcommand, name or scope.
     """
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_path(overrides: list[str]) -> Path:
-    """Return the file of keys: the one in the environment where it names one, else that of the configuration."""
+    """Return the path of the file of keys: the one that the environment names, else that of the configuration."""
     if os.environ.get(api_keys.KEYS_ENV):
         return Path(os.environ[api_keys.KEYS_ENV])
     from tunectl.config.loading import checks
@@ -134,7 +134,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
     layout = ProjectPaths()
     root = load_settings(layout)
     hash_key = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
-    with open_inference_log.open_or_create(root.inference_log, layout) as store:
+    with open_inference_log.open_existing(root.inference_log, layout) as store:
         pseudonyms.check_hash_key(store, root.inference_log, hash_key)
         uses = store.last_uses()
     result = [
@@ -168,7 +168,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
 
 
 def find_remarks(entry: ApiKey, used: datetime | None) -> list[str]:
-    """Return warnings about a key; ``used`` counts requests and feedback only."""
+    """Return warnings about a key; ``used`` is the time of its last request or feedback, None for never."""
     now = datetime.now(UTC)
     result = [reason] if (reason := api_keys.explain_refusal(entry, now)) is not None else []
     if "admin" in entry.scopes:

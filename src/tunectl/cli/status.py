@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare conf/ with dvc.lock, read the records of the loop, and print one row per stage and one per part."""
+    """Print one row per stage and one per running component, from dvc.lock and the records; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal

@@ -34,6 +34,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand."""
+    """Run the subcommand of ``tunectl submit``; return its exit code."""
     code: int = import_module(f"tunectl.cli.submit_{args.verb}").run(args)
     return code

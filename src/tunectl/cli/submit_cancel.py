@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cancel the job.
+    """Cancel a job on its cluster; return the exit code.
 
     Raises  InfrastructureError where its cluster cannot be asked.
     """

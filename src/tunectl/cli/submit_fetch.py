@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch the results.
+    """Fetch the results of a job from the DVC remote; return the exit code.
 
     Raises  UsageError at another commit; InfrastructureError where the job has not finished, and from the remote.
     """

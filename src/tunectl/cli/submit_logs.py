@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the output with the cluster's own program.
+    """Print the output of a job with its cluster's own program; return that program's exit code.
 
     Raises  InfrastructureError where that program is not installed, or nothing was printed yet.
     """

@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, then print or send the job.
+    """Check the settings, then print the job's file or send the job; return the exit code.
 
     Raises  UsageError and ConfigError before anything is sent; InfrastructureError from the remote and the scheduler.
     """

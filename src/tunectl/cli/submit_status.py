@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask for the state of each job, and print it."""
+    """Print the state of each job, as its cluster reports it; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             state = job_submission.read_state(record)
             reason = job_submission.read_reason(record, state)
-        except InfrastructureError as error:  # one cluster that is away must not hide the jobs of another
+        except InfrastructureError as error:  # an unreachable cluster must not hide the jobs of another
             state, reason = "unknown", ""
             problems.append(f"{record.id}: {error}")
         states.append(state)

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything, then run trials until none is left.
+    """Check the configuration, then run trials of the sweep until none is left; return the exit code.
 
     Raises  ConfigError with file and line of every mistake in the space; UsageError for changes that are not committed.
     """
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     layout = ProjectPaths()
     plan = sweep_setup.load_plan(layout, args.overrides)
-    study = sweep_setup.open_or_create(layout, plan)
+    study = sweep_setup.open_existing(layout, plan)
     hours = plan.section.max_hours
     study.set_limits(plan.section, None if hours is None else time.time() + hours * 3600)
     study.set_stopped(False)

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the sweep and print it."""
+    """Print a sweep: its trials and which settings matter; return the exit code."""
     from tunectl.artifacts import atomic_io
 
     study, rest = open_named(ProjectPaths(), args.words)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot: Path | None = None) -> None:
-    """Print the table and the lines below it, or everything as JSON."""
+    """Print at most ``number`` trials and the summary below, or everything as JSON; ``plot`` is the path of the page, to be printed."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -62,7 +62,7 @@ def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot
 
 
 def open_named(layout: ProjectPaths, words: Sequence[str]) -> tuple[SweepStudy, list[str]]:
-    """Return the sweep that was named, or that of ``sweep.name``, and the arguments after the name.
+    """Return the sweep named by the first of ``words``, or by ``sweep.name``, and the words after the name.
 
     Raises  UsageError where there is no such sweep.
     """

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell the workers."""
+    """Mark a sweep as stopped, so that its workers start no more trials; return the exit code."""
     from tunectl.backends.system import terminal
     from tunectl.cli.sweep_show import open_named
 

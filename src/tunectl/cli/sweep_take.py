@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the settings with those that are recorded, then record them.
+    """Check the settings of a trial together with the recorded overrides, then record them; return the exit code.
 
     Raises  UsageError where no trial is best, or the one that was named did not end well; ConfigError where they do not fit.
     """
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
-    """Return the trial that was named, or the best one.
+    """Return the trial whose number is in ``words``, or the best one.
 
     Raises  UsageError.
     """

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run trials.
+    """Run trials of a sweep that another machine began; return the exit code.
 
     Raises  UsageError where there is no such sweep; InfrastructureError where its storage or its commit is not here.
     """

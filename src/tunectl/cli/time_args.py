@@ -1,4 +1,4 @@
-"""Times as people type them."""
+"""Parse times as users type them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunectl.core.errors import UsageError
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Return a time as it is typed: ISO 8601, or ``7d`` and ``12h`` for "ago"; without a zone it is UTC. None stays None.
+    """Return the time in ``text``: ISO 8601, or ``7d`` and ``12h`` for that long ago; UTC without a zone. None stays None.
 
     Raises  UsageError for anything else.
     """

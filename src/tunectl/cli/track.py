@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send what is waiting, or print the status.
+    """Send the waiting builds to the trackers, or print the status; return the exit code.
 
     Raises  UsageError where no tracker is set; InfrastructureError where a tracker refuses a build, which stays in the queue.
     """

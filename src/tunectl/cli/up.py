@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, start, and wait.
+    """Check the machine, start console, build and services, and wait until they end; return the exit code.
 
     Raises  UsageError outside a project; ConfigError, MissingExtraError and InfrastructureError before anything is started.
     """
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--no-build builds nothing, so {args.overrides[0]} has no use", hint="leave one of them out")
     _check_machine(layout.root)
     words = None if args.no_build else _choose_build(layout, args.overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by a service manager as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM ends it as Ctrl-C does
     with (
         lock.file_lock(layout.up_lock, "tunectl up", busy="tunectl up runs in this project already"),
         ChildGroup(layout.root, layout.up_log, terminal.print_line) as children,
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_machine(folder: Path) -> None:
-    """Print what is not as it should be.
+    """Print the checks of the machine that found a problem.
 
     Raises  InfrastructureError where a build would stop.
     """
@@ -83,7 +83,7 @@ def _check_machine(folder: Path) -> None:
 
 
 def _choose_build(layout: ProjectPaths, overrides: list[str]) -> list[str]:
-    """Return the overrides for ``tunectl repro``, checked with the recorded ones; a first look where nothing was built or asked for."""
+    """Return the overrides for ``tunectl repro``, checked with the recorded ones; those of a small first build if nothing was built yet and no overrides are given."""
     from tunectl.config.loading import checks, override_file
     from tunectl.core.optional import require_all
     from tunectl.pipeline import first_look

@@ -1,1 +1,1 @@
-"""Federated training: one adapter from those that several owners of data have trained."""
+"""Federated training: average the adapters that several owners of data have trained, and exchange files with Flower's process."""

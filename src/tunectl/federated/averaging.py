@@ -65,14 +65,14 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
         new_up, new_down = np.zeros(result[up].shape), np.zeros(result[down].shape)
         new_up[:, :new_rank] = (q_left @ u[:, :new_rank]) * root
         new_down[:new_rank] = root[:, None] * (v[:new_rank] @ q_right.T)
-        if not values[0] > 0:  # nobody has learned anything yet: A as it is, or nothing could be learned from here on
+        if not values[0] > 0:  # all products are zero: keep A, because with A and B zero no gradient would change them
             continue
         result[up], result[down] = new_up.astype(result[up].dtype), new_down.astype(result[down].dtype)
     return result
 
 
 def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
-    """Check a client's update against the weights that it was given.
+    """Check a client's tensors against the weights ``start`` that it was sent.
 
     Raises  ValueError where a tensor is absent, new, of another shape or type, or not finite.
     """
@@ -93,7 +93,7 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
 
 
 def check_count(answers: int) -> None:
-    """Check the number of answers by which a client is weighted.
+    """Check that ``answers``, the number of answers by which a client is weighted, is at least 1.
 
     Raises  ValueError below 1.
     """
@@ -102,7 +102,7 @@ def check_count(answers: int) -> None:
 
 
 def check_steps(steps: object) -> None:
-    """Hold the number of steps that a client says to what it can be.
+    """Check that ``steps``, the optimizer steps that a client reports, is a whole number of 0 or more.
 
     Raises  ValueError where it is no number.
     """

@@ -22,7 +22,7 @@ UPDATE, COUNTS = "update.npz", "counts.json"
 
 
 class ServerTask(Struct, frozen=True):
-    """Task of Flower's server; values are those of ``config.schema.federate.Federate``."""
+    """Task file of Flower's server (server.json); values are those of ``config.schema.federate.Federate``."""
 
     host: str
     port: int
@@ -44,7 +44,7 @@ class ServerTask(Struct, frozen=True):
 
 
 class ClientTask(Struct, frozen=True):
-    """Task of Flower's client."""
+    """Task file of Flower's client (client.json): whom to connect to, and the command that trains."""
 
     name: str
     server_address: str
@@ -62,7 +62,7 @@ class ClientTask(Struct, frozen=True):
 
 
 class RoundRequest(Struct, frozen=True):
-    """One local training."""
+    """Request for the local training of one round, ``number`` of ``rounds``; written for the process that trains."""
 
     number: int
     """1-based."""
@@ -72,14 +72,14 @@ class RoundRequest(Struct, frozen=True):
 
 
 class ClientCounts(Struct, frozen=True):
-    """Two counts of a client's data, sent beside the adapter; nothing else leaves the client."""
+    """Numbers of answers and of optimizer steps that a client sends with its adapter; nothing else leaves the client."""
 
     answers: int
     steps: int
 
 
 class Contribution(Struct, frozen=True):
-    """Contribution of a client to a round."""
+    """A client's contribution to a round's average: its answers (the weight) and its optimizer steps."""
 
     name: str
     answers: int
@@ -87,7 +87,7 @@ class Contribution(Struct, frozen=True):
 
 
 class FederatedRound(Struct, frozen=True):
-    """Result of one round of averaging, for the report."""
+    """Record of one round of averaging, a line of rounds.jsonl."""
 
     number: int
     asked: int
@@ -99,13 +99,13 @@ class FederatedRound(Struct, frozen=True):
 
 
 class FlowerFailure(Struct, frozen=True):
-    """Why Flower's process stopped."""
+    """Reason why Flower's process gave up (failure.json)."""
 
     message: str
 
 
 def write_weights(path: Path, weights: AdapterWeights) -> None:
-    """Write tensors by name; the same tensors give the same bytes."""
+    """Write tensors by name to the .npz file ``path``; equal tensors give equal bytes."""
     np = import_optional("numpy", extra="train")
     buffer = io.BytesIO()
     np.savez(buffer, **{name: np.asarray(weights[name]) for name in sorted(weights)})
@@ -113,17 +113,17 @@ def write_weights(path: Path, weights: AdapterWeights) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Return the tensors that ``write_weights`` wrote."""
+    """Return the tensors by name in the .npz file ``path``."""
     np = import_optional("numpy", extra="train")
     with np.load(path, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
 
 
 def round_file(folder: Path, number: int) -> Path:
-    """Return the file of the weights after a round; for round 0, that of the start."""
+    """Return the path of the weights after round ``number``; for round 0, of the weights at the start."""
     return folder / (f"round-{number}.npz" if number else START)
 
 
 def read_rounds(folder: Path) -> list[FederatedRound]:
-    """Return the rounds that have ended."""
+    """Return the records of the rounds that have ended, in order."""
     return list(atomic_io.read_rows(folder / ROUNDS, FederatedRound)) if (folder / ROUNDS).is_file() else []

@@ -1,1 +1,1 @@
-"""The engine protocol, prompts and grammars: what serving and the backends share."""
+"""Protocol of inference engines, prompt rendering and grammars, which serving and the backends share."""

@@ -8,14 +8,14 @@ from msgspec import Meta, Struct
 
 
 class ContentPart(Struct, frozen=True):
-    """A piece of a message's content; only text is supported."""
+    """A part of a message's content in OpenAI's API; only text is supported."""
 
     type: str
     text: str = ""
 
 
 class ChatMessage(Struct, frozen=True):
-    """One message as a client sends it."""
+    """One message of a conversation as a client sends it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None

@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
 
 class GenerationRequest(Struct, frozen=True, array_like=True):
-    """One answer to generate."""
+    """Request to an engine for one answer: prompt token ids, limits and sampling parameters."""
 
     prompt: list[int]
     """Token ids of the rendered prompt."""
@@ -41,7 +41,7 @@ class GenerationRequest(Struct, frozen=True, array_like=True):
 
 
 class TokenChunk(Struct, frozen=True, array_like=True):
-    """What one step added to one answer."""
+    """Tokens that one engine step added to one answer, with log-probabilities (nats); the last one has the finish reason."""
 
     ids: list[int]
     logprobs: list[float]
@@ -57,17 +57,17 @@ Deliver = Callable[[Sequence[tuple[int, TokenChunk]]], None]
 
 
 class EngineSession(Protocol):
-    """An engine session: weights and an adapter in memory, ready to answer."""
+    """One release in memory (weights and adapter) that generates answers; made by ``Engine.open``."""
 
     broken: str | None
     """Why it cannot answer any more, until it is opened again; None while it works."""
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Start an answer under a number that the caller chose; its pieces follow through ``deliver``, the last with its end."""
+        """Start an answer under ``number``, chosen by the caller; its tokens follow through ``deliver``, the last ones with the end."""
         ...
 
     def cancel(self, number: int) -> None:
-        """Stop an answer within a step and free its memory; its last piece has the end ``cancelled``. Unknown numbers are ignored."""
+        """Cancel an answer within a step; its last tokens have the end ``cancelled``. Unknown numbers are ignored."""
         ...
 
     def close(self) -> None:
@@ -76,20 +76,21 @@ class EngineSession(Protocol):
 
 
 class Engine(Protocol):
-    """Opens sessions."""
+    """An inference library: opens sessions on releases."""
 
     @property
     def name(self) -> str:
-        """Name in the contract of a release."""
+        """Name of the engine in the contract of a release."""
         ...
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> EngineSession:
-        """Load a release's ``model/`` and, where it is separate and wanted, its adapter; blocks while it loads.
+        """Return a session on ``release/model``, with its adapter if ``adapter``; blocks until it is loaded.
 
+        ``deliver`` is called with the tokens of each step.
         Raises  ArtifactError for files that this engine cannot load, with its words.
         """
         ...
 
     def cancel_open(self) -> None:
-        """End an ``open`` whose result is not needed any more, where that is possible from outside, and open nothing from now on."""
+        """Cancel an ``open`` in another thread where that is possible, and open nothing from then on."""
         ...

@@ -61,7 +61,7 @@ _PLAIN: Final = {
 
 @lru_cache(maxsize=256)
 def schema_to_ebnf(schema: str) -> str:
-    """Return the grammar of a schema's JSON text; its rule ``root`` is the whole answer.
+    """Return a grammar for the JSON texts that fit ``schema``; its rule ``root`` is the whole answer.
 
     Raises  ApiError with the location of a keyword that is not supported, a broken reference, or endless recursion.
     """
@@ -127,7 +127,7 @@ class _Writer:
             raise _wrong(location, f"$ref {ref} refers to itself")
         if ref not in self.refs:
             name = self.refs[ref] = self._name()
-            self.rules[name] = ""  # marks the rule as being written: a reference to it from inside is recursion
+            self.rules[name] = ""  # the rule is in progress: a reference to it from inside is recursion
             self.rules[name] = self.value(target, str(ref), (*open_refs, ref))
         elif not self.rules[self.refs[ref]] and open_refs:
             raise _wrong(location, f"$ref {ref} refers to itself")

@@ -1,4 +1,4 @@
-"""Convert a request to the token ids that the model reads, rendered as in training, without transformers."""
+"""Render requests to the token ids that the model reads, as in training, without transformers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ROLES: dict[str, Role] = {"developer": "system", "function": "tool"}
 
 
 class TokenizerLike(Protocol):
-    """Converts text to ids and back, as ``chat.tokenizer`` does."""
+    """Protocol of a tokenizer: text to ids and ids to bytes, as ``chat.tokenizer`` does."""
 
     strips: bool
     """Whether the decoder removes one space from the start of a text."""
 
     def ids(self, text: str) -> list[int]:
-        """Return the ids of a text that may contain special tokens; none are added."""
+        """Return the ids of a text, in which special tokens are recognized and none are added."""
         ...
 
     def bytes_of(self, number: int) -> bytes:
@@ -39,13 +39,13 @@ class TokenizerLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptRenderer:
-    """Renders prompts with a release's template and tokenizer."""
+    """Renders conversations and texts to token ids with a release's chat template and tokenizer."""
 
     template: Template
     tokenizer: TokenizerLike
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Return the ids of a conversation, up to where the assistant's answer begins.
+        """Return the ids of a conversation, up to the begin of the assistant's answer.
 
         Raises  ApiError where the template refuses it.
         """
@@ -56,7 +56,7 @@ class PromptRenderer:
         return self.tokenizer.ids(text)
 
     def encode_text(self, prompt: str | list[int]) -> list[int]:
-        """Return the ids of a text that the model continues.
+        """Return the ids of a text to be continued; a prompt of ids is checked and returned.
 
         Raises  ApiError for an empty prompt, or for an id that the model does not have.
         """
@@ -71,7 +71,7 @@ class PromptRenderer:
 
 
 def messages(turns: Sequence[ChatMessage]) -> list[Message]:
-    """Convert OpenAI's messages to our records.
+    """Convert the messages of a request to those that chat templates render, and return them.
 
     Raises  ApiError for content that is not text, or tool calls that cannot be read, naming the turn.
     """
@@ -109,8 +109,9 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: int) -> int:
-    """Return the most tokens of the answer: the requested number, else the default, limited by the rest of ``context``.
+    """Return the limit of an answer's tokens: ``requested``, or else ``usual`` but at most the room after the prompt.
 
+    ``prompt`` and ``context`` are numbers of tokens.
     Raises  ApiError where the prompt alone is too long, or the requested number does not fit after it.
     """
     room = context - prompt

@@ -105,7 +105,7 @@ def _check_nodes(resolved: ResolvedConfig) -> None:
 
 def _write_file(layout: ProjectPaths, spec: JobSpec, scheduler: Any) -> str:
     if spec.section.template is None:
-        text: str = scheduler.write_file(spec)
+        text: str = scheduler.render_job_file(spec)
         return text
     path = layout.root / spec.section.template
     try:

@@ -79,7 +79,7 @@ def storage_url(section: Sweep) -> str:
     return os.environ.get(section.storage_env) or section.storage
 
 
-def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
+def open_existing(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
     """Return the sweep of the plan; a new one builds the commit that is checked out.
 
     Raises  UsageError for a tree with changes that are not committed, and for a name that another sweep has.

@@ -1,1 +1,1 @@
-"""Entry points of the long-running programs."""
+"""Entry points of the long-running programs: server, monitor, retrain controller, console."""

@@ -24,7 +24,7 @@ JUDGMENTS = "TUNECTL_JUDGMENTS"
 
 
 def mount_arena(server: Server, home: Path) -> None:
-    """Add the arena, on which people chat and vote, to ``server``, as one of its clients."""
+    """Mount the arena, on which people chat with two models and vote, on ``server``, as one of its clients."""
     annotate = server.settings.annotate
     folder = home / os.environ.get(JUDGMENTS, annotate.store)
     masker = pii_resources.build_masker(server.settings.inference_log)
@@ -44,7 +44,7 @@ RUNNING = ServerLifecycle(mount_arena)
 
 
 class AsgiBentoService(bentoml.Service):
-    """A BentoML service whose HTTP requests go to our server, without the layers that BentoML puts around an application.
+    """A BentoML service whose HTTP requests go directly to our server, without BentoML's own layers.
 
     Each of those layers would process every token of every stream, and its time limit leaves a timer behind for each request.
     """
@@ -52,7 +52,7 @@ class AsgiBentoService(bentoml.Service):
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """Return the application: BentoML's own for its life cycle, ours for everything else."""
+        """Return the ASGI application: BentoML's for startup and shutdown, ours for HTTP requests."""
         inner = super().to_asgi(is_main)
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -68,14 +68,14 @@ class AsgiBentoService(bentoml.Service):
 
 @bentoml.service(name="tunectl", workers=1, metrics={"enabled": False}, service_class=AsgiBentoService)
 class TunectlService:
-    """Serves a release."""
+    """BentoML service that serves a release: its hooks start and stop the server of this process."""
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Open keys and inference log, then load and verify the champion beside the event loop."""
+        """Open API keys and inference log, and start loading the champion in the background."""
         await RUNNING.start()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Close what is open; requests have finished by now."""
+        """Close the server after its last request."""
         await RUNNING.stop()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 
 
-class ConsolePlace(NamedTuple):
-    """Address of a console, and the host names that it answers to."""
+class ConsoleAddress(NamedTuple):
+    """Address of a console, the host names that it accepts, and whether it may change the project (``acts``)."""
 
     host: str
     port: int
@@ -37,7 +37,7 @@ class ConsolePlace(NamedTuple):
 
 
 def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
+    """Serve the console until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
 
     Raises  MissingExtraError without the extra; UsageError where others can reach it and no key opens it; InfrastructureError for a
             port that is taken.
@@ -45,21 +45,21 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
     host = LOOPBACK if settings.host == "localhost" else settings.host
     hosts = {*settings.hosts, *(list_hosts(host) if settings.loopback else ())}
     link_host = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
-    place = ConsolePlace(host, settings.port, hosts, link_host, settings.acts)
-    _serve(place, layout, project, open_keys(settings, layout), started, None)
+    address = ConsoleAddress(host, settings.port, hosts, link_host, settings.acts)
+    _serve(address, layout, project, open_keys(settings, layout), started, None)
 
 
 def run_recorded(port: int, layout: ProjectPaths, recording: Recording, *, started: Callable[[str], None]) -> None:
-    """Serve a recorded project on this machine as ``run`` does. Its clock continues from the end of the recording.
+    """Serve a recorded project on this machine until SIGTERM or SIGINT; its clock continues from the end of the recording.
 
     Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken.
     """
-    place = ConsolePlace(LOOPBACK, port, list_hosts(LOOPBACK), LOOPBACK)
-    _serve(place, layout, recording.project, None, started, recording)
+    address = ConsoleAddress(LOOPBACK, port, list_hosts(LOOPBACK), LOOPBACK)
+    _serve(address, layout, recording.project, None, started, recording)
 
 
 def _serve(
-    place: ConsolePlace,
+    address: ConsoleAddress,
     layout: ProjectPaths,
     project: str,
     keys: KeyStore | None,
@@ -71,30 +71,30 @@ def _serve(
     malloc.limit_arenas(1)
     sign_in = SignIn(locate_link_file(layout), keys)
     try:
-        listening = bounded_http.listen(place.host, place.port)
+        listening = bounded_http.listen(address.host, address.port)
     except OSError as error:
         raise InfrastructureError(
-            f"console.port = {place.port}: {place.host}:{place.port} cannot be used: {error.strerror}",
-            hint=f"close that program, or choose another port: tunectl console console.port={min(place.port + 1, 65535)}",
+            f"console.port = {address.port}: {address.host}:{address.port} cannot be used: {error.strerror}",
+            hint=f"close that program, or choose another port: tunectl console console.port={min(address.port + 1, 65535)}",
         ) from error
-    sign_in.address = f"http://{place.link_host}:{listening.getsockname()[1]}"
+    sign_in.address = f"http://{address.link_host}:{listening.getsockname()[1]}"
     sign_in.write_link_file()
     try:
         started(sign_in.create_link())
-        _build_server(place, layout, project, sign_in, recording).run(sockets=[listening])
+        _build_server(address, layout, project, sign_in, recording).run(sockets=[listening])
     finally:
         sign_in.remove_link_file()
         listening.close()
 
 
 def _build_server(
-    place: ConsolePlace, layout: ProjectPaths, project: str, sign_in: SignIn, recording: Recording | None
+    address: ConsoleAddress, layout: ProjectPaths, project: str, sign_in: SignIn, recording: Recording | None
 ) -> Any:
     from tunectl.console.console_app import ConsoleApp
     from tunectl.console.console_guard import ConsoleGuard
     from tunectl.console.recorded_project import choose_clock
 
-    guard = ConsoleGuard(place.hosts, sign_in, acts=place.acts)
+    guard = ConsoleGuard(address.hosts, sign_in, acts=address.acts)
     app = ConsoleApp(layout, guard, sign_in, project=project, clock=choose_clock(recording), recording=recording)
     server = bounded_http.build_server(app.build())
     app.watcher.is_stopping = lambda: server.should_exit

@@ -39,13 +39,13 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
 
 
 def main() -> None:
-    """Replace this process by the server, so that the signals of the container reach it."""
+    """Replace this process by BentoML's server, so that the server gets the container's signals."""
     try:
         words = bentoml_command(os.environ)
     except TunectlError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    os.execvp(words[0], words)  # noqa: S606  # no shell: a list of words
+    os.execvp(words[0], words)  # noqa: S606  # no shell: a list of arguments
 
 
 if __name__ == "__main__":

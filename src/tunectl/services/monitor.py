@@ -28,28 +28,28 @@ from tunectl.monitoring.window import EMPTY
 def run(
     settings: MonitorSettings, layout: ProjectPaths, *, started: Callable[[int], None] = lambda _port: None
 ) -> None:
-    """Run the monitor until SIGTERM or SIGINT; ``started`` is called with the port.
+    """Run the monitor until SIGTERM or SIGINT; ``started`` is called with the port on which it answers.
 
     A failed check is logged, counted, and tried again: the monitor does not end where the database cannot be reached.
     """
     metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
-    stop_signals: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
+    stop_signals: SimpleQueue[None] = SimpleQueue()  # a signal handler must not wait for a lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop_signals.put(None))
-    with factory.open_monitor(settings, layout) as watching:
-        watching.stopped = lambda: not stop_signals.empty()
-        with suppress(TunectlError):  # the first look meets it again, counts it and says so
-            metrics.restore(watching.find_latest_window())
+    with factory.open_monitor(settings, layout) as drift_monitor:
+        drift_monitor.stopped = lambda: not stop_signals.empty()
+        with suppress(TunectlError):  # the first check meets the error again, counts it and logs it
+            metrics.restore(drift_monitor.find_latest_window())
         keys = api_keys.find_keys_file(layout.root, settings.keys_file)
         api = MonitorApi(
-            settings.monitor.host, settings.monitor.port, keys, build_pages(settings, layout, watching, metrics)
+            settings.monitor.host, settings.monitor.port, keys, build_pages(settings, layout, drift_monitor, metrics)
         )
         api.open()
         started(api.port)
         try:
             while stop_signals.empty():
-                run_once(watching, metrics)
-                metrics.record_calibration(_calibration(layout, watching))
+                run_once(drift_monitor, metrics)
+                metrics.record_calibration(_calibration(layout, drift_monitor))
                 with suppress(Empty):
                     stop_signals.get(timeout=settings.monitor.poll_seconds)
                     break
@@ -57,7 +57,7 @@ def run(
             api.close()
 
 
-def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[CalibrationRow]:
+def _calibration(layout: ProjectPaths, drift_monitor: DriftMonitor) -> list[CalibrationRow]:
     """Return the calibration with the references of the newest window."""
     if not layout.calibration.is_file():
         return []
@@ -66,25 +66,25 @@ def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[Calibrati
         about = kept.release, kept.references.get("prompt", EMPTY)
         return (
             kept.figures
-            if about in [(one.release, one.reference) for one in watching.list_closed_windows()[-1:]]
+            if about in [(one.release, one.reference) for one in drift_monitor.list_closed_windows()[-1:]]
             else []
         )
     return []
 
 
-def run_once(watching: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> None:
-    """Run one drift check, and count its result in the metrics."""
+def run_once(drift_monitor: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> None:
+    """Run one drift check, and record success or failure in the metrics; errors are logged, not raised."""
     try:
-        champion, newest = watching.releases.champion(), watching.find_latest_window()
+        champion, newest = drift_monitor.releases.champion(), drift_monitor.find_latest_window()
         if champion is not None and newest is None:
             metrics.reset()
-        watching.run_once(metrics.record_window)
+        drift_monitor.run_once(metrics.record_window)
     except MissingExtraError:
         raise
     except TunectlError as error:
         logging_setup.get_logger(__name__).error("%s", error)
         metrics.record_failure()
-    except Exception:  # noqa: BLE001  whatever a window holds, the next one is looked at
+    except Exception:  # noqa: BLE001  whatever a window holds, the next one is checked
         logging_setup.get_logger(__name__).exception("a look at the inference log failed")
         metrics.record_failure()
     else:

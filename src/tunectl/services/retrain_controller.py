@@ -27,7 +27,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
-    """Return the release store that the configuration, or the environment, names.
+    """Return the release registry in the folder that the configuration, or the environment, names.
 
     Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
     """
@@ -42,8 +42,9 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
-    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` describes the cost of a build.
+    """Run the retrain controller until SIGTERM or Ctrl-C; with ``once`` until nothing is due.
 
+    ``cost`` is a text about the duration of a build, for approvals.
     Raises  InfrastructureError when another controller works here, or the port is taken; UsageError for a wrong schedule.
     """
     for name, declared in root.retrain.schedules.items():
@@ -54,7 +55,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
         "tunectl retrain controller",
         busy=f"{place.store_dir}: another retrain controller works here",
         hint="one is enough; end that process first",
-        patience=1.0,  # whoever only looks whether a controller runs holds it for a moment
+        patience=1.0,  # a check whether a controller runs holds the lock for a moment
     ):
         place.close_to_others()
         orphans = supervised_process.kill_marked(place.mark)

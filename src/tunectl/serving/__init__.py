@@ -1,1 +1,1 @@
-"""The server: its modules from the socket to the inference log."""
+"""The inference server, from the HTTP socket to the inference log."""

@@ -16,26 +16,26 @@ from tunectl.access.api_errors import ApiError
 from tunectl.serving.retry_reservations import Reservations
 
 SOONEST, LATEST = 1.0, 60.0
-"""Shortest and longest wait in seconds that a refused client is told. OpenAI's own client waits up to 60."""
+"""Shortest and longest wait in seconds in the Retry-After of a refused client. OpenAI's own client waits up to 60."""
 MARGIN = 1.5
-"""Factor on the expected wait of a promised place: a client that comes too early has lost a retry."""
+"""Factor on the expected wait of a reservation: a client that comes too early has lost a retry."""
 RefusalReason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityLimits:
-    """Limits of the server."""
+    """Limits of what a server runs and queues at the same time."""
 
     running: int
     """Answers that the engine generates at once."""
     waiting: int
-    """Answers that wait for one of those places."""
+    """Answers that wait until others have finished."""
     tokens: int
     """Prompt and answer tokens, as estimated, of all running and waiting requests."""
 
 
 class OverloadedError(ApiError):
-    """The server is overloaded; the reason is for the metrics."""
+    """HTTP 429 or 503 with Retry-After: the server has no room at this moment; ``reason`` labels the metric."""
 
     def __init__(self, reason: RefusalReason, message: str, wait: float, *, status: int = 429) -> None:
         kind: Literal["rate_limit_error", "unavailable_error"] = (
@@ -47,7 +47,7 @@ class OverloadedError(ApiError):
 
 @dataclass(slots=True)
 class AdmissionTicket:
-    """An admitted request of one or more answers."""
+    """Place of an admitted request of one or more answers in the server's capacity, from ``admit`` to ``leave``."""
 
     number: int
     """In order of arrival."""
@@ -61,14 +61,14 @@ class AdmissionTicket:
 
 
 class AdmissionController:
-    """Admission of one server. Not thread-safe: it belongs to the event loop."""
+    """Queue and limits of one server: decides which requests run, wait or are refused. Not thread-safe: for the event loop only."""
 
     def __init__(self, bounds: CapacityLimits) -> None:
         self.bounds = bounds
         self.running = self.waiting = self.tokens = 0
         self._queue: OrderedDict[int, AdmissionTicket] = OrderedDict()
         self._last = 0
-        self._pace = 2.0  # seconds that a request has run, smoothed
+        self._pace = 2.0  # seconds that a request runs, smoothed
         self._samples = 0
         self._promises = Reservations()
 
@@ -82,11 +82,13 @@ class AdmissionController:
         name: bytes = b"",
         may_be_retry: bool = True,
     ) -> AdmissionTicket:
-        """Admit a request, or raise OverloadedError with seconds to wait: it starts at once or waits its turn.
+        """Admit a request of ``answers`` answers and ``tokens`` tokens, to run at once or wait its turn; return its ticket.
 
+        now           monotonic seconds
+        on_start      called once when all its answers may run
         name          identifies requests: a retry has the same name
         may_be_retry  False where it is surely no retry, though another request had its name
-        Raises  ApiError for a request that can never be admitted; OverloadedError for one that can be later.
+        Raises  ApiError for a request that can never be admitted; OverloadedError, with seconds to wait, for one that can be later.
         """
         self._refuse_impossible(answers, tokens)
         promise = self._promises.of(name, now) if may_be_retry else None
@@ -109,7 +111,7 @@ class AdmissionController:
         return ticket
 
     def leave(self, ticket: AdmissionTicket, now: float) -> None:
-        """Release the slot of a request in any state, and admit the next. Call it once."""
+        """Release the capacity of a request, running or waiting, and start the next ones. Call it once; ``now`` in monotonic seconds."""
         self.tokens -= ticket.tokens
         if ticket.started_at is None:
             del self._queue[ticket.number]
@@ -121,7 +123,7 @@ class AdmissionController:
         self._advance(now)
 
     def estimate_wait_seconds(self, answers: int = 1) -> float:
-        """Return the seconds after which a place is likely to be free that is not promised to another client."""
+        """Return the seconds after which there is probably room for ``answers`` answers that is not reserved for another client."""
         turns = (self._promises.ahead + answers) / self.bounds.running
         return min(LATEST, max(SOONEST, MARGIN * self._pace * turns))
 
@@ -135,7 +137,7 @@ class AdmissionController:
             raise ApiError(f"the request needs up to {tokens} tokens; the limit is {bounds.tokens}", param="max_tokens")
 
     def _find_rejection(self, answers: int, tokens: int, reserved: float) -> tuple[RefusalReason, str] | None:
-        """Return why there is no place; ``reserved`` places in the queue are kept for others, but never one that could run."""
+        """Return why there is no room, or None; ``reserved`` answers in the queue are kept for others, but none that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
         free = bounds.running + max(0.0, bounds.waiting - reserved)
         if inside + answers > free:
@@ -164,5 +166,5 @@ class AdmissionController:
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:
-    """Return the tokens that a request may take, before it is tokenized: one token per three letters of JSON, and the longest possible answers."""
+    """Return the tokens that a request may take, before it is tokenized: a third of its ``letters`` and ``max_tokens`` for each of ``answers``."""
     return letters // 3 + max_tokens * answers

@@ -38,20 +38,20 @@ HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class Route(NamedTuple):
-    """A path and its handler."""
+    """Entry of the server's routing table: a rule (path, scope) and its handler."""
 
     rule: RouteRule
     handler: Handler
 
     @property
     def scope(self) -> KeyScope | None:
-        """Scope that the API key needs; None: any valid key."""
+        """Scope that the API key must have; None: any valid key."""
         return None if self.rule.opened_by == "any key" else cast("KeyScope", self.rule.opened_by)
 
 
 @dataclass
 class Server:
-    """One running server: an ASGI application."""
+    """The ASGI application of one running server, with the components that its handlers use."""
 
     settings: ServeSettings
     model_manager: ModelManager
@@ -93,7 +93,7 @@ class Server:
             return
         except ApiError as problem:
             await self._refuse(call, problem)
-        except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer in the right shape
+        except Exception:  # noqa: BLE001  # for any error the client gets a response in the documented format
             logging_setup.get_logger(__name__).exception("%s %s failed", call.method, self._sanitize_path(call.path))
             if not call.started:
                 await call.refuse(ApiError("this server failed; its log says why", "server_error"))
@@ -153,7 +153,8 @@ class Server:
         headers = call.header("access-control-request-headers") or "authorization, content-type"
         allowed = [
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", headers.encode("latin-1")),  # OpenAI's client in a browser sends its own
+            # OpenAI's client sends further headers from a browser
+            (b"access-control-allow-headers", headers.encode("latin-1")),
             (b"access-control-max-age", b"600"),
         ]
         await call.reply(204, b"", "text/plain", allowed)
@@ -180,11 +181,11 @@ class Server:
             return False
 
     async def chat(self, call: RequestContext, key: ApiKey) -> None:
-        """``POST /v1/chat/completions``."""
+        """Handle ``POST /v1/chat/completions``."""
         await self._generate(call, key, ChatRequest)
 
     async def complete(self, call: RequestContext, key: ApiKey) -> None:
-        """``POST /v1/completions``."""
+        """Handle ``POST /v1/completions``."""
         await self._generate(call, key, CompletionRequest)
 
     async def _generate(
@@ -210,7 +211,7 @@ class Server:
         tokens = estimate_tokens(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
         start_event = asyncio.Event()
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
-        may_be_retry = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
+        may_be_retry = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients send the number of the try
         ticket = self.admission.admit(
             answers, tokens, time.monotonic(), start_event.set, name=name, may_be_retry=may_be_retry
         )
@@ -245,7 +246,7 @@ class Server:
         generation: generation_task.GenerationTask,
         start_event: asyncio.Event,
     ) -> None:
-        """Wait for a place, then generate; a disconnected client or a timeout ends both."""
+        """Wait for capacity, then generate; a disconnected client or a timeout ends both."""
         watch = asyncio.create_task(self._watch(call, generation, start_event))
         timer = asyncio.get_running_loop().call_later(
             self.settings.serve.limits.request_timeout_seconds, self._late, generation, start_event
@@ -277,7 +278,7 @@ class Server:
         start_event.set()
 
     def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
-        """Release the place once the engine has released every answer, so that the limit always holds."""
+        """Release the capacity once the engine has released every answer, so that the limit always holds."""
         if ticket.started_at is None or not token_stream.started or not token_stream.open:
             self.admission.leave(ticket, time.monotonic())
             self._count()
@@ -304,7 +305,7 @@ class Server:
             raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
 
     async def models(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /v1/models``."""
+        """Handle ``GET /v1/models``: all models."""
         await call.reply(
             200,
             msgspec.json.encode(
@@ -313,7 +314,7 @@ class Server:
         )
 
     async def model(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /v1/models/{model}``."""
+        """Handle ``GET /v1/models/{model}``: one model."""
         name = call.path.removeprefix("/v1/models/")
         for model in metadata_endpoints.models(self.settings, self.model_manager):
             if model["id"] == name:
@@ -327,7 +328,7 @@ class Server:
         )
 
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:
-        """``POST /v1/feedback``."""
+        """Handle ``POST /v1/feedback``."""
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         feedback = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
@@ -337,22 +338,22 @@ class Server:
         await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))
 
     async def scrape(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /metrics``."""
+        """Handle ``GET /metrics``, for Prometheus."""
         self._count()
         await call.reply(200, self.metrics.render(), self.metrics.content_type)
 
     async def document(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /openapi.json``."""
+        """Handle ``GET /openapi.json``."""
         await call.reply(200, metadata_endpoints.openapi(self.settings.project))
 
     async def docs(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /docs``."""
+        """Handle ``GET /docs``: the HTML page of the API."""
         page = metadata_endpoints.docs_page(self.settings.project, call.header("host"), https=call.https)
         policy = build_page_policy(render.hash_style()).encode()
         await call.reply(200, page, "text/html; charset=utf-8", [(b"content-security-policy", policy)])
 
     async def wait_pending(self) -> None:
-        """Wait for tasks that outlive their request."""
+        """Wait until the tasks that outlive their requests (writes to the inference log) are done."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 

@@ -17,13 +17,16 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object] = lambda _: None) -> T:
-    """Return the result of ``work``, or raise its error, from a separate thread. A cancelled caller waits no longer; ``on_late`` is called with a later result."""
+    """Run ``work`` in a new daemon thread, and return its result or raise its error.
+
+    A cancelled caller waits no longer; ``on_late`` is then called with the result when it comes.
+    """
     future: Future[T] = Future()
     threading.Thread(target=_work, args=(work, future, on_late), name="aside", daemon=True).start()
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        if not future.cancel() and future.exception() is None:  # it came at this very moment
+        if not future.cancel() and future.exception() is None:  # the result came at the moment of cancellation
             threading.Thread(target=on_late, args=(future.result(),), name="aside", daemon=True).start()
         raise
 
@@ -31,7 +34,7 @@ async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object]
 def _work(work: Callable[[], T], future: Future[T], on_late: Callable[[T], object]) -> None:
     try:
         path = work()
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is for whoever waits
+    except BaseException as error:  # noqa: BLE001  # any error is raised in the waiting caller
         with suppress(InvalidStateError):
             future.set_exception(error)
         return

@@ -9,7 +9,7 @@ from tunectl.generation.prompt import TokenizerLike
 
 
 class IncrementalDetokenizer:
-    """The text of one answer, token by token.
+    """Converts the tokens of one answer to text as they arrive, up to a stop text.
 
     A character whose bytes are split across tokens waits until it is whole; a text that may be the start of a stop waits
     until that is clear. ``done`` is set once a stop text has occurred; nothing is added afterwards.
@@ -24,7 +24,7 @@ class IncrementalDetokenizer:
         self.done = False
 
     def push(self, ids: Sequence[int], *, last: bool = False) -> str:
-        """Return the text that is certain after ``ids``. ``last``: no tokens follow, so the rest is returned as well."""
+        """Add the tokens ``ids``; return the new text that no later token can change. ``last``: no tokens follow, so return the rest."""
         if self.done:
             return ""
         text = self._decoder.decode(b"".join(map(self._tokenizer.bytes_of, ids)), last)

@@ -22,22 +22,22 @@ from tunectl.serving.stream_router import TokenStream
 
 
 class RequestLogger(Protocol):
-    """Logs a job."""
+    """Writes the begin and end of each request to the inference log; see ``InferenceLogger``."""
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
-        """Log an admitted request."""
+        """Log an admitted request; ``request`` are the fields of its body to be stored."""
         ...
 
     async def log_response(
         self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
-        """Log the end of a request."""
+        """Log the end of a request: the response that was sent, why it ended (``reason``), and its answers."""
         ...
 
 
 @dataclass(slots=True)
 class GenerationTask:
-    """The generation of one job by the engine."""
+    """Runs one job in the engine: starts its answers, collects their tokens, and cancels them if need be."""
 
     job: ChatJob
     metrics: ServingMetrics
@@ -48,26 +48,26 @@ class GenerationTask:
     first: bool = False
 
     def start(self) -> None:
-        """Send all answers to the engine."""
+        """Start all answers of the job in the engine."""
         job = self.job
         for index, ask in enumerate(job.asks):
             self.numbers.append(job.resident.router.start(job.resident.pipeline, ask, self.token_stream, index))
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
 
     def give_up(self, reason: str) -> None:
-        """Stop unfinished answers; safe to call at any time."""
+        """Cancel unfinished answers with ``reason`` (cancelled or timeout); safe to call at any time."""
         if self.over is None:
             self.over = reason
             self.cancel()
-            self.token_stream.put(0, TokenChunk([], []))  # wakes whoever waits
+            self.token_stream.put(0, TokenChunk([], []))  # wakes ``take``
 
     def cancel(self) -> None:
-        """Tell the engine to stop the running answers."""
+        """Cancel the running answers in the engine."""
         for number in self.numbers if self.token_stream.open > 0 else ():
             self.job.resident.pipeline.cancel(number)
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
-        """Yield new events until every answer is finished.
+        """Yield lists of (index of the answer, answer, new text) until every answer is finished.
 
         Raises  ApiError when the engine fails or the time is over; ClientDisconnectedError when the client has disconnected.
         """
@@ -126,8 +126,9 @@ def _timeout() -> ApiError:
 async def respond(
     call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
 ) -> None:
-    """Send the answers of one job to its client.
+    """Generate the answers of a job and send them to its client, whole or as a stream; log how it ended.
 
+    ``task`` logs the request; nothing is sent before it is done. The end is logged before the last part is sent.
     ``task`` is done once the inference is durable; nothing is sent before. Its end is durable before the last part is sent.
     """
     job = generation.job

@@ -26,11 +26,11 @@ LINGER: Final = 2.0
 
 
 class ClientDisconnectedError(Exception):
-    """The client has disconnected."""
+    """Raised when the client disconnects before it has the whole response."""
 
 
 class UploadSlots:
-    """Limits how many bodies may be received at once; one that came with its head takes no slot."""
+    """Limits how many request bodies are received at once; a body that arrives with its head takes no slot."""
 
     def __init__(self, total: int = 256, each: int = 32) -> None:
         """``total`` slots for all keys together, ``each`` for one key."""
@@ -39,7 +39,7 @@ class UploadSlots:
 
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:
-        """Hold one connection of ``owner`` while the block runs.
+        """Occupy one slot for ``owner`` while the block runs.
 
         Raises  ApiError (429) where there is none left.
         """
@@ -60,7 +60,7 @@ class UploadSlots:
 
 
 class RequestContext:
-    """A request and the response to it."""
+    """One HTTP request of an ASGI server, with the methods that read its body and send its response."""
 
     def __init__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -77,12 +77,13 @@ class RequestContext:
         self._receive, self._send = receive, send
 
     def header(self, name: str) -> str:
-        """Return a header's value; empty where it was not sent."""
+        """Return the value of header ``name``; empty if it was not sent."""
         return self.head.headers.get(name, "")
 
     async def body(self, most: int, seconds: float, slots: UploadSlots, owner: str) -> bytes:
-        """Return the whole body, which takes one of ``slots`` for ``owner`` while it is being received.
+        """Return the whole body, of at most ``most`` bytes, received within ``seconds``.
 
+        While it is received it takes one of ``slots`` for ``owner``.
         Raises  ApiError (413, 408, 429) for one that is too large, too slow, or one too many; ClientDisconnectedError when the client has disconnected.
         """
         declared = self.header("content-length")
@@ -122,7 +123,7 @@ class RequestContext:
             pass
 
     async def reply(self, status: int, body: bytes, kind: str = JSON, headers: Iterable[Header] = ()) -> None:
-        """Send a whole response; ``headers`` replace the usual ones of the same name."""
+        """Send a whole response with content type ``kind``; ``headers`` replace default ones of the same name."""
         own = dict(headers)
         usual = [pair for pair in ASGI_HEADERS if pair[0] not in own] if own else ASGI_HEADERS
         all_headers = [*usual, *self.extra, *own.items(), (b"content-length", str(len(body)).encode())]
@@ -142,11 +143,12 @@ class RequestContext:
                     pass
 
     async def refuse(self, problem: ApiError) -> None:
-        """Send an error in OpenAI's format."""
+        """Send an error response in OpenAI's format."""
         headers: list[Header] = []
         if problem.wait is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))
-            headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))  # OpenAI's clients prefer it
+            # OpenAI's clients prefer this header to Retry-After
+            headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))
         if problem.allow:
             headers.append((b"allow", problem.allow.encode()))
         if problem.status == 401:
@@ -157,13 +159,13 @@ class RequestContext:
             await self.reply(problem.status, problem.body(), JSON, headers)
 
     async def stream(self, part: bytes, headers: Iterable[Header] = ()) -> None:
-        """Send a part of a stream of events; the first one opens the response."""
+        """Send some bytes of a stream of server-sent events; the first call sends status and headers, too."""
         if not self.started:
             await self._begin(200, SSE, [*ASGI_HEADERS, *self.extra, *headers, (b"x-accel-buffering", b"no")])
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self) -> None:
-        """Close a stream."""
+        """Send the end of a stream."""
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _begin(self, status: int, kind: str, headers: list[Header]) -> None:
@@ -178,7 +180,7 @@ class RequestContext:
         except Exception as error:
             if type(error).__name__ != "LocalProtocolError":
                 raise
-            with suppress(TimeoutError):  # uvicorn has refused by itself, because what followed was no HTTP, and closes
+            with suppress(TimeoutError):  # uvicorn has responded to invalid HTTP itself, and closes
                 async with asyncio.timeout(LINGER):
                     await self.wait_disconnect()
             raise ClientDisconnectedError from error

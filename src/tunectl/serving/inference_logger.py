@@ -38,7 +38,7 @@ from tunectl.serving.routing import VARIANTS, Variant
 
 @dataclass(slots=True)
 class InferenceLogger:
-    """Writes to the inference log."""
+    """Writes a server's requests, responses and feedback to the inference log, with pseudonyms in place of users and keys."""
 
     store: InferenceLog
     writer: Writer
@@ -51,7 +51,7 @@ class InferenceLogger:
         self._resources.close()
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
-        """Make the inference durable before any of its answer is sent.
+        """Log a request durably before any of its answer is sent; ``request`` are the fields of its body to be stored.
 
         Raises  ApiError (503) where by the policy a request that cannot be logged is refused.
         """
@@ -77,7 +77,7 @@ class InferenceLogger:
     async def log_response(
         self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
-        """Make the end of an inference durable before its last part is sent; the policy for a full disk is that of the writer.
+        """Log the end of a request durably before the client gets its end: response, reason of the end, and answers.
 
         Raises  ApiError (503) where by the policy a request that cannot be logged is refused.
         """
@@ -98,7 +98,7 @@ class InferenceLogger:
             raise _not_kept() from error
 
     async def log_feedback(self, request: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Variant]:
-        """Store feedback; return whether it is new, its id, and the variant that it is about.
+        """Log feedback durably; return whether it is new, its id, and the variant that gave the answer.
 
         Raises  ApiError: 400 for a wrong value, 404 for an unknown inference, 503 when it is not on the disk.
         """
@@ -179,14 +179,15 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
     for choice in choices:
         try:
             json.loads(choice.text)
-        except (ValueError, RecursionError):  # nested deeper than a client's parser goes, too
+        except (ValueError, RecursionError):  # also for values nested deeper than a parser allows
             return False
     return bool(choices)
 
 
 def open_logger(config: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
-    """Open the inference log as its server; ``home`` is the base of relative paths.
+    """Return a logger on the inference log, opened as its server; ``home`` is the base of relative paths.
 
+    ``on_error`` is called with the number of rows that could not be written.
     Raises  InfrastructureError when the database fails, another server writes to the same file, or its pseudonyms were made
             with another key.
     """

@@ -39,7 +39,7 @@ CLOSING = 0.5
 
 
 class ServerLifecycle:
-    """The server of a process, or the error that prevented it."""
+    """Starts and stops the one server of this process, for BentoML's hooks."""
 
     def __init__(self, mount: Callable[[Server, Path], None]) -> None:
         """``mount`` adds applications of other packages to a server; it gets the base folder of relative paths."""
@@ -48,7 +48,7 @@ class ServerLifecycle:
         self._follow: asyncio.Task[None] | None = None
 
     async def answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass a request to the server."""
+        """Pass an ASGI request to the server."""
         if self.server is None:
             raise RuntimeError("a request came before the server was started")
         await self.server(scope, receive, send)
@@ -69,7 +69,7 @@ class ServerLifecycle:
         self._follow.add_done_callback(_terminate_on_failure)
 
     async def stop(self) -> None:
-        """Close everything in the order of dependencies."""
+        """Stop following the registry, release the models, and close the inference log."""
         if self.server is None:
             return
         if self._follow is not None:
@@ -81,7 +81,7 @@ class ServerLifecycle:
 
 
 def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
-    """Return a server with all its parts, which has loaded no release yet."""
+    """Return a server with all its components, which has loaded no release yet; ``mount`` adds further applications to it."""
     serve, limits, place = settings.serve, settings.serve.limits, home_dir()
     metrics = ServingMetrics()
     declared = serve.key_limits
@@ -116,7 +116,7 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
 
 
 def find_bundled_release() -> Path | None:
-    """Return the release in the Bento: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
+    """Return the folder of the release in the Bento (the one below ``release/``), or the folder that TUNECTL_SEED names; None without both."""
     named = os.environ.get(SEED)
     if named:
         return Path(named)

@@ -21,7 +21,7 @@ LONGEST_PAUSE: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """One failed load."""
+    """Record of a release that could not be loaded, and when the same files are tried again."""
 
     stamp: object
     """Stamp of its files."""
@@ -35,13 +35,16 @@ class LoadFailure:
 
 
 class LoadBackoff:
-    """Failed loads: at most one release per variant."""
+    """The last load failure of each variant; decides whether its files are tried again."""
 
     def __init__(self) -> None:
         self._failures: dict[Variant, LoadFailure] = {}
 
     def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
-        """Return why files with this stamp are not tried now; None where they are. ``idle``: no release answers meanwhile."""
+        """Return why files with ``stamp`` are not loaded at ``now`` (monotonic seconds); None if they may be.
+
+        ``idle``: no release answers meanwhile.
+        """
         state = self._failures.get(variant)
         if state is None or state.stamp != stamp:
             return None
@@ -49,25 +52,29 @@ class LoadBackoff:
         return None if due else state.reason
 
     def add(self, variant: Variant, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
-        """Record a failed load."""
+        """Record a failed load at ``now`` (monotonic seconds); ``lasting``: the files are its cause."""
         before = self._failures.get(variant)
         pause = FIRST_PAUSE if before is None else min(LONGEST_PAUSE, 2 * before.pause)
         self._failures[variant] = LoadFailure(stamp, reason, lasting, pause, now + pause)
 
     def forget(self, variant: Variant) -> None:
-        """Forget the failure of a variant: another release is wanted, or it was loaded."""
+        """Forget the failure of a variant, because another release is wanted or it was loaded."""
         self._failures.pop(variant, None)
 
 
 def is_permanent(error: Exception, folder: Path) -> bool:
-    """Return whether the files in ``folder``, or this installation, are the cause of an error; the files may not be complete yet."""
+    """Return whether the files in ``folder``, or this installation, caused an error, so that another try fails as well.
+
+    False while the files do not exist yet.
+    False if the files are not complete yet.
+    """
     if isinstance(error, ArtifactError):
         return folder.is_dir()
     return isinstance(error, TunectlError) and not isinstance(error, InfrastructureError)
 
 
 def files_stamp(folder: Path) -> object:
-    """Return a stamp that changes with the files of the release."""
+    """Return a value that changes with names, sizes and times of the files in ``folder``."""
     try:
         return sorted((item.name, item.stat().st_mtime_ns, item.stat().st_size) for item in folder.rglob("*"))
     except OSError:

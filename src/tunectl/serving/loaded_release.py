@@ -42,7 +42,7 @@ LEFT = 60.0
 
 @dataclass(slots=True)
 class LoadedRelease:
-    """A release that can answer."""
+    """A release in an engine session, with its contract and prompt renderer; owned by ``ModelManager``."""
 
     id: str
     contract: ServingContract
@@ -55,11 +55,14 @@ class LoadedRelease:
     created: int
     """Unix seconds."""
     claims: int = field(default=0)
-    """Number of requests that have chosen it and are not finished; some of them may still wait for a place."""
+    """Number of requests that have chosen it and are not finished; some of them may still be queued."""
     closed: bool = field(default=False)
 
     async def retire(self, patience: float = inf) -> None:
-        """Wait for its requests to finish, then release the memory; an engine without output for ``patience`` seconds is not waited for."""
+        """Wait until its requests have finished, then release the memory.
+
+        An engine without output for ``patience`` seconds is not waited for.
+        """
         if self.closed:
             return
         self.closed = True
@@ -68,20 +71,20 @@ class LoadedRelease:
         await self.close()
 
     async def close(self) -> None:
-        """Release the memory now; running answers are cancelled."""
+        """Release the memory at once; running answers are cancelled."""
         await close_pipeline(self.pipeline)
         self.router.give_up()
 
 
 async def close_pipeline(pipeline: EngineSession) -> None:
-    """Release the memory of a session."""
+    """Close an engine session in a thread, which releases its memory."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LEFT):
             await run_in_thread(pipeline.close)
 
 
 def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
-    """Return the contract of a release and its prompt renderer, after every file of it was checked against the contract.
+    """Check every file of a release against its contract; return the contract and the prompt renderer.
 
     Raises  ArtifactError for the first part of the contract that does not hold.
     """
@@ -128,8 +131,9 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
 
 
 async def load_release(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> LoadedRelease:
-    """Check, load and verify a release; ``base`` leaves out the adapter, and then there is no proof.
+    """Check a release, load it and verify it by its probes; return it.
 
+    ``base`` leaves out the adapter and the probes; ``within`` is the time limit in seconds.
     Raises  ArtifactError with the reason for which it must not serve, InfrastructureError where it is not checked, loaded and
             verified within ``within`` seconds; what was loaded is closed again.
     """
@@ -196,7 +200,10 @@ async def run_probes(
     router: StreamRouter,
     stops: frozenset[int],
 ) -> ProbeReport:
-    """Generate every probe with the session, all of them at once as requests would come; stop once too many tokens differ."""
+    """Generate the answers of all probes at once with the session, compare them with the contract, and return the result.
+
+    It stops once too many tokens differ.
+    """
     limits = ProbeLimits(contract.tolerance.min_token_agreement, contract.tolerance.max_logprob_diff)
     probes = [
         Probe(probe.token_ids, probe.answer_ids, probe.logprobs, probe.base_ids, probe.answer_under_base)

@@ -1,4 +1,4 @@
-"""Information about the server: models, readiness, its OpenAPI document and a page that shows it."""
+"""Bodies of the routes about the server: models, readiness, the OpenAPI document and its HTML page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.serving.routing import VARIANTS
 
 
 def models(settings: ServeSettings, model_manager: ModelManager) -> list[dict[str, Any]]:
-    """Return every name that a request may use, with its release and base model."""
+    """Return one entry per name that a request may use, with its release and base model, as ``GET /v1/models`` lists them."""
     result: list[dict[str, Any]] = []
     champion = model_manager.loaded.get("champion")
     if champion is None:
@@ -59,7 +59,7 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
 
 
 def readiness_body(model_manager: ModelManager, *, places: bool = True) -> dict[str, Any]:
-    """Return the body of ``/readyz``: each variant's release, its adapter proof, and errors.
+    """Return the body of ``/readyz``: each variant's release, the result of its adapter proof, and errors.
 
     ``places`` False: the request had no key, so errors are shown without paths and addresses.
     """
@@ -105,12 +105,12 @@ def _shorten_place(word: str) -> str:
 
 
 def openapi(project: str) -> bytes:
-    """Return the OpenAPI document."""
+    """Return the OpenAPI document of this server as JSON."""
     return serving_openapi.build_openapi(project, __version__)
 
 
 def docs_page(project: str, host: str, *, https: bool) -> bytes:
-    """Return a page that lists the routes; without scripts and external files. ``host`` is the host name of the request."""
+    """Return an HTML page that lists the routes, without scripts and external files. ``host`` is the host name of the request."""
     rows = "".join(
         f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in serving_openapi.ROUTES

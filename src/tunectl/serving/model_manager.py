@@ -30,7 +30,7 @@ from tunectl.serving.routing import Variant
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """The releases that the registry wants loaded."""
+    """The releases that the registry wants loaded as champion and challenger, as of one poll."""
 
     champion: str | None
     trial: CanaryState | None
@@ -40,7 +40,7 @@ class DesiredState:
     """Releases that must not be loaded, with the reason."""
 
     def release(self, variant: Variant) -> str | None:
-        """Return the release that a variant should have."""
+        """Return the release wanted for a variant; None for none."""
         if variant == "challenger":
             return self.trial.release if self.trial is not None else None
         return self.champion
@@ -51,7 +51,7 @@ CLOSING = 5.0
 
 
 class ModelManager:
-    """The loaded variants of one server; used only by its event loop."""
+    """Loads, swaps and closes the releases of one server, variant by variant; used only on its event loop."""
 
     def __init__(
         self,
@@ -99,17 +99,17 @@ class ModelManager:
 
     @property
     def ready(self) -> bool:
-        """Whether a champion answers."""
+        """Whether a champion is loaded."""
         return "champion" in self.loaded
 
     async def run_forever(self, every: float) -> None:
-        """Poll the registry for ever."""
+        """Poll the registry every ``every`` seconds until cancelled."""
         while True:
             await self.reconcile()
             await asyncio.sleep(every)
 
     async def reconcile(self) -> None:
-        """Make loaded releases match the registry: swap those in memory, and start the loads that are needed."""
+        """Poll the registry once: swap releases that are in memory, and start the loads that are needed."""
         try:
             desired = await run_in_thread(self._read_desired_state)
         except (TunectlError, OSError) as error:
@@ -129,7 +129,7 @@ class ModelManager:
         self._let_go(time.monotonic())
 
     async def wait_for_loads(self) -> None:
-        """Wait for running loads."""
+        """Wait until running loads have ended."""
         while self._loading:
             await asyncio.gather(*self._loading.values())
 
@@ -237,7 +237,7 @@ class ModelManager:
         except (TunectlError, OSError) as error:
             lasting = load_backoff.is_permanent(error, folder) and not isinstance(error, GateError)
             self._refuse(variant, release, stamp, str(error), lasting=lasting)
-        except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
+        except Exception as error:  # noqa: BLE001  # a release that makes a library fail must not end the server
             logging_setup.get_logger(__name__).exception("release %s cannot be loaded", release)
             reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"
             self._refuse(variant, release, stamp, reason, lasting=True)
@@ -269,7 +269,7 @@ class ModelManager:
         self._rest(variant)
         resting = self._resting.pop(resident.id, None)
         if resting is not None and resting[0] is not resident:
-            self._retire(resting[0])  # it failed while it rested
+            self._retire(resting[0])  # the standby release failed in the meantime
         self.loaded[variant] = resident
         self.trouble.pop(variant, None)
         self._refusals.forget(variant)
@@ -317,7 +317,7 @@ class ModelManager:
         self.trouble[variant] = reason
 
     async def close(self) -> None:
-        """Close all releases and cancel loads."""
+        """Cancel loads and close all releases, when the server stops."""
         given_up = set(self._loading.values())
         for task in given_up:
             task.cancel()

@@ -17,13 +17,13 @@ AuthRequirement = KeyScope | Literal["any", "none", "page"]
 
 
 class FormBody(Struct, frozen=True):
-    """Fields of a form, as a browser sends them."""
+    """Body of a route that accepts an HTML form: the names of its fields."""
 
     fields: tuple[str, ...]
 
 
 class RouteSpec(Struct, frozen=True):
-    """Description of a route in the document."""
+    """Description of one route for the OpenAPI document: its key, body and responses."""
 
     method: Literal["get", "post"]
     path: str
@@ -68,7 +68,7 @@ ROUTES: Final = (
 
 
 def build_openapi(title: str, version: str) -> bytes:
-    """Return the document as JSON."""
+    """Return the OpenAPI document as JSON, with ``title`` and ``version`` in its ``info``."""
     shapes = [shape for route in ROUTES for shape in (route.body, *route.fine.values()) if isinstance(shape, type)]
     shapes = [*dict.fromkeys([responses.Error, *shapes])]
     schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")

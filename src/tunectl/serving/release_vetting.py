@@ -22,7 +22,7 @@ from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
 
 
 class FollowedPointer(NamedTuple):
-    """The pointer that a server follows."""
+    """The champion pointer that a server follows, and why it is not the registry's."""
 
     pointer: ChampionPointer | None
     problem: str = ""
@@ -31,7 +31,7 @@ class FollowedPointer(NamedTuple):
 
 @dataclass
 class ReleaseVetting:
-    """Checks signatures. Without trusted keys every release may be loaded whose digest is that of its pointer."""
+    """Decides which releases a server may load: by signatures with trusted keys, else by the digests in the pointers."""
 
     store: RegistryReader
     seed: Path | None
@@ -48,7 +48,7 @@ class ReleaseVetting:
     """Full digest in the pointer of each release."""
 
     def read_pointer(self) -> FollowedPointer:
-        """Return the champion pointer to follow: the newest one seen, and where keys are trusted, the newest signed one."""
+        """Return the champion pointer to follow: the newest one seen, or with trusted keys the newest with a trusted signature."""
         candidate, location = self.store.champion(), self.store.location
         problem = ""
         if candidate is not None and self.trust is not None:
@@ -67,7 +67,7 @@ class ReleaseVetting:
         return FollowedPointer(pointer, problem or self.guard.warning or self.store.warning)
 
     def read_trial(self) -> tuple[CanaryState | None, str]:
-        """Return the challenger to serve, and what is wrong with the one that the registry names.
+        """Return the canary to serve, None for none, and what is wrong with the one in the registry (empty: nothing).
 
         A serving challenger continues when the key of its pointer is revoked.
         """
@@ -92,14 +92,14 @@ class ReleaseVetting:
         return trial, problem
 
     def find_refusal(self, release: str) -> str:
-        """Return why a release must not be loaded; empty where it may."""
+        """Return why a release must not be loaded; empty if it may be."""
         if self.trust is None:
             return ""
         checked = self._check(release)
         return "" if checked.status == "trusted" else checked.reason
 
     def check_files(self, folder: Path) -> None:
-        """Compare a release on this machine with its pointer and its statement, before it is loaded.
+        """Compare the files of a release on this machine with its pointer and its signed statement, before it is loaded.
 
         Raises  GateError where they differ, or where no trusted key signed it.
         """
@@ -109,13 +109,14 @@ class ReleaseVetting:
         try:
             manifest = release_manifest.load(folder)
         except ArtifactError:
-            return  # nothing of it is loaded, and the loading says in more words what is wrong
+            return  # the release is not loaded, and the load's own error says more
         statement = checked.statement if checked is not None else None
         release_statement.check_manifest(manifest, self.digests.get(folder.name), statement)
 
     def choose_champion(self, pointer: ChampionPointer | None, loaded: str | None) -> tuple[str | None, str]:
-        """Return the release to serve as champion, and what is wrong with the one in the pointer.
+        """Return the release to serve as champion, None for none, and what is wrong with the pointer's (empty: nothing).
 
+        ``loaded`` is the release that serves now.
         A serving release continues. Where there is none, the previous release replaces one that must not be loaded, or the seed.
         """
         seed = self.seed.name if self.seed else None
@@ -136,7 +137,7 @@ class ReleaseVetting:
         checked = release_statement.check_statement(statement, release, self.trust)
         if checked.status == "trusted":
             return checked
-        content = self._read_statement(release)  # somebody else may have signed it since
+        content = self._read_statement(release)  # it may have been signed since
         latest = release_statement.check_statement(content, release, self.trust)
         if content is not None and latest.status == "trusted":
             self._statements[release] = content

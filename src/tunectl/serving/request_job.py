@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class GeneratedAnswer:
-    """One growing answer."""
+    """One answer of a request while it is generated: its text and tokens so far, and how it ended."""
 
     growing: IncrementalDetokenizer
     resident: LoadedRelease
@@ -50,7 +50,7 @@ class GeneratedAnswer:
     """Time of its last token; monotonic seconds."""
 
     def feed(self, piece: TokenChunk) -> str:
-        """Add a piece; return the text that is certain now."""
+        """Add the tokens of one engine step; return the new text that no later token can change."""
         self.count += len(piece.ids)
         self.total += sum(piece.logprobs)
         text = self.growing.push(piece.ids, last=piece.end in ("stop", "length"))
@@ -68,7 +68,7 @@ class GeneratedAnswer:
         return text
 
     def take_unsent_tokens(self) -> Sequence[Token] | None:
-        """Return tokens that were not sent in the stream yet; None where the client does not want them."""
+        """Return the tokens with log-probabilities that were not sent in the stream yet; None if the client wants none."""
         if not self.wants:
             return None
         result, self.tokens_sent = self.tokens[self.tokens_sent :], len(self.tokens)
@@ -76,11 +76,11 @@ class GeneratedAnswer:
 
     @property
     def text(self) -> str:
-        """The whole text so far."""
+        """The text of the answer so far."""
         return "".join(self.parts)
 
     def choice(self, *, calls: bool) -> ResponseChoice:
-        """Return the finished answer; ``calls``: tool calls at its end are parsed."""
+        """Return the finished answer for the response; with ``calls`` the tool calls at its end are parsed."""
         content, result = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
         finish: Finish = "tool_calls" if result else self.finish or "error"
         return ResponseChoice(content, finish, self.tokens if self.wants else None, result)
@@ -88,7 +88,7 @@ class GeneratedAnswer:
 
 @dataclass(slots=True)
 class ChatJob:
-    """One request."""
+    """One admitted request to the server: its release, its engine requests and its answers, from admission to the log."""
 
     head: ResponseHead
     variant: Variant
@@ -104,12 +104,12 @@ class ChatJob:
 
     @property
     def offers_tools(self) -> bool:
-        """Whether tool calls are parsed."""
+        """Whether the answers may call tools, so that tool calls are parsed."""
         return isinstance(self.request, ChatRequest) and bool(self.request.tools) and self.request.tool_choice != "none"
 
     @property
     def mean_logprob(self) -> float | None:
-        """Nats per token over all answers; None without tokens, and where log-probabilities were not computed."""
+        """Mean log-probability (nats) per token over all answers; None without tokens, or where log-probabilities were not computed."""
         count = sum(answer.count for answer in self.answers) if all(ask.logprobs for ask in self.asks) else 0
         return sum(answer.total for answer in self.answers) / count if count else None
 
@@ -120,12 +120,12 @@ class ChatJob:
 
 
 def is_logprob_sampled(inference_id: str, share: float) -> bool:
-    """Return whether an inference is among the ``share`` whose answers have log-probabilities: the same id gives the same answer everywhere."""
+    """Return whether an inference is among the ``share`` (0 to 1) whose log-probabilities are computed; depends on the id alone."""
     return hash_to_unit(f"logprobs\0{inference_id}") < share
 
 
 def count_answers(request: Request) -> int:
-    """Return how many answers a request wants."""
+    """Return the number of answers that a request asks for: ``n`` per prompt."""
     prompts = len(request.prompts) if isinstance(request, CompletionRequest) else 1
     return prompts * (request.n or 1)
 
@@ -140,15 +140,16 @@ async def build_job(
     size: int,
     logprob_share: float = 1.0,
 ) -> ChatJob:
-    """Build a job from a request; ``size`` is its body's size in bytes, so that tools and their calls count as well as texts.
+    """Return the job of a validated request for a variant; ``arrived`` in monotonic seconds, ``size`` of the body in bytes.
 
+    ``model`` is the name in the request.
     ``logprob_share``: share of inferences whose answers get log-probabilities although the client does not want them.
     Raises  ApiError for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
     prompts = await _offload_large(partial(_prompts, request, resident), size)
     contract, times = resident.contract, request.n or 1
     form = requests.schema_of(request.response_format)
-    if form is not None:  # what cannot be followed is refused before the engine hears of it
+    if form is not None:  # an unsupported schema is refused before the engine gets the request
         await _offload_large(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
     chat = isinstance(request, ChatRequest)
     wants = bool(request.logprobs) if chat else request.logprobs is not None

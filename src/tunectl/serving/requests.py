@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class SchemaFormat(Struct, frozen=True):
-    """The ``json_schema`` of a response format."""
+    """The object ``json_schema`` of a response format, as in OpenAI's API."""
 
     name: Annotated[str, Meta(max_length=200)] = "answer"
     schema: dict[str, Any] = {}
@@ -40,20 +40,20 @@ class SchemaFormat(Struct, frozen=True):
 
 
 class ResponseFormat(Struct, frozen=True):
-    """``response_format``."""
+    """The parameter ``response_format`` of OpenAI's API."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
 
 
 class StreamOptions(Struct, frozen=True):
-    """``stream_options``."""
+    """The parameter ``stream_options`` of OpenAI's API."""
 
     include_usage: bool | None = None
 
 
 class Common(Struct, frozen=True, kw_only=True):
-    """Parameters of both routes. Null means absent."""
+    """Parameters that chat and text completion requests share. Null means absent."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     max_tokens: Count | None = None
@@ -75,7 +75,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop texts, given as one text or as a list."""
+        """The stop texts as a tuple, whether given as one text or as a list."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -87,13 +87,13 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def session(self) -> str | None:
-        """Return ``metadata.session``, which identifies the inferences of one conversation."""
+        """``metadata.session``, which groups the inferences of one conversation; None if absent."""
         result = (self.metadata or {}).get("session")
         return result[:200] if result is not None else None
 
 
 class ChatRequest(Common, frozen=True, kw_only=True):
-    """``POST /v1/chat/completions``."""
+    """Body of ``POST /v1/chat/completions``: OpenAI's parameters."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
     max_completion_tokens: Count | None = None
@@ -107,12 +107,12 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
     @property
     def limit(self) -> int | None:
-        """Most new tokens, under either of its names."""
+        """Most new tokens, under either of its two names; None if absent."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
-    """``POST /v1/completions``."""
+    """Body of ``POST /v1/completions``: OpenAI's parameters."""
 
     prompt: (
         str
@@ -125,12 +125,12 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def limit(self) -> int | None:
-        """Most new tokens."""
+        """Most new tokens; None if absent."""
         return self.max_tokens
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Return one text or list of token ids per prompt, from any of the four forms.
+        """The prompts, each as text or as token ids, from any of the four forms of ``prompt``.
 
         Raises  ApiError for a list that mixes kinds.
         """
@@ -146,7 +146,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
 
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """``POST /v1/feedback``: a person's feedback, or a click, on an answer. The same id twice counts once."""
+    """Body of ``POST /v1/feedback``: a person's feedback on an answer, or a click. The same id twice counts once."""
 
     inference_id: PrintableId
     """``id`` of the response."""
@@ -165,7 +165,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
 
 
 def parse(body: bytes, shape: type[R], *, depth: int) -> R:
-    """Parse and validate the body as ``shape``.
+    """Return the request body as a validated ``shape``; JSON nested deeper than ``depth`` is refused.
 
     Raises  ApiError that names the parameter, for what is not JSON, too deep, or has another type or bound.
     """
@@ -186,7 +186,7 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
 
 
 def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
-    """Return the part of a request body that is stored: the fields that the server knows, as sent.
+    """Return the fields of a request body that ``shape`` has, as sent; these are stored.
 
     Raises  ApiError for an unknown field that is not JSON: ``parse`` skips those.
     """
@@ -198,13 +198,13 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 
 
 def check_depth(body: bytes, depth: int) -> None:
-    """Raise ApiError for JSON that is nested deeper than ``depth``, before it is parsed: anybody may send one."""
+    """Check that JSON is nested at most ``depth`` deep, before it is parsed; raise ApiError otherwise. Anybody may send one."""
     if exceeds_depth(body, depth):
         raise ApiError(f"the body nests deeper than {depth} levels")
 
 
 def check_supported(request: ChatRequest | CompletionRequest) -> None:
-    """Raise an ApiError for a parameter that is not supported and would change the answer.
+    """Check that no parameter is set that is not supported and would change the answer; raise ApiError otherwise.
 
     The engine gives the log-probability of the chosen token and of no other, so alternatives are refused.
     """
@@ -236,7 +236,7 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
 
 
 def schema_of(format_: ResponseFormat | None) -> str | None:
-    """Return the JSON Schema that the answer must fit, as JSON; None where it is free.
+    """Return the JSON Schema, as JSON text, that the answer must fit; None if any text is allowed.
 
     Raises  ApiError for a schema that is absent or too large.
     """

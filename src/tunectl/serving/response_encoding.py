@@ -14,7 +14,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Token(Struct, frozen=True):
-    """One token in ``logprobs``."""
+    """One token of an answer with its bytes and its log-probability (nats), for ``logprobs``."""
 
     text: str
     data: bytes
@@ -22,7 +22,7 @@ class Token(Struct, frozen=True):
 
 
 class ResponseHead(Struct, frozen=True):
-    """Fields that every part of a response repeats."""
+    """Fields of a response that each chunk of its stream repeats."""
 
     id: str
     created: int
@@ -34,7 +34,7 @@ class ResponseHead(Struct, frozen=True):
 
 
 class ResponseChoice(Struct, frozen=True):
-    """One finished answer."""
+    """One finished answer, as it becomes an element of ``choices`` in a response."""
 
     text: str
     finish: Finish
@@ -44,13 +44,13 @@ class ResponseChoice(Struct, frozen=True):
 
 
 class TokenUsage(Struct, frozen=True):
-    """Tokens of a request."""
+    """Numbers of prompt and answer tokens of a request, for ``usage`` in its response."""
 
     prompt_tokens: int
     completion_tokens: int
 
     def body(self) -> dict[str, int]:
-        """Return OpenAI's finish reason."""
+        """Return the object ``usage`` of OpenAI's API."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -59,7 +59,7 @@ class TokenUsage(Struct, frozen=True):
 
 
 def encode_body(head: ResponseHead, choices: Sequence[ResponseChoice], usage: TokenUsage) -> dict[str, Any]:
-    """Return a whole answer."""
+    """Return the body of a whole response, to be encoded as JSON."""
     kind = "chat.completion" if head.chat else "text_completion"
     return {
         **_head(head, kind),
@@ -89,7 +89,7 @@ def _choice(head: ResponseHead, index: int, choice: ResponseChoice) -> dict[str,
 
 
 def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return tool calls in OpenAI's format: arguments are text."""
+    """Return tool calls in OpenAI's format, with the arguments as JSON text."""
     return [
         {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
         for call in calls
@@ -97,7 +97,10 @@ def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
-    """Return log-probabilities in the format of a route; each token is its own only alternative."""
+    """Return the object ``logprobs`` of a chat response (``chat``) or a text completion; None if ``tokens`` is.
+
+    The only alternative listed for a token is itself.
+    """
     if tokens is None:
         return None
     if chat:
@@ -121,7 +124,7 @@ def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | Non
 
 
 class StreamEncoder:
-    """The chunks of one stream, as server-sent events."""
+    """Encodes the chunks of one streamed response as server-sent events."""
 
     def __init__(self, head: ResponseHead, *, usage: bool) -> None:
         self._head = head
@@ -132,24 +135,24 @@ class StreamEncoder:
         self._text_end = b"}" if head.chat else b""
 
     def opening(self, index: int) -> bytes:
-        """Return the first chunk, which has the role; empty for completions."""
+        """Return the first chunk of answer ``index``, which has the role; empty for text completions."""
         return self._event(index, b',"delta":{"role":"assistant","content":""}', None, None) if self._head.chat else b""
 
     def text(self, index: int, text: str, tokens: Sequence[Token] | None) -> bytes:
-        """Return a chunk with new text of one answer."""
+        """Return a chunk with new text of answer ``index``, and its tokens if log-probabilities are wanted."""
         return self._event(index, self._text_start + msgspec.json.encode(text) + self._text_end, tokens, None)
 
     def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> bytes:
-        """Return a chunk with complete tool calls."""
+        """Return a chunk with the complete tool calls of answer ``index``."""
         indexed_calls = [{"index": index, **call} for index, call in enumerate(encode_tool_calls(calls))]
         return self._event(index, b',"delta":' + msgspec.json.encode({"tool_calls": indexed_calls}), None, None)
 
     def closing(self, index: int, finish: Finish) -> bytes:
-        """Return the chunk with the finish reason."""
+        """Return the chunk with the finish reason of answer ``index``."""
         return self._event(index, b',"delta":{}' if self._head.chat else b',"text":""', None, finish)
 
     def usage(self, usage: TokenUsage) -> bytes:
-        """Return the chunk with the usage, which has no choices."""
+        """Return the chunk with the token counts, which has no choices."""
         return self._start + b'],"usage":' + msgspec.json.encode(usage.body()) + b"}\n\n"
 
     def _event(self, index: int, body: bytes, tokens: Sequence[Token] | None, finish: Finish | None) -> bytes:

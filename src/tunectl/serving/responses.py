@@ -15,13 +15,13 @@ from tunectl.serving.routing import Variant
 
 
 class Error(Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of every response that is not 2xx."""
+    """Body of every response whose status is not 2xx."""
 
     error: ErrorBody
 
 
 class Usage(Struct, frozen=True, forbid_unknown_fields=True):
-    """Tokens of a request."""
+    """Numbers of prompt and answer tokens of a request."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -29,14 +29,14 @@ class Usage(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CallFunction(Struct, frozen=True, forbid_unknown_fields=True):
-    """Name of the tool, with its arguments as JSON text."""
+    """Name of the called tool, with its arguments as JSON text."""
 
     name: str
     arguments: str
 
 
 class ToolCall(Struct, frozen=True):
-    """One call of a tool."""
+    """One tool call in an assistant's message."""
 
     type: Literal["function"]
     function: CallFunction
@@ -46,7 +46,7 @@ class ToolCall(Struct, frozen=True):
 
 
 class AssistantMessage(Struct, frozen=True, forbid_unknown_fields=True):
-    """The assistant's message."""
+    """Message of the assistant in a chat response: text, tool calls, or both."""
 
     role: Literal["assistant"]
     content: str | None
@@ -55,7 +55,7 @@ class AssistantMessage(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenLogprob(Struct, frozen=True, forbid_unknown_fields=True):
-    """One token and its natural log-probability."""
+    """One token of an answer with its natural log-probability."""
 
     token: str
     logprob: float
@@ -64,14 +64,14 @@ class TokenLogprob(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatLogprobs(Struct, frozen=True, forbid_unknown_fields=True):
-    """Log-probabilities of a message."""
+    """Log-probabilities of the tokens of a chat answer."""
 
     content: list[TokenLogprob]
     refusal: None
 
 
 class TextLogprobs(Struct, frozen=True, forbid_unknown_fields=True):
-    """Log-probabilities of a text."""
+    """Log-probabilities of the tokens of a text completion."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -80,7 +80,7 @@ class TextLogprobs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatChoice(Struct, frozen=True, forbid_unknown_fields=True):
-    """One answer to a conversation."""
+    """One answer in a chat response."""
 
     index: int
     finish_reason: Finish
@@ -89,7 +89,7 @@ class ChatChoice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TextChoice(Struct, frozen=True, forbid_unknown_fields=True):
-    """One continuation of a text."""
+    """One continuation in a text completion response."""
 
     index: int
     finish_reason: Finish
@@ -98,7 +98,7 @@ class TextChoice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatCompletion(Struct, frozen=True, forbid_unknown_fields=True):
-    """The answer of ``/v1/chat/completions`` that is not streamed."""
+    """Response of ``/v1/chat/completions`` that is not streamed."""
 
     id: str
     object: Literal["chat.completion"]
@@ -111,7 +111,7 @@ class ChatCompletion(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TextCompletion(Struct, frozen=True, forbid_unknown_fields=True):
-    """The answer of ``/v1/completions`` that is not streamed."""
+    """Response of ``/v1/completions`` that is not streamed."""
 
     id: str
     object: Literal["text_completion"]
@@ -123,7 +123,7 @@ class TextCompletion(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """A name that a request may use."""
+    """Entry of ``GET /v1/models`` for one name that a request may use."""
 
     id: str
     object: Literal["model"]
@@ -141,14 +141,14 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
-    """All served models."""
+    """Response of ``GET /v1/models``: all names that a request may use."""
 
     object: Literal["list"]
     data: list[ModelEntry]
 
 
 class FeedbackAccepted(Struct, frozen=True, forbid_unknown_fields=True):
-    """Response to stored feedback."""
+    """Response to feedback: its id, and whether it was new."""
 
     id: str
     new: bool
@@ -156,13 +156,13 @@ class FeedbackAccepted(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Liveness(Struct, frozen=True, forbid_unknown_fields=True):
-    """The process is alive."""
+    """Response of ``GET /healthz`` and ``GET /livez``: the process is alive."""
 
     status: Literal["alive"]
 
 
 class VariantState(Struct, frozen=True, forbid_unknown_fields=True):
-    """The release of a variant, and the result of its proof."""
+    """Loaded release of a variant in ``GET /readyz``, with the result of its adapter proof."""
 
     release: str
     agreement: float | UnsetType = UNSET
@@ -175,7 +175,7 @@ class VariantState(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Readiness(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether requests are answered, and why not."""
+    """Response of ``GET /readyz``: whether requests are answered, by which releases, and why not."""
 
     ready: bool
     variants: dict[Variant, VariantState]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 GRACE: Final = 1.0
-"""Seconds for which a place is kept after the time at which its client was told to come."""
+"""Seconds for which capacity is kept after the time in the client's Retry-After."""
 MOST: Final = 10_000
 """Most promises at once; no more are made beyond."""
 LEARNING: Final = 0.05
@@ -23,21 +23,21 @@ LEARNING: Final = 0.05
 
 @dataclass(slots=True)
 class Reservation:
-    """A reserved place for one request."""
+    """Capacity that is kept for the retry of one refused request; times are monotonic seconds."""
 
     name: bytes
     answers: int
     due: float
     """Time from which the client may come."""
     until: float
-    """Time until which the place is kept."""
+    """Time until which the capacity is kept."""
     open: bool = True
     """False once the client came, or the time is over."""
 
 
 @dataclass(slots=True)
 class Reservations:
-    """The reservations of one server."""
+    """All reservations of one server; owned by its ``AdmissionController``."""
 
     _share: float = 1.0
     """Smoothed share of promises whose client came in time."""
@@ -48,17 +48,20 @@ class Reservations:
 
     @property
     def ahead(self) -> float:
-        """Expected answers of clients with a reservation."""
+        """Expected number of answers for which clients with a reservation will come."""
         return self._answers * self._share
 
     def of(self, name: bytes, now: float) -> Reservation | None:
-        """Return the oldest reservation of a name that still holds."""
+        """Return the oldest reservation for the request ``name`` that has not expired at ``now``; None if there is none."""
         self._forget(now)
         result = self._by_name.get(name)
         return result[0] if result else None
 
     def make(self, name: bytes, answers: int, wait: float, now: float) -> None:
-        """Reserve a place ``wait`` seconds from now. Clients are told whole seconds, rounded up, so the place is kept that long."""
+        """Reserve room for ``answers`` answers ``wait`` seconds after ``now``.
+
+        Clients are told whole seconds, rounded up, so the room is kept that long. Nothing is reserved while there are too many.
+        """
         if len(self._ending) >= MOST:
             return
         reservation = Reservation(name, answers, now + wait, now + math.ceil(wait) + GRACE)
@@ -68,7 +71,7 @@ class Reservations:
         self._answers += answers
 
     def close(self, reservation: Reservation, *, in_time: bool) -> None:
-        """Close a reservation: the client was admitted, got a new one, or did not come."""
+        """Remove a reservation; ``in_time`` says whether its client came in time."""
         reservation.open = False
         self._answers -= reservation.answers
         stored = self._by_name[reservation.name]

@@ -1,4 +1,4 @@
-"""Which variant answers: by the name in the request, else by a sticky hash while a canary runs, else the champion."""
+"""Choose the variant that answers: by the name in the request, else by a sticky hash while a canary runs, else the champion."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ VARIANTS: tuple[Variant, ...] = ("champion", "challenger", "base")
 
 
 def assign_variant(identity: str, trial: CanaryState) -> Variant:
-    """Return the variant of an identity (a user, else a key, else a session): always the same one in one canary."""
+    """Return the variant (champion or challenger) of an identity in a canary; it is the same for the whole canary.
+
+    ``identity`` is a user, else a key, else a session.
+    """
     return "challenger" if hash_to_unit(f"{trial.salt}\0{identity}") < trial.share else "champion"
 
 
 def resolve_variant(
     model: str, identity: str, releases: Mapping[Variant, str], names: Sequence[str], trial: CanaryState | None
 ) -> Variant:
-    """Return the variant for a request.
+    """Return the variant (champion, challenger, base) that answers a request.
 
     model     name in the request: a variant, a release, or one of ``names``, which leave the choice to the server
     releases  loaded releases, by variant

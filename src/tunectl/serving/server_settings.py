@@ -1,4 +1,4 @@
-"""The resolved settings of a server, one JSON file."""
+"""Read the resolved settings of a server from its JSON file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
 def settings_path() -> Path:
-    """Return the path of the file: the one that TUNECTL_SERVE names, ``serve.json`` of the working folder by default."""
+    """Return the path of the settings file: TUNECTL_SERVE, by default ``serve.json`` in the working folder."""
     return Path(os.environ.get(SETTINGS, "serve.json"))
 
 
 def settings() -> ServeSettings:
-    """Return the content of the file.
+    """Return the settings of this server from its file.
 
     Raises  ConfigError for a file that is absent or wrong.
     """
@@ -38,7 +38,7 @@ def settings() -> ServeSettings:
 
 
 def build_tls_words(serve: Serve, home: Path) -> list[str]:
-    """Return the words that make BentoML's server speak HTTPS; none where ``serve.tls`` is null.
+    """Return the command-line arguments that make BentoML's server speak HTTPS; empty if ``serve.tls`` is null.
 
     Raises  UsageError for files that are no certificate and its key: BentoML would end with a traceback.
     """
@@ -57,7 +57,7 @@ def build_tls_words(serve: Serve, home: Path) -> list[str]:
 
 
 def home_dir() -> Path:
-    """Return the base of relative paths: TUNECTL_HOME where it is set; else the folder in which the server was started.
+    """Return the base folder of relative paths: TUNECTL_HOME, or else the folder in which the server was started.
 
     ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not be
     there, so then it is the folder in which that command was typed.

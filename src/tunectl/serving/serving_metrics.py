@@ -33,12 +33,12 @@ def _library() -> Any:
     values = import_optional("prometheus_client.values", extra=EXTRA)
     library = import_optional("prometheus_client", extra=EXTRA)
     values.ValueClass = values.MutexValue
-    library.disable_created_metrics()  # a line more for each counter, which no rule or board asks for
+    library.disable_created_metrics()  # one more line per counter, which no alert or dashboard uses
     return library
 
 
 class ServingMetrics:
-    """Metrics of one server."""
+    """Prometheus metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self._library = library = _library()
@@ -81,7 +81,7 @@ class ServingMetrics:
                 self.feedback.labels(kind, variant)
 
     def set_model_info(self, variants: dict[str, tuple[str, str]]) -> None:
-        """Set the loaded releases: release and base model by variant."""
+        """Set the loaded releases: (release, base model) by variant."""
         self.model.clear()
         for variant, (release, base) in variants.items():
             self.model.labels(release, base, variant).set(1)

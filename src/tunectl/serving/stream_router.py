@@ -13,7 +13,7 @@ _NUMBERS = itertools.count(1)
 
 
 class TokenStream:
-    """Queue of the pieces of one request, which may have several answers."""
+    """Queue of the tokens of one request, of all its answers; filled and read on the event loop."""
 
     def __init__(self, answers: int) -> None:
         self.open = answers
@@ -24,13 +24,13 @@ class TokenStream:
         self._came = asyncio.Event()
 
     def put(self, index: int, piece: TokenChunk) -> None:
-        """Add a piece of answer ``index``; called on the event loop."""
+        """Add the tokens of one engine step of answer ``index``."""
         self._pieces.append((index, piece))
         self.open -= piece.end is not None
         self._came.set()
 
     async def take(self) -> list[tuple[int, TokenChunk]]:
-        """Return all pieces since the last call; waits for at least one."""
+        """Return (index of the answer, tokens of one step) for all steps since the last call; waits for at least one."""
         await self._came.wait()
         self._came.clear()
         result, self._pieces = self._pieces, []
@@ -38,7 +38,7 @@ class TokenStream:
 
 
 class StreamRouter:
-    """Routes the answers of one engine session."""
+    """Passes the tokens of one engine session from its thread to the streams of the requests."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -52,18 +52,18 @@ class StreamRouter:
         return len(self._lines)
 
     def idle_seconds(self, now: float) -> float:
-        """Return the seconds for which running answers have got no piece; ``now`` is monotonic."""
+        """Return the seconds for which no running answer has got a token; ``now`` is in monotonic seconds."""
         return now - self._last_line_at if self._lines else 0.0
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
-        """Deliver events of the engine; an engine session calls this from its own thread."""
+        """Pass (number of the answer, tokens) to the event loop; the engine session calls this from its own thread."""
         try:
             self._loop.call_soon_threadsafe(self._hand, batch)
-        except RuntimeError:  # the loop is closed: the server ends, and nobody waits any more
+        except RuntimeError:  # the loop is closed: the server is ending, and no request waits
             return
 
     def start(self, pipeline: EngineSession, request: GenerationRequest, token_stream: TokenStream, index: int) -> int:
-        """Start an answer whose pieces go to ``token_stream``; returns its number."""
+        """Start answer ``index`` of a request, whose tokens go to ``token_stream``; return its number in the session."""
         number = next(_NUMBERS)
         if not self._lines:
             self._last_line_at = time.monotonic()
@@ -76,7 +76,7 @@ class StreamRouter:
         return number
 
     def give_up(self) -> None:
-        """End all running answers, and all that are started from now on: the session is closed, and may send nothing more."""
+        """End all running answers as cancelled, and all that are started later: the session is closed."""
         self._closed = True
         lines, self._lines = self._lines, {}
         for token_stream, index in lines.values():

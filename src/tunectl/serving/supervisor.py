@@ -26,7 +26,7 @@ def die_with_parent() -> None:
 
 
 def listening_sockets() -> list[socket.socket]:
-    """Return copies of the sockets on which this process listens."""
+    """Return duplicates of the sockets on which this process listens."""
     numbers = []
     for number in range(3, MOST_FILES):
         with suppress(OSError):
@@ -49,7 +49,10 @@ def _listens(listener: socket.socket) -> bool:
 
 
 def stop_accepting(listeners: list[socket.socket]) -> None:
-    """Refuse connections from now on. Closing the sockets is not enough: the supervisor has them open, too, and clients would wait in their queue."""
+    """Shut down the listening sockets, so that new connections are refused.
+
+    Closing them is not enough: the supervisor has them open, too, and clients would wait in their queue.
+    """
     for item in listeners:
         with suppress(OSError):
             item.shutdown(socket.SHUT_RDWR)

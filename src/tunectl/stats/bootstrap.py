@@ -21,7 +21,7 @@ Combine = Callable[["NDArray[Any]"], "NDArray[Any]"]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with the ends of its interval."""
+    """A metric's value with the ends of its confidence interval."""
 
     value: float
     low: float
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Difference of two systems on the same items."""
+    """Difference of a metric between two systems on the same items, with its interval and p-value."""
 
     value: float
     """First minus second, on all items."""
@@ -49,7 +49,7 @@ def resample_counts(items: int, resamples: int, seed: int) -> NDArray[Any]:
 
 
 def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
-    """Sum the rows of each group, because items of one group (near duplicates) are not independent.
+    """Return the sums of statistics per group, because items of one group (near duplicates) are not independent.
 
     ``statistics`` (items, statistics), ``groups`` one name per item; returns (groups, statistics) in order of appearance.
     """
@@ -62,7 +62,7 @@ def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any
 
 
 def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float) -> Interval | None:
-    """Return the metric of one system with its percentile interval.
+    """Return the metric of one system with its percentile interval; ``confidence`` is its coverage, 0 to 1.
 
     ``statistics`` (items, statistics); ``counts`` as ``resample_counts`` makes them. None with fewer than two items, where no
     resample differs from the data, or where the metric is undefined.
@@ -77,7 +77,11 @@ def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], c
 def difference(
     first: NDArray[Any], second: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float
 ) -> PairedDifference | None:
-    """Return first system minus second on the same items and the same resamples; None as in ``interval``."""
+    """Return first system minus second, with its interval, on the same items and the same resamples.
+
+    Statistics are (items, statistics); ``confidence`` is the coverage, 0 to 1. None with fewer than two items, or where the metric is undefined.
+    Statistics are (items, statistics); None with fewer than two items, or where the metric is undefined.
+    """
     import numpy as np
 
     left, right = _on_all(first, combine), _on_all(second, combine)

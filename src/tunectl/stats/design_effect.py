@@ -11,7 +11,7 @@ from tunectl.stats.raking import effective_sample_size
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSize:
-    """Numbers of independent, equal rows with the same precision."""
+    """Number of independent rows with equal weights that give the same precision, for each value and for all rows."""
 
     each: list[float]
     """Effective size for the share of each value."""

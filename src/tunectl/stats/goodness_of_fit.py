@@ -20,7 +20,7 @@ Method = Literal["chi-square", "exact", "monte-carlo"]
 
 
 class GoodnessOfFit(Struct, frozen=True):
-    """The result of a test of counts against shares."""
+    """Result of a test of counts against expected shares; ``effect`` is Cohen's w."""
 
     statistic: float | None
     """Pearson's chi-square; None where a value with share 0 occurs, which chance cannot explain."""
@@ -32,7 +32,7 @@ class GoodnessOfFit(Struct, frozen=True):
 
 
 def chi_square_test(counts: Sequence[int], shares: Sequence[float], *, seed: int) -> GoodnessOfFit:
-    """Test ``counts`` of values against their expected ``shares``, which add up to 1.
+    """Test the ``counts`` of values against their expected ``shares``, which add up to 1; return the result.
 
     Chi-square where every expected count is 5 or more; else all outcomes are enumerated (exact multinomial test), or, where
     there are too many of them, sampled (seeded).
@@ -101,7 +101,7 @@ def _monte_carlo(statistic: float, shares: list[float], total: int, seed: int) -
 
 
 def effect_size_label(effect: float | None) -> str:
-    """Return Cohen's words for w."""
+    """Return Cohen's label of an effect size w (negligible, small, medium, large); for None ``impossible by chance``."""
     if effect is None:
         return "impossible by chance"
     names = ((0.1, "negligible"), (0.3, "small"), (0.5, "medium"))

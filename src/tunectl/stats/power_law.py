@@ -14,21 +14,21 @@ DECAYS = (0.05, 2.0, 60)
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
-    """One fitted curve; ``slope`` is negative where a higher score is better."""
+    """Parameters of a fitted learning curve; ``slope`` is negative where a higher score is better."""
 
     limit: float
     slope: float
     decay: float
 
     def predict(self, rows: float) -> float:
-        """Return the score expected with ``rows`` training rows."""
+        """Return the score that the curve expects with ``rows`` training rows."""
         return float(self.limit + self.slope * rows**-self.decay)
 
 
 def fit(
     rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool, floor: float | None = None
 ) -> PowerLaw:
-    """Fit by least squares over ``rows`` (three or more different sizes) and their ``scores``.
+    """Return the power law fitted by least squares to ``scores`` at ``rows`` training rows (three or more different sizes).
 
     The curve never gets worse with more rows: where the points do, the best flat line is returned (slope 0).
     ``floor`` is the smallest possible limit: 0 for a loss, which no amount of data reduces below it.
@@ -42,7 +42,10 @@ def fit(
 def fit_many(
     rows: Sequence[float], scores: Any, *, higher_is_better: bool, floor: float | None = None
 ) -> tuple[Any, Any, Any]:
-    """Return ``fit`` for many curves at once: ``scores`` is (curves, sizes); returns limits, slopes and decays, (curves,) each."""
+    """Fit many curves at once, as ``fit`` does: ``scores`` is (curves, sizes). Return limits, slopes and decays, (curves,) each.
+
+    ``floor`` is the smallest possible limit.
+    """
     np = import_optional("numpy", extra="data")
 
     sizes, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)

@@ -14,7 +14,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """One field: a value's number for each row (-1: unknown, left out of this field), and the share that each value should have."""
+    """One field to adjust: a value's index for each row (-1: unknown, left out of this field), and the share that each value should have."""
 
     codes: Sequence[int]
     shares: Sequence[float]
@@ -22,7 +22,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class RakingResult:
-    """Weights with mean 1, and how far the weighted shares still are from the declared ones."""
+    """Weights with mean 1, how far (``gap``) the weighted shares are from the declared ones, and the effective number of rows."""
 
     weights: list[float]
     gap: float
@@ -33,7 +33,7 @@ class RakingResult:
 
 
 def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> RakingResult:
-    """Fit weights from ``low`` to ``high`` (around a mean of 1) to each margin's shares by iterative proportional fitting.
+    """Return weights from ``low`` to ``high`` (around a mean of 1) that fit each margin's shares, by iterative proportional fitting.
 
     A value without a row cannot be reached: its share is spread over the others in proportion. A value whose share is 0
     gets the smallest weight. Rows unknown to a field are left as they are in that field.

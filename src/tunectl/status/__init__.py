@@ -1,1 +1,1 @@
-"""The content of `tunectl status`."""
+"""Collect and format what ``tunectl status`` shows about a project's production."""

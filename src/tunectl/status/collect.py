@@ -38,7 +38,7 @@ NOTHING: Final[Live] = (None, None, None)
 
 
 def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> StatusReport:
-    """Collect all parts; ``now`` is the time."""
+    """Return the status of a project as of ``now``."""
     from tunectl.registry.release_store import ReleaseRegistry
     from tunectl.retraining.run_store import LOCK, RunStore
 
@@ -85,7 +85,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
 
 
 def process_state(path: Path) -> Program:
-    """Return the state of a program, from its lock."""
+    """Return whether a program runs, stopped, or never ran, from its lock file ``path``."""
     return "runs" if lock.is_locked(path) else "stopped" if path.is_file() else "never"
 
 
@@ -175,7 +175,7 @@ def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> t
 def _waits(
     layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], store: RunStore, now: datetime
 ) -> Iterator[PendingApproval]:
-    """Yield open questions, and a branch that was left for review."""
+    """Yield approvals that wait for a person, and a branch that was left for review."""
     from tunectl.backends.vcs import git_worktree
     from tunectl.retraining import approvals, signed_links
 

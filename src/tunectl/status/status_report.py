@@ -17,7 +17,7 @@ Program = Literal["runs", "stopped", "never"]
 
 
 class Traffic(Struct, frozen=True):
-    """Requests of the last ``hours``."""
+    """Numbers of requests, users and feedback in the last ``hours``."""
 
     hours: float
     requests: int
@@ -30,7 +30,7 @@ class Traffic(Struct, frozen=True):
 
 
 class Drift(Struct, frozen=True):
-    """The newest closed window: the champion's, where it has one."""
+    """Result of the newest drift window that was closed: the champion's, if it has one."""
 
     window: str
     release: str
@@ -48,7 +48,7 @@ class Drift(Struct, frozen=True):
 
 
 class Retrain(Struct, frozen=True):
-    """The state of one retrain."""
+    """State of one retrain: its newest step, its trigger, and the reasons of both."""
 
     id: str
     state: State
@@ -62,7 +62,7 @@ class Retrain(Struct, frozen=True):
 
 
 class NextSchedule(Struct, frozen=True):
-    """The next slot of a schedule; one in the past was missed, and is handled once a controller runs."""
+    """Next time of one retrain schedule; one in the past was missed, and is handled once a controller runs."""
 
     schedule: str
     cron: str
@@ -70,7 +70,7 @@ class NextSchedule(Struct, frozen=True):
 
 
 class PendingApproval(Struct, frozen=True):
-    """Something that a person has to decide."""
+    """A decision that a person has to make, with its deadline and where to make it."""
 
     what: str
     until: datetime | None = None
@@ -81,7 +81,7 @@ class PendingApproval(Struct, frozen=True):
 
 
 class StatusReport(Struct, frozen=True):
-    """The whole status; None for parts that do not exist yet, or that ``troubles`` names as unreadable."""
+    """All that ``tunectl status --json`` prints; None for parts that do not exist yet, or that ``troubles`` names as unreadable."""
 
     champion: ChampionPointer | None = None
     challenger: CanaryState | None = None
@@ -91,7 +91,7 @@ class StatusReport(Struct, frozen=True):
     drift: Drift | None = None
     controller: Program = "never"
     approval: Literal["none", "required"] = "required"
-    """Whether a drift retrains without approval, or a person is asked."""
+    """Whether a retrain on drift needs a person's approval."""
     now: Retrain | None = None
     last: Retrain | None = None
     next: list[NextSchedule] = field(default_factory=list)

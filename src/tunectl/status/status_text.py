@@ -1,4 +1,4 @@
-"""Format the status of the project for a terminal. Pure."""
+"""Format a status report as rows for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST: Final = 160
 
 
 def format_rows(glance: StatusReport, now: datetime) -> Iterator[Row]:
-    """Yield one row per part of the status."""
+    """Yield (component, state) rows for the table of ``tunectl status``."""
     yield "champion", _part(glance, "champion", _champion(glance))
     if glance.challenger is not None:
         yield "challenger", f"{glance.challenger.release}, {glance.challenger.share:.0%} of the identities"
@@ -118,7 +118,7 @@ def _short(text: str) -> str:
 
 
 def humanize_age(at: datetime, now: datetime) -> str:
-    """Return the age in its largest unit; where the clock was set back it is 0 s."""
+    """Return the time since ``at`` in its largest unit, such as ``3 h``; ``0 s`` if ``at`` is after ``now``."""
     seconds = max(0.0, (now - at).total_seconds())
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

@@ -1,1 +1,1 @@
-"""Sweeps: the space of settings, trials and results, without Optuna."""
+"""Search space, trial records and reports of hyperparameter sweeps, without Optuna."""

@@ -1,4 +1,4 @@
-"""The space of a sweep: the values of a trial, and their overrides."""
+"""Turn the search space of a sweep into settings of trials and overrides."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _WORDS = frozenset({"null", "true", "false", "nan", "inf"})
 
 
 class Suggester(Protocol):
-    """Suggests values: Optuna's trial, or a fixed combination."""
+    """Source of the values of one trial: Optuna's trial, or a fixed combination."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """Return a number between two bounds."""
+        """Return a number from ``low`` to ``high``, with ``log`` on a logarithmic scale."""
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
-        """Return a whole number between two bounds, both included."""
+        """Return a whole number from ``low`` to ``high``, both included, with ``log`` on a logarithmic scale."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return an item of ``choices``, unchanged."""
+        """Return one of ``choices``."""
 
 
 def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:
-    """Suggest a value for each setting of one trial, in the order of the space; skip settings whose condition is false.
+    """Return a value for each setting of one trial, by name and in the order of the space; settings whose condition is false are left out.
 
+    ``only``: settings beyond these are left out, too.
     ``only``: settings beyond these are left out, too.
     """
     values: dict[str, Any] = {}
@@ -54,17 +55,17 @@ def _is_active(section: Sweep, key: str, values: Mapping[str, Any]) -> bool:
 
 
 def encode_choice(value: Any) -> Any:
-    """Return a value as Optuna stores it: lists as JSON."""
+    """Return a choice in a form that Optuna can store: lists become JSON texts, other values stay as they are."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def decode_choice(value: Any) -> Any:
-    """Return the value that ``encode_choice`` encoded."""
+    """Return the value of a choice that Optuna stores: JSON of a list becomes a list."""
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
 def expand_grid(section: Sweep) -> list[dict[str, Any]]:
-    """Return every combination of a space of lists, each once, in the order of the space."""
+    """Return every combination of a space of lists once, each as settings by name."""
     return list(_combine(section, list(section.space), {}))
 
 
@@ -82,7 +83,7 @@ def _combine(section: Sweep, keys: list[str], values: dict[str, Any]) -> Iterato
 
 
 def list_test_values(section: Sweep) -> list[dict[str, Any]]:
-    """Return a few combinations in which every bound and every choice of the space occurs, to validate them against the schema."""
+    """Return a few combinations in which every bound and every choice of the space occurs, to be validated against the schema."""
     columns = {
         key: [values.low, values.high] if isinstance(values, SweepRange) else list(values)
         for key, values in section.space.items()
@@ -104,7 +105,7 @@ def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
 
 
 def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the current values of the settings in the space, where the space contains them.
+    """Return the current values, by key, of those settings of the space whose value is in it.
 
     ``tree``: the composed configuration; ``choices``: the chosen file of each group.
     """
@@ -131,7 +132,7 @@ def _contains(allowed: SweepRange | Sequence[Any], value: Any) -> bool:
 
 
 def format_override(key: str, value: Any) -> str:
-    """Return ``key=value`` so that the grammar of overrides reads the same value."""
+    """Return the override ``key=value`` in Hydra's grammar."""
     return f"{key}={_format(value)}"
 
 
@@ -143,4 +144,4 @@ def _format(value: Any) -> str:
     if _PLAIN.match(value) and value.lower() not in _WORDS:
         return value
     escaped = re.sub(r"(\\*)('|$)", lambda result: 2 * result[1] + ("\\'" if result[2] else ""), value)
-    return f"'{escaped}'"  # Hydra reads a backslash as itself, but before a quote
+    return f"'{escaped}'"  # Hydra takes a backslash literally, except before a quote

@@ -11,7 +11,7 @@ from tunectl.sweeps.trial_records import SweepConfirmation, SweepSummary, TrialC
 
 
 def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -> str:
-    """Return a line about an ended trial."""
+    """Return a line of text about a trial that has ended."""
     reused = f"{outcome.reused} of {outcome.stages} stages reused, {outcome.seconds:.0f} s"
     settings = " ".join(claim.overrides) or "the settings as they are"
     if outcome.state == "complete":
@@ -21,7 +21,7 @@ def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -
 
 
 def table(summary: SweepSummary, section: Sweep, number: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, the best trials first; at most ``number`` rows."""
+    """Return column names and rows of the table of trials, the best first; at most ``number`` rows."""
     metrics = [goal.metric for goal in section.objective]
     keys = list(section.space)
     columns = ["trial", "state", *metrics, *keys, "steps", "reused", "seconds"]
@@ -30,7 +30,7 @@ def table(summary: SweepSummary, section: Sweep, number: int | None = None) -> t
 
 
 def rank_trials(summary: SweepSummary, section: Sweep) -> list[TrialSummary]:
-    """Return trials by the first objective, best first; then those without a value, by number."""
+    """Return the trials by their first objective, best first; then those without a value, by number."""
     sign = -1.0 if section.objective[0].direction == "maximize" else 1.0
 
     def rank(trial: TrialSummary) -> tuple[bool, bool, float, int]:
@@ -67,7 +67,7 @@ def _show(trial: TrialSummary, key: str) -> str:
 
 
 def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
-    """Return counts, reused stages, the best trial, and the most important settings."""
+    """Return lines of text: counts of trials, reused stages, the best trial, and the most important settings."""
     measured = [trial for trial in summary.trials if trial.seconds is not None and trial.stages]
     stages, reused = sum(trial.stages for trial in measured), sum(trial.reused for trial in measured)
     counts = ", ".join(
@@ -92,7 +92,7 @@ def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
 
 
 def describe_confirmation(confirmation: SweepConfirmation, summary: SweepSummary) -> str:
-    """Return the result on the test split as text, also where another trial became the best since."""
+    """Return a sentence about the result on the test split, and whether another trial has become the best since."""
     ends = (
         f" ({confirmation.low:+.2f} to {confirmation.high:+.2f})"
         if confirmation.low is not None and confirmation.high is not None
@@ -111,7 +111,7 @@ def describe_confirmation(confirmation: SweepConfirmation, summary: SweepSummary
 def _best_line(summary: SweepSummary, section: Sweep) -> str:
     best = summary.find(summary.best[0])
     start = next((trial for trial in summary.trials if trial.start and trial.values), None)
-    assert best is not None and best.values is not None  # noqa: PT018  the best trial is one that ended
+    assert best is not None and best.values is not None  # noqa: PT018  the best trial has values, because it ended
     metric = section.objective[0].metric
     line = f"best: trial {best.number}, {metric} {best.values[0]:.6g}"
     if best.start:

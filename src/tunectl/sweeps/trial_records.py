@@ -10,7 +10,7 @@ TrialState = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 
 class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be equal for trials to be comparable; stored with the sweep, and the same for every worker."""
+    """Settings, seed, overrides and commit of a sweep, which must be equal for trials to be comparable; stored with the sweep."""
 
     section: dict[str, Any]
     """The ``sweep`` section."""
@@ -22,7 +22,7 @@ class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
     project: str
 
     def describe_difference(self, other: SweepDefinition) -> str:
-        """Return the settings in which two definitions differ; empty where trials of both can be compared."""
+        """Return a text about the settings that differ; empty if trials of both definitions are comparable."""
         names = [name for name in COMPARED if self.section.get(name) != other.section.get(name)]
         return ", ".join(
             names + [name for name in ("seed", "overrides") if getattr(self, name) != getattr(other, name)]
@@ -34,7 +34,7 @@ COMPARED = ("space", "only_if", "objective", "stage", "sampler", "pruner", "star
 
 
 class TrialClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial that a worker has claimed."""
+    """A trial that a worker has claimed and builds: its number, overrides, and attempt."""
 
     number: int
     id: int
@@ -47,7 +47,7 @@ class TrialClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a trial ended."""
+    """Record of how a trial ended: its objective values or the reason of its failure, seconds, and stages built and reused."""
 
     state: Literal["complete", "pruned", "failed"]
     values: list[float] = []
@@ -61,7 +61,7 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table."""
+    """State and results of one trial, for the table and the JSON of ``tunectl sweep show``."""
 
     number: int
     state: TrialState
@@ -79,7 +79,7 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepConfirmation(msgspec.Struct, frozen=True, kw_only=True):
-    """The best trial compared with the current settings, on the test split."""
+    """Result of comparing the best trial with the current settings on the test split."""
 
     trial: int
     system: str
@@ -97,7 +97,7 @@ class SweepConfirmation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The current state of a sweep."""
+    """State of a whole sweep at one moment, as ``tunectl sweep show --json`` prints it."""
 
     name: str
     definition: SweepDefinition
@@ -111,9 +111,9 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the spread of the first objective by setting; empty where too few trials have ended."""
 
     def find(self, number: int) -> TrialSummary | None:
-        """Return the trial of that number."""
+        """Return the trial with that number."""
         return next((trial for trial in self.trials if trial.number == number), None)
 
     def count(self, state: TrialState) -> int:
-        """Count the trials in a state."""
+        """Return the number of trials in a state."""
         return sum(1 for trial in self.trials if trial.state == state)

@@ -1,4 +1,4 @@
-"""The record of a build for trackers: one parent, and one child for each stage that ran."""
+"""Build the record of one ``tunectl repro`` for experiment trackers: a parent run, and a child run for each stage that ran."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATA = ("ingest", "curate", "split", "feedback", "preferences")
 
 
 class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage that ran, in contrast to one from the cache."""
+    """Metrics and curves of one stage that ran in a build (stages from the cache have none)."""
 
     name: str
     metrics: dict[str, float]
@@ -31,7 +31,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of one ``tunectl repro`` for experiment trackers."""
+    """Record of one ``tunectl repro`` for experiment trackers: settings, metrics, digests and stages."""
 
     id: str
     project: str
@@ -48,7 +48,10 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str, str]:
-    """Return the overrides of settings that a build reads: the differences from ``conf/``. Addresses with credentials are left out."""
+    """Return the overrides that change what a build does, value by key. Addresses with credentials are left out.
+
+    ``sections``: the sections of settings that the build's stages read.
+    """
     allowed = {*sections, "seed", "data", "hardware", "experiment", "project"}
     params: dict[str, str] = {}
     for text in overrides:
@@ -59,14 +62,14 @@ def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str
 
 
 def read_stage(layout: ProjectPaths, name: str) -> StageRecord:
-    """Return metrics and curves of a stage."""
+    """Return the metrics and curves of a stage from its artifact."""
     file = layout.metrics(name)
     metrics = dict(flatten(atomic_io.read_json(file))) if file.is_file() else {}
     return StageRecord(name=name, metrics=metrics, curves=read_curves(layout.plots(name) / "history.csv"))
 
 
 def flatten(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every finite number of a tree, with its dotted name."""
+    """Yield (dotted name, value) for every finite number in nested mappings; ``above`` is the name of ``value`` itself."""
     if isinstance(value, Mapping):
         for key, below in value.items():
             yield from flatten(below, f"{above}.{key}" if above else str(key))
@@ -75,7 +78,7 @@ def flatten(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
 
 
 def read_curves(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the columns of ``history.csv`` by step; empty where a stage has none."""
+    """Return (step, value) pairs by column of a ``history.csv``; empty if there is no such file."""
     curves: dict[str, list[tuple[int, float]]] = {}
     if not file.is_file():
         return curves
@@ -89,7 +92,10 @@ def read_curves(file: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def read_scores(layout: ProjectPaths) -> dict[str, float]:
-    """Return every score of every system with the ends of its interval: ``bleu``, ``bleu_low``, ``bleu_high`` are the tuned model's."""
+    """Return the scores of all systems of the evaluation and the ends of their intervals, by name.
+
+    ``bleu``, ``bleu_low``, ``bleu_high`` are the tuned model's; other systems' begin with ``SYSTEM.``.
+    """
     file = layout.artifact("evaluate") / results.NAME
     if not file.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Spool of unsent builds: one folder per build, written atomically, until it was sent."""
+"""Folder of builds that were not sent to a tracker yet: one folder per build, written atomically, until it was sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_BUILDS = 1000
 
 
 def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) -> Path:
-    """Store a build and copies of its ``files`` (a file, and its name at the tracker)."""
+    """Store a build and copies of its ``files`` (path, name at the tracker); return its folder in the spool."""
     with atomic_io.atomic_directory(spool / record.id, spool / ".tmp") as folder:
         for source, name in files:
             target = folder / FILES / name
@@ -30,19 +30,19 @@ def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) ->
 
 
 def mark_sent(folder: Path, build: str, addresses: Mapping[str, str]) -> None:
-    """Store where a build was sent: the address of its page by tracker, empty where it has none. The oldest such records are deleted."""
+    """Record that a build was sent: the address of its page by tracker, empty where it has none. The oldest records are deleted."""
     atomic_io.write_json(folder / f"{build}.json", dict(addresses))
     for old in sorted(folder.glob("*.json"))[:-MAX_BUILDS]:
         old.unlink(missing_ok=True)
 
 
 def list_builds(spool: Path) -> list[Path]:
-    """Return the folders of the builds, oldest first."""
+    """Return the folders of the builds in the spool, oldest first."""
     return sorted(path.parent for path in spool.glob(f"*/{RECORD}"))
 
 
 def load(folder: Path) -> BuildRecord:
-    """Return a build of the spool.
+    """Return the record of a build from its folder in the spool.
 
     Raises  ArtifactError where it is damaged.
     """
@@ -51,5 +51,5 @@ def load(folder: Path) -> BuildRecord:
 
 
 def remove(folder: Path) -> None:
-    """Delete a build."""
+    """Delete the folder of a build from the spool."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,11 +14,11 @@ ENGINES: Final = {
     "transformers": "tunectl.backends.engines.transformers_engine",
     "vllm": "tunectl.backends.engines.vllm_engine",
 }
-"""Name to module; each has a function ``engine`` that takes the serve section."""
+"""Name to module; each has a function ``engine(serve)`` that returns its engine."""
 
 
 def get_engine(name: str, serve: Serve) -> Engine:
-    """Return the engine called ``name``.
+    """Return the engine called ``name`` (openvino, transformers or vllm), built from the settings ``serve``.
 
     Raises  ArtifactError for an unknown name; UsageError for settings that it does not have; MissingExtraError when its library
             is not installed.

@@ -24,7 +24,7 @@ CACHE_TOKENS, STEP_TOKENS, TOGETHER = 65_536, 1024, 32
 
 
 class RunnerJob(msgspec.Struct, frozen=True):
-    """What a subprocess is to do."""
+    """Job file of the subprocess in the exporter environment: a release, prompts as token ids, and how to answer them."""
 
     release: str
     engine: str
@@ -38,7 +38,7 @@ class RunnerJob(msgspec.Struct, frozen=True):
 
 
 class LocalRunner:
-    """An open engine session that runs many requests at once."""
+    """Opens one engine session on a release in this process, and runs many requests on it at once."""
 
     def __init__(self, engine: Engine, release: Path, stops: Sequence[int], *, adapter: bool) -> None:
         self._chunks: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
@@ -50,13 +50,16 @@ class LocalRunner:
             self._chunks.put(piece)
 
     def close(self) -> None:
-        """Release the memory."""
+        """Close the engine session and release its memory."""
         self._pipeline.close()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        """Return answers of at most ``limit`` tokens, each with its stop token; the log-probability of that token is not known (NaN)."""
+        """Return one answer per prompt (token ids), of at most ``limit`` tokens.
+
+        A finished answer ends with its stop token, whose log-probability is not known (NaN).
+        """
         stop = min(self._stops)
         result = self._all([(list(prompt), limit) for prompt in prompts], sampling)
         return [
@@ -67,7 +70,7 @@ class LocalRunner:
         ]
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """Return the engine's prediction at each position of given answers.
+        """Return the engine's likeliest token and its log-probability (nats) at each position of the given ``answers`` (token ids).
 
         The engine continues each answer from its beginning; where its token differs from the given one, the given one is put in its place
         and it continues from there. So each answer costs one request, and one more per difference, mostly read from the prefix cache.
@@ -125,7 +128,7 @@ class LocalRunner:
 
 
 class SubprocessRunner:
-    """Runs requests in the exporter environment: one subprocess per request, because its libraries conflict with ours."""
+    """Runs each request in a subprocess of the exporter environment, because its libraries conflict with ours."""
 
     def __init__(self, release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> None:
         self._job_fields: dict[str, Any] = {
@@ -161,8 +164,9 @@ class SubprocessRunner:
 
 
 def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> LocalRunner:
-    """Return a release in an engine of this environment: OpenVINO, or transformers for everything that reads its files.
+    """Return a runner on the release in folder ``release``: OpenVINO in this environment, or transformers for every other ``engine``.
 
+    ``stops`` are the ids of the tokens that end an answer; ``adapter`` says whether ``release/adapter`` is applied.
     Raises  ArtifactError for files that it cannot load; MissingExtraError where it is not installed.
     """
     if engine == "openvino":
@@ -175,7 +179,10 @@ def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bo
 
 
 def main(job: Path, answer: Path) -> None:
-    """Do one job; NaN is written as such, which Python's own parser reads."""
+    """Read a ``RunnerJob`` from the file ``job``, run it, and write the answers to ``answer`` as JSON.
+
+    NaN is written as ``NaN``, which Python's parser reads although JSON does not have it.
+    """
     runner_job = msgspec.json.decode(job.read_bytes(), type=RunnerJob)
     side = open_runner(Path(runner_job.release), runner_job.engine, runner_job.stops, adapter=runner_job.adapter)
     try:

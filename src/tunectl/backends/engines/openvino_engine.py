@@ -28,7 +28,7 @@ BLOCK = 32
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
-    """Opens OpenVINO pipelines on the CPU."""
+    """Opens a release as an OpenVINO GenAI pipeline on the CPU; the fields are the limits of each pipeline."""
 
     threads: int
     """CPU threads; 0 takes all."""
@@ -44,7 +44,7 @@ class OpenVinoEngine:
     name: str = "openvino"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
-        """Load ``model/`` and the adapter; blocks while it loads.
+        """Return a pipeline on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's words where it cannot.
         """
@@ -104,7 +104,7 @@ class _ActiveRequest:
 
 
 class OpenVinoPipeline:
-    """A loaded pipeline and its thread."""
+    """An engine session: one loaded pipeline, driven by one thread of its own."""
 
     def __init__(self, genai: Any, inner: Any, deliver: Deliver) -> None:
         self._genai, self._inner, self._deliver = genai, inner, deliver
@@ -121,15 +121,15 @@ class OpenVinoPipeline:
         self._thread.start()
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Put a request into the queue of the thread."""
+        """Queue a request under the number by which ``deliver`` reports its tokens."""
         self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
-        """Put a cancellation into the queue of the thread, which handles it before its next step."""
+        """Queue the cancellation of request ``number``; the pipeline's thread handles it before its next step."""
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel running requests and end the thread."""
+        """Cancel running requests, end the thread and release the memory."""
         self._inbox.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -139,7 +139,7 @@ class OpenVinoPipeline:
             while self._take():
                 self._inner.step()
                 self._collect()
-        except Exception as error:  # noqa: BLE001  # the library raises bare RuntimeError; whoever asked must hear of it
+        except Exception as error:  # noqa: BLE001  # the library raises bare RuntimeError; it is passed to the waiting request
             self._fail(error)
         self._deliver([(number, TokenChunk([], [], "cancelled")) for number in self._active])
         for running in self._active.values():
@@ -176,7 +176,7 @@ class OpenVinoPipeline:
         if running is None:
             return
         running.handle.cancel()
-        if len(self._active) == 1:  # the library frees what was cancelled in its next step
+        if len(self._active) == 1:  # the library frees cancelled requests in its next step
             self._inner.step()
         del self._active[number]
         self._deliver([(number, TokenChunk([], [], "cancelled"))])
@@ -245,7 +245,7 @@ class OpenVinoPipeline:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its pipelines runs in a process of its own (``subprocess_engine``)."""
+    """Return the OpenVINO engine with the settings ``serve``; each of its sessions runs in a process of its own."""
     require_installed("openvino_genai", extra=EXTRA)
     engine_settings = serve.engine
     settings = {

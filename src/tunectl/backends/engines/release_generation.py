@@ -21,7 +21,7 @@ from tunectl.packaging import serving_contract as contracts
 
 
 class GenerationJob(msgspec.Struct, frozen=True):
-    """The prompts to answer."""
+    """Job file of the gate's subprocess: the prompts that a release answers, one conversation each."""
 
     release: str
     """Folder of the release."""
@@ -31,7 +31,7 @@ class GenerationJob(msgspec.Struct, frozen=True):
 
 
 class GenerationResult(msgspec.Struct, frozen=True):
-    """The answers, and what they cost."""
+    """Result file of the gate's subprocess: one answer per prompt, with the time and the memory that they took."""
 
     texts: list[str | None]
     """None where the prompt leaves no room for an answer."""
@@ -43,7 +43,7 @@ class GenerationResult(msgspec.Struct, frozen=True):
 
 
 def generate(job: GenerationJob) -> GenerationResult:
-    """Load the release and answer everything, greedily."""
+    """Load the release, answer every prompt greedily, and return the answers with time and peak memory."""
     from tunectl.backends.wiring.packaging import PackagingBackend
 
     folder, started = Path(job.release), time.monotonic()

@@ -40,7 +40,7 @@ from tunectl.generation.engine import Deliver, Engine, FinishReason, GenerationR
 PACKAGES: Final = Path(__file__).resolve().parents[3]
 """The folder that holds this package, for a process that was not installed with it."""
 PATIENCE: Final = 30.0
-"""Seconds until a process that was told to end is killed."""
+"""Seconds from the request to end until a process is killed."""
 EngineRequest = tuple[int, GenerationRequest | None]
 EngineMessage = list[tuple[int, TokenChunk]] | str
 _decode_request = msgspec.msgpack.Decoder(EngineRequest).decode
@@ -49,7 +49,7 @@ _decode_message = msgspec.msgpack.Decoder(EngineMessage).decode
 
 @dataclass(frozen=True, slots=True)
 class SubprocessEngine:
-    """Opens the pipelines of an engine, each in a process of its own."""
+    """An ``Engine`` that opens each session of another engine, made by ``factory``, in a process of its own."""
 
     name: str
     factory: str
@@ -60,7 +60,7 @@ class SubprocessEngine:
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
-        """Start a process and let it load; blocks while it does.
+        """Start a process that loads the release, and return its session once it is loaded.
 
         Raises  ArtifactError with the engine's words where it cannot, or when its process dies.
         """
@@ -81,14 +81,17 @@ class SubprocessEngine:
         return pipeline
 
     def cancel_open(self) -> None:
-        """Kill what is being opened."""
+        """Kill the processes that are still loading, and open no more."""
         self._cancelled.set()
         for pipeline in list(self._opening):
             pipeline.kill()
 
 
 class SubprocessSession:
-    """The server's side of a session; its process runs from the first moment, and ``load`` waits for it."""
+    """An ``EngineSession`` whose engine runs in a child process: sends it requests and receives its tokens over a socket.
+
+    The process starts with the object; ``load`` waits until it can answer.
+    """
 
     def __init__(self, name: str, session_settings: str, deliver: Deliver) -> None:
         self.broken: str | None = None
@@ -118,7 +121,7 @@ class SubprocessSession:
         self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
 
     def load(self) -> None:
-        """Wait until the pipeline is open.
+        """Wait until the process has loaded the release.
 
         Raises  ArtifactError with the engine's words where it cannot be, or when its process dies.
         """
@@ -144,24 +147,24 @@ class SubprocessSession:
         return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Send a request to the engine."""
+        """Send a request to the process, under the number by which ``deliver`` reports its tokens."""
         self._open_requests[number] = None
         self._outbox.put(encode_frame((number, request)))
         if self._over:
             self._give_up()
 
     def cancel(self, number: int) -> None:
-        """Send a cancellation."""
+        """Tell the process to cancel request ``number``."""
         if number in self._open_requests:
             self._outbox.put(encode_frame((number, None)))
 
     def kill(self) -> None:
-        """Kill the process and all that it started; nothing happens where it has ended (on macOS that is a PermissionError)."""
+        """Kill the process and all that it started; do nothing if it has ended."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the process cancel running requests and end."""
+        """Close the socket, so that the process cancels running requests and ends; wait for its end."""
         self._closing = True
         self._outbox.put(None)
         until = time.monotonic() + PATIENCE
@@ -189,7 +192,7 @@ class SubprocessSession:
             while (message := self._outbox.get()) is not None:
                 self._socket.sendall(message)
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:  # the other end is gone; the thread that reads tells everybody
+        except OSError:  # the other end is gone; the reading thread reports it to all requests
             return
 
     def _read(self) -> None:
@@ -248,7 +251,7 @@ class _EngineServer:
         except TunectlError as error:
             self._socket.sendall(encode_frame(str(error)))
             return
-        except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
+        except Exception as error:  # noqa: BLE001  # errors of the libraries, for example of a full GPU
             logging_setup.get_logger(__name__).exception("the engine %s failed", engine.name)
             reason = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
             self._socket.sendall(encode_frame(reason))
@@ -270,7 +273,10 @@ def _let_go(connection: socket.socket) -> None:
 
 
 def main(number: int, session_settings: dict[str, Any]) -> None:
-    """Run one session as a process. It ignores the signals that stop a server: open answers finish before the server closes it."""
+    """Run one engine session in this process, on the socket with file descriptor ``number``.
+
+    It ignores the signals that stop a server: open answers finish before the server closes the socket.
+    """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     logging_setup.configure_logging(json_lines=True)
@@ -280,7 +286,7 @@ def main(number: int, session_settings: dict[str, Any]) -> None:
         os.register_at_fork(after_in_child=partial(_let_go, connection))
         _EngineServer(connection).run(engine, Path(session_settings["release"]), adapter=session_settings["adapter"])
     sys.stdout.flush()
-    os._exit(0)  # a library that is slow or fails while it is torn down has nothing to say any more
+    os._exit(0)  # a slow or failing teardown of the libraries is skipped
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ EXTRA = "train"
 
 @dataclass(frozen=True, slots=True)
 class TransformersEngine:
-    """Opens models in safetensors on the CPU, or on a GPU where there is one."""
+    """Opens a release's safetensors with transformers, on the CPU, or on a GPU where there is one."""
 
     threads: int
     name: str = "transformers"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> TransformersSession:
-        """Load ``model/`` and the adapter; blocks while it loads.
+        """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's words where it cannot.
         """
@@ -69,7 +69,7 @@ class _ActiveRequest:
 
 
 class TransformersSession:
-    """A loaded model and its thread."""
+    """An engine session: one loaded model, driven by one thread of its own."""
 
     def __init__(self, torch: Any, model: Any, deliver: Deliver) -> None:
         self._torch, self._model, self._deliver = torch, model, deliver
@@ -80,15 +80,15 @@ class TransformersSession:
         self._thread.start()
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Put a request into the queue of the thread."""
+        """Queue a request under the number by which ``deliver`` reports its tokens."""
         self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
-        """Put a cancellation into the queue of the thread."""
+        """Queue the cancellation of request ``number``."""
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel running requests and end the thread."""
+        """Cancel running requests, end the thread and release the memory."""
         self._inbox.put(None)
         self._thread.join()
 
@@ -132,7 +132,7 @@ class TransformersSession:
     def _step(self, running: _ActiveRequest) -> TokenChunk:
         try:
             token, logprob = self._next(running)
-        except Exception as error:  # noqa: BLE001  # whatever the libraries raise is this answer's end, not the thread's
+        except Exception as error:  # noqa: BLE001  # an error of the libraries ends this answer, not the thread
             return TokenChunk([], [], "failed", str(error).strip()[:300] or type(error).__name__)
         if token in running.ask.stop_ids:
             return TokenChunk([], [], "stop")
@@ -171,7 +171,7 @@ def _nucleus(logprobs: Any, top_p: float) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its sessions runs in a process of its own (``subprocess_engine``)."""
+    """Return the transformers engine with the settings ``serve``; each of its sessions runs in a process of its own."""
     require_installed("transformers", extra=EXTRA)
     settings = {"threads": serve.engine.threads}
     return SubprocessEngine("transformers", f"{__name__}:{TransformersEngine.__name__}", settings)

@@ -27,7 +27,7 @@ _ENDS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "ab
 
 @dataclass(frozen=True, slots=True)
 class VllmEngine:
-    """Opens models on the GPU."""
+    """Opens a release in vLLM on the GPU; the fields are vLLM's limits per session."""
 
     running: int
     batch_tokens: int
@@ -37,7 +37,7 @@ class VllmEngine:
     name: str = "vllm"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
-        """Load ``model/`` and name the adapter; blocks while it loads.
+        """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's words where it cannot.
         """
@@ -54,7 +54,7 @@ class VllmEngine:
             enable_prefix_caching=self.prefix_caching,
             enable_lora=adapter,
             max_lora_rank=find_max_rank(release / "adapter")[1] if adapter else 16,
-            logprobs_mode="processed_logprobs",  # of what is drawn from, as ``Piece`` wants them
+            logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, as ``TokenChunk`` has them
             disable_log_stats=True,
         )
         pipeline = VllmSession(deliver, release / "adapter" if adapter else None)
@@ -73,7 +73,7 @@ class VllmEngine:
 
 
 class VllmSession:
-    """A loaded engine and its event loop."""
+    """An engine session: one vLLM engine, and the event loop that runs it in a thread."""
 
     def __init__(self, deliver: Deliver, adapter: Path | None) -> None:
         self.broken: str | None = None
@@ -85,7 +85,7 @@ class VllmSession:
         self._thread.start()
 
     def load(self, arguments: Any) -> None:
-        """Start the engine; raises whatever it raises."""
+        """Start vLLM with ``arguments`` (``AsyncEngineArgs``); raise what vLLM raises."""
 
         async def start() -> Any:
             return import_optional("vllm.v1.engine.async_llm", extra=EXTRA).AsyncLLM.from_engine_args(arguments)
@@ -93,15 +93,15 @@ class VllmSession:
         self._engine = self._wait(start())
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Start a request on the engine's loop."""
+        """Start a request under the number by which ``deliver`` reports its tokens."""
         self._loop.call_soon_threadsafe(self._begin, number, request)
 
     def cancel(self, number: int) -> None:
-        """Abort an answer."""
+        """Abort request ``number``."""
         self._loop.call_soon_threadsafe(self._stop, number)
 
     def close(self) -> None:
-        """Abort running requests, end the engine and its loop."""
+        """Abort running requests, and end the engine and its loop."""
         if self._loop.is_closed():
             return
         self._wait(self._end())
@@ -121,7 +121,7 @@ class VllmSession:
             return
         try:
             self._engine.shutdown()
-        except Exception as error:  # noqa: BLE001  # one that died has nothing to shut down
+        except Exception as error:  # noqa: BLE001  # an engine that died cannot be shut down
             logging_setup.get_logger(__name__).warning("vLLM does not end as it should: %s", error)
 
     def _begin(self, number: int, request: GenerationRequest) -> None:
@@ -143,7 +143,7 @@ class VllmSession:
         try:
             async for piece in self._pieces(number, request):
                 self._deliver([(number, piece)])
-        except Exception as error:  # noqa: BLE001  # whatever vLLM raises, whoever asked must hear of it
+        except Exception as error:  # noqa: BLE001  # any error of vLLM is passed to the waiting request
             if getattr(self._engine, "errored", False):
                 self.broken = str(error).strip()[:300]
             self._deliver([(number, TokenChunk([], [], "failed", str(error).strip()[:300]))])
@@ -189,7 +189,7 @@ def _sampling(vllm: Any, request: GenerationRequest) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its sessions runs in a process of its own (``subprocess_engine``)."""
+    """Return the vLLM engine with the settings ``serve``; each of its sessions runs in a process of its own."""
     require_installed("vllm", extra=EXTRA)
     settings = {
         "running": serve.limits.max_concurrency,

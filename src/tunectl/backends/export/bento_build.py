@@ -42,7 +42,7 @@ LEFT_OUT = ("__pycache__", "*.pyc", "_project", "_site")
 
 
 def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:
-    """Write the Bento that carries ``release`` into the folder ``out``; its version is the name of the release.
+    """Build the Bento that carries ``release`` in the folder ``out``; ``name`` is its name, the name of the release its version.
 
     ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
     Raises  InfrastructureError with BentoML's last words; MissingExtraError where it is not installed.
@@ -71,11 +71,13 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
 def build_context(
     release: Path, facts: BuildFacts, context: Path, *, settings: ServeSettings, at: str
 ) -> ReleaseManifest:
-    """Fill the build context: the package, the release under its name, the settings, and the engine's files."""
+    """Fill the folder ``context`` with the package, the release under its name, the settings, and the engine's files.
+
+    Returns  the manifest of the release
+    """
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
-    described = (
-        context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
-    )  # nothing installs the package there
+    # the package is not installed there, only copied
+    described = context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
     atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: {DISTRIBUTION}\nVersion: {__version__}\n")
     files = release_manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)
@@ -112,7 +114,7 @@ def _requirements(engine: str, store: str) -> str:
 
 
 def template_file(name: str) -> Path:
-    """Return a file of the project, or the default file of this installation.
+    """Return the path of the file ``name`` of the project, or of this installation's default for it.
 
     Raises  InfrastructureError where there is neither.
     """
@@ -141,7 +143,10 @@ def _run(context: Path, home: Path, words: list[str]) -> str:
 
 
 def main(name: str, version: str, labels: str) -> None:
-    """Build in the current folder, and print where the Bento lies."""
+    """Build the Bento of the build context in the current folder, and print the path of its folder.
+
+    ``labels`` is JSON: the labels of the Bento.
+    """
     bentos = import_optional("bentoml.bentos", extra="serve")
     bentofile = bentos.build_bentofile(BENTOFILE, name=name, version=version, labels=json.loads(labels), build_ctx=".")
     sys.stdout.write(f"{bentofile.path}\n")

@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ToolEnvironment:
-    """A separate environment beside that of tunectl."""
+    """A virtual environment for a tool whose packages conflict with tunectl's: its lock file and where it is made."""
 
     name: str
     """Name of the environment in messages."""
@@ -50,7 +50,7 @@ FLOWER = ToolEnvironment("federated", "federated", "requirements/federated.txt",
 
 
 def lock_file(name: str = LOCK) -> Path:
-    """Return the lock of the environment: inside an installed wheel, or in the checkout that this code runs from.
+    """Return the path of the lock file ``name``: inside an installed wheel, or in the checkout that this code runs from.
 
     Raises  InfrastructureError where neither is there.
     """
@@ -61,8 +61,9 @@ def lock_file(name: str = LOCK) -> Path:
 
 
 def ensure_interpreter(exporters: Path | None = None, tool: ToolEnvironment = EXPORTER) -> Path:
-    """Return the interpreter of the environment of ``tool``, which is made where it is absent (that of the exporter: some minutes, 2 GB).
+    """Return the Python interpreter of the environment of ``tool``; the environment is made if it is absent.
 
+    ``exporters`` is the folder of all such environments. Making the exporter's takes some minutes and 2 GB.
     Raises  InfrastructureError with pip's last words where it cannot be made.
     """
     named = os.environ.get(tool.variable)
@@ -132,7 +133,10 @@ def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORT
 
 
 def error_line(stderr: str) -> str:
-    """Return the line that names the error, or the last one; where it ends with a colon, with the line below that it announces."""
+    """Return the line of ``stderr`` that names the error, or its last line.
+
+    Where that line ends with a colon, the line below it is appended.
+    """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     named = [
         number
@@ -148,8 +152,9 @@ def error_line(stderr: str) -> str:
 def run_in_env(
     words: Sequence[str], description: str, *, exporters: Path | None = None, extras: Sequence[str] = ()
 ) -> str:
-    """Run ``python WORDS`` in the environment, offline and without telemetry; returns what it printed.
+    """Run ``python WORDS`` in the exporter environment, offline and without telemetry; return its standard output.
 
+    ``description`` names the work in an error.
     ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
     Our own package is importable there. Raises  InfrastructureError with its last words where it fails.
     """

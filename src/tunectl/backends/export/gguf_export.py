@@ -11,8 +11,9 @@ from tunectl.packaging.serving_contract import ParityProbe, ServingContract
 
 
 def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-    """Write ``out`` with weights of ``kind`` (f16, bf16, q8_0), load it again, and ask it the probes.
+    """Write the model folder ``merged`` to the GGUF file ``out`` with weights of ``kind``, load it again, and check its answers.
 
+    ``kind`` is f16, bf16 or q8_0; the answers are those to the probes of ``contract``.
     Returns  the share of the probes' tokens that the exported model ranks first as well
     Raises   InfrastructureError with the converter's last words
     """
@@ -22,7 +23,7 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
 
 
 def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
-    """Return the share of the probes' answer tokens that the model in ``file`` ranks first, read by transformers."""
+    """Return the share (0 to 1) of the probes' answer tokens that the GGUF model in ``file`` ranks first, run by transformers."""
     torch = import_optional("torch", extra="train")
     model = gguf_import.load_gguf(file)[0].eval()
     same = total = 0

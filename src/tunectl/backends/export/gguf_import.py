@@ -24,7 +24,7 @@ _PACKAGES: Final = Path(__file__).parents[3]
 
 
 class ReadLimits(NamedTuple):
-    """Limits of memory and time for reading one file."""
+    """Memory (bytes) and processor time (seconds) that the child process may use to read one GGUF file."""
 
     memory_bytes: int
     """Address space in bytes. Libraries reserve more than they use."""
@@ -39,7 +39,7 @@ class ReadLimits(NamedTuple):
 
 
 def load_gguf(file: Path) -> tuple[Any, Any]:
-    """Return model (float32) and tokenizer of a GGUF file, as transformers reads them.
+    """Return the model (float32) and the tokenizer of a GGUF file, as transformers objects.
 
     Raises  UsageError when transformers does not know the architecture, or it is no GGUF file.
     """
@@ -49,7 +49,7 @@ def load_gguf(file: Path) -> tuple[Any, Any]:
     transformers.utils.logging.disable_progress_bar()
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
-        with _parse_once(gguf), contextlib.redirect_stderr(io.StringIO()):  # its bar has no switch
+        with _parse_once(gguf), contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
             model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
@@ -76,7 +76,7 @@ def _parse_once(gguf: Any) -> Iterator[None]:
 
 
 def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
-    """Write config.json, model.safetensors (bfloat16), tokenizer files and chat template of ``file`` into ``out``.
+    """Convert the GGUF file ``file`` to a model folder ``out``: config, weights in bfloat16, tokenizer and chat template.
 
     A separate process reads the file, because a malicious one can take any memory or time, or crash the library.
     Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.
@@ -140,7 +140,7 @@ def _convert(file: Path, out: Path) -> None:
 
 
 def main(file: str, out: str, memory: str, seconds: str) -> int:
-    """Convert under limits of memory and processor time; runs in the child process."""
+    """Convert ``file`` to the folder ``out`` under limits of memory (bytes) and processor time; returns the exit code of this child process."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -149,7 +149,7 @@ def main(file: str, out: str, memory: str, seconds: str) -> int:
     except TunectlError as error:
         sys.stderr.write(f"\n{error.message}\n")
         return error.exit_code
-    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for memory that it cannot get
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when it cannot allocate
         sys.stderr.write(f"\n{type(error).__name__}: {error}\n")
         return 1
     return 0

@@ -18,7 +18,7 @@ TYPES = {"int8": {"u8", "i8"}, "int4": {"u4", "i4"}}
 
 
 def export(model: Path, out: Path, weights: str) -> None:
-    """Convert the model: write openvino_model.xml and .bin with ``weights`` (int8, int4), OpenVINO's tokenizer files and the model's small files.
+    """Convert the model folder ``model`` to OpenVINO files in ``out``, with weights in ``weights`` (int8 or int4).
 
     Raises  InfrastructureError with the exporter's last words, or where its weights are not of the kind that was asked for:
             optimum's Python function ignores the kind while its command respects it, and nothing else would detect that.
@@ -35,7 +35,7 @@ def export(model: Path, out: Path, weights: str) -> None:
 
 
 def kinds(out: Path) -> set[str]:
-    """Return element types of the constants of an exported model."""
+    """Return the element types (``i8``, ``u4``, …) of the constants in the exported model folder ``out``."""
     path = out / MODEL
     if not path.is_file():
         return set()

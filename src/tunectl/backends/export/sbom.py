@@ -17,7 +17,7 @@ _BASE_IMAGE: Final = re.compile(r"^\s*base_image:\s*\"?([^\s\"]+)", re.MULTILINE
 
 
 def build_sbom(manifest: ReleaseManifest, requirements: str, bentofile: str) -> dict[str, Any]:
-    """Describe what a Bento is made of; the same content gives the same text.
+    """Return the bill of materials of a Bento as a CycloneDX 1.6 document; equal inputs give an equal document.
 
     Args:
         manifest: The release that it carries.

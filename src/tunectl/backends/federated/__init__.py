@@ -1,1 +1,1 @@
-"""Flower, in a separate environment, and the local trainings that it asks for."""
+"""Server and client of Flower, in a separate environment, and the local trainings of a client."""

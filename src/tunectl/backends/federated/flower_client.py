@@ -25,25 +25,26 @@ RETRY_SECONDS = 1.0
 
 
 def main(folder: Path) -> int:
-    """Take part until the server has no more rounds; returns the exit code."""
+    """Train in every round until the server has no more, with the task file in ``folder``; returns the exit code."""
     task: ClientTask = atomic_io.read_json(folder / exchange.CLIENT, ClientTask)
     try:
         take_part(folder, task)
-    except Exception as error:  # noqa: BLE001  whoever started this says it
+    except Exception as error:  # noqa: BLE001  the parent process prints the error
         atomic_io.write_json(folder / exchange.FAILURE, exchange.FlowerFailure(f"{type(error).__name__}: {error}"))
         return 1
     return 0
 
 
 def take_part(folder: Path, task: ClientTask) -> None:
-    """Connect to the server, and train whenever it asks. A server that is not up yet, or restarts, is tried again for a while.
+    """Connect to the server and train whenever it asks, until it has no more rounds.
 
+    A server that is not up yet, or restarts, is tried again for ``task.wait_timeout_seconds``.
     Raises  TimeoutError where it is away for longer than ``wait_timeout_seconds``.
     """
     from flwr.client import start_client
     from grpc import RpcError
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log
     client = _build_client(folder, task)
     certificate = Path(task.ca_file).read_bytes() if task.ca_file else None
     while True:
@@ -100,7 +101,8 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
                 update, counts = fit_locally(folder, task, request, weights)
             except OSError as error:
                 _print(str(error))
-                failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")  # Flower has no other word for it
+                # the only error code of Flower that fits
+                failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")
                 return FitRes(failed, Parameters([], ""), 0, {})
             self.last_seen = time.monotonic()
             result = ndarrays_to_parameters([update[name] for name in names])
@@ -110,7 +112,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
 
 
 def check_base(task: ClientTask, base: str) -> None:
-    """Check that the server's base model is ours: an adapter means nothing on another one.
+    """Check that the server's base model (``base``, its digest) is the client's: an adapter fits no other.
 
     Raises  OSError where they differ.
     """
@@ -124,7 +126,7 @@ def check_base(task: ClientTask, base: str) -> None:
 def fit_locally(
     folder: Path, task: ClientTask, request: RoundRequest, weights: dict[str, Any]
 ) -> tuple[dict[str, Any], ClientCounts]:
-    """Train one round in a subprocess; return its adapter and counts.
+    """Train one round in a subprocess, from the server's ``weights``; return the trained adapter and the counts.
 
     Raises  OSError with the last line of the training's output where it failed.
     """

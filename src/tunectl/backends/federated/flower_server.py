@@ -26,21 +26,21 @@ GRACE_SECONDS = 120.0
 
 
 def main(folder: Path) -> int:
-    """Serve the rounds that are left; returns the exit code."""
+    """Serve the remaining rounds of the federation whose files are in ``folder``; returns the exit code."""
     task: ServerTask = atomic_io.read_json(folder / exchange.SERVER, ServerTask)
     try:
         serve(folder, task)
-    except Exception as error:  # noqa: BLE001  whoever started this says it
+    except Exception as error:  # noqa: BLE001  the parent process prints the error
         atomic_io.write_json(folder / exchange.FAILURE, exchange.FlowerFailure(f"{type(error).__name__}: {error}"))
         return 1
     return 0
 
 
 def serve(folder: Path, task: ServerTask) -> None:
-    """Go through the rounds; the weights of the last one are in ``round-N.npz``."""
+    """Run the remaining rounds; the weights after the last one are in ``round-N.npz``."""
     from flwr.server import ServerConfig, start_server
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log
     past_rounds = len(exchange.read_rounds(folder))
     if past_rounds >= task.rounds:
         return
@@ -90,7 +90,7 @@ def _build_strategy(rounds: RoundKeeper) -> Any:
 
 
 class Answer(NamedTuple):
-    """Answer of one client in a round."""
+    """Reply of one client in a round: the client's proxy, Flower's response, and the adapter tensors in it."""
 
     client: Any
     response: Any
@@ -98,7 +98,10 @@ class Answer(NamedTuple):
 
 
 class RoundKeeper:
-    """Chooses clients, averages their answers, and keeps the record of each round. ``past_rounds`` rounds ran before this process."""
+    """Chooses the clients of each round, averages their adapters, and writes each round's record to ``rounds.jsonl``.
+
+    ``past_rounds`` rounds ran before this process.
+    """
 
     def __init__(self, folder: Path, task: ServerTask, past_rounds: int) -> None:
         self.folder, self.task, self.past_rounds = folder, task, past_rounds
@@ -111,15 +114,16 @@ class RoundKeeper:
         self._sample_size = 0
 
     def draw(self, server_round: int, client_manager: Any) -> list[Any]:
-        """Return the clients of a round, once there are enough.
+        """Return Flower's proxies of the clients of a round, drawn by the seed once enough clients are connected.
 
+        ``server_round`` counts the rounds of this process from 1.
         Raises  TimeoutError where there are too few for too long.
         """
         if not self.past_rounds and server_round == 1:
             self._wait_for_clients(client_manager, self.task.expected_clients, GRACE_SECONDS)
         present, share = self._wait_for_clients(client_manager), self.task.fraction_train
         count = min(len(present), max(self.task.min_clients, round(share * len(present))))
-        dice = random.Random(f"{self.task.seed}:{self.past_rounds + server_round}")  # noqa: S311  a draw, not a secret
+        dice = random.Random(f"{self.task.seed}:{self.past_rounds + server_round}")  # noqa: S311  a sample, not a secret
         sample = sorted(dice.sample(sorted(present), count))
         self._sample_size = len(sample)
         return [present[name] for name in sample]
@@ -127,7 +131,10 @@ class RoundKeeper:
     def end(
         self, server_round: int, results: Any, failures: Any, mean: Callable[[Sequence[Answer]], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Average the answers that fit, in the order of the clients' names: the same answers give the same bytes. Write the round down."""
+        """Average the adapters of round ``server_round`` by ``mean``, write its weights and its record, and return the weights.
+
+        Answers that do not fit are left out; with too few of them the weights stay as they were. Equal answers give equal bytes.
+        """
         number = self.past_rounds + server_round
         before = exchange.read_weights(exchange.round_file(self.folder, number - 1))
         fitting, reasons = self._sort_out(results, before)
@@ -160,7 +167,7 @@ class RoundKeeper:
                 averaging.check_count(response.num_examples)
                 averaging.check_steps(response.metrics.get("steps"))
                 fitting[name] = Answer(client, response, update)
-            except Exception as error:  # noqa: BLE001  whatever a client sends, it ends no round
+            except Exception as error:  # noqa: BLE001  a client's malformed answer must not end the round
                 reasons.append(f"{name}: {error}")
         return fitting, reasons
 
@@ -194,7 +201,7 @@ class RoundKeeper:
             time.sleep(0.2)
 
     def _find_present(self, connected: dict[str, Any]) -> dict[str, Any]:
-        """Return clients by name; of two with one name the first, until it goes away."""
+        """Return clients by name; of two with one name the one that connected first, until it disconnects."""
         present: dict[str, Any] = {}
         for cid, client in connected.items():
             name = self._members[cid]
@@ -209,7 +216,7 @@ class RoundKeeper:
 
         try:
             answer = client.get_properties(GetPropertiesIns({}), timeout=30.0, group_id=None).properties
-        except Exception as error:  # noqa: BLE001  a client that went away meanwhile
+        except Exception as error:  # noqa: BLE001  the client has disconnected
             _print(f"a client does not answer: {error}")
             return ""
         token = os.environ.get(self.task.token_env, "")
@@ -239,4 +246,4 @@ def _print(line: str) -> None:
 if __name__ == "__main__":
     exit_code = main(Path(sys.argv[1]))
     sys.stdout.flush()
-    os._exit(exit_code)  # threads of gRPC would wait for clients that are still connected
+    os._exit(exit_code)  # gRPC's threads would wait for clients that are still connected

@@ -29,12 +29,12 @@ from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.train_args import TrainingArgs
 
 ADAPTER, INITIAL = "adapter", "initial"
-FALLING = {"constant": 0.0, "linear": 1.0, "cosine": 1.0}
-"""Share by which the learning rate falls from the first round to the last; within a round it is constant."""
+LR_DECAY = {"constant": 0.0, "linear": 1.0, "cosine": 1.0}
+"""Share of the learning rate that is gone after the last round, by schedule; within a round the rate is constant."""
 
 
 def init(folder: Path) -> None:
-    """Write the first adapter of a federation: fresh, from the seed."""
+    """Write a new adapter, drawn from the seed, to ``folder/adapter``, and its tensors to ``start.npz``."""
     request, plan = _read(folder)
     model, _, _ = load_with_adapter(plan, Path(request.model))
     weights = {name: value.clone() for name, value in peft_adapter.trainable_state(model).items()}
@@ -44,41 +44,46 @@ def init(folder: Path) -> None:
     exchange.write_weights(folder / exchange.START, peft_adapter.read_adapter(folder / ADAPTER))
 
 
-def fit(folder: Path, place: Path) -> None:
-    """Train the round that ``place`` describes, from its adapter; the last weights count, as in FedAvg."""
+def fit(folder: Path, round_folder: Path) -> None:
+    """Train one round from ``round_folder/start.npz`` on the client's rows in ``folder``; write the adapter's tensors and the counts.
+
+    The last weights are kept, as in FedAvg.
+    """
     request, plan = _read(folder)
-    round_request: RoundRequest = atomic_io.read_json(place / "request.json", RoundRequest)
+    round_request: RoundRequest = atomic_io.read_json(round_folder / "request.json", RoundRequest)
     rows, validation = fit_request.read_rows(folder, PackedRow)
-    peft_adapter.write_adapter(place / INITIAL, exchange.read_weights(place / exchange.START), folder / ADAPTER)
-    share = FALLING[plan.lr_scheduler] * (round_request.number - 1) / round_request.rounds
-    local = replace(
+    peft_adapter.write_adapter(
+        round_folder / INITIAL, exchange.read_weights(round_folder / exchange.START), folder / ADAPTER
+    )
+    share = LR_DECAY[plan.lr_scheduler] * (round_request.number - 1) / round_request.rounds
+    round_plan = replace(
         plan,
-        init_adapter=place / INITIAL,
+        init_adapter=round_folder / INITIAL,
         epochs=epochs_for(rows, plan, steps=round_request.local_steps),
         lr_scheduler="constant",
         learning_rate=plan.learning_rate * (1 - share),
         seed=plan.seed + round_request.number,
     )
     result = SftTrainer().fit(
-        local,
+        round_plan,
         model=Path(request.model),
         train=rows,
         validation=validation,
-        out=place / ADAPTER,
-        work=place / "work",
+        out=round_folder / ADAPTER,
+        work=round_folder / "work",
     )
-    exchange.write_weights(place / exchange.UPDATE, peft_adapter.read_adapter(place / ADAPTER))
+    exchange.write_weights(round_folder / exchange.UPDATE, peft_adapter.read_adapter(round_folder / ADAPTER))
     answers = sum(len(row.branches) for row in rows)
-    atomic_io.write_json(place / exchange.COUNTS, ClientCounts(answers, result.steps))
-    shutil.rmtree(place / "work", ignore_errors=True)
+    atomic_io.write_json(round_folder / exchange.COUNTS, ClientCounts(answers, result.steps))
+    shutil.rmtree(round_folder / "work", ignore_errors=True)
 
 
 def epochs_for(rows: Sequence[PackedRow], plan: TrainingArgs, *, steps: int) -> float:
-    """Return the passes over ``rows`` that take ``steps`` optimizer steps."""
-    one = batch_schedule.build_schedule(
+    """Return the number of epochs over ``rows`` (a fraction) that take ``steps`` optimizer steps."""
+    one_epoch = batch_schedule.build_schedule(
         rows, epochs=1, answers=plan.batch_size, tokens=plan.profile.train_batch_tokens, seed=plan.seed
     )
-    return steps / len(one)
+    return steps / len(one_epoch)
 
 
 def _read(folder: Path) -> tuple[FitRequest, TrainingArgs]:
@@ -86,17 +91,17 @@ def _read(folder: Path) -> tuple[FitRequest, TrainingArgs]:
     return request, fit_request.decode_plan(request.plan, TrainingArgs)
 
 
-def main(words: Sequence[str]) -> int:
-    """Do what the command line asks; returns the exit code."""
+def main(argv: Sequence[str]) -> int:
+    """Run ``init FOLDER`` or ``fit FOLDER ROUND`` (see the module); returns the exit code."""
     process_guard.die_with_parent()
     logging_setup.configure_logging(level="error")
     try:
-        if words[0] == "init":
-            init(Path(words[1]))
-        elif words[0] == "fit":
-            fit(Path(words[1]), Path(words[2]))
+        if argv[0] == "init":
+            init(Path(argv[1]))
+        elif argv[0] == "fit":
+            fit(Path(argv[1]), Path(argv[2]))
         else:
-            raise UsageError(f"{words[0]} is not a command; allowed are init and fit")
+            raise UsageError(f"{argv[0]} is not a command; allowed are init and fit")
     except TunectlError as error:
         sys.stderr.write(f"{error.message}\n")
         return error.exit_code

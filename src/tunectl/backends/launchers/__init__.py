@@ -1,1 +1,1 @@
-"""Start the processes of a training: one module per launcher, the worker that each process runs, and what they share."""
+"""Run a training or a generation on several processes: torchrun, Ray Train, and model replicas on one machine."""

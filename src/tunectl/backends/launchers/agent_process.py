@@ -19,14 +19,14 @@ from tunectl.training import fit_request
 
 PATIENCE_SECONDS = 40.0
 """Seconds from the request to stop until all processes are killed; torchrun gives its workers 30."""
-FAREWELL_SECONDS = 20.0
-"""Seconds from a failure of a rank here to the end of its agent; the ranks elsewhere are told of it meanwhile."""
+AGENT_END_SECONDS = 20.0
+"""Seconds from a failure of a rank here to the end of its agent; the ranks on other machines learn of it meanwhile."""
 LOG_LINES = 12
 
 
 @dataclass
 class StopRequest:
-    """Whether Ctrl-C was pressed while a training runs in other processes."""
+    """Flag that Ctrl-C sets while a training runs in other processes; see ``trainer_loop.stop_on_ctrl_c``."""
 
     label: str
     """Name of the training in the message."""
@@ -34,12 +34,12 @@ class StopRequest:
 
     @property
     def plan(self) -> StopRequest:
-        """Where ``stop_on_ctrl_c`` looks for the label."""
+        """This object: ``stop_on_ctrl_c`` reads ``run.plan.label``."""
         return self
 
 
 def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = None) -> int:
-    """Start the agent whose settings are in ``folder`` and wait for its end; returns its exit code.
+    """Start the torchrun agent whose agent.json is in ``folder`` and wait for its end; return its exit code.
 
     Ctrl-C creates ``stop``, so that the current step finishes; a second one ends all at once. Once a rank here has written
     ``failure``, the agent is ended: it would wait five minutes for agents that may never hear of it.
@@ -48,7 +48,7 @@ def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = No
     process = subprocess.Popen(
         [sys.executable, *command, str(folder)],
         stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+        start_new_session=True,  # Ctrl-C in the terminal reaches this process only
         env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
     )
     waiting = StopRequest(label)
@@ -58,7 +58,7 @@ def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = No
                 if waiting.stopped:
                     stop.touch()
                 if failure is not None and failure.is_file():
-                    time.sleep(FAREWELL_SECONDS)
+                    time.sleep(AGENT_END_SECONDS)
                     return process.poll() or torchrun_agent.RANK_FAILED
                 time.sleep(0.1)
     finally:
@@ -80,7 +80,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) -> InfrastructureError:
-    """Return one error for a rank that failed more often than it may."""
+    """Return an error that says why the agent with exit code ``code`` failed: its rank, traceback and logs, or that no machine joined.
+
+    ``folder`` is the agent's folder; ``label`` names the training.
+    """
     if code == torchrun_agent.NOBODY_THERE:
         return InfrastructureError(
             f"{label}: the machines did not meet at {agent.rdzv_endpoint} within {agent.join_timeout_seconds} s "

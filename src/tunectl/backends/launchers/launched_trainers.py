@@ -20,7 +20,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class LaunchedSftTrainer:
-    """Train on several processes what ``SftTrainer`` trains in this one."""
+    """Trainer of sft and cpt that runs ``SftTrainer`` on the processes of a launcher."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -40,7 +40,7 @@ class LaunchedSftTrainer:
 
 
 class LaunchedRewardTrainer(RewardModelTrainer):
-    """Train a reward model on several processes; read rewards in this one."""
+    """Trainer of reward models on the processes of a launcher; rewards are computed in this process."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -62,7 +62,7 @@ class LaunchedRewardTrainer(RewardModelTrainer):
 
 
 class LaunchedPolicyTrainer:
-    """Align on several processes: each builds its own rewards and its own validation metric from the settings."""
+    """Trainer of align on the processes of a launcher: each process builds its own rewards and validation metric from the settings."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -70,7 +70,7 @@ class LaunchedPolicyTrainer:
         self._reward: Path | None = None
 
     def check_reward_model(self, base: Path, sft: Path, reward: Path, _profile: HardwareProfile) -> RewardModel:
-        """Take note of the reward model, which each rank loads.
+        """Check the reward model in the folder ``reward``, and remember it for the ranks; returns a placeholder that cannot score.
 
         Raises  ArtifactError where it does not fit.
         """
@@ -81,7 +81,7 @@ class LaunchedPolicyTrainer:
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Train on all ranks; ``judges`` is not used here."""
+        """Train on all ranks and return the result; ``judges`` is not used, because each rank builds its own."""
         result: RlResult = self._launcher.run(
             FitJob("align", plan, model, sft, [data], (), out, work, self._reward)
         ).result
@@ -89,10 +89,10 @@ class LaunchedPolicyTrainer:
 
 
 class RemoteRewardModel:
-    """Takes the place of a reward model that the ranks load."""
+    """Placeholder of a reward model that only the ranks load; scoring with it is a bug."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
-        """Raise  TunectlError: only ranks score."""
+        """Raise TunectlError: only ranks score."""
         raise TunectlError(
             "bug: RemoteRewardModel.score was called in the stage process; only the ranks load the reward model"
         )

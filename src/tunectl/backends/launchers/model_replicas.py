@@ -45,13 +45,13 @@ from tunectl.training.fit_request import Failure
 
 _log = logging_setup.get_logger(__name__)
 PATIENCE_SECONDS = 30.0
-"""Seconds until a process that was told to end is killed."""
+"""Seconds from the request to end until a process is killed."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaEnd:
-    """Which processes generated the answers; its fields are those that ``launch`` records of a training."""
+    """Record of how a generation was run, for its stage's metrics: number of processes, device, nodes and restarts."""
 
     ranks: int
     device: str
@@ -60,37 +60,37 @@ class ReplicaEnd:
 
 
 class Replica:
-    """One replica process, seen from the process that started it."""
+    """Handle of one replica process: starts it, sends it calls and reads its answers."""
 
     def __init__(self, request: ReplicaRequest, rank: int) -> None:
         """Start the process; ``read`` waits until it has loaded."""
         self.rank = rank
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         if request.profile["device"] == "cuda":
-            environment[CARDS] = choose_card(rank)  # each sees one card, and calls it cuda:0
+            environment[CARDS] = choose_card(rank)  # each process sees one card, as cuda:0
         self._socket, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", replica_worker.__name__, str(other.fileno()), str(rank)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
-                start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+                start_new_session=True,  # Ctrl-C in the terminal reaches this process only
                 env=environment,
             )
         self._frames: Iterator[bytes] = framed_socket.read_frames(self._socket)
         self.send(request)
 
     def send(self, message: Any) -> None:
-        """Send a message; whether the process is still there is seen by ``read``."""
+        """Send a request or a call as msgpack; that the process has died is reported by the next ``read``."""
         with suppress(OSError):
             self._socket.sendall(framed_socket.encode_frame(message))
 
     def read(self, bar: Any = None) -> bytes:
-        """Return the process's answer; its progress messages move ``bar``.
+        """Return the result of the last call as msgpack; progress messages meanwhile advance ``bar``.
 
         Raises  the error that it raised; InfrastructureError where it died.
         """
-        with suppress(OSError):  # one that dies before it has read everything resets the connection
+        with suppress(OSError):  # a process that dies before it has read everything resets the connection
             for frame in self._frames:
                 kind, value = msgspec.msgpack.decode(frame, type=tuple[str, msgspec.Raw])
                 if kind == "failure":
@@ -107,7 +107,7 @@ class Replica:
         )
 
     def close(self) -> None:
-        """End the process and give the socket back."""
+        """End the process and close its socket."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         try:
@@ -117,13 +117,13 @@ class Replica:
         self._socket.close()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
 
 class ReplicaPool:
-    """Processes that hold the same model."""
+    """A fixed number of replica processes that hold the same model, one per card."""
 
     def __init__(self, request: ReplicaRequest, count: int) -> None:
         """Start ``count`` processes and wait until all have loaded.
@@ -138,7 +138,7 @@ class ReplicaPool:
         return len(self._replicas)
 
     def call(self, calls: Sequence[Call], shape: type[T], bar: Any = None) -> list[T]:
-        """Send one call to each process, and return the answer of each.
+        """Send ``calls[rank]`` to each process, and return their results, decoded as ``shape``, by rank.
 
         Raises  the first error that one raised, after all were ended.
         """
@@ -165,12 +165,12 @@ class ReplicaPool:
         return [answer.result() for answer in answers]
 
     def kill(self) -> None:
-        """End all processes at once."""
+        """Kill all processes."""
         for replica in self._replicas:
             replica.kill()
 
     def close(self) -> None:
-        """End all processes."""
+        """Close the sockets of all processes, and wait until they have ended."""
         for replica in self._replicas:
             replica.close()
 
@@ -188,7 +188,7 @@ class _SharedBar:
 
 
 class ReplicatedGenerator:
-    """The generator of evaluation on several processes; see ``evaluation.protocols.Generator``."""
+    """An ``evaluation.protocols.Generator`` whose model is held by several processes."""
 
     def __init__(self, pool: ReplicaPool) -> None:
         """``pool`` holds generators."""
@@ -196,17 +196,20 @@ class ReplicatedGenerator:
 
     @property
     def context(self) -> int | None:
-        """Most tokens of prompt and answer together."""
+        """Most tokens of prompt and answer together; None if the model declares no limit."""
         return self._pool.context
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Return tokens of each prompt."""
+        """Return the number of tokens of each prompt."""
         return self._pool.call([LengthsCall(list(prompts))], list[int])[0]
 
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply per request. Each process gets its share of the measured time, so that the sum is the wall time."""
+        """Return one reply per request; ``label`` names the progress bar.
+
+        The seconds of the replies add up to the wall time.
+        """
         if not requests:
             return []
         count = min(len(self._pool), len(requests))
@@ -218,19 +221,19 @@ class ReplicatedGenerator:
         return [replace(replies[index], seconds=replies[index].seconds / count) for index in range(len(requests))]
 
     def close(self) -> None:
-        """Give the memory back."""
+        """End the processes."""
         self._pool.close()
 
 
 class ReplicatedReference:
-    """The trained model that packaging compares with, on several processes; see ``packaging.protocols.TrainedModel``."""
+    """A ``packaging.protocols.TrainedModel`` that is held by several processes."""
 
     def __init__(self, pool: ReplicaPool, batch: int) -> None:
         """``pool`` holds reference models; ``batch`` is hardware.generate_batch."""
         self._pool, self._batch = pool, batch
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
-        """Return greedy answers of at most ``limit`` tokens."""
+        """Return one greedy answer per prompt (token ids), of at most ``limit`` tokens."""
         shares = self._distribute([len(ids) for ids in prompts])
         calls = [GenerateCall([list(prompts[index]) for index in share], limit) for share in shares]
         return _in_order(shares, self._pool.call(calls, list[GreedyOutput]))
@@ -238,7 +241,7 @@ class ReplicatedReference:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return nats of the tokens ``of`` at each position of ``answers``."""
+        """Return, for each answer, the log-probability (nats) of the tokens ``of`` at each of its positions: one list of floats per answer."""
         shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))
@@ -254,7 +257,7 @@ class ReplicatedReference:
         return [[index for batch in batches[rank::count] for index in batch] for rank in range(count)]
 
     def close(self) -> None:
-        """Give the memory back."""
+        """End the processes."""
         self._pool.close()
 
 
@@ -269,7 +272,7 @@ def _in_order(shares: Sequence[Sequence[int]], parts: Sequence[Sequence[T]]) -> 
 
 @dataclass
 class ReplicaLauncher:
-    """Opens models on several processes of this machine; ``ends`` records that it did."""
+    """Opens models on several processes of this machine; ``ends`` gets one entry per model opened."""
 
     stage: str
     settings: TorchrunLaunch
@@ -278,11 +281,11 @@ class ReplicaLauncher:
 
     @cached_property
     def count(self) -> int:
-        """Number of processes; counted when a model is opened, because a stage that opens none needs no card."""
+        """Number of processes; it is computed when a model is opened, because a stage that opens none needs no card."""
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:
-        """Return a generator; see ``evaluation.protocols.ModelLoader``."""
+        """Return a generator of evaluation on all processes, for the model in ``folder`` with ``adapter``."""
         if self.count == 1:
             return replica_worker.load_generator(folder, adapter, self.profile)
         return ReplicatedGenerator(self._open("generator", folder, adapter, self.profile))
@@ -290,7 +293,7 @@ class ReplicaLauncher:
     def open_reference(
         self, folder: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile
     ) -> TrainedModel:
-        """Return a reference model."""
+        """Return the trained model for packaging's comparison on all processes; ``stops`` are the ids that end an answer."""
         if self.count == 1:
             return replica_worker.load_reference(folder, adapter, stops, profile)
         return ReplicatedReference(self._open("reference", folder, adapter, profile, stops), profile.generate_batch)

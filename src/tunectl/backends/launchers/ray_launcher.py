@@ -30,12 +30,12 @@ EXTRA = ray_worker.EXTRA
 FOLDER = "ray"
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told that this runs
-    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, and calls it cuda:0
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, as cuda:0
     "RAY_DEDUP_LOGS": "1",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # torch takes its time on a busy machine
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # importing torch is slow on a busy machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 lets everything else on the machine go first, also other fits
+    "RAY_worker_niceness": "0",  # Ray's default of 15 gives way to all other processes, trainings included
 }
 FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
 """What the workers get of our environment; not by Ray's ``runtime_env``, which its dashboard shows: a trial's may hold a password."""
@@ -45,13 +45,13 @@ _BLIND = "Unable to set up cluster storage"
 
 
 def prepare_environment() -> None:
-    """Set the environment variables that Ray reads at import and start, where they are not set yet."""
+    """Set the environment variables that Ray reads at import and start, unless they are set already."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
 
 
 @dataclass
 class RayLauncher:
-    """Runs trainings one after the other; ``ends`` records how each was run."""
+    """Runs trainings on a Ray cluster, one after the other; ``ends`` records ranks, nodes, device and restarts of each."""
 
     settings: RayLaunch
     ends: list[FitEnd[Any]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class RayLauncher:
     """Function that each worker calls."""
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Train on the cluster.
+        """Train on the cluster; return the trainer's result with ranks, nodes, device and restarts.
 
         Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where it cannot be
                 written, workers fail too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
@@ -140,13 +140,13 @@ class RayLauncher:
                 storage_path=self.settings.storage_path or str(job.work.absolute() / FOLDER),
                 failure_config=train.FailureConfig(max_failures=self.settings.max_failures),
                 checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-                logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank says what a person needs
+                logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank logs what users need
             ),
         )
 
 
 def open_storage(address: str) -> None:
-    """Make the folder of the checkpoints, so that a wrong address or key is reported before a worker starts.
+    """Create the folder for checkpoints at ``address``, so that a wrong address or key is reported before a worker starts.
 
     Raises  InfrastructureError with the words of the store.
     """
@@ -172,7 +172,7 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
     def fit() -> None:
         try:
             outcome.append(trainer.fit())
-        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+        except BaseException as error:  # noqa: BLE001  raised again in the waiting thread
             outcome.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)

@@ -22,8 +22,9 @@ PARTITIONS_A_CPU = 4
 
 @contextmanager
 def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start one here and end it afterwards.
+    """Yield tables on the cluster that ``RAY_ADDRESS`` names, or on one that is started here and ended afterwards.
 
+    ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
     Raises  InfrastructureError where it is not there, or where work failed too often; what the work itself raises; MissingExtraError.
     """
     ray_launcher.prepare_environment()
@@ -61,7 +62,10 @@ def _find_cause(error: BaseException) -> TunectlError:
 
 
 class RayTables:
-    """A table is a materialized Ray data set, or None without rows; each block is passed to the work as columns."""
+    """Tables of curation as Ray data sets: a table is a materialized data set, or None without rows.
+
+    Each block is passed to the work as columns.
+    """
 
     def __init__(self, ray: Any, partitions: int) -> None:
         self.partitions = partitions
@@ -77,31 +81,31 @@ class RayTables:
         ).ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
 
     def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
-        """Return a data set with one block per row."""
+        """Return a table with one block per row."""
         batches = [{name: [row[name]] for name in columns} for row in rows]
         return self._data.from_arrow([_to_arrow(batch, columns) for batch in batches])
 
     def map(self, table: Any, work: Work, columns: Columns) -> Any:
-        """Run ``work`` on each block."""
+        """Run ``work`` on each block of ``table``; return its output, a table with ``columns``."""
         if table is None:
             return None
         return _keep(table.map_batches(_ArrowWork(work, columns), batch_format="pyarrow", batch_size=None))
 
     def group(self, table: Any, work: Work, columns: Columns) -> Any:
-        """Run ``work`` on all rows of each partition, after a shuffle."""
+        """Run ``work`` on all rows of each partition (column ``part``), after a shuffle; return its output, a table with ``columns``."""
         if table is None:
             return None
         return _keep(table.groupby("part").map_groups(_ArrowWork(work, columns), batch_format="pyarrow"))
 
     def join(self, tables: list[Any]) -> Any:
-        """Return the rows of all tables."""
+        """Return one table with the rows of all ``tables``, in order; None if they have none."""
         filled = [table for table in tables if table is not None]
-        if len(filled) < 2:  # Ray joins two or more
+        if len(filled) < 2:  # Ray's union takes two or more data sets
             return filled[0] if filled else None
         return filled[0].union(*filled[1:])
 
     def read(self, table: Any, *, sort: Sequence[str] = ()) -> Iterator[Batch]:
-        """Yield the blocks as columns."""
+        """Yield the blocks of a table as columns, sorted by the columns ``sort`` if there are any."""
         if table is None:
             return
         ordered = table.sort(list(sort)) if sort else table
@@ -109,8 +113,8 @@ class RayTables:
             yield _from_arrow(batch)
 
     def share(self, value: Any) -> Load:
-        """Put ``value`` into the object store, once per node."""
-        return _Shared(self._ray.put(value))
+        """Put ``value`` into Ray's object store; return a function by which workers read it, once per node."""
+        return _SharedObject(self._ray.put(value))
 
 
 def _keep(table: Any) -> Any:
@@ -118,7 +122,7 @@ def _keep(table: Any) -> Any:
     return result if result.count() else None
 
 
-class _Shared:
+class _SharedObject:
     def __init__(self, reference: Any) -> None:
         self.reference = reference
 

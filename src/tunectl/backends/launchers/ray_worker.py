@@ -26,7 +26,7 @@ _STEP_FILE = "trainer_state.json"
 
 
 class FitControl:
-    """An actor: what the driver requests from the ranks, and what they report outside of checkpoints."""
+    """A Ray actor by which the driver asks the ranks to stop, and the ranks report attempts and failures to the driver."""
 
     def __init__(self) -> None:
         """Start without a request or a report."""
@@ -34,7 +34,7 @@ class FitControl:
         self._failure: bytes | None = None
 
     def stop(self) -> None:
-        """Request a stop after the current step."""
+        """Ask the ranks to stop after the current step."""
         self._stop = True
 
     def is_stopping(self) -> bool:
@@ -42,21 +42,24 @@ class FitControl:
         return self._stop
 
     def begin(self) -> int:
-        """Count an attempt of the first rank; returns how many there were before."""
+        """Count an attempt of the first rank; return how many there were before."""
         self._attempts += 1
         return self._attempts - 1
 
     def record_failure(self, failure: bytes) -> None:
-        """Keep an error that another attempt would not solve; the first one counts."""
+        """Keep an encoded error that another attempt would not solve; only the first one is kept."""
         self._failure = self._failure or failure
 
     def read_failure(self) -> bytes | None:
-        """Return the failure that ``record_failure`` recorded."""
+        """Return the encoded error that ``record_failure`` kept; None if there is none."""
         return self._failure
 
 
 def run_rank(config: dict[str, Any]) -> None:
-    """Take part in a training; Ray Train calls this on each worker, again after a failure."""
+    """Run one rank of a training; Ray Train calls this on each worker, again after a failure.
+
+    ``config`` has the encoded request, the rows in the object store, the ``FitControl`` actor and environment variables.
+    """
     ray, train = import_optional("ray", extra=EXTRA), import_optional("ray.train", extra=EXTRA)
     control = config["control"]
     if ray.get(control.read_failure.remote()) is not None:
@@ -66,7 +69,7 @@ def run_rank(config: dict[str, Any]) -> None:
     os.environ.update(config["environment"])
     logging_setup.configure_logging(level="error" if rank else "info")
     if not rank:
-        progress_journal.continue_journal()  # nothing on a machine that does not see the project's folder
+        progress_journal.continue_journal()  # does nothing on a machine that does not see the project's folder
     folder = Path(tempfile.mkdtemp(prefix="tunectl-fit-"))
     try:
         request = msgspec.json.decode(config["request"], type=FitRequest)

@@ -34,7 +34,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class ReplicaRequest(Struct, frozen=True):
-    """The model that a process loads."""
+    """First message to a replica process: the model and adapter to load, and on which hardware."""
 
     kind: Literal["generator", "reference"]
     """Kind of the model: the generator of evaluation, or the trained model that packaging compares with."""
@@ -46,7 +46,7 @@ class ReplicaRequest(Struct, frozen=True):
 
 
 class AnswerCall(Struct, frozen=True, tag="answer"):
-    """Answer the batches of this process among ``world_size``."""
+    """Call to a replica process: answer this rank's share of the batches of ``requests``, which ``world_size`` processes divide."""
 
     requests: list[GenerationPrompt]
     decoding: dict[str, Any]
@@ -55,20 +55,20 @@ class AnswerCall(Struct, frozen=True, tag="answer"):
 
 
 class LengthsCall(Struct, frozen=True, tag="lengths"):
-    """Count tokens."""
+    """Call to a replica process: return the number of tokens of each prompt."""
 
     prompts: list[str]
 
 
 class GenerateCall(Struct, frozen=True, tag="generate"):
-    """Answer greedily; prompts and answers are tokens."""
+    """Call to a replica process: answer ``prompts`` (token ids) greedily, at most ``limit`` tokens each."""
 
     prompts: list[list[int]]
     limit: int
 
 
 class LikelihoodCall(Struct, frozen=True, tag="likelihood"):
-    """Compute the likelihood of tokens."""
+    """Call to a replica process: return the log-probability (nats) of the tokens ``of`` at each position of ``answers``."""
 
     prompts: list[list[int]]
     answers: list[list[int]]
@@ -80,24 +80,24 @@ _DECODING: TypeAdapter[Any] = TypeAdapter(Decoding)
 
 
 class SocketProgress:
-    """Sends the progress of this process to the process that draws the bar."""
+    """Progress bars of a replica process: sends each advance to the parent process, which draws the bar."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Use ``connection``, which leads to it."""
+        """Use ``connection``, which leads to the parent process."""
         self._socket = connection
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[SocketProgress]:
-        """Open nothing: the bar exists there."""
+        """Yield this object; ``label`` and ``total`` are not used, because the parent process opens the bar."""
         yield self
 
     def advance(self, steps: float = 1, **figures: str) -> None:
-        """Send the steps."""
+        """Send the number of steps done to the parent process."""
         self._socket.sendall(framed_socket.encode_frame(["progress", steps]))
 
 
 def load_model(request: ReplicaRequest) -> Any:
-    """Return the model that ``request`` names."""
+    """Return the generator or reference model that ``request`` names, loaded in this process."""
     profile = HardwareProfile(**request.profile)
     folder, adapter = Path(request.folder), Path(request.adapter) if request.adapter else None
     if request.kind == "generator":
@@ -106,21 +106,21 @@ def load_model(request: ReplicaRequest) -> Any:
 
 
 def load_generator(folder: Path, adapter: Path | None, profile: HardwareProfile) -> Any:
-    """Return the generator of evaluation in this process."""
+    """Return evaluation's generator for the model in ``folder`` with ``adapter``, loaded in this process."""
     from tunectl.backends.modeling import generator
 
     return generator.model_loader(profile)(folder, adapter)
 
 
 def load_reference(folder: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile) -> Any:
-    """Return the trained model that packaging compares with in this process."""
+    """Return packaging's ``ReferenceModel`` for the model in ``folder`` with ``adapter``, loaded in this process."""
     from tunectl.backends.modeling.reference_model import ReferenceModel
 
     return ReferenceModel(folder, adapter, stops, profile)
 
 
 def carry_out(model: Any, call: Call, rank: int) -> Any:
-    """Return the answer of ``model`` to ``call``."""
+    """Run ``call`` on ``model`` and return its result; ``rank`` is the number of this process."""
     if isinstance(call, AnswerCall):
         decoding = _DECODING.validate_python(call.decoding)
         return model.answer_share(
@@ -134,7 +134,7 @@ def carry_out(model: Any, call: Call, rank: int) -> Any:
 
 
 def answer_calls(connection: socket.socket, rank: int) -> None:
-    """Load the model that the first message names, and answer calls until the other end is gone."""
+    """Load the model that the first message names, and answer calls until the parent process closes the socket."""
     frames = framed_socket.read_frames(connection)
 
     def send(kind: str, value: Any) -> None:
@@ -148,14 +148,17 @@ def answer_calls(connection: socket.socket, rank: int) -> None:
                 send("result", carry_out(model, msgspec.msgpack.decode(frame, type=Call), rank))
     except TunectlError as error:
         send("failure", Failure(type(error).__name__, error.message, error.hint, rank))
-    except Exception as error:  # noqa: BLE001  whatever it was is raised where the answers are waited for
+    except Exception as error:  # noqa: BLE001  any error is raised in the process that waits for the answers
         _log.exception("process %d failed", rank)
         words = str(error).strip().splitlines() or [""]
         send("failure", Failure("InfrastructureError", f"process {rank}: {type(error).__name__}: {words[0]}", "", rank))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one replica process. Ctrl-C is handled by the process that started this one."""
+    """Run one replica process; ``arguments`` are the file descriptor of its socket and its rank.
+
+    Ctrl-C is handled by the process that started this one.
+    """
     process_guard.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, rank = map(int, arguments)
@@ -164,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=number) as connection:
         answer_calls(connection, rank)
     sys.stdout.flush()
-    os._exit(0)  # torch takes seconds to be torn down, and has nothing to say any more
+    os._exit(0)  # skip torch's teardown, which takes seconds
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ FIX = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 
 class AgentSettings(Struct, frozen=True):
-    """Settings of one agent."""
+    """Settings of the torchrun agent of one machine, as in ``agent.json``; names are torchrun's."""
 
     nproc_per_node: int
     nnodes: int
@@ -47,7 +47,7 @@ class AgentSettings(Struct, frozen=True):
 
 
 class FailedRank(Struct, frozen=True):
-    """The rank whose end made the last attempt fail."""
+    """Record of the rank whose exit made the last attempt fail; the exit code is negative for a signal."""
 
     rank: int
     exit_code: int
@@ -55,7 +55,7 @@ class FailedRank(Struct, frozen=True):
 
 
 def main(folder: Path) -> int:
-    """Run the ranks of this machine to their end; returns 0 where all ended well."""
+    """Run the ranks of this machine, as ``agent.json`` in ``folder`` says; returns 0 if all of them ended well."""
     settings: AgentSettings = atomic_io.read_json(folder / AGENT, AgentSettings)
     os.environ[FIX] = "1"
     launcher = import_optional("torch.distributed.launcher.api", extra="train")
@@ -88,9 +88,12 @@ def main(folder: Path) -> int:
 
 
 def choose_failed(failures: Mapping[int, Any]) -> FailedRank:
-    """Return the rank that was ended by a signal, or else the first: those that wait for it fail too, and torchrun ends the rest by SIGTERM."""
+    """Return the rank that failed first of ``failures`` (by rank): one ended by a signal, else one with an error.
+
+    The other ranks wait for it and fail too, or torchrun ends them by SIGTERM.
+    """
     ends = [FailedRank(rank, failure.exitcode) for rank, failure in sorted(failures.items())]
-    order = {True: 0, False: 1}  # a signal of its own, an error, torchrun's SIGTERM
+    order = {True: 0, False: 1}  # order: ended by another signal, by an error, by torchrun's SIGTERM
     return min(ends, key=lambda end: 2 if end.exit_code == -signal.SIGTERM else order[end.exit_code < 0])
 
 

@@ -28,8 +28,9 @@ LOOKING_SECONDS = 0.5
 def join_stage(
     stage: str, config: LaunchConfig, scratch: Path, *, worker: Sequence[str] = torchrun_launcher.WORKER
 ) -> int:
-    """Start ranks for each training of ``stage`` until the first machine has no more; returns how many trainings there were.
+    """Start ranks on this machine for each training of ``stage`` until the first machine has no more; return the number of trainings.
 
+    ``scratch`` is a folder for the files of this machine's ranks.
     Raises  UsageError where the settings have only one machine; InfrastructureError where no other machine joins in time, or a training fails.
     """
     settings = config.root
@@ -44,10 +45,10 @@ def join_stage(
     fits, last_contact = 0, time.monotonic()
     while not _has_ended(storage, stage, before):
         code = torchrun_agent.NOBODY_THERE
-        if fits_another(storage, stage):
+        if is_other_stage_training(storage, stage):
             last_contact = time.monotonic()
         elif is_listening(settings.rdzv_endpoint or ""):
-            code = _take_part(scratch / own_folder(stage), stage, settings, worker)
+            code = _take_part(scratch / name_own_folder(stage), stage, settings, worker)
         if code == 0:
             fits, last_contact = fits + 1, time.monotonic()
             _log.info("%s: fit %d is done on this machine", stage, fits)
@@ -72,27 +73,28 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
     fit = Path(agent.fit)
     code = agent_process.run_agent(folder, stage, stop=fit / fit_request.STOP, failure=fit / fit_request.FAILURE)
     if code:
-        fit_request.raise_failure(fit)  # a machine that sees nothing reads its own copy of the error here
+        # a machine that does not see the shared folder has its own copy of the error here
+        fit_request.raise_failure(fit)
     if code in {0, torchrun_agent.NOBODY_THERE}:
         shutil.rmtree(folder, ignore_errors=True)
         return code
     raise agent_process.describe_failure(folder, code, agent, stage)
 
 
-def fits_another(storage: Path, stage: str) -> bool:
-    """Return whether the machines run a training of another stage now: they would not accept this one."""
+def is_other_stage_training(storage: Path, stage: str) -> bool:
+    """Return whether the machines run a training of another stage at this moment, which this process could not join."""
     paths = storage.absolute().glob(torchrun_launcher.session_path(Path(), "*").name)
     fitting = {path.name for path in paths if not atomic_io.read_json(path, FitSession).ended}
     return bool(fitting) and torchrun_launcher.session_path(storage, stage).name not in fitting
 
 
-def own_folder(stage: str) -> str:
-    """Return a name for the files of this process: joining machines share the folder of the project."""
+def name_own_folder(stage: str) -> str:
+    """Return the name of a folder for this process's files: joining machines may share the project's folder."""
     return f"join-{stage}-{socket.gethostname()}-{os.getpid()}"
 
 
 def is_listening(endpoint: str) -> bool:
-    """Return whether the first machine listens at ``endpoint``; torch would wait a minute for it."""
+    """Return whether the first machine listens at ``endpoint`` (HOST:PORT); torch itself would wait a minute for it."""
     host, _, port = endpoint.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
@@ -121,14 +123,14 @@ def _write_settings(folder: Path, stage: str, settings: TorchrunLaunch, worker: 
 
 
 def find_own_address(endpoint: str) -> str:
-    """Return the address by which the others reach this machine: the one that it uses towards ``endpoint``.
+    """Return the IP address by which the other machines reach this one: the one that it uses towards ``endpoint``.
 
     Raises  InfrastructureError where there is no route to it.
     """
     host, _, port = endpoint.rpartition(":")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, int(port)))  # sends nothing
+            probe.connect((host, int(port)))  # connecting a UDP socket sends nothing
             return str(probe.getsockname()[0])
     except OSError as error:
         raise InfrastructureError(

@@ -31,30 +31,30 @@ WORKER = ("-m", "tunectl.backends.launchers.worker")
 
 
 class FitSession(Struct, frozen=True):
-    """Whether a stage still trains: the other machines wait for it."""
+    """File ``STAGE.session.json`` in the shared storage: the other machines join the stage's trainings until ``ended``."""
 
     id: str
     ended: bool
 
 
 def fit_folder(storage: Path, stage: str) -> Path:
-    """Return the folder in which the machines look for the trainings of a stage."""
+    """Return the folder in the shared ``storage`` that holds the requests of a stage's trainings for all machines."""
     return storage.absolute() / f"{stage}.fit"
 
 
 def write_session(storage: Path, stage: str, *, ended: bool) -> None:
-    """Record that ``stage`` trains, or that it has ended."""
+    """Write the ``FitSession`` of ``stage``: it trains, or it has ended."""
     atomic_io.write_json(session_path(storage, stage), FitSession(uuid.uuid4().hex, ended))
 
 
 def session_path(storage: Path, stage: str) -> Path:
-    """Return the file that ``write_session`` writes."""
+    """Return the path of the stage's ``FitSession`` file in ``storage``."""
     return storage.absolute() / f"{stage}.session.json"
 
 
 @dataclass
 class TorchrunLauncher:
-    """Runs trainings one after the other; ``ends`` records how each was run."""
+    """Runs trainings on torchrun, one after the other; ``ends`` records ranks, nodes, device and restarts of each."""
 
     settings: TorchrunLaunch
     worker: Sequence[str] = WORKER
@@ -62,7 +62,7 @@ class TorchrunLauncher:
     ends: list[FitEnd[Any]] = field(default_factory=list)
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Train on all ranks.
+        """Train on all ranks; return the trainer's result with ranks, nodes, device and restarts.
 
         Raises  the error that a rank raised; InfrastructureError where a rank fails too often, or after Ctrl-C.
         """
@@ -102,17 +102,17 @@ class TorchrunLauncher:
         return replace(job, work=Path(storage).absolute() / job.work.name) if storage else job
 
     def find_folder(self, job: FitJob) -> Path:
-        """Return the folder of the request: beside the checkpoints, or where the other machines look for the trainings of a stage."""
+        """Return the folder for the request and the result: in the shared storage if there is one, else beside the checkpoints."""
         storage = self.settings.storage_path
         return fit_folder(Path(storage), job.fit.label) if storage else job.work.absolute() / FOLDER
 
     def close(self, stage: str) -> None:
-        """Tell the other machines that ``stage`` has no more trainings."""
+        """Record for the other machines that ``stage`` has no more trainings."""
         if self.settings.nnodes > 1 and self.settings.storage_path:
             write_session(Path(self.settings.storage_path), stage, ended=True)
 
     def write_request(self, job: FitJob, folder: Path) -> None:
-        """Write what every rank reads."""
+        """Write the request and the rows, which every rank reads, to ``folder``."""
         folder.mkdir(parents=True)
         if self.settings.nnodes > 1 and self.settings.storage_path:
             write_session(Path(self.settings.storage_path), job.fit.label, ended=False)
@@ -127,7 +127,7 @@ class TorchrunLauncher:
 
 
 def count_ranks(settings: TorchrunLaunch, device: str) -> int:
-    """Return the number of ranks on this machine.
+    """Return the number of ranks on this machine: ``nproc_per_node``, or for ``auto`` its number of cards.
 
     Raises  UsageError where ``auto`` has no cards to count; InfrastructureError where there are too few.
     """

@@ -41,10 +41,10 @@ HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", 
 
 
 def main(folder: Path) -> int:
-    """Take part in the training that ``folder`` describes; returns the exit code."""
+    """Run this rank of the training that ``folder`` describes; returns the exit code."""
     process_guard.die_with_parent()
     if (folder / fit_request.FAILURE).is_file():
-        return 0  # another rank has said why the fit ends; whoever started it reads that
+        return 0  # another rank has written why the training ends, for the process that started it
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     logging_setup.configure_logging(level="error" if rank else "info")
@@ -53,11 +53,11 @@ def main(folder: Path) -> int:
         progress_journal.continue_journal()
     request = _read_request(folder)
     if request is not None and request.device == "cuda":
-        os.environ[CARDS] = choose_card(local)  # before torch looks: each rank sees one card, and calls it cuda:0
+        os.environ[CARDS] = choose_card(local)  # before torch reads it: each rank sees one card, as cuda:0
     try:
         group = join_ranks(request, folder)
         if request is None:
-            return 1  # nobody sees it: whoever started this has taken it away
+            return 1  # the folder was removed by the process that started this one
         if restarts and group.first:
             _log.warning("a rank failed, and all were started again: restart %d", restarts)
         result = run_fit(request, folder, group)
@@ -70,7 +70,7 @@ def main(folder: Path) -> int:
     except TunectlError as error:
         fit_request.record_failure(folder, error, rank)
         return error.exit_code
-    except Exception:  # noqa: BLE001  whatever it was is written down, and told by who started the fit
+    except Exception:  # noqa: BLE001  any error is written to a file, and reported by the process that started the training
         fit_request.record_crash(folder, traceback.format_exc(), rank, restarts)
         return 1
     import_optional("torch.distributed", extra="train").destroy_process_group()
@@ -78,7 +78,7 @@ def main(folder: Path) -> int:
 
 
 def choose_card(local_rank: int) -> str:
-    """Return the card for a process of this machine: one of the cards that are visible here."""
+    """Return the CUDA card (its number or id) for the process ``local_rank`` (from 0) of this machine, among the visible ones."""
     visible = os.environ.get(CARDS)
     return visible.split(",")[local_rank] if visible else str(local_rank)
 
@@ -92,8 +92,9 @@ def _read_request(folder: Path) -> FitRequest | None:
 
 
 def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
-    """Join the other ranks, and hide from the libraries that there are any.
+    """Join the other ranks and return the process group; libraries are made to believe that there is one process.
 
+    ``request`` is None on a rank that cannot read ``folder``.
     Raises  UsageError where a rank does not see the folder that the others see.
     """
     torch = import_optional("torch", extra="train")
@@ -110,7 +111,8 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
     )
     for name in HIDDEN:
         os.environ.pop(name, None)
-    logging.getLogger("transformers.training_args").setLevel(logging.ERROR)  # it warns of what is done here on purpose
+    # it would warn of a setting that is intended here
+    logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     _refuse_another_folder(request, folder, group)
     return group
 
@@ -130,7 +132,7 @@ def _refuse_another_folder(request: FitRequest | None, folder: Path, group: Proc
 
 
 def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult | RlResult:
-    """Run the request with the trainer that it names; the adapter is written to ``folder``."""
+    """Run the request with the trainer that it names; return its result and write the adapter to ``folder``."""
     if request.trainer == "align":
         return _fit_policy(request, folder, group)
     from tunectl.backends.trainers import reward_trainer, sft_trainer

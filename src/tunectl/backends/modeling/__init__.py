@@ -1,1 +1,1 @@
-"""PyTorch models: loading, decoding, LoRA kernels and training runs."""
+"""Load PyTorch models, generate with them, and compute the losses, log-probabilities and rewards that trainings need."""

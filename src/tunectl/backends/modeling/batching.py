@@ -15,7 +15,7 @@ from tunectl.training.prefix_sharing import PackedRow, PaddedBatch, collate
 
 @dataclass(frozen=True, slots=True)
 class TensorBatch:
-    """Tensors of some rows; shapes as in ``training.prefix_sharing.PaddedBatch``."""
+    """Tensors of one micro-batch of rows; shapes as in ``training.prefix_sharing.PaddedBatch``."""
 
     ids: Any
     positions: Any
@@ -28,7 +28,7 @@ class TensorBatch:
 
 
 def to_tensor_batch(rows: Sequence[PackedRow], device: str, *, added: Any = None) -> TensorBatch:
-    """Put ``rows`` into tensors on ``device``. A row whose answers share a prompt gets a mask; padding on the right needs none.
+    """Return ``rows`` as tensors on ``device``. A row whose answers share a prompt gets a mask; padding on the right needs none.
 
     ``added`` is the torch type of a mask that is added to scores, as ``short_attention`` needs it for rows that are not too long.
     """
@@ -60,7 +60,7 @@ def _mask(flat: PaddedBatch, device: str, added: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPath:
-    """The forward pass of a model: how it gets from tokens to a loss."""
+    """Functions that compute a model's loss: decoder and output layer, or the model's own forward (``whole``)."""
 
     decoder: Any
     """From tokens to hidden states."""
@@ -80,7 +80,7 @@ class ForwardPath:
 
 
 def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath:
-    """Return the forward path of a (peft) model.
+    """Return how to compute losses of a (peft) model: through decoder and output layer, or through its own forward.
 
     ``plain_head`` false uses the model's own forward, for models that scale or cap their logits; ``autocast``
     computes in bfloat16 where adapter layers mix types.
@@ -102,7 +102,7 @@ def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath
 
 
 def cross_entropy_loss(route: ForwardPath, batch: TensorBatch, *, smoothing: float = 0.0) -> Any:
-    """Return the weighted sum of the cross-entropies of a batch, nats; a float32 scalar."""
+    """Return the weighted sum of the cross-entropies of a batch, nats; a float32 scalar. ``smoothing`` is the label smoothing, 0 to 1."""
     inputs = {
         "input_ids": batch.ids,
         "position_ids": batch.positions,

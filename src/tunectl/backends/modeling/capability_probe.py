@@ -18,7 +18,7 @@ CLOSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ModelCapabilities:
-    """Optimizations that a model allows."""
+    """Optimizations of the loss that give a model's exact result, as found by ``probe``."""
 
     plain_head: bool
     """Logits are hidden states times the output layer: the model neither scales nor caps them."""
@@ -27,7 +27,10 @@ class ModelCapabilities:
 
 
 def probe(model: Any, rows: Sequence[PackedRow], *, autocast: bool) -> ModelCapabilities:
-    """Compare each optimization with the plain computation; a model with another result is trained without it, and a warning is logged."""
+    """Compare each optimization with the plain computation on a real row; return those with the same result.
+
+    A warning is logged for each one that has another result: the model is trained without it.
+    """
     row = min(rows, key=lambda item: (len(item.branches) < 2, item.length))
     torch = import_optional("torch", extra="train")
     was_training = model.training

@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 class ChatSession:
-    """A loaded model that answers rendered prompts."""
+    """A model in memory for ``tunectl chat``: answers one rendered prompt at a time, and streams the text."""
 
     def __init__(self, folder: Path, adapter: Path | None, profile: HardwareProfile, *, end_of_turn: int) -> None:
         """Load the model of ``folder``, with ``adapter`` merged in where there is one."""
@@ -23,7 +23,7 @@ class ChatSession:
         self._end = end_of_turn
 
     def answer(self, prompt: str, *, max_new_tokens: int, temperature: float, on_text: Callable[[str], None]) -> str:
-        """Return the answer to ``prompt``; ``on_text`` is called with each piece as soon as it has whole words.
+        """Return the answer to the rendered ``prompt``; ``on_text`` gets each piece of text once its words are complete.
 
         ``temperature`` 0 takes the likeliest token each time.
         """

@@ -20,23 +20,23 @@ COMPACT_BELOW = 0.8
 
 @dataclass
 class GenerationState:
-    """A prompt and its answer so far."""
+    """One sequence during generation: its prompt, its answer so far (token ids), and its share of the time in seconds."""
 
     ids: list[int]
     answer: list[int] = field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
     nats: list[float] = field(default_factory=list)
-    """Log-probability of each token of the answer at the sampling temperature, where it was asked for."""
+    """Log-probability of each token of the answer at the sampling temperature, if it is recorded."""
 
     def is_done(self, limit: int) -> bool:
-        """Return whether the answer is finished."""
+        """Return whether the answer has ended its turn or has ``limit`` tokens."""
         return self.finished or len(self.answer) >= limit
 
 
 @dataclass
 class BatchState:
-    """A batch whose prompts have been read: ``logits`` (rows, vocabulary) of the next token, and the cache."""
+    """State of a batch between two tokens: the key-value cache, and ``logits`` (rows, vocabulary) of the next token."""
 
     cache: Any
     mask: Any
@@ -48,14 +48,14 @@ class BatchState:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The common beginning of all prompts, read once."""
+    """Key-value cache of the ``length`` tokens with which all prompts begin, computed once."""
 
     length: int
     cache: Any
 
 
 class Decoder:
-    """A transformers model that generates tokens."""
+    """Runs the decoding loop on a transformers model: prefill prompts, then append tokens."""
 
     def __init__(self, model: Any, stops: Sequence[int]) -> None:
         """Wrap the loaded model; ``stops`` are the tokens that end an answer."""
@@ -67,21 +67,24 @@ class Decoder:
         self.cache_name = "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
 
     def close(self) -> None:
-        """Drop the weights."""
+        """Release the model's memory."""
         self._model = None
 
     def tensor(self, values: Any) -> Any:
-        """Return a tensor of integers on the model's device."""
+        """Return ``values`` as a tensor of int64 on the model's device."""
         return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
 
     def prefill_prefix(self, ids: Sequence[int]) -> SharedPrefix:
-        """Run the common beginning of all prompts through the model."""
+        """Return the cache of the tokens ``ids`` with which all prompts begin."""
         cache = kv_cache.new_cache(self._model.config)
         self._model(input_ids=self.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
         return SharedPrefix(len(ids), cache)
 
     def prefill(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix | None = None) -> BatchState:
-        """Run the prompts through the model, padded on the left. Equal prompts are read once, and the state has a row for each."""
+        """Run ``prompts`` (token ids) through the model, padded on the left; return the state with one row per prompt.
+
+        Equal prompts are computed once; ``prefix`` is the cache of their common beginning.
+        """
         different = list(dict.fromkeys(map(tuple, prompts)))
         skip = prefix.length if prefix else 0
         cache = kv_cache.expand(prefix.cache, len(different)) if prefix else kv_cache.new_cache(self._model.config)
@@ -118,7 +121,7 @@ class Decoder:
         likely: bool = False,
         uniforms: Any = None,
     ) -> None:
-        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the log-probability of each token.
+        """Append tokens to each sequence until it ends its turn or reaches the limit; ``likely`` keeps their log-probabilities.
 
         uniforms  (lines, limit) float64 from 0 to 1, the random numbers of each line: then no answer depends on the lines beside it.
                   None: they are drawn together, from ``seed``.
@@ -146,7 +149,7 @@ class Decoder:
             split_time(time.perf_counter() - started, [line for line in at_work if not line.is_done(limit)])
 
     def append(self, line: GenerationState, token: int, limit: int, nats: float | None = None) -> None:
-        """Add one token to a line that is not done."""
+        """Add a token to a sequence that is not done, with its log-probability ``nats`` if there is one."""
         if not line.is_done(limit):
             line.answer.append(token)
             line.finished = token in self._stops
@@ -170,7 +173,7 @@ class Decoder:
         if isinstance(decoding, Greedy):
             return logits.argmax(dim=-1), None
         chances = (logits.float() / decoding.temperature).softmax(dim=-1)
-        if decoding.top_p == 1:  # nothing is left out, so nothing needs sorting
+        if decoding.top_p == 1:  # all tokens stay, so no sorting is needed
             indices = self._sample_indices(chances, random, uniform)
             return indices[:, 0], chances.gather(1, indices)[:, 0]
         ranked, order = chances.sort(dim=-1, descending=True)
@@ -180,7 +183,7 @@ class Decoder:
         return indices[:, 0], chances.gather(1, indices)[:, 0]
 
     def _sample_indices(self, weights: Any, random: Any, uniform: Any = None) -> Any:
-        """Return one index per row, sampled with ``weights`` (rows, places) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
+        """Return one index per row, sampled with ``weights`` (rows, vocabulary) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
 
         By the inverse of the distribution function: one random number per row, where ``torch.multinomial`` draws one per place
         (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms). Raises  UsageError where a weight is no number.
@@ -196,32 +199,32 @@ class Decoder:
             uniform = self._torch.rand(
                 (len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random
             )
-        # a product that rounds up to the sum itself is behind the last place
+        # a product that rounds up to the sum itself would be beyond the last index
         return self._torch.searchsorted(sums, uniform * totals, right=True).clamp_(max=weights.shape[1] - 1)
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Return the tokens that end an answer: the tokenizer's and those of the generation settings."""
+    """Return the ids of the tokens that end an answer: the tokenizer's and those of the generation settings."""
     eos_ids = getattr(model.generation_config, "eos_token_id", None)
     several = eos_ids if isinstance(eos_ids, list) else [eos_ids]
     return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
 
 
 def text_of(tokenizer: Any, line: GenerationState) -> str:
-    """Return the text of an answer, without the token that ended it."""
+    """Return the text of the sequence's answer, without the token that ended it."""
     tokens = line.answer[:-1] if line.finished else line.answer
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def split_time(seconds: float, lines: Sequence[GenerationState]) -> None:
-    """Divide ``seconds`` among ``lines``."""
+    """Add an equal share of ``seconds`` to the time of each sequence."""
     for line in lines:
         line.seconds += seconds / len(lines)
 
 
 @contextmanager
 def split_elapsed_time(lines: Sequence[GenerationState]) -> Iterator[None]:
-    """Divide the time of the block among ``lines``."""
+    """Add an equal share of the block's duration to the time of each sequence."""
     started = time.perf_counter()
     yield
     split_time(time.perf_counter() - started, lines)

@@ -40,7 +40,7 @@ SCORED_TOKENS = 2048
 
 
 def model_loader(profile: HardwareProfile) -> Any:
-    """Return an ``evaluation.protocols.ModelLoader`` for the machine of ``profile``."""
+    """Return a function (model folder, adapter folder) -> ``HfGenerator`` on the hardware of ``profile``."""
 
     def load(folder: Path, adapter: Path | None) -> HfGenerator:
         from tunectl.backends.modeling import model_loader as modeling_model_loader
@@ -56,7 +56,7 @@ def model_loader(profile: HardwareProfile) -> Any:
 
 
 def merge_adapter(model: Any) -> Any:
-    """Return the model with its LoRA adapter added into the weights, where it has one; otherwise unchanged."""
+    """Return the model with its LoRA adapter merged into its weights; a model without an adapter is returned unchanged."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
@@ -69,7 +69,7 @@ class _RequestState(GenerationState):
 
 
 class HfGenerator:
-    """One transformers model with its tokenizer."""
+    """Generator of evaluation: one transformers model with its tokenizer in this process."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
         """``batch`` is the number of answers generated together; beam search has ``BEAM_ROWS`` times as many rows."""
@@ -82,7 +82,7 @@ class HfGenerator:
 
     @property
     def context(self) -> int | None:
-        """Most tokens of prompt and answer together, from the model's configuration."""
+        """Most tokens of prompt and answer together, from the model's configuration; None if it has no limit."""
         limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit else None
 
@@ -91,14 +91,14 @@ class HfGenerator:
         return [len(ids) for ids in self._encode(prompts)]
 
     def close(self) -> None:
-        """Drop the weights."""
+        """Release the model's memory."""
         self._model = None
         self._decoder.close()
 
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply per request; rows of similar length share a batch, the longest first."""
+        """Return one reply per request, in their order; rows of similar length share a batch, and the longest are generated first."""
         replies = self.answer_share(requests, decoding, seed=seed, label=label)
         return [replies[index] for index in range(len(requests))]
 
@@ -112,7 +112,10 @@ class HfGenerator:
         rank: int = 0,
         world_size: int = 1,
     ) -> dict[int, GeneratedText]:
-        """Return, by index, the replies that one of several processes generates. Whole batches are distributed, so that all replies are those of one process."""
+        """Return the replies of process ``rank`` among ``world_size``, by index of the request.
+
+        Whole batches are distributed, so that all processes together give the replies that a single one gives.
+        """
         if not requests:
             return {}
         rows = [

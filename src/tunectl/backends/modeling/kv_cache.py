@@ -51,7 +51,7 @@ def _roomy_layer() -> type[Any]:
             return self.keys, self.values
 
         def _fits(self, length: int) -> bool:
-            # whoever reorders or selects rows puts other tensors in keys and values: the buffers are stale then
+            # reordering or selecting rows replaces keys and values: the buffers are stale then
             current = self._views is not None and self.keys is self._views[0] and self.values is self._views[1]
             return current and self._buffers is not None and length <= self._buffers[0].shape[-2]
 
@@ -68,7 +68,7 @@ def _grow_buffer(have: Any, fresh: Any, length: int, room: int) -> Any:
 
 
 def new_cache(config: Any) -> Any:
-    """Return a new cache for a model of ``config``; layers without full attention keep transformers' own class."""
+    """Return an empty transformers cache for a model with ``config``; layers without full attention keep transformers' own class."""
     utils = import_optional("transformers.cache_utils", extra="train")
     cache = utils.DynamicCache(config=config)
     cache.layers = [_roomy_layer()() if type(layer) is utils.DynamicLayer else layer for layer in cache.layers]
@@ -76,12 +76,12 @@ def new_cache(config: Any) -> Any:
 
 
 def expand(shared: Any, rows: int) -> Any:
-    """Copy a one-row cache to ``rows`` rows."""
+    """Return a copy of a cache of one row, repeated ``rows`` times."""
     cache = copy.deepcopy(shared)
     cache.batch_repeat_interleave(rows)
     return cache
 
 
 def clone(original: Any) -> Any:
-    """Return an independent copy."""
+    """Return a deep copy of a cache, which can be extended without changing the original."""
     return copy.deepcopy(original)

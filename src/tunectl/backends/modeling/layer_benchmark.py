@@ -31,7 +31,7 @@ HEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured seconds of one layer of the model on this machine."""
+    """Measured seconds of one transformer layer and of the output layer on this machine."""
 
     learn: float
     """Seconds per token, forward and backward."""
@@ -49,8 +49,9 @@ class Speed:
 def layer_speed(
     profile: HardwareProfile, *, hidden: int, intermediate: int, vocabulary: int, rank: int, batch: int
 ) -> Speed | None:
-    """Measure one layer: seconds per token for training and reading, per step for one answer and for ``batch`` answers, and of the output layer.
+    """Measure one layer, and return its seconds per token and per generation step, and those of the output layer.
 
+    ``hidden``, ``intermediate`` and ``vocabulary`` are the sizes of the model; ``rank`` is that of the adapter; ``batch`` the answers per step.
     None where the profile asks for CUDA and this machine has none. Raises  MissingExtraError without torch.
     """
     from tunectl.backends.modeling import model_loader
@@ -59,10 +60,10 @@ def layer_speed(
     torch = import_optional("torch", extra="train")
     if profile.device == "cuda" and not torch.cuda.is_available():
         return None
-    malloc.retain_freed_memory()  # as wherever a model is loaded
+    malloc.retain_freed_memory()  # as ``model_loader.load`` does
     before = torch.get_num_threads()
     try:
-        with torch.random.fork_rng(devices=[]):  # a plan leaves no trace in later random choices
+        with torch.random.fork_rng(devices=[]):  # the measurement must not change later random numbers
             return _time_layer(torch, profile, model_loader, (hidden, intermediate, vocabulary, rank), batch)
     finally:
         torch.set_num_threads(before)

@@ -18,7 +18,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
-    """Divide each decoder layer of ``model`` where ``group`` is sharded; embeddings, head and adapter stay whole on every rank.
+    """Divide the frozen weights of each decoder layer among the ranks if ``group`` is sharded; embeddings, head and adapter stay whole.
 
     Raises  UsageError for weights in 4 bits, and for a model that names no layers.
     """
@@ -43,7 +43,7 @@ def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
     fully_shard = import_optional("torch.distributed.fsdp", extra="train").fully_shard
     for layer in layers:
         adapter = {weights for weights in layer.parameters() if weights.requires_grad}
-        # gathered weights go at once: else the state_dict of a checkpoint on one rank would gather alone, and the next step hang
+        # gathered weights are freed at once: else the state_dict of a checkpoint on one rank would gather alone, and the next step hang
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapter)
     local_weights = sum((w.to_local() if hasattr(w, "to_local") else w).numel() for w in model.parameters())
     _log.info(

@@ -27,7 +27,7 @@ def _function() -> Any:
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, sources: Any, targets: Any, temperature: float) -> Any:
-            """Return nats, shape (places,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
+            """Return nats, shape (targets,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
             needs_gradient = ctx.needs_input_grad[0]
             values, grads = [], []
             for start in range(0, len(sources), SLICE):
@@ -44,9 +44,9 @@ def _function() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            """Return the gradient of ``hidden`` from that of the log-probabilities, shape (places,)."""
+            """Return the gradient of ``hidden`` from that of the log-probabilities, shape (targets,)."""
             sources, unit = ctx.saved_tensors
-            # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
+            # index_add_ on the CPU adds the rows in order, so equal runs give equal bytes
             gradient = unit.new_zeros(ctx.shape).index_add_(0, sources, unit * grad[:, None].to(unit.dtype))
             return gradient, None, None, None, None, None
 
@@ -74,7 +74,10 @@ def _slice(
 
 
 def token_logps(route: ForwardPath, batch: TensorBatch, *, temperature: float = 1.0) -> Any:
-    """Return log-probabilities (nats) of the learned tokens of a batch, in the order of ``batch.targets``; float32, (places,)."""
+    """Return the log-probabilities (nats) of the trained tokens of a batch, in the order of ``batch.targets``; float32, (targets,).
+
+    Logits are divided by ``temperature``.
+    """
     with route.autocast:
         if route.whole is None:
             hidden = route.decoder(**_inputs(batch)).last_hidden_state.flatten(0, 1)
@@ -94,7 +97,7 @@ def _inputs(batch: TensorBatch) -> dict[str, Any]:
 
 
 class KlStats(NamedTuple):
-    """Divergence between two sets of weights at each trained token of a batch; float32, (places,), nats."""
+    """Divergence between two sets of weights at each trained token of a batch; float32, (targets,), nats."""
 
     ratio: Any
     """Log-probability of the token under the first minus that under the second."""
@@ -103,7 +106,7 @@ class KlStats(NamedTuple):
 
 
 def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], AbstractContextManager[None]]) -> KlStats:
-    """Run ``batch`` twice, the second time within ``second``, and compare the distributions of all tokens. No gradients.
+    """Run ``batch`` with the current weights and once more within ``second``; return their divergence at each trained token. No gradients.
 
     ``kl`` takes all tokens that might have come at a place, ``ratio`` only the one that did. Summed over answers that the first
     drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellized); over
@@ -147,7 +150,7 @@ class AnswerLogps(NamedTuple):
 def answer_logps(
     route: ForwardPath, rows: Sequence[PackedRow], *, shared: bool = True, temperature: float = 1.0
 ) -> AnswerLogps:
-    """Return log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with its own copy of the prompt.
+    """Return log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with its own copy of the prompt. Logits are divided by ``temperature``.
 
     No token of a prompt may be trained on.
     """
@@ -160,6 +163,6 @@ def answer_logps(
 
 
 def target_positions(row: PackedRow, number: int) -> int:
-    """Return the trained tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
+    """Return the number of trained tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
     trained = row.branches[number].trained
     return sum(trained if row.prompt.ids else trained[1:])

@@ -64,7 +64,7 @@ def _head_loss() -> Any:
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, places: Any, smoothing: float) -> Any:
-            """Return the loss, a float32 scalar in nats; ``places`` are sources, targets and weights, each (places,).
+            """Return the loss, a float32 scalar in nats; ``places`` are sources, targets and weights, each (targets,).
 
             The gradient of ``hidden`` (tokens, hidden size) is worked out here, so that no logits are kept.
             """
@@ -86,7 +86,7 @@ def _head_loss() -> Any:
                 total += loss
                 picked_grads.append(grad)
             if needs_gradient:
-                # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
+                # index_add_ on the CPU adds the rows in order, so equal runs give equal bytes
                 ctx.save_for_backward(torch.zeros_like(hidden).index_add_(0, sources, torch.cat(picked_grads)))
             return total
 
@@ -102,7 +102,7 @@ def _head_loss() -> Any:
 def _slice_loss(
     picked: Any, head: Any, bias: Any, targets: Any, weights: Any, smoothing: float, *, with_gradient: bool
 ) -> tuple[Any, Any]:
-    """Return the loss of one slice, and its gradient with respect to ``picked`` (places, hidden) where ``with_gradient``."""
+    """Return the loss of one slice, and its gradient with respect to ``picked`` (targets, hidden) where ``with_gradient``."""
     torch = import_optional("torch", extra="train")
     logits = torch.nn.functional.linear(picked, head.to(picked.dtype), bias).float()
     log_total = logits.logsumexp(dim=-1)
@@ -122,16 +122,17 @@ def _slice_loss(
 def fused_cross_entropy(
     hidden: Any, head: Any, sources: Any, targets: Any, weights: Any, *, bias: Any = None, smoothing: float = 0.0
 ) -> Any:
-    """Sum of ``weights`` times the cross-entropy (nats) of ``targets`` predicted from ``hidden[sources]``; a float32 scalar.
+    """Return the sum of ``weights`` times the cross-entropy (nats) of ``targets`` predicted from ``hidden[sources]``; a float32 scalar.
 
+    bias  of the output layer, (vocabulary,)   smoothing  label smoothing, 0 to 1
     hidden   (tokens, hidden size)     head  (vocabulary, hidden size), frozen
-    sources  (places,) rows of hidden  targets (places,) vocabulary numbers   weights (places,) float32
+    sources  (targets,) rows of hidden  targets (targets,) vocabulary numbers   weights (targets,) float32
     """
     return _head_loss().apply(hidden, head, bias, (sources, targets, weights), smoothing)
 
 
 def use_fused_lora(model: Any) -> int:
-    """Let the plain LoRA layers of a peft model use ``LoraProduct``; returns how many do.
+    """Let the plain LoRA layers of a peft model use ``LoraProduct``; return how many do.
 
     Layers with dropout, DoRA, several adapters or quantized weights are left as they are.
     """

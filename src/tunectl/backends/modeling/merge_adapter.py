@@ -13,7 +13,7 @@ WEIGHTS = "model.safetensors"
 
 
 def merge(model: Path, adapter: Path, out: Path) -> None:
-    """Write ``model`` with ``adapter`` merged into it, in the type of its weights, into ``out``.
+    """Write the model folder ``model`` with ``adapter`` merged into its weights, in their type, to the folder ``out``.
 
     The sum is made in float32 and rounded once. Everything but the weights and the contract is copied as it is.
     """

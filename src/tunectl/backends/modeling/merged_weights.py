@@ -14,7 +14,7 @@ from tunectl.core.optional import import_optional
 
 
 class MergedWeights:
-    """The second copy of a peft model's adapted weights."""
+    """Second copy of a peft model's adapted weights, with the adapter merged in, for generation during a training."""
 
     def __init__(self, model: Any) -> None:
         """Allocate merged weights for plain LoRA layers; others (DoRA, quantized) stay as they are."""
@@ -29,7 +29,7 @@ class MergedWeights:
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Replace the adapted layers by plain ones with the current weights while the block runs."""
+        """Let the adapted layers use the merged weights, as of now, while the block runs."""
         before = [module.__dict__.get("forward") for module, _ in self._layers]
         for module, room in self._layers:
             name = module.active_adapters[0]

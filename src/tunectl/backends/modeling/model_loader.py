@@ -24,7 +24,7 @@ class LoadedModel:
 
 
 def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_bit: bool = False) -> LoadedModel:
-    """Read a model folder (safetensors only, no code from the folder), and put the adapter of ``adapter`` on it.
+    """Return the model in ``folder`` (safetensors only, no code from the folder), with the adapter in the folder ``adapter`` on it.
 
     Its answers end at the end-of-turn token that the contract of the folder declares, if there is one.
     ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
@@ -80,7 +80,7 @@ def _end_turns(model: Any, folder: Path) -> None:
 
 
 def dtype(profile: HardwareProfile) -> Any:
-    """Return the torch type of frozen weights: as declared, or bfloat16 where the machine computes in it."""
+    """Return the torch dtype of frozen weights: the declared one, or by default bfloat16 if the machine computes in it."""
     torch = import_optional("torch", extra="train")
     if profile.dtype != "auto":
         return getattr(torch, profile.dtype)
@@ -89,7 +89,7 @@ def dtype(profile: HardwareProfile) -> Any:
 
 
 def set_threads(profile: HardwareProfile) -> int:
-    """Give torch the declared number of threads; returns it."""
+    """Give torch the number of CPU threads that ``profile`` declares; return that number."""
     threads = profile.threads or len(os.sched_getaffinity(0))
     import_optional("torch", extra="train").set_num_threads(threads)
     return threads

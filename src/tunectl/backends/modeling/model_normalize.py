@@ -17,7 +17,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the files say about a model."""
+    """Facts read from the files of a model folder: parameters, context (tokens), special tokens and chat template; None if absent."""
 
     parameters: int
     context: int | None
@@ -29,7 +29,7 @@ class ModelFacts:
 
 
 def normalize(source: Path, out: Path) -> None:
-    """Copy the model in ``source`` into ``out``.
+    """Copy the model in the folder ``source`` into ``out`` as one weights file with config and a fast tokenizer.
 
     Raises  UsageError when there is no config, no safetensors, only pickled weights, or the model wants to run its own code.
     """
@@ -94,7 +94,7 @@ def _tokenizer(source: Path, out: Path) -> None:
 
 
 def read_model_facts(folder: Path) -> ModelFacts:
-    """Return the facts in the files of a normalized model folder."""
+    """Return the parameters, context, special tokens and template that the files of a normalized model folder declare."""
     transformers = import_optional("transformers", extra="train")
     safetensors = import_optional("safetensors", extra="train")
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -120,7 +120,7 @@ def _product(shape: list[int]) -> int:
 
 
 def declare_template(folder: Path, template: str) -> None:
-    """Make ``template`` the one that transformers finds in ``folder`` as well."""
+    """Write the chat template ``template`` to ``folder`` so that transformers uses it as well."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     if settings.pop("chat_template", None) is not None:

@@ -34,14 +34,14 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def find_max_rank(folder: Path) -> tuple[int, int]:
-    """Return the largest rank of an adapter, and the smallest ``max_lora_rank`` of vLLM that holds it."""
+    """Return the largest rank of an adapter, and the smallest value of vLLM's ``max_lora_rank`` that allows it."""
     fields: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
     most = max([fields.r, *fields.rank_pattern.values()])
     return most, next((size for size in VLLM_RANKS if size >= most), most)
 
 
 def require_safetensors(folder: Path) -> None:
-    """Refuse an adapter without safetensors. Call it before PEFT, which would load adapter_model.bin, a pickle, whatever its arguments.
+    """Refuse an adapter folder without safetensors. Call it before PEFT, which would load adapter_model.bin, a pickle.
 
     Raises  ArtifactError where the file is absent.
     """
@@ -53,7 +53,7 @@ def require_safetensors(folder: Path) -> None:
 
 
 def lora_scaling(folder: Path, engine: str) -> float:
-    """Return the factor of the product of its matrices: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
+    """Return the factor by which the product BA of an adapter is multiplied: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
 
     Raises  ArtifactError where the file is absent, or ``engine`` cannot apply its settings: patterns of ranks, DoRA.
     """

@@ -20,7 +20,7 @@ from tunectl.core.optional import import_optional
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among ``world_size``; with one process every method is a no-op."""
+    """This process among the ``world_size`` processes of one training; with one process every method is a no-op."""
 
     rank: int = 0
     world_size: int = 1
@@ -37,19 +37,19 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this rank writes and logs."""
+        """Whether this is the rank that writes and logs (rank 0)."""
         return self.rank == 0
 
     def sum(self, *numbers: float) -> list[float]:
-        """Return each number summed over the ranks, in float64."""
+        """Return each of ``numbers`` summed over the ranks, in float64."""
         return self._reduce(numbers, "SUM")
 
     def max(self, *numbers: float) -> list[float]:
-        """Return the largest of each number over the ranks."""
+        """Return the maximum over the ranks of each of ``numbers``."""
         return self._reduce(numbers, "MAX")
 
     def gather(self, number: float) -> list[float]:
-        """Return the number of each rank, in their order."""
+        """Return the value that each rank passed, by rank."""
         own = [0.0] * self.world_size
         own[self.rank] = number
         return self.sum(*own)
@@ -59,7 +59,7 @@ class ProcessGroup:
             return list(numbers)
         torch = import_optional("torch", extra="train")
         distributed = import_optional("torch.distributed", extra="train")
-        values = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, by gloo: nothing waits for a card
+        values = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, by gloo: no synchronization with a card
         distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
         result: list[float] = values.tolist()
         return result
@@ -78,13 +78,13 @@ class ProcessGroup:
             weights.grad = part.view_as(weights).to(weights.dtype)
 
     def sum_tensor(self, values: Any) -> Any:
-        """Sum a tensor over the ranks, in place; returns it."""
+        """Sum a tensor over the ranks in place, and return it."""
         if self.world_size > 1:
             import_optional("torch.distributed", extra="train").all_reduce(values)
         return values
 
     def gather_bytes(self, content: bytes) -> list[bytes]:
-        """Return the bytes of each rank, in their order."""
+        """Return the bytes that each rank passed, by rank."""
         if self.world_size == 1:
             return [content]
         torch = import_optional("torch", extra="train")
@@ -98,12 +98,12 @@ class ProcessGroup:
         return [part[:size].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
 
     def join(self, numbers: Sequence[float]) -> list[float]:
-        """Return the numbers of all ranks one after the other, in the order of the ranks."""
+        """Return the lists that all ranks passed, concatenated by rank."""
         parts = self.gather_bytes(msgspec.msgpack.encode([float(number) for number in numbers]))
         return [number for part in parts for number in msgspec.msgpack.decode(part, type=list[float])]
 
-    def merge_by_place(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
-        """Return values of ``shape`` in one list, by index from 0: each rank brings those of its own indices."""
+    def merge_by_index(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
+        """Return one list of the values that the ranks computed, by index from 0; ``own`` are this rank's, ``shape`` is their type."""
         if self.world_size == 1:
             return [own[place] for place in sorted(own)]
         parts = self.gather_bytes(msgspec.msgpack.encode(list(own.items())))
@@ -111,18 +111,18 @@ class ProcessGroup:
         return [value for _, value in sorted(pairs, key=itemgetter(0))]
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait until all ranks have called this."""
         self.sum(0.0)
 
     def end_checkpoint(self, folder: Path | None) -> None:
-        """Wait until the checkpoint of the first rank is where a restart finds it; ``folder`` is None on the others."""
+        """Publish the first rank's checkpoint in ``folder`` for a restart, and wait for it; the other ranks pass None."""
         if self.publish is None:
             self.barrier()
         else:
             self.publish(folder)
 
     def agree_to_stop(self, stopped: bool) -> bool:
-        """Return whether any rank was asked to stop: the same answer on all, after the same step."""
+        """Return on all ranks, after the same step, whether any of them passed ``stopped`` as true."""
         if self.world_size == 1:
             return stopped
         stop = stopped or (self.first and self.stop_requested is not None and self.stop_requested())

@@ -15,7 +15,7 @@ from tunectl.packaging.protocols import GreedyOutput
 
 
 class ReferenceModel:
-    """Implements ``packaging.protocols.TrainedModel``."""
+    """The trained model in transformers (a ``packaging.protocols.TrainedModel``), with which a release's engine is compared."""
 
     def __init__(self, base: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile) -> None:
         """Load ``base``, add ``adapter`` into its weights where there is one.
@@ -30,7 +30,7 @@ class ReferenceModel:
         self._batch = profile.generate_batch
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
-        """Return greedy answers of at most ``limit`` tokens; the longest prompts first, so that rows of a batch are alike."""
+        """Return one greedy answer per prompt (token ids), of at most ``limit`` tokens; prompts of similar length share a batch."""
         lines = [GenerationState(list(ids)) for ids in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(ids) for ids in prompts]):
@@ -44,7 +44,7 @@ class ReferenceModel:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return nats of the tokens ``of`` at each position of ``answers``; one pass per batch, padded on the right."""
+        """Return, for each answer, the log-probability (nats) of the tokens ``of`` at each of its positions; one list of floats per answer."""
         result: list[list[float]] = [[] for _ in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
@@ -58,7 +58,7 @@ class ReferenceModel:
         return result
 
     def close(self) -> None:
-        """Drop the weights."""
+        """Release the model's memory."""
         self._model = None
         self._decoder.close()
 

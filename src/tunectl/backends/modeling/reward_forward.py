@@ -22,7 +22,7 @@ CLOSE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RewardRoute:
-    """The forward pass of a reward model: how it gets from tokens to rewards."""
+    """Functions that compute a reward model's rewards: the forward path of its decoder, and its score head."""
 
     route: batching.ForwardPath
     head: Any
@@ -63,13 +63,13 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
 
 
 def route_of(model: Any, *, autocast: bool) -> RewardRoute:
-    """Return the forward path of a (peft) model that ``build`` made."""
+    """Return the forward path of a (peft) reward model that ``build`` made; ``autocast`` computes in bfloat16 where adapter layers mix types."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return RewardRoute(batching.forward_path(model, plain_head=True, autocast=autocast), base.score)
 
 
 def rewards_of(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
-    """Return raw rewards of all answers of ``rows`` in their order; (answers,) float32."""
+    """Return the raw rewards (before normalization) of all answers of ``rows`` in their order; (answers,) float32."""
     return route.head(_ends(route, rows))[:, 0]
 
 
@@ -84,7 +84,7 @@ def _ends(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
 
 
 def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight: float | None) -> Any:
-    """Sum over all pairs of the negative log-chance that the better answer wins by its margin (nats); a float32 scalar.
+    """Return the sum over all pairs of -log P(the chosen answer wins by its margin), in nats; a float32 scalar.
 
     Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``center_weight`` weighs (sum of both rewards) squared,
     arXiv 2312.09244 eq. 2.
@@ -105,7 +105,7 @@ def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight
 
 
 def supports_side_by_side(route: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:
-    """Return whether answers side by side in one row do not attend to each other in this model, tried on a real row."""
+    """Return whether answers packed in one row do not attend to each other in this model, measured on a real row."""
     torch = import_optional("torch", extra="train")
     shared = [bundle for bundle in bundles if len(bundle.rows) == 1 and len(bundle.branches) > 1]
     if not shared:

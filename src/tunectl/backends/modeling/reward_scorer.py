@@ -39,8 +39,9 @@ WHERE = Source("answer")
 
 
 def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareProfile) -> RewardModel:
-    """Return the reward model in the artifact ``reward``, on top of ``base`` with the adapter ``sft`` merged in.
+    """Return the reward model in the artifact folder ``reward``, on ``base`` with the adapter ``sft`` merged in.
 
+    ``part`` is the ensemble that gives rewards in training (members), or the separate model that evaluation uses (judge).
     ``part`` is the ensemble that gives rewards in training, or the separate model that evaluation uses.
     Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
             is no judge; MissingExtraError.
@@ -50,7 +51,7 @@ def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareP
 
 
 def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
-    """Return the record of ``reward``, checked against the models here and its own files.
+    """Return the entry of ``part`` in reward.json, after comparing its digests with ``base``, ``sft`` and its own weights.
 
     Raises  ArtifactError with both values.
     """
@@ -82,14 +83,14 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
 
 
 def folders(reward: Path, part: Which, verified: Read) -> list[Path]:
-    """Return the folders of the members of a part."""
+    """Return the adapter folders of ``part``: one per ensemble member, or the one of the separate evaluation model."""
     return (
         [reward / JUDGE] if part == JUDGE else [reward / MEMBERS / str(number) for number in range(len(verified.seeds))]
     )
 
 
 class EnsembleReader:
-    """Members of an ensemble on one base in memory, read one after the other."""
+    """Computes raw rewards with each member of an ensemble in turn; the base model is in memory once."""
 
     def __init__(self, model: Path, sft: Path, members: Sequence[Path], profile: HardwareProfile) -> None:
         """Load the reward model; raise ``ArtifactError`` where a file is absent or does not fit."""
@@ -113,12 +114,12 @@ class EnsembleReader:
         low = model_loader.dtype(profile) == torch.bfloat16
         self._how = reward_forward.route_of(self._model, autocast=low and fused_layers < layers)
 
-    def keeps_apart(self, bundles: Sequence[PromptGroup]) -> bool:
-        """Return whether answers may be side by side in a row."""
+    def supports_packing(self, bundles: Sequence[PromptGroup]) -> bool:
+        """Return whether the model supports several answers packed in one row."""
         return reward_forward.supports_side_by_side(self._how, bundles)
 
     def read(self, rows: Sequence[PackedRow], label: str) -> list[list[float]]:
-        """Return raw rewards: one list per member, with one number per answer, in the order of ``rows``."""
+        """Return raw rewards of all answers of ``rows``: one list per member, with one float per answer. ``label`` names the progress bar."""
         torch = import_optional("torch", extra="train")
         peft = import_optional("peft", extra="train")
         starts = [0, *accumulate(len(row.branches) for row in rows)]
@@ -142,7 +143,7 @@ class EnsembleReader:
         return result
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         torch = import_optional("torch", extra="train")
         del self._model, self._how, self._weights
         gc.collect()
@@ -151,7 +152,7 @@ class EnsembleReader:
 
 
 class RewardScorer:
-    """A loaded reward model; see ``training.reward.protocols.RewardModel``."""
+    """A ``training.reward.protocols.RewardModel`` in this process: the ensemble, or the separate evaluation model."""
 
     def __init__(
         self, base: Path, sft: Path, members: Sequence[Path], verified: Read, profile: HardwareProfile
@@ -208,7 +209,7 @@ class RewardScorer:
             if len(whole) < 2:
                 return False
             row = side_by_side(whole[:2], share=True)[0][0]
-            self._share = self._reader.keeps_apart([PromptGroup((row,), ())])
+            self._share = self._reader.supports_packing([PromptGroup((row,), ())])
         return self._share
 
     def _score(self, raw: Sequence[float]) -> RewardScore:
@@ -221,12 +222,15 @@ class RewardScorer:
         return RewardScore(fmean(centered) / self._part.scale, pstdev(centered) / self._part.scale)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._reader.close()
 
 
 class DistributedRewardModel:
-    """A reward model that each rank has: answers are divided among the ranks, those to one prompt together, and scores are gathered."""
+    """A reward model on all ranks of a training: the answers are divided among the ranks, and the scores are gathered.
+
+    Answers to the same prompt go to the same rank.
+    """
 
     def __init__(self, model: RewardModel, group: ProcessGroup) -> None:
         """``model`` scores the answers of this rank."""
@@ -234,11 +238,11 @@ class DistributedRewardModel:
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         runs = [index == 0 or prompts[index] != prompts[index - 1] for index in range(len(prompts))]
-        turns = list(accumulate(runs))  # the number of its prompt, from 1
+        turns = list(accumulate(runs))  # index of its prompt, from 1
         own = [index for index, turn in enumerate(turns) if turn % self._group.world_size == self._group.rank]
         scores = self._model.score([prompts[index] for index in own], [answers[index] for index in own])
-        return self._group.merge_by_place(dict(zip(own, scores, strict=True)), RewardScore)
+        return self._group.merge_by_index(dict(zip(own, scores, strict=True)), RewardScore)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._model.close()

@@ -21,14 +21,14 @@ MOST_SCORES = 2**26
 
 
 def patch_attention(model: Any) -> None:
-    """Use the attention of this module in a transformers model on the CPU, where it uses torch's fused one."""
-    if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers offers no public reading of it
+    """Let a transformers model on the CPU use this module's attention, if it uses torch's fused one."""
+    if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers has no public accessor for it
         _register()
         model.set_attn_implementation(NAME)
 
 
 def use_short_attention(model: Any) -> None:
-    """Use the attention and the norm of this module in a transformers model on the CPU, where it has what they replace."""
+    """Let a transformers model on the CPU use this module's attention and norm, where its own compute the same."""
     patch_attention(model)
     torch = import_optional("torch", extra="train")
     for module in model.modules():
@@ -115,9 +115,9 @@ def _attention(
     folded = (query * scale).reshape(rows, groups, heads // groups * new, size)
     if mask.is_floating_point():
         scores = (folded @ key.transpose(-1, -2)).view(rows, groups, heads // groups, new, time).add_(mask[:, :, None])
-    else:  # where answers are written and scored; added up in float32 as sdpa does it, which costs nothing here
+    else:  # in generation and scoring: summed in float32 as sdpa does, at no cost here
         scores = (folded.float() @ key.float().transpose(-1, -2)).view(rows, groups, heads // groups, new, time)
-        # the least number, not minus infinity: a place of padding that sees nothing is no number otherwise
+        # the smallest float, not minus infinity: a padded position that attends to nothing would become NaN
         scores.masked_fill_(
             mask[:, :, None].logical_not(), import_optional("torch", extra="train").finfo(scores.dtype).min
         )

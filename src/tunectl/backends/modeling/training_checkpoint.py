@@ -23,7 +23,7 @@ MARKER, FACTS, BEST, AVERAGE = "complete.json", "fit.json", "best.safetensors", 
 
 @dataclass
 class TrainerState:
-    """Curve, best weights, moving average and running totals."""
+    """State of a training that its checkpoints hold beside the Trainer's: curve, best weights, moving average and running totals."""
 
     first_loss: float = float("inf")
     best_loss: float = float("inf")
@@ -42,7 +42,7 @@ class TrainerState:
     """Of a private training: noise multiplier, sample rate and number of steps so far, as Opacus' accountant keeps them."""
 
     def save(self, folder: Path) -> None:
-        """Write everything into ``folder``."""
+        """Write the state to ``folder``: one JSON file and two files of weights."""
         files = import_optional("safetensors.torch", extra="train")
         facts = {name: value for name, value in vars(self).items() if name not in {"best", "average"}}
         atomic_io.write_json(
@@ -53,7 +53,7 @@ class TrainerState:
 
     @classmethod
     def load(cls, folder: Path) -> TrainerState:
-        """Return the state that ``save`` wrote."""
+        """Return the state that ``save`` wrote to ``folder``."""
         files = import_optional("safetensors.torch", extra="train")
         facts: dict[str, Any] = atomic_io.read_json(folder / FACTS, dict[str, Any])
         facts["history"] = msgspec.convert(facts["history"], list[LogPoint])
@@ -64,7 +64,7 @@ class TrainerState:
 
 
 def finish_checkpoint(folder: Path) -> None:
-    """Make ``folder`` durable, mark it as complete, then remove its older neighbors."""
+    """Flush ``folder`` to the disk, write its complete.json, then remove older checkpoints."""
     for path in folder.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -78,13 +78,13 @@ def finish_checkpoint(folder: Path) -> None:
 
 
 def checkpoints(work: Path) -> list[Path]:
-    """Return folders of checkpoints by rising step, complete or not."""
+    """Return the checkpoint folders in ``work`` by rising step, complete or not."""
     result = [path for path in work.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     return sorted(result, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def latest_checkpoint(work: Path) -> Path | None:
-    """Return the newest complete checkpoint; what a kill left half-written is removed."""
+    """Return the folder of the newest complete checkpoint in ``work``, None if there is none; remove incomplete ones."""
     newest = None
     for folder in checkpoints(work):
         if (folder / MARKER).is_file():

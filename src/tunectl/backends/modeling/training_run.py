@@ -29,7 +29,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass
 class TrainingRun:
-    """State of one training that the trainer's hooks share."""
+    """State of one training in this process, which the trainer's callbacks share; ``plan`` holds its arguments."""
 
     plan: TrainingArgs
     rows: list[PackedRow]
@@ -48,32 +48,32 @@ class TrainingRun:
     """The processes that share this training."""
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
-        """Forward and backward over one step; returns its mean loss (nats)."""
+        """Run forward and backward over one step, calling ``backward`` with each loss; return the mean loss (nats)."""
         return step_loss(self, step, backward)
 
     def validate(self, model: Any) -> float:
-        """Return the loss by which weights are chosen (nats)."""
+        """Return the validation loss (nats) by which weights are chosen."""
         return validation_loss(self, model)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
-        """Return the tokens of one step, and their number had every answer its own copy of the prompt; padding not counted."""
+        """Return the number of tokens of a step as packed, and as it would be if no answers shared a prompt; padding not counted."""
         rows = [self.rows[number] for group in step.batches for number in group]
         return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
 
     @property
     def batchables(self) -> Sequence[batch_schedule.Batchable]:
-        """Units of the numbers of a step."""
+        """Units that the indices of a step refer to: the training rows."""
         return self.rows
 
     def rank_batches(self, step: OptimizerStep) -> tuple[tuple[int, ...], ...]:
-        """Return the micro-batches of ``step`` for this rank: all of them where it is alone."""
+        """Return the micro-batches of ``step`` for this rank, each as indices of rows."""
         if self.group.world_size == 1:
             return step.batches
         order = [number for group in step.batches for number in group]
         return self._distribute(self.batchables, order)
 
     def rank_validation(self, rows: Sequence[batch_schedule.Batchable]) -> tuple[tuple[int, ...], ...]:
-        """Return the micro-batches of the validation rows for this rank."""
+        """Return the micro-batches of the validation rows for this rank, each as indices of rows."""
         if self.group.world_size == 1:
             return batch_schedule.token_batches(rows, range(len(rows)), self.plan.profile.train_batch_tokens)
         return self._distribute(rows, range(len(rows)))
@@ -85,18 +85,18 @@ class TrainingRun:
         return batch_schedule.rank_batches(rows, order, own, rank=group.rank, world_size=group.world_size)
 
     def count_padding(self, batches: int) -> int:
-        """Return the number of empty forward passes that this rank must add: with sharded layers all ranks need equally many."""
+        """Return the number of empty forward passes that this rank adds to its ``batches``: sharded layers need equally many on all ranks."""
         return int(self.group.max(float(batches))[0]) - batches if self.group.sharded else 0
 
     @property
     def validate_at(self) -> set[int]:
-        """Steps after which the validation loss is measured; the last is one."""
+        """Steps after which the validation loss is measured, the last step included."""
         count = max(1, round(self.plan.evals_per_epoch * self.plan.epochs))
         return {max(1, round(len(self.steps) * (turn + 1) / count)) for turn in range(count)}
 
 
 def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
-    """Forward and backward over all micro-batches of one step; the mean loss of its learned tokens (nats)."""
+    """Run forward and backward over all micro-batches of one step; return the mean loss of its trained tokens (nats)."""
     parts = [run.route.batch([run.rows[number] for number in group]) for group in run.rank_batches(step)]
     (weight,) = run.group.sum(sum(float(part.weights.sum()) for part in parts))
     total, padding = 0.0, run.count_padding(len(parts))
@@ -110,7 +110,7 @@ def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
 
 
 def validation_loss(run: TrainingRun, model: Any) -> float:
-    """Return nats per trained token on the validation rows, with the moving average where one is kept."""
+    """Return the mean loss (nats) per trained token of the validation rows, with the moving average of the weights if there is one."""
     model.eval()
     with swap_in_ema(model, run.state.average), no_gradients(run):
         total, weight = 0.0, 0.0
@@ -128,7 +128,7 @@ def validation_loss(run: TrainingRun, model: Any) -> float:
 
 
 def check_ranks(run: TrainingRun) -> None:
-    """Log what the training runs on: ranks, and rows per step.
+    """Check that the ranks can share a step, and log ranks and rows per step.
 
     Raises  UsageError where a usual step has fewer rows than there are ranks.
     """
@@ -149,13 +149,13 @@ def check_ranks(run: TrainingRun) -> None:
 
 
 def no_gradients(run: TrainingRun) -> Any:
-    """Return the context of a validation. FSDP2 cannot gather weights under ``inference_mode``, which is the faster one."""
+    """Return torch's context manager for a validation. FSDP2 cannot gather weights under ``inference_mode``, which is the faster one."""
     torch = import_optional("torch", extra="train")
     return torch.no_grad() if run.group.sharded else torch.inference_mode()
 
 
 def check_finite(run: TrainingRun, step: int, loss: float) -> None:
-    """Store a finite loss.
+    """Store ``loss`` as the last good one if it is finite.
 
     Raises  UsageError on any other, naming the step, the last good loss, and what to change.
     """
@@ -174,7 +174,7 @@ def check_finite(run: TrainingRun, step: int, loss: float) -> None:
 
 
 def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
-    """Keep the weights if they are the best so far.
+    """Keep the current weights as the best ones if ``loss`` (validation, nats) is the lowest so far; count misses for early stopping.
 
     Raises  UsageError where the loss is no number and there are no better ones to keep.
     """
@@ -197,7 +197,7 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
 
 @contextmanager
 def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
-    """Put ``average`` into the model while the block runs."""
+    """Give the model the weights ``average`` while the block runs."""
     own = {name: value.clone() for name, value in trainable_state(model).items()} if average else {}
     load_trainable(model, average)
     try:
@@ -207,7 +207,7 @@ def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
 
 
 def update_ema(run: TrainingRun, model: Any, step: int) -> None:
-    """Update the exponential moving average, whose memory grows with the steps, so that the start is forgotten."""
+    """Update the moving average of the weights. Its decay grows with the steps up to ``ema_decay``, so that the start is forgotten."""
     if run.plan.ema_decay is None:
         return
     if not run.state.average:
@@ -219,7 +219,7 @@ def update_ema(run: TrainingRun, model: Any, step: int) -> None:
 
 
 def update_progress(run: TrainingRun, number: int) -> None:
-    """Add the tokens and seconds of step ``number`` (1-based), and move the progress bar."""
+    """Add tokens and seconds of step ``number`` (from 1) to the totals, and advance the progress bar."""
     tokens, apart = run.read(run.steps[number - 1])
     now = time.monotonic()
     run.state.tokens += tokens
@@ -236,7 +236,7 @@ def update_progress(run: TrainingRun, number: int) -> None:
 
 
 def log(run: TrainingRun, step: int, logs: dict[str, float]) -> None:
-    """Add what the trainer logs to the curve."""
+    """Add the values ``logs`` that the trainer logs at ``step`` to the curve."""
     epoch = run.steps[max(step, 1) - 1].epoch
     history = run.state.history
     if "eval_loss" in logs and history and history[-1].step == step:

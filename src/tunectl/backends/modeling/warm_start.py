@@ -15,7 +15,7 @@ from tunectl.training.train_args import LoraArgs
 
 
 def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs, *, setting: str = "sft.init_adapter") -> None:
-    """Load the adapter in ``folder`` into the new adapter of ``model``; ``setting`` is the setting that names the folder.
+    """Copy the weights of the adapter in ``folder`` into the new adapter of ``model``; ``setting`` names the folder's setting in errors.
 
     Raises  ArtifactError where there is none, or it cannot be read; UsageError where its shape is not the one that ``plan`` trains.
     """

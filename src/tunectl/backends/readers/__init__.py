@@ -1,1 +1,1 @@
-"""Read file formats and remote sources."""
+"""Read the file formats, Hub data sets and web pages that ingest accepts."""

@@ -49,21 +49,25 @@ def _read_declared_encoding(file: SourceFile) -> str | None:
     if what is not None:
         raise NotTextError(file, what)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"  # as browsers do: the mark counts for more than any label
+        return "utf-16"  # as in browsers, a byte order mark overrides any declared encoding
     result = _XML_ENCODING.search(head) or _CHARSET.search(head)
     return None if result is None else usable_charset(result.group(1).decode("ascii"))
 
 
 def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
-    """Return the main text of a page, paragraphs on lines of their own, and what is known about it."""
+    """Return the main text of a page, one paragraph per line, and its metadata by name (title, date, author, site, ``<meta>`` tags).
+
+    ``name`` is the page's address or file name.
+    """
     library = import_optional("trafilatura", extra="data")
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
-    html = _XML.sub("", html)  # the parser takes no text that names an encoding, and it is decoded already
+    # a page without text becomes a reject, so its warning is hidden
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    html = _XML.sub("", html)  # the parser refuses decoded text with an XML encoding declaration
     tree = library.load_html(html)
-    if tree is None and "<" in html:  # a fragment of one element, which the library takes for no page
+    if tree is None and "<" in html:  # a fragment of one element, which the library does not parse as a page
         html = f"<html><body>{html}</body></html>"
         tree = library.load_html(html)
-    if tree is None:  # nothing in it looks like a page: plain text may be called .html
+    if tree is None:  # it has no tags: plain text may be called .html
         return ("" if "<" in html else html.strip()), {}
     columns = _meta(tree)
     result = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)

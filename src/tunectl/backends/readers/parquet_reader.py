@@ -26,13 +26,13 @@ EXTENSIONS: dict[int, tuple[type, Callable[[Any], str], Callable[[str], Any]]] =
     ),
     5: (Decimal, str, Decimal),
 }
-"""Values that MessagePack does not tell from texts: its code, how it is written, and how it is read; a datetime is a date, too."""
-LOOKED_AT = ("date", "time", "duration", "decimal", "dictionary", "run_end", "view")
+"""Types that MessagePack does not have: extension code, encoder and decoder; order matters, because a datetime is a date, too."""
+INSPECTED_TYPES = ("date", "time", "duration", "decimal", "dictionary", "run_end", "view")
 """Words in the names of Arrow's types for these (time is in timestamp), and for values that may be more than the bytes that hold them."""
 
 
 def read_batches(file: SourceFile) -> Iterator[Any]:
-    """Yield the batches of a Parquet or Arrow file, as pyarrow has them.
+    """Yield the contents of a Parquet or Arrow file as pyarrow record batches.
 
     Raises  DataError when it cannot be read.
     """
@@ -68,15 +68,16 @@ def _build_read_error(file: SourceFile, description: str, error: Exception) -> D
 
 
 def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
-    """Return the columns of a batch as plain values, whatever they are packed as: dictionaries, runs, views.
+    """Return the columns of a pyarrow batch as lists of plain Python values: dictionary, run-length and view encodings are resolved.
 
+    A text longer than ``max_characters`` is cut to one character more: the rejection for its length stays true.
     A text longer than ``max_characters`` is cut one character behind it, where it is too long all the same.
     """
     columns = []
     for column in batch.columns:
         values = column.to_pylist()
-        # Most columns need no second look: MessagePack has all their values, and together they are below the limit.
-        if column.nbytes > max_characters or any(word in str(column.type) for word in LOOKED_AT):
+        # Most columns are used as they are: MessagePack has all their types, and together they are below the limit.
+        if column.nbytes > max_characters or any(word in str(column.type) for word in INSPECTED_TYPES):
             values = [_simplify(value, max_characters) for value in values]
         columns.append(values)
     return columns
@@ -97,5 +98,5 @@ def _simplify(value: Any, max_characters: int) -> Any:
 
 
 def restore_extension(code: int, data: memoryview) -> Any:
-    """Return the value that ``_simplify`` made an extension of MessagePack of."""
+    """Return the value (such as a date or a decimal) that ``_simplify`` encoded as MessagePack extension ``code``."""
     return EXTENSIONS[code][2](str(data, "ascii"))

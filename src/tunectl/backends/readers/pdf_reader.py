@@ -19,7 +19,7 @@ HEAD = 1024
 
 
 def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield one row per page, with ``page``, ``title`` and ``author``; row numbers are page numbers.
+    """Yield one row per page of a PDF, with ``page``, ``title`` and ``author``; row numbers are page numbers.
 
     A page without text is a reject ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password is a
     reject ``encrypted``; one that is no PDF, or a broken one, ``unreadable``.
@@ -32,7 +32,8 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
             Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty"
         )
         return
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what cannot be read is our reject, not its warning
+    # an unreadable file becomes a reject, so its warnings are hidden
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         document = pypdf.PdfReader(file.path)
         if document.is_encrypted and not document.decrypt(""):
@@ -59,7 +60,7 @@ def _page(document: Any, number: int, count: int, metadata_fields: dict[str, str
         if text:
             return RawRow(source, {**metadata_fields, "page": number, "text": text})
         pictures = len(page.images)
-    except Exception as error:  # noqa: BLE001  (as above: one broken page does not spoil the others)
+    except Exception as error:  # noqa: BLE001  (one broken page must not affect the others)
         return RejectedRow(source, "unreadable", _why(error))
     if pictures:
         detail = f"page {number} of {count} is a picture; run OCR on it first"

@@ -53,7 +53,7 @@ _PACKAGES = Path(__file__).parents[3]
 
 
 class ReadRequest(Struct):
-    """One file to be read."""
+    """Request to the child process: the file to read, its format, and the limits of its size."""
 
     kind: str
     path: str
@@ -64,7 +64,7 @@ class ReadRequest(Struct):
 
 
 class RowFrame(Struct, omit_defaults=True):
-    """One answer of the child; the one with ``done`` is the last of its file."""
+    """Message of the child process: some rows and rejects of the current file, or an error; ``done`` marks the file's last one."""
 
     rows: list[dict[str, Any]] = []
     """Rows with their row number, as ``RawRow`` in plain values."""
@@ -82,7 +82,7 @@ class RowFrame(Struct, omit_defaults=True):
 
 @contextmanager
 def keep_child() -> Iterator[None]:
-    """End the idle child when the block ends."""
+    """Keep the child process for further files while the block runs, and end it afterwards."""
     try:
         yield
     finally:
@@ -90,7 +90,7 @@ def keep_child() -> Iterator[None]:
 
 
 def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
-    """Return a reader of ``kind`` that works in the child: ``pdf``, ``docx``, ``parquet`` or ``arrow``."""
+    """Return a reader of the format ``kind`` (``pdf``, ``docx``, ``parquet`` or ``arrow``) that runs in the child process."""
 
     def read(file: SourceFile, reading: FileOptions) -> ReaderRows:
         child = _take_child()
@@ -115,7 +115,7 @@ _DECODER = msgspec.msgpack.Decoder(RowFrame, ext_hook=parquet_reader.restore_ext
 
 
 class ReaderProcess:
-    """The child process, seen from ``ingest``. Reads one file at a time."""
+    """Handle of the child process that reads binary files for ``ingest``, one at a time."""
 
     def __init__(self) -> None:
         """Start the child."""
@@ -132,7 +132,7 @@ class ReaderProcess:
         """Whether it waits for a file."""
 
     def read(self, request: ReadRequest) -> ReaderRows:
-        """Return the rows of one file. Raises what the reader raises: DataError, MissingExtraError."""
+        """Yield the rows and rejects of one file. Raises what the reader raises: DataError, MissingExtraError."""
         self.idle = False
         number, limit = 0, limit_frame(request.max_characters)
         try:
@@ -189,7 +189,7 @@ class ReaderProcess:
         return f"its reader crashed (exit status {code})"
 
     def close(self) -> None:
-        """End the child."""
+        """End the child process."""
         self.idle = False
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -201,7 +201,7 @@ class ReaderProcess:
 
 
 class _ReaderGoneError(Exception):
-    """Why the child sends no more rows."""
+    """Raised where the child process has ended or takes too long; the text is the reason."""
 
 
 MEMORY_EXIT: Final = 77
@@ -225,7 +225,7 @@ def _give_back(child: ReaderProcess) -> None:
 
 @atexit.register
 def end_children() -> None:
-    """End the idle child."""
+    """End the child process that is kept for further files, if there is one."""
     with _lock:
         while _idle:
             _idle.pop().close()
@@ -286,9 +286,8 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
                 columns = parquet_reader.list_columns(batch.slice(start, BATCH_ROWS), request.max_characters)
                 yield RowFrame(names=batch.schema.names, columns=columns)
         return
-    reading: Any = SimpleNamespace(
-        limits=SimpleNamespace(max_file_bytes=request.max_file_bytes)
-    )  # all that they look at
+    # all attributes that the readers use
+    reading: Any = SimpleNamespace(limits=SimpleNamespace(max_file_bytes=request.max_file_bytes))
     for row in (read_pdf if request.kind == "pdf" else read_docx)(file, reading):
         if isinstance(row, RejectedRow):
             yield RowFrame(rejects=[row])
@@ -303,5 +302,5 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
 
 if __name__ == "__main__":
     answers_stream = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output of the libraries must not be mixed with frames
     serve(sys.stdin.buffer, answers_stream, memory=int(sys.argv[1]), cpu=int(sys.argv[2]))

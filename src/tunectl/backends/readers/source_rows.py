@@ -54,8 +54,9 @@ def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[
 
 
 def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceFile]:
-    """Return the files that ``path`` means, none opened yet; at most ``limit``; ``key`` is the source's dotted key, for messages.
+    """Return the files that a source's ``path`` (file, folder or pattern) names, none opened yet.
 
+    ``limit``: most files allowed; ``key``: the source's dotted key, for messages.
     Raises  DataError when there are none, too many, or none of a known kind.
     """
     root = ProjectPaths().root
@@ -83,7 +84,7 @@ def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceF
 
 
 def with_type(file: SourceFile, options: FileOptions) -> SourceFile:
-    """Return the file with the declared type, where one is declared."""
+    """Return the file with the type that its source declares, or unchanged if it declares none."""
     kind = file.type if options.type == "auto" else options.type
     return replace(file, type=kind)
 
@@ -94,7 +95,10 @@ def rows(
     key: str,
     readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[RawRow | RejectedRow]]],
 ) -> Iterator[RawRow | RejectedRow]:
-    """Yield the rows of a file. A document that cannot be read is a reject; a table that cannot be read is an error."""
+    """Yield the rows of a file with the reader of its type in ``readers``.
+
+    A document that cannot be read becomes a RejectedRow; a table that cannot be read is an error. ``key``: the source's dotted key.
+    """
     reject = _explain_unread(file)
     if reject is not None:
         yield RejectedRow(Source(file.name), *reject)

@@ -30,7 +30,7 @@ NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
 
 
 class FetchRefusedError(Exception):
-    """A page that is not fetched, and the reject reason."""
+    """Raised for a page that is not fetched; has the reject reason and a detail for the reject."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -39,7 +39,7 @@ class FetchRefusedError(Exception):
 
 
 class Deadline:
-    """The time that one response may take, from the first connection to its last byte."""
+    """Time limit of one HTTP response, from the first connection to its last byte."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -48,12 +48,12 @@ class Deadline:
         self.restart()
 
     def restart(self) -> None:
-        """Start the time of a new response."""
+        """Start the time limit anew, for the next response."""
         self._end = time.monotonic() + self._seconds
 
     @contextmanager
     def limit(self, timeout: float | None) -> Iterator[float]:
-        """Return the seconds that one operation may take: ``timeout``, or what is left where that is less.
+        """Yield the seconds that one operation may take: ``timeout`` (seconds), or the remaining time if that is less.
 
         Raises  FetchRefusedError ``unreachable`` where the response has no time left.
         """
@@ -80,20 +80,20 @@ class DeadlineStream:
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what has arrived."""
+        """Return at most ``max_bytes`` that have arrived; wait at most ``timeout`` seconds."""
         with self._deadline.limit(timeout) as seconds:
             data: bytes = self._stream.read(max_bytes, timeout=seconds)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send ``buffer``."""
+        """Send ``buffer`` within ``timeout`` seconds."""
         with self._deadline.limit(timeout) as seconds:
             self._stream.write(buffer, timeout=seconds)
 
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> DeadlineStream:
-        """Continue over TLS, with the host name of the request."""
+        """Return a TLS stream on this connection, for the host name of the request; ``timeout`` in seconds."""
         with self._deadline.limit(timeout) as seconds:
             inner = self._stream.start_tls(ssl_context, server_hostname=server_hostname, timeout=seconds)
         return DeadlineStream(inner, self._deadline)
@@ -103,12 +103,12 @@ class DeadlineStream:
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return extra information that httpcore asks of a connection."""
+        """Return the connection's property ``info``, as httpcore's streams do."""
         return self._stream.get_extra_info(info)
 
 
 class CheckedBackend:
-    """A network backend of httpcore that resolves a name itself, checks its addresses, and connects to one of them."""
+    """A network backend of httpcore that resolves host names itself, and connects to public addresses only."""
 
     def __init__(self, deadline: Deadline, *, allow_private: bool) -> None:
         self._httpcore = import_optional("httpcore", extra="data")
@@ -124,7 +124,7 @@ class CheckedBackend:
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> DeadlineStream:
-        """Connect to the first address of ``host`` that answers.
+        """Return a connection to the first address of ``host`` that answers within ``timeout`` seconds.
 
         Raises  FetchRefusedError ``private_address`` where any address of ``host`` is not public.
         """
@@ -142,11 +142,11 @@ class CheckedBackend:
         raise failure or self._httpcore.ConnectError(f"{host} has no address")
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
-        """Refuse: a page never comes from a socket of this machine."""
+        """Raise: a web page is never read from a socket of this machine."""
         raise FetchRefusedError("private_address", f"{path} is a socket of this machine")
 
     def sleep(self, seconds: float) -> None:
-        """Wait between tries."""
+        """Wait ``seconds`` before the next try."""
         time.sleep(seconds)
 
     def _resolve(self, host: str, port: int) -> list[str]:
@@ -165,7 +165,7 @@ class CheckedBackend:
 
 
 class CheckedTransport:
-    """A transport of httpx whose every connection goes through a ``CheckedBackend``."""
+    """An httpx transport that connects to public addresses only, and within the deadline of the response."""
 
     def __init__(self, httpx: Any, backend: CheckedBackend) -> None:
         self._httpx = httpx
@@ -218,7 +218,7 @@ class CheckedTransport:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether ``address`` belongs to the public internet; of one that carries an IPv4 address, whether that does.
+    """Return whether ``address`` belongs to the public internet; for an IPv6 address that embeds an IPv4 one, whether that does.
 
     The lists of ``ipaddress`` differ between versions of Python, so what they lack stands here.
     """

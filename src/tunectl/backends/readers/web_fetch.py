@@ -61,7 +61,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class CacheEntry(Struct, frozen=True):
-    """Metadata of a page in the cache."""
+    """Metadata of a cached page: its address, and the response headers that decide how it is decoded and revalidated."""
 
     url: str
     type: str | None
@@ -98,7 +98,7 @@ class Fetcher:
             headers={"User-Agent": manners.user_agent, "Accept-Encoding": "gzip"},
             timeout=manners.timeout_seconds,
             follow_redirects=False,
-            trust_env=False,  # a proxy of the environment would connect where nothing is checked
+            trust_env=False,  # a proxy from the environment would bypass the check of addresses
             transport=CheckedTransport(
                 self._httpx, CheckedBackend(self._deadline, allow_private=manners.allow_private)
             ),
@@ -111,7 +111,7 @@ class Fetcher:
         self._client.close()
 
     def get(self, url: str) -> SourceFile | RejectedRow:
-        """Return the page at ``url`` as a file of the cache, fresh or known to be unchanged.
+        """Return the page at ``url`` as a file in the cache, newly fetched or confirmed to be unchanged.
 
         Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``,
         ``private_address``. A page whose server cannot be reached, or is too slow, comes from the cache, with a warning,
@@ -127,7 +127,7 @@ class Fetcher:
         if note.is_file() and body.is_file():
             try:
                 entry = msgspec.json.decode(note.read_bytes(), type=CacheEntry)
-            except atomic_io.NOT_JSON:  # a cache may be cut off at any time; it is only asked again
+            except atomic_io.NOT_JSON:  # a cache entry may be incomplete after a kill; the page is fetched again
                 entry = None
         try:
             final, answer = self._follow(url, entry)
@@ -143,7 +143,7 @@ class Fetcher:
         return SourceFile(body, url, entry.type, {"charset": entry.charset} if entry.charset else {})
 
     def cache_path(self, url: str) -> Path:
-        """Return where the cache keeps the page at ``url``; absent where it was not fetched yet."""
+        """Return the path of the file in which the cache keeps the page at ``url``; absent if it was not fetched yet."""
         return self._cache / f"{atomic_io.sha256_json(url)}.body"
 
     def _follow(self, url: str, entry: CacheEntry | None) -> tuple[str, FetchResponse]:
@@ -198,7 +198,9 @@ class Fetcher:
         text = answer.body.decode(errors="replace") if answer.status == 200 else ""
         rules = protego.Protego.parse(text)
         delay = float(rules.crawl_delay(self._token) or 0)
-        if not delay <= max(CRAWL_DELAY_SECONDS, self._manners.delay_seconds):  # this way around it refuses NaN, too
+        if not delay <= max(
+            CRAWL_DELAY_SECONDS, self._manners.delay_seconds
+        ):  # with this comparison NaN is refused, too
             raise FetchRefusedError(
                 "robots_disallowed",
                 f"{origin}/robots.txt asks for a pause of {delay:g} s; more than {CRAWL_DELAY_SECONDS:g} s are not waited",
@@ -265,7 +267,7 @@ def _require_web_address(base: str, location: str | None = None) -> str:
         address = urljoin(base, address)
         if urlsplit(address).scheme in {"http", "https"} and httpx.URL(address).host is not None:
             return address
-    except (ValueError, httpx.InvalidURL):  # brackets around what is no IPv6 address, no name of IDNA, lone surrogates
+    except (ValueError, httpx.InvalidURL):  # brackets without an IPv6 address, invalid IDNA names, lone surrogates
         pass
     moved, address = location is not None, _escape(address)
     raise FetchRefusedError(
@@ -291,7 +293,7 @@ def _unpack(chunks: Iterator[bytes], encoding: str, limit: int) -> Iterator[byte
         raise FetchRefusedError(
             "http_error", f"the Content-Encoding of the page is {encoding[:100]}, and gzip was asked for"
         )
-    unpacker = None if encoding in PLAIN else zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: of gzip or zlib
+    unpacker = None if encoding in PLAIN else zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib header
     for chunk in chunks:
         try:
             part = chunk[:limit] if unpacker is None else unpacker.decompress(chunk, limit)

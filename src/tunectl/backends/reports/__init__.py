@@ -1,1 +1,1 @@
-"""HTML reports and plots."""
+"""Render the HTML reports of stages and commands, with plots as inline SVG."""

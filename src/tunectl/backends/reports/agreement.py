@@ -15,7 +15,7 @@ SHARES = {
 
 
 def page(project: str, result: InterAnnotatorAgreement) -> str:
-    """Return the page; plots are drawn for what was measured."""
+    """Return the HTML of the agreement page; plots are drawn for the measures that ``result`` has."""
     figures = []
     for name, title in SHARES.items():
         rated = [(person.name, share) for person in result.people if (share := getattr(person, name)) is not None]

@@ -10,12 +10,13 @@ from tunectl.training.rl.report import AlignSettings, find_selected_checkpoint, 
 from tunectl.training.rl.rl_types import RlResult, ValidationPoint
 
 Figure = tuple[str, str]
-"""SVG and caption."""
+"""(SVG, caption)."""
 
 
 def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
-    """Return the page of one run. ``aligned`` needs a validation before the first step, and one at the weights that were kept.
+    """Return the HTML report of one run of align.
 
+    ``aligned`` must have a validation before the first step, and one at the weights that were kept.
     It contains no time, so that equal runs give equal files.
     """
     stories = report.answer_histories(aligned)

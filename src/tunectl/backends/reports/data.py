@@ -18,7 +18,7 @@ WORDS = {"records": "All records", "documents": "Raw documents", "train": "Train
 
 
 def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
-    """Return the whole page."""
+    """Return the HTML of the data report; ``curve`` is the learning curve, None if it was not measured."""
     population = _population(facts)
     return report_render.render(
         "data.html",
@@ -47,7 +47,7 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
 
 
 def format_source(source: Any) -> str:
-    """Return the source of a row as text."""
+    """Return the source of a row as ``FILE:ROW``, or ``FILE``."""
     return f"{source.file}:{source.row}" if source.row else str(source.file)
 
 
@@ -194,7 +194,7 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
 
 
 def by_target(entry: FieldBalance) -> list[ValueShare]:
-    """Return the values with the largest share of the population first."""
+    """Return the values of a field by falling share of the declared population."""
     return sorted(entry.values, key=lambda value: (-value.target, value.value))
 
 

@@ -27,7 +27,7 @@ CURVES = {"train_loss": "training loss", "loss": "training loss", "validation_lo
 
 
 def page(results: Results, *, history: Path, split: Path) -> str:
-    """Return the page of ``results``, with the training curve of ``history`` (CSV) and the data summary of ``split`` (JSON).
+    """Return the HTML report of ``results``, with the training curve in ``history`` (CSV) and the data summary in ``split`` (JSON).
 
     Both may be absent; their sections are left out then.
     """

@@ -1,4 +1,4 @@
-"""Three sections of the evaluation's page: aligned against tuned pair by pair, why it gained nothing, and slot errors."""
+"""Three sections of the evaluation report: win rates of aligned over tuned, why alignment did not help, and slot errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ WIN_COLUMNS = (
 
 
 def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
-    """Return one row per judge; those without a judgment are left out here."""
+    """Return rows [judge, pairs, wins, ties, losses, win rate, rate of close pairs, words of winner, of loser, longer wins].
+
+    Judges without a verdict are left out.
+    """
     none = render.number(None)
     return [
         [
@@ -38,7 +41,7 @@ def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
 
 
 def judge_notes(rates: Sequence[WinRate]) -> list[str]:
-    """Return notes about the judges: how reliable each is, how often its verdict depends on the order of the answers, and which gave none."""
+    """Return notes about the judges, a sentence each: reliability, verdicts that depend on the order of the answers, judges without verdict."""
     silent = [f"{win_rate.title(rate.judge)}: {rate.absent}." for rate in rates if rate.absent]
     flips = [
         f"{win_rate.title(rate.judge)}: {rate.flips} of {rate.pairs} pairs were judged differently with the positions swapped; they are ties."
@@ -50,7 +53,7 @@ def judge_notes(rates: Sequence[WinRate]) -> list[str]:
 
 
 def win_plot(rates: Sequence[WinRate]) -> str:
-    """Plot win rates with intervals; the line marks no difference. Empty where nobody judged."""
+    """Return an SVG plot of win rates with intervals and a line at no difference; empty if no judge gave a verdict."""
     measured = [rate for rate in rates if rate.rate is not None]
     if not measured:
         return ""
@@ -73,13 +76,13 @@ def _share(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def cause_rows(results: Results) -> list[list[str]]:
-    """Return one row per cause with what to try; empty where aligned is surely better or did not take part."""
+    """Return rows [finding, advice] about why alignment did not help; empty if aligned is surely better or did not take part."""
     aligned = results.verdict.aligned
     return [] if aligned is None else [[cause.finding, cause.advice] for cause in aligned.causes]
 
 
 def fact_rows(results: Results) -> list[list[str]]:
-    """Return the numbers on which the causes rest, in the order of the training; empty without them."""
+    """Return rows [measurement, value as text] from which the findings of ``cause_rows`` follow: steps, reward spread, KL, …; empty without alignment."""
     facts = results.alignment
     if facts is None:
         return []
@@ -125,7 +128,7 @@ def _ends(low: float | None, high: float | None) -> str:
 
 
 def slot_rows(results: Results) -> list[list[str]]:
-    """Return one row per attribute; for each system the share of its inputs in which it is missing or wrong."""
+    """Return rows [attribute, inputs that state it, then per system the share of them where it is missing or wrong]."""
     if results.slots is None:
         return []
     return [
@@ -143,7 +146,7 @@ def slot_rows(results: Results) -> list[list[str]]:
 
 
 def added_rows(results: Results) -> list[list[str]]:
-    """Return one row per attribute; for each system how often an answer contains it though the input does not."""
+    """Return rows [attribute, then per system the number of answers that state it though the input does not]."""
     if results.slots is None:
         return []
     return [
@@ -154,7 +157,7 @@ def added_rows(results: Results) -> list[list[str]]:
 
 
 def slot_plot(results: Results) -> str:
-    """Plot errors by attribute of the trained models, or of every system where none was trained. Empty without slots."""
+    """Return an SVG plot of slot errors by attribute for the trained models, or for all systems if none was trained; empty without slots."""
     if results.slots is None:
         return ""
     parts = [part for part in results.slots.parts if part.stated]
@@ -175,7 +178,7 @@ def slot_plot(results: Results) -> str:
 
 
 def size_rows(results: Results) -> list[list[str]]:
-    """Return the slot error rate by the number of attributes of the input."""
+    """Return rows [attributes of the input, inputs, then per system the slot error rate, then aligned over tuned if both took part]."""
     if results.slots is None:
         return []
     names = [system.name for system in results.systems]

@@ -39,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the page of ``template`` filled with ``values``.
+    """Return the HTML of ``template`` filled with ``values``; a value that the template uses and nobody passed raises an error.
 
     A value that the template names and nobody passed is an error, never a blank.
     """
@@ -48,7 +48,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def build_environment(*folders: Path, extra: str) -> Any:
-    """Return jinja2's environment with the shared templates and filters.
+    """Return a jinja2 environment with the shared templates and filters.
 
     Args:
         folders: Folders of templates that are looked into first.
@@ -75,18 +75,18 @@ def _environment() -> Any:
 
 @cache
 def read_style() -> str:
-    """Return the one style sheet."""
+    """Return the style sheet ``static/style.css`` as text."""
     return (STATIC / "style.css").read_text(encoding="utf-8")
 
 
 @cache
 def hash_style() -> str:
-    """Return the digest by which a Content-Security-Policy allows the style sheet inside a page, and no other."""
+    """Return ``sha256-BASE64``, by which a Content-Security-Policy allows this style sheet inside a page, and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(read_style().encode()).digest()).decode()}"
 
 
 def number(value: float | None) -> str:
-    """Return a count with thousands marks, or four significant digits; n/a where there is none."""
+    """Return ``value`` with a comma per thousand, or with four significant digits: ``1,234`` or ``0.123``; ``n/a`` for None."""
     if value is None:
         return "n/a"
     if float(value).is_integer():
@@ -95,17 +95,17 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share from 0 to 1 as a percentage."""
+    """Return ``value``, a share from 0 to 1, as a percentage: ``12.3 %``."""
     return "n/a" if value is None else f"{value * 100:.1f} %"
 
 
 def interval(value: tuple[float, float] | None) -> str:
-    """Return both ends of an interval, in the digits of ``number``."""
+    """Return an interval (low, high) as ``0.12 to 0.34``, formatted as ``number`` does; ``n/a`` for None."""
     return "n/a" if value is None else f"{number(value[0])} to {number(value[1])}"
 
 
 def format_seconds(value: float | None) -> str:
-    """Return a duration in its two largest units."""
+    """Return a duration ``value`` in seconds in its two largest units: ``1 min 40 s``."""
     if value is None:
         return "n/a"
     if value < 10:
@@ -119,13 +119,13 @@ def format_seconds(value: float | None) -> str:
 
 
 def format_moment(value: datetime | str | None) -> str:
-    """Return a time in UTC, to the minute."""
+    """Return a time (datetime or ISO 8601) in UTC to the minute: ``27 Nov 2026, 21:16 UTC``."""
     at = _parse_time(value)
     return "n/a" if at is None else f"{at.day} {at:%b %Y, %H:%M} UTC"
 
 
 def format_age(value: datetime | str | None, now: datetime) -> str:
-    """Return how long before ``now``, in the largest unit."""
+    """Return the time from ``value`` to ``now`` in its largest unit: ``3 h ago``; ``never`` for None."""
     at = _parse_time(value)
     if at is None:
         return "never"
@@ -137,7 +137,7 @@ def format_age(value: datetime | str | None, now: datetime) -> str:
 
 
 def format_bytes(value: float) -> str:
-    """Return a size in its largest decimal unit."""
+    """Return a size ``value`` in bytes in its largest decimal unit: ``1.2 MB``."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= size:
             return f"{value / size:.1f} {unit}"
@@ -145,17 +145,17 @@ def format_bytes(value: float) -> str:
 
 
 def show_control(text: str) -> str:
-    r"""Return a text whose control characters and marks of direction are visible, as ``\\u202e``."""
+    r"""Return the text with control and bidirectional formatting characters made visible, as ``\\u202e``."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def raise_first(text: str) -> str:
-    """Return the text with a capital first letter; names in it stay as they are."""
+    """Return the text with its first letter capitalized; all others stay as they are."""
     return text[:1].upper() + text[1:]
 
 
 def mark_safe(svg: str) -> Any:
-    """Return an SVG of our own as markup.
+    """Return an SVG that this program made as markup that jinja2 does not escape.
 
     Raises  ValueError for anything that is no SVG, or carries script or style.
     """
@@ -167,7 +167,7 @@ def mark_safe(svg: str) -> Any:
 
 
 def mark_trusted(text: str) -> Any:
-    """Return markup of our own as it is; never for what people or models wrote."""
+    """Return HTML that this program made as markup that jinja2 does not escape; never for text of people or models."""
     return import_optional("markupsafe", extra="data").Markup(text)
 
 

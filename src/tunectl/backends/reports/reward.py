@@ -15,7 +15,7 @@ SHORT = 60
 
 
 def page(results: RewardResults, history: Sequence[LogPoint]) -> str:
-    """Return the page of ``results``, with the curve of the first member. Equal results give equal bytes."""
+    """Return the HTML report of ``results``, with the training curve ``history`` of the first member. Equal results give equal bytes."""
     sections = [("scores", "Scores"), ("calibration", "Calibration"), ("length", "Length")]
     sections += [("slices", "Kinds and fields")] if results.slices else []
     sections += [("worst", "Worst judged")] if results.worst else []

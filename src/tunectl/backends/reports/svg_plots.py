@@ -74,10 +74,11 @@ def _write(figure: Any, alt: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Inline style is what a strict policy of a page forbids; each of these properties is an attribute of SVG as well.
+    # A strict Content-Security-Policy forbids inline style; each of these properties is an attribute of SVG as well.
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r' style="([^"]*)"', lambda result: _write_attributes(result[1]), text)
-    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1: the same in every picture of a page
+    # figure_1, axes_1: ids that are the same in every SVG of a page
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" stroke-linejoin="round" stroke-linecap="butt" viewBox='
     # a function, because a backslash in alt would be read as a group
@@ -104,7 +105,7 @@ def histogram(
     bins: int = 30,
     log_x: bool = False,
 ) -> str:
-    """Return distributions on common bins, drawn as outlines over a light fill.
+    """Return an SVG of distributions on common bins, drawn as outlines over a light fill.
 
     ``series`` maps a name to its values; ``log_x`` needs values above zero, others are left out.
     """
@@ -139,7 +140,7 @@ def bars(
     targets: Sequence[float | None] | None = None,
     percent: bool = False,
 ) -> str:
-    """Return horizontal bars, first label on top.
+    """Return an SVG of horizontal bars, first label on top.
 
     ``intervals`` are drawn as whiskers; ``targets`` as diamonds (None: no mark); ``percent`` shows shares from 0 to 1 as per cent.
     """
@@ -176,7 +177,7 @@ def grouped_bars(
     intervals: Mapping[str, Sequence[PlotInterval]] | None = None,
     percent: bool = False,
 ) -> str:
-    """Return horizontal bars side by side: for each label one bar of each series."""
+    """Return an SVG of horizontal bars in groups: for each label one bar of each series."""
     numpy = import_optional("numpy", extra="data")
     rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
     with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
@@ -192,7 +193,7 @@ def grouped_bars(
 
 
 def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
-    """Return horizontal bars end to end: for each label the series one after another."""
+    """Return an SVG of stacked horizontal bars: for each label the values of the series one after another."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         reached = [0.0] * len(labels)
@@ -213,7 +214,7 @@ def forest(
     alt: str,
     zero: float | None = 0.0,
 ) -> str:
-    """Plot a point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
+    """Return an SVG with a point and its interval for each label, first label on top; ``zero`` is the x of a vertical line of no difference."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         if zero is not None:
@@ -237,8 +238,9 @@ def lines(
     log_x: bool = False,
     x_ticks: Sequence[float] | None = None,
 ) -> str:
-    """Plot a line through the ``(x, y)`` points of each name; ``bands`` are intervals at the same x; ``dashed`` names are fitted lines, without points.
+    """Return an SVG with a line through the ``(x values, y values)`` of each name.
 
+    ``bands`` are intervals at the same x; names in ``dashed`` are fitted lines, drawn without points.
     ``x_ticks`` are the tick positions on the x axis; None: matplotlib chooses them.
     """
     with _canvas(2.6, alt) as canvas:
@@ -264,7 +266,7 @@ def lines(
 def scatter(
     points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str, alt: str, log_x: bool = False
 ) -> str:
-    """Plot named points, for example quality against latency."""
+    """Return an SVG with one labeled point (x, y) per name."""
     with _canvas(2.8, alt) as canvas:
         for name, color in zip(points, _colors(len(points)), strict=True):
             x, y = points[name]
@@ -310,5 +312,5 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
 
 
 def _short(label: str, limit: int = 26) -> str:
-    # a dollar sign would start mathematics
+    # a dollar sign would start math mode
     return (label if len(label) <= limit else label[: limit - 1] + "…").replace("$", r"\$")

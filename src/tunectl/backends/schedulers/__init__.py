@@ -1,1 +1,1 @@
-"""SLURM, Kubernetes and Ray, by their command lines: the file that each reads, and the state of a job."""
+"""Submit jobs to SLURM, Kubernetes and Ray by their command-line programs, and read the states of those jobs."""

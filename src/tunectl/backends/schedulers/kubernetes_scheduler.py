@@ -35,7 +35,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def check(job: JobSpec) -> None:
-    """Refuse settings that Kubernetes cannot use.
+    """Refuse job settings that Kubernetes cannot use.
 
     Raises  UsageError.
     """
@@ -52,8 +52,8 @@ def check(job: JobSpec) -> None:
         )
 
 
-def write_file(job: JobSpec) -> str:
-    """Return the manifest."""
+def render_job_file(job: JobSpec) -> str:
+    """Return the job's manifest as YAML text."""
     section, labels = job.section, {"app.kubernetes.io/managed-by": "tunectl", "tunectl/job": job.id}
     manifest = {
         "apiVersion": "batch/v1",
@@ -107,7 +107,7 @@ def _build_pod(job: JobSpec) -> dict[str, Any]:
 
 
 def submit(job: JobSpec, folder: Path) -> str:
-    """Create the Job of the manifest in ``folder``; returns its name.
+    """Create the Job of the manifest in ``folder``; return its name, which is the job id.
 
     Raises  InfrastructureError where kubectl is not here, or the cluster refuses.
     """
@@ -118,7 +118,7 @@ def submit(job: JobSpec, folder: Path) -> str:
 
 
 def read_state(record: JobRecord) -> str:
-    """Return pending, running, finished, failed or lost.
+    """Return the state of the job: pending, running, finished, failed or lost.
 
     Raises  InfrastructureError where kubectl is not here, or the cluster does not answer.
     """
@@ -127,7 +127,7 @@ def read_state(record: JobRecord) -> str:
 
 
 def parse_state(text: str) -> str:
-    """Return the state in a Job's JSON; an empty text is a Job that is not there any more."""
+    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, a Job that does not exist any more."""
     if not text.strip():
         return "lost"
     status: dict[str, Any] = json.loads(text).get("status", {})
@@ -140,14 +140,14 @@ def parse_state(text: str) -> str:
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
-    """Return the command that prints the job's output."""
+    """Return the kubectl command that prints the job's output, and with ``follow`` continues as it grows."""
     scheduler_command.require_program("kubectl")
     words = ["kubectl", "logs", record.scheduler_id, f"--namespace={record.place}"]
     return [*words, *(["--follow"] if follow else [])]
 
 
 def cancel(record: JobRecord) -> None:
-    """Delete the Job, and its pod with it."""
+    """Delete the Job and its pod."""
     _call_kubectl(record, "delete", record.scheduler_id, "--ignore-not-found")
 
 

@@ -26,13 +26,13 @@ def check(job: JobSpec) -> None:
     """Accept every job: Ray has no settings to refuse."""
 
 
-def write_file(job: JobSpec) -> str:
-    """Return the script."""
+def render_job_file(job: JobSpec) -> str:
+    """Return the text of the job's shell script."""
     return f"#!/bin/bash\n{job_script.write_script(job)}"
 
 
 def submit(job: JobSpec, folder: Path) -> str:
-    """Send the folder with the script; returns the submission id.
+    """Send the folder with the script to the cluster; return the submission id.
 
     Raises  InfrastructureError where ray is not here, or the cluster refuses.
     """
@@ -49,7 +49,7 @@ def submit(job: JobSpec, folder: Path) -> str:
 
 
 def read_state(record: JobRecord) -> str:
-    """Return pending, running, finished, canceled or failed.
+    """Return the state of the job: pending, running, finished, canceled or failed.
 
     Raises  InfrastructureError where ray is not here, or the cluster does not answer.
     """
@@ -63,14 +63,14 @@ def parse_state(text: str) -> str:
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
-    """Return the command that prints the job's output."""
+    """Return the ``ray job logs`` command that prints the job's output, and with ``follow`` continues as it grows."""
     scheduler_command.require_program("ray")
     words = ["ray", "job", "logs", "--address", record.place]
     return [*words, *(["--follow"] if follow else []), record.scheduler_id]
 
 
 def cancel(record: JobRecord) -> None:
-    """Stop the job."""
+    """Stop the job on the cluster."""
     _call_ray(record.place, "stop", "--no-wait", record.scheduler_id)
 
 

@@ -20,7 +20,7 @@ INSTALL: Final = {
 
 
 def require_program(name: str) -> None:
-    """Raise where a program is not installed.
+    """Check that the program ``name`` is installed.
 
     Raises  InfrastructureError that says what to install.
     """
@@ -32,7 +32,7 @@ def require_program(name: str) -> None:
 
 
 def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
-    """Run a command with ``text`` as its input; returns what it printed.
+    """Run the command ``words`` with ``text`` as its standard input in the folder ``cwd``; return its standard output.
 
     Raises  InfrastructureError with the program's own message where it fails or does not answer.
     """
@@ -47,9 +47,7 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
         reason = "\n".join(lines[-5:])[-500:] or f"exit code {process.returncode}"
-        if any(
-            line.startswith("Traceback ") for line in lines
-        ):  # of a program in Python the last line says what is wrong
+        if any(line.startswith("Traceback ") for line in lines):  # the last line of a Python traceback has the message
             reason = lines[-1][-500:]
         raise InfrastructureError(
             f"{' '.join(words[:2])} failed: {reason}", hint="this is the scheduler's message; the problem is there"

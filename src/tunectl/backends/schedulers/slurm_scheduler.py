@@ -34,7 +34,7 @@ _SUBMITTED: Final = re.compile(r"(\d+)(;[^\n]*)?\s*")
 
 
 def check(job: JobSpec) -> None:
-    """Refuse settings that SLURM cannot use.
+    """Refuse job settings that SLURM cannot use.
 
     Raises  UsageError.
     """
@@ -45,15 +45,15 @@ def check(job: JobSpec) -> None:
         )
 
 
-def write_file(job: JobSpec) -> str:
-    """Return the script for sbatch."""
+def render_job_file(job: JobSpec) -> str:
+    """Return the text of the job's sbatch script."""
     return "\n".join(
         ["#!/bin/bash", *(f"#SBATCH {line}" for line in _iter_options(job)), "", job_script.write_script(job)]
     )
 
 
 def log_path(job: JobSpec) -> str:
-    """Return where the job's output goes."""
+    """Return the path of the file on the cluster that gets the job's output."""
     return f"{job.storage}/{LOG}"
 
 
@@ -82,7 +82,7 @@ def _quote_path(path: str) -> str:
 
 
 def submit(job: JobSpec, folder: Path) -> str:
-    """Send the script in ``folder``; returns SLURM's number.
+    """Submit the script in ``folder`` with sbatch; return the job id.
 
     Raises  InfrastructureError where sbatch is not here or refuses, and where storage_path cannot be written here.
     """
@@ -105,8 +105,9 @@ def submit(job: JobSpec, folder: Path) -> str:
 
 
 def read_state(record: JobRecord) -> str:
-    """Return pending, running, finished, canceled, failed or lost; SLURM forgets a job some minutes after its end, the job's folder does not.
+    """Return the state of the job: pending, running, finished, canceled, failed or lost.
 
+    SLURM forgets a job some minutes after its end; then the state comes from the job's folder.
     Raises  InfrastructureError where squeue is not here.
     """
     note = read_note(record)
@@ -130,13 +131,13 @@ def read_reason(record: JobRecord) -> str:
 def _ask(record: JobRecord, field: str) -> str:
     scheduler_command.require_program("sbatch")
     words = ["squeue", "--noheader", "--states=all", f"--format={field}", f"--jobs={record.scheduler_id}"]
-    with suppress(InfrastructureError):  # "Invalid job id": it ended a while ago
+    with suppress(InfrastructureError):  # "Invalid job id": the job ended a while ago
         return scheduler_command.call(words).strip()
     return ""
 
 
 def read_note(record: JobRecord) -> str | None:
-    """Return the first word of the job's last note about itself; None where it cannot be read here."""
+    """Return the first word of the state file that the job writes to its storage; None if there is no such file here."""
     if record.storage is None:
         return None
     path = Path(record.storage) / job_script.STATE
@@ -144,7 +145,7 @@ def read_note(record: JobRecord) -> str | None:
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
-    """Return the command that prints the job's output."""
+    """Return the command that prints the job's output file, and with ``follow`` continues as it grows."""
     path = f"{record.storage}/{LOG}"
     if not Path(path).is_file():
         raise InfrastructureError(
@@ -155,6 +156,6 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 
 
 def cancel(record: JobRecord) -> None:
-    """End the job."""
+    """Cancel the job with scancel."""
     scheduler_command.require_program("sbatch")
     scheduler_command.call(["scancel", record.scheduler_id])

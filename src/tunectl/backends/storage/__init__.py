@@ -1,1 +1,1 @@
-"""Databases, object stores and downloads."""
+"""Databases (inference log), object stores (release registry) and downloads from the Hugging Face Hub and the package index."""

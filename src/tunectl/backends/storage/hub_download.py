@@ -12,7 +12,7 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
 
 
 def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
-    """Return the folder of ``repo`` at ``revision``, from the cache where it is there already.
+    """Return the folder in ``cache`` with the files of the Hub repository ``repo`` at the commit ``revision``; downloaded if absent.
 
     Raises  UsageError when the repository or the commit does not exist or is closed; InfrastructureError without a connection.
     """
@@ -44,7 +44,7 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
 
 
 def find_dataset_commit(name: str) -> str:
-    """Return the newest commit of a data set, so that its revision can be pinned.
+    """Return the newest commit of the data set ``name`` on the Hub, so that its revision can be pinned.
 
     Raises  UsageError where there is none of that name, or it is closed; InfrastructureError without a connection.
     """
@@ -66,7 +66,7 @@ def find_dataset_commit(name: str) -> str:
 
 
 def license_of(folder: Path) -> str | None:
-    """Return the license of the model card in ``folder``; None where there is none."""
+    """Return the license that the model card in ``folder`` declares; None if there is none."""
     card = folder / "README.md"
     if not card.is_file():
         return None

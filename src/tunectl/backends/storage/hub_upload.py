@@ -15,7 +15,7 @@ TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 
 
 def stage_files(release: Path, out: Path) -> None:
-    """Fill ``out`` with the files for the Hub: README.md, the adapter's files and the tokenizer's, and the contract."""
+    """Write the files for the Hub to ``out``: README.md, the adapter's and the tokenizer's files, and the serving contract."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(release / serving_contract.CARD, out / "README.md")
     shutil.copyfile(release / serving_contract.NAME, out / "serving_contract.json")
@@ -25,7 +25,7 @@ def stage_files(release: Path, out: Path) -> None:
 
 
 def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
-    """Upload; returns the address of the commit. The repository is made where it is absent.
+    """Upload the release to the Hub as ``repo``, which is created if it is absent; return the address of the commit.
 
     Raises  UsageError for a name that the Hub refuses, or no right to write; InfrastructureError without a connection.
     """
@@ -46,7 +46,10 @@ def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
                 f"the Hub refuses {repo}: {_first(error)}",
                 hint=f"log in with: hf auth login (or {TOKEN}), with the right to write; the name is OWNER/NAME",
             ) from error
-        except (OSError, errors.HTTPError) as error:  # what the Hub's client raises where nothing answers is no OSError
+        except (
+            OSError,
+            errors.HTTPError,
+        ) as error:  # the Hub's client raises errors other than OSError without a connection
             raise InfrastructureError(
                 f"{repo} cannot be pushed: {_first(error)}", hint="check the connection, or HF_ENDPOINT"
             ) from error

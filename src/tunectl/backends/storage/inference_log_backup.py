@@ -20,7 +20,7 @@ TABLES: Final = ("inferences", "feedback", "windows", "events", inference_log_mi
 
 
 def copy_sqlite(file: Path, target: Path) -> None:
-    """Copy an SQLite file as it is at one moment, including its journal; writers do not wait.
+    """Copy an SQLite file, its journal included, as it is at one moment; writers do not wait.
 
     Raises  ArtifactError where the copy is damaged, because the file is; InfrastructureError where the disk says no.
     """
@@ -30,7 +30,7 @@ def copy_sqlite(file: Path, target: Path) -> None:
             closing(sqlite3.connect(file, timeout=inference_log_schema.BUSY)) as source,
             closing(sqlite3.connect(target)) as copy,
         ):
-            source.backup(copy)  # all pages in one step: one moment, however many write meanwhile
+            source.backup(copy)  # all pages in one step: a consistent copy, whatever is written meanwhile
             copy.execute("PRAGMA journal_mode = DELETE").close()
             problems = find_damage(copy)
         if problems:
@@ -50,7 +50,7 @@ def copy_sqlite(file: Path, target: Path) -> None:
 
 
 def find_damage(connection: sqlite3.Connection, *, quick: bool = False) -> list[str]:
-    """Return what SQLite finds wrong in a database, a sentence each; ``quick`` does not hold indexes against their tables."""
+    """Return the problems that SQLite finds in a database, a sentence each; ``quick`` skips the comparison of indexes with tables."""
     rows = connection.execute(f"PRAGMA {'quick_check' if quick else 'integrity_check'}").fetchall()
     return [str(row[0]) for row in rows if row[0] != "ok"]
 
@@ -91,7 +91,7 @@ def has_tables(url: str, root: Path) -> bool:
 
 
 def libpq_environment(url: str) -> dict[str, str]:
-    """Return the address as PostgreSQL's own programs read it from the environment: a password is in no list of processes."""
+    """Return ``url`` as PostgreSQL's environment variables, so that no password is on a command line."""
     result = import_optional("sqlalchemy", extra="inference-log").make_url(url)
     values = {"PGHOST": result.host, "PGPORT": result.port, "PGUSER": result.username, "PGPASSWORD": result.password}
     values["PGDATABASE"] = result.database or result.username or ""
@@ -109,7 +109,7 @@ def _call(
             f"{program} is not installed, and the inference log is a PostgreSQL database",
             hint="install PostgreSQL's client programs, of the server's version or a newer one (Debian: postgresql-client)",
         )
-    finished = subprocess.run(  # a program of PostgreSQL, and words of ours
+    finished = subprocess.run(  # a program of PostgreSQL, and arguments that we build
         [path, *words],
         env={**environment, **libpq_environment(url)},
         stdin=subprocess.DEVNULL,

@@ -23,7 +23,7 @@ _HINT: Final = "stop what uses it, keep that file aside, and restore a backup: t
 
 
 class LogCheck(Struct, frozen=True):
-    """What was checked, and what is wrong."""
+    """Result of ``tunectl log verify``: the version of the tables (``schema``), the rows counted, and the problems found."""
 
     database: str
     """Address of the database, without a password."""
@@ -36,6 +36,7 @@ class LogCheck(Struct, frozen=True):
 def verify(url: str, root: Path) -> LogCheck:
     """Check a whole inference log: the pages of an SQLite file, every row, and whether the inferences of feedback exist.
 
+    ``root`` is the folder from which a relative path in ``url`` starts. Returns the counts and the problems.
     Servers may write meanwhile. Raises  InfrastructureError where the database says no.
     """
     file = inference_log_schema.database_file(url, root)
@@ -44,7 +45,7 @@ def verify(url: str, root: Path) -> LogCheck:
     place = hide_credentials(engine.url.render_as_string(hide_password=True))
     if problems:
         engine.dispose()
-        return LogCheck(place, None, {}, problems)  # rows of a damaged file say nothing
+        return LogCheck(place, None, {}, problems)  # rows of a damaged file are not checked
     try:
         with inference_log_schema.translate_errors(engine), engine.connect() as connection, connection.begin():
             version = inference_log_migration.read_version(connection)
@@ -104,8 +105,9 @@ def _find_orphans(connection: Any) -> list[str]:
 
 @contextmanager
 def watch_stop(file: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Check an SQLite file after an unclean stop, and mark it as in use now; only for the holder of its lock.
+    """Check an SQLite file if its server did not stop properly, and record that it is in use while the block runs.
 
+    Only for the holder of the file's lock. ``say`` is called with a line about the check.
     Raises  ArtifactError where it is damaged: a server that started would read from it, and write into it.
     """
     mark = file.with_name(f"{file.name}.open")

@@ -37,7 +37,7 @@ MIGRATING: Final = "tunectl log migrate"
 
 
 class Migration(Struct, frozen=True):
-    """Result of a migration."""
+    """Result of ``tunectl log migrate``: versions before and after, rows, seconds, and the copy of the file."""
 
     database: str
     """Address of the database, without a password."""
@@ -51,7 +51,7 @@ class Migration(Struct, frozen=True):
 
 
 def prepare(connection: Any, tables: inference_log_schema.Tables) -> None:
-    """Make the tables in an empty database, inside the transaction of ``connection``; else check that they have the current version.
+    """Create the tables in an empty database, inside the transaction of ``connection``; else check that they have the current version.
 
     Raises  InfrastructureError for tables of another version.
     """
@@ -67,7 +67,7 @@ def prepare(connection: Any, tables: inference_log_schema.Tables) -> None:
 
 
 def read_version(connection: Any) -> str | None:
-    """Read which version a database has; None where it has no tables yet."""
+    """Return the version of a database's tables; None if it has no tables yet."""
     sa = import_optional("sqlalchemy", extra="inference-log")
     names = sa.inspect(connection).get_table_names()
     if VERSION_TABLE in names:
@@ -77,12 +77,12 @@ def read_version(connection: Any) -> str | None:
 
 
 def is_outdated(version: str | None) -> bool:
-    """Return whether a database of this version can be migrated to the current one."""
+    """Return whether ``version`` is older than the current one, so that the database can be migrated."""
     return version is not None and version < CURRENT
 
 
 def migrate(url: str, root: Path, *, locked: bool = False) -> Migration | None:
-    """Migrate a database to the current version; None where it has no tables yet, or nothing is to be done.
+    """Migrate a database to the current version and return what was done; None if it has no tables yet, or is current.
 
     Args:
         url: Address of the database.
@@ -105,7 +105,7 @@ def migrate(url: str, root: Path, *, locked: bool = False) -> Migration | None:
 
 
 def migrate_file(url: str, root: Path, *, locked: bool) -> None:
-    """Migrate a SQLite file that is of an older version; called whenever one is opened. Raises as ``migrate``."""
+    """Migrate an SQLite file of an older version; called whenever one is opened. Raises as ``migrate``."""
     file = inference_log_schema.database_file(url, root)
     if file is None or not file.is_file():
         return
@@ -143,7 +143,7 @@ def _hold_lock(file: Path | None, *, locked: bool) -> Iterator[None]:
 
 
 def lock_path(file: Path) -> Path:
-    """Return the lock that a server holds beside its SQLite file."""
+    """Return the path of the lock file that a server holds beside its SQLite file."""
     return file.with_name(file.name + ".lock")
 
 
@@ -186,7 +186,8 @@ def _refuse_other_processes(connection: Any) -> None:
 
 
 def _count_other_processes(connection: Any) -> int:
-    connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")  # else one transaction sees the same answer always
+    # otherwise one transaction would always get the same answer
+    connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")
     count: int = connection.exec_driver_sql(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tunectl'"
     ).scalar()
@@ -212,7 +213,7 @@ def _count_rows(connection: Any) -> dict[str, int]:
 
 
 def copies(file: Path) -> list[Path]:
-    """List the copies that migrations have left beside a SQLite file: they hold people's texts as the file does."""
+    """Return the copies that migrations have left beside an SQLite file; they hold users' texts as the file does."""
     return sorted(file.parent.glob(f"{file.name}.version-*"))
 
 

@@ -32,7 +32,7 @@ WRITES: Final = {"writes": True}
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of one database."""
+    """SQLAlchemy tables of the inference log, with their common ``metadata``."""
 
     metadata: Any
     inferences: Any
@@ -96,7 +96,7 @@ JSON: Final = frozenset(("request", "response", "value", "body"))
 
 
 def tables() -> Tables:
-    """Describe the tables. Bodies are JSON text; times are UTC with microseconds."""
+    """Return SQLAlchemy's descriptions of the tables. Bodies are JSON text; times are UTC with microseconds."""
     sa = import_optional("sqlalchemy", extra="inference-log")
     metadata = sa.MetaData()
     kinds = {"text": sa.Text, "time": _time_type(sa), "whole": sa.Integer, "real": sa.Double, "truth": sa.Boolean}
@@ -146,7 +146,7 @@ def _time_type(sa: Any) -> Any:
 
 
 def to_row(row: Any) -> dict[str, Any]:
-    """Return the database columns of a record; bodies as JSON."""
+    """Return a record as its database columns by name; structured fields are JSON text."""
     return {
         name: _json(value) if name in JSON else value
         for name in row.__struct_fields__
@@ -162,7 +162,7 @@ _decode: Callable[[str], Any] = msgspec.json.decode
 
 
 def from_row(row: Any, shape: type[T]) -> T:
-    """Return the record in a database row."""
+    """Return a database row as a record of type ``shape``."""
     values = {
         name: _decode(value) if name in JSON and value is not None else value
         for name, value in row._mapping.items()  # noqa: SLF001  public by its documentation
@@ -171,7 +171,7 @@ def from_row(row: Any, shape: type[T]) -> T:
 
 
 def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
-    """Create the SQLAlchemy engine for ``url``; a relative SQLite file is below ``root``, and its folder is created.
+    """Return a SQLAlchemy engine for ``url``; a relative SQLite file is below ``root``, and its folder is created.
 
     ``application`` is the program's name that PostgreSQL shows.
 
@@ -196,7 +196,7 @@ def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
 
 @contextmanager
 def translate_errors(result: Any) -> Iterator[None]:
-    """Raise errors of the database ``result`` (an engine) as InfrastructureError."""
+    """Raise errors of the database (``result`` is the engine) as InfrastructureError while the block runs."""
     sa = import_optional("sqlalchemy", extra="inference-log")
     try:
         yield
@@ -205,7 +205,7 @@ def translate_errors(result: Any) -> Iterator[None]:
 
 
 def wrap_error(result: Any, error: Any) -> InfrastructureError:
-    """Return the database's error as ours: its own first line, never the statement or the values."""
+    """Return a database error as InfrastructureError with its first line, never with the statement or the values."""
     reason = (str(getattr(error, "orig", None) or type(error).__name__).splitlines() or [type(error).__name__])[0]
     return InfrastructureError(
         f"inference log {hide_credentials(result.url.render_as_string(hide_password=True))}: {reason}",
@@ -214,12 +214,12 @@ def wrap_error(result: Any, error: Any) -> InfrastructureError:
 
 
 def database_file(url: str, root: Path) -> Path | None:
-    """Return the file of an SQLite address, None for a server."""
+    """Return the path of the file of an SQLite address; None for a database server."""
     return root / url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else None
 
 
 def close_to_others(file: Path | None, root: Path) -> None:
-    """Restrict a SQLite file and its folder to their owner, also where they are older than this rule; a folder that the project chose itself is left alone."""
+    """Make an SQLite file, and its folder if that is below the project's state folder, accessible to their owner only."""
     if file is None:
         return
     if ProjectPaths(root).state_dir in file.parents[1:]:
@@ -238,13 +238,12 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
             "connect_timeout": CONNECT,
             "application_name": application,
             **postgres_tls.choose_sslmode(url),
-            "client_encoding": "utf8",  # else psycopg gives bytes where the database names no encoding
+            "client_encoding": "utf8",  # otherwise psycopg returns bytes if the database has no encoding
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": int(
-                1000 * BUSY
-            ),  # a server that is cut off says nothing: without this it is waited for
+            # without this, a server that became unreachable would be waited for without limit
+            "tcp_user_timeout": int(1000 * BUSY),
             "options": "-c synchronous_commit=on -c timezone=UTC",
         },
     )
@@ -272,7 +271,7 @@ def _sqlite(sa: Any, url: Any) -> Any:
     folder = Path(url.database).parent
     try:
         if not folder.is_dir():
-            folder.mkdir(parents=True, mode=0o700, exist_ok=True)  # what people wrote lies there, and its snapshots
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)  # users' texts are in the file and its snapshots
         if not Path(url.database).exists():
             os.close(os.open(url.database, os.O_CREAT | os.O_WRONLY, 0o600))  # its WAL gets the same mode
     except OSError as error:
@@ -281,7 +280,7 @@ def _sqlite(sa: Any, url: Any) -> Any:
 
     @sa.event.listens_for(result, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.isolation_level = None  # BEGIN is executed explicitly below
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
             connection.execute(f"PRAGMA {pragma}").close()
 

@@ -43,7 +43,7 @@ TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None, "key_hash": None}
 
 @contextmanager
 def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInferenceLog]:
-    """Yield the store at ``url``, created where it is absent. ``serving``: this process is the server that writes to it.
+    """Yield the inference log at ``url``, created if absent; ``serving``: this process is the server that writes to it.
 
     A SQLite file of an older version is copied and migrated first.
     Raises  InfrastructureError when the database refuses, when another server writes to the same SQLite file, or when
@@ -65,7 +65,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
 
 
 class SqlInferenceLog:
-    """Store the inference log in a SQL database; made by ``open_log``, after locks and migration."""
+    """The inference log in a SQL database (``inference_log.log_store.InferenceLog``); made by ``open_log``, after locks and migration."""
 
     def __init__(self, url: str, root: Path) -> None:
         self._sa = import_optional("sqlalchemy", extra="inference-log")
@@ -96,11 +96,11 @@ class SqlInferenceLog:
         try:
             yield
         except errors.SQLAlchemyError as error:
-            if self._misfit(error):
+            if self._is_row_error(error):
                 raise DataError(f"a bug: a row does not fit the inference log: {type(error).__name__}") from error
             raise inference_log_schema.wrap_error(self._engine, error) from error
 
-    def _misfit(self, error: Any) -> bool:
+    def _is_row_error(self, error: Any) -> bool:
         """Return whether a row caused an error, not the database: a value of a wrong type, too large, without a time zone."""
         errors = self._sa.exc
         if not isinstance(error, errors.DBAPIError):
@@ -244,7 +244,7 @@ class SqlInferenceLog:
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         table, feedback = self._tables.feedback, defaultdict(list)
-        received = self._sa.func.coalesce(table.c.received_at, table.c.created_at)  # what a client says orders nothing
+        received = self._sa.func.coalesce(table.c.received_at, table.c.created_at)  # not a time that clients send
         for some in _in_pages(inference_ids):
             query = self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(received, table.c.id)
             for row in self._read(query):
@@ -289,7 +289,7 @@ class SqlInferenceLog:
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """Erase inferences first: feedback that is being written now is waited for, and later feedback finds the inference erased."""
+        """Erase the texts of a user, or with ``by_key`` of an API key, up to ``until``; return the number of inferences and of feedback."""
         sa, table, feedback = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
         keys = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, feedback)]
@@ -300,26 +300,27 @@ class SqlInferenceLog:
             author = sa.and_(author, sa.func.coalesce(feedback.c.received_at, feedback.c.created_at) <= until)
         erasure = sa.update(table).where(owner, table.c.erased_at.is_(None)).values(**TEXT_OF_INFERENCE, erased_at=now)
         blank = sa.update(feedback).where(feedback.c.erased_at.is_(None)).values(**TEXT_OF_FEEDBACK, erased_at=now)
-        opinions = 0
+        feedback_count = 0
         with self._transaction() as connection:
+            # Inferences first: feedback that is being written is waited for, and later feedback finds them erased.
             erased_ids = [row.id for row in connection.execute(erasure.returning(table.c.id))]
             for which in [author, *(feedback.c.inference_id.in_(some) for some in _in_pages(erased_ids))]:
-                opinions += connection.execute(blank.where(which)).rowcount
-            result = ErasureResult(len(erased_ids), opinions)
+                feedback_count += connection.execute(blank.where(which)).rowcount
+            result = ErasureResult(len(erased_ids), feedback_count)
             facts = {"inferences": result.inferences, "feedback": result.feedback}
             event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
             self._add(connection, self._tables.events, event)
         return result._replace(journal_busy=not self._discard_deleted())
 
     def retain(self, before: datetime) -> int:
-        """Delete rows older than ``before``. Tombstones of erased rows stay: they hold no text, and later builds need them."""
+        """Delete inferences older than ``before``; return how many. Erased rows stay: they hold no text, and later builds need them."""
         sa, table, feedback = self._sa, self._tables.inferences, self._tables.feedback
         old = table.c.accepted_at < before, table.c.erased_at.is_(None)
         some = sa.select(table.c.id).where(*old).limit(PAGE)
         total = 0
         while names := [row.id for row in self._read(some)]:
             deletion = sa.delete(table).where(table.c.id.in_(names), *old).returning(table.c.id)
-            with self._transaction() as connection:  # in steps, so that the server gets its turn; inferences first
+            with self._transaction() as connection:  # in steps, so that a server can write in between; inferences first
                 deleted = [row.id for row in connection.execute(deletion)]
                 connection.execute(sa.delete(feedback).where(feedback.c.inference_id.in_(deleted)))
                 total += len(deleted)
@@ -330,7 +331,7 @@ class SqlInferenceLog:
         return total
 
     def purge(self) -> bool:
-        """Overwrite what was deleted. On PostgreSQL both tables are locked for as long as they are copied."""
+        """Overwrite what was deleted; return False if it is still in SQLite's journal. PostgreSQL locks both tables meanwhile."""
         postgres = self._engine.dialect.name == "postgresql"
         with self._errors(), self._engine.connect() as connection:
             driver = connection.connection.driver_connection  # VACUUM runs outside of transactions

@@ -22,7 +22,7 @@ _CHECK: Final = "check who may write to that address, and restore the object fro
 
 
 class FsspecObjectStore:
-    """A ``registry.protocols.ObjectStore``."""
+    """Reads and writes the registry's objects at an fsspec address (a ``registry.protocols.ObjectStore``)."""
 
     def __init__(self, address: str) -> None:
         """Open the address; raise ``UsageError`` for an unknown kind, ``MissingExtraError`` where its package is missing."""
@@ -45,7 +45,7 @@ class FsspecObjectStore:
             ) from error
 
     def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
-        """Return a record's content; None where there is none.
+        """Return the content of object ``name``; None if there is none.
 
         Raises  ArtifactError for one of more than ``limit`` bytes.
         """
@@ -61,7 +61,7 @@ class FsspecObjectStore:
         return content
 
     def names(self, folder: str) -> list[str]:
-        """Return the names directly below a folder."""
+        """Return the names directly below ``folder``; empty if it does not exist."""
         try:
             with self._asking(folder):
                 self._files.invalidate_cache()
@@ -72,13 +72,13 @@ class FsspecObjectStore:
             return []
 
     def write(self, name: str, content: bytes) -> None:
-        """Make or replace an object."""
+        """Create or replace object ``name``."""
         with self._asking(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an object atomically; False where one of that name exists, which is left unchanged.
+        """Create object ``name`` atomically; return False if it exists, which leaves it unchanged.
 
         The store decides who is first: ``If-None-Match: *`` on S3, a generation of 0 on Google's, a link in a folder.
         """
@@ -92,19 +92,19 @@ class FsspecObjectStore:
         except FileExistsError:
             return False
         except InfrastructureError:
-            if self._exists(name):  # drivers have several words for "it is there"; S3's depends on who answers
+            if self._exists(name):  # drivers raise different errors for an existing object
                 return False
             raise
         return True
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a file to the address."""
+        """Upload the file ``path`` as object ``name``."""
         with self._asking(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(path), self._path(name))
 
     def fetch(self, name: str, path: Path, limit: int) -> int:
-        """Copy an object here; returns its bytes.
+        """Download object ``name`` to the file ``path``; returns its size in bytes.
 
         Raises  ArtifactError where it has more than ``limit``, at the first byte beyond; nothing is left of it then.
         """
@@ -140,7 +140,7 @@ class FsspecObjectStore:
         return True
 
     def remove(self, name: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete object ``name`` if it exists."""
         if self._exists(name):
             with self._asking(name):
                 self._files.rm_file(self._path(name))

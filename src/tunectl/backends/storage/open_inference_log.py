@@ -25,13 +25,13 @@ def open_if_exists(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterat
     if _absent(settings, layout) is not None:
         yield None
         return
-    with open_or_create(settings, layout) as store:
+    with open_existing(settings, layout) as store:
         yield store
 
 
 @contextmanager
-def open_or_create(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
-    """Yield the inference log.
+def open_existing(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
+    """Yield the inference log of a project whose server has logged something.
 
     Raises  DataError where nothing was logged yet; InfrastructureError where it cannot be opened.
     """
@@ -44,14 +44,14 @@ def open_or_create(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterat
 
 
 def require_log(settings: InferenceLogConfig, layout: ProjectPaths) -> None:
-    """Raise DataError where nothing was logged yet."""
+    """Check that something was logged; raise DataError otherwise."""
     absent = _absent(settings, layout)
     if absent is not None:
         raise DataError(f"{absent}: nothing was logged yet", hint="serve the model: tunectl serve")
 
 
 def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
-    """Return the inference with that id, or the only one whose id begins so; None where there is none.
+    """Return the inference whose id is ``name``, or the only one whose id begins with it; None if there is none.
 
     Raises  DataError where several ids begin so.
     """

@@ -12,8 +12,9 @@ from tunectl.registry.remote import RemoteRegistry
 
 
 def open_registry(address: str, home: Path, trust: TrustStore | None = None) -> RegistryReader:
-    """Return the store in the folder ``address`` (relative to ``home``), or behind that address; copies from there are kept in ``home``.
+    """Return the release registry in the folder ``address`` (relative to ``home``), or at that address in an object store.
 
+    Copies of releases from an object store are kept in ``home``.
     Raises  UsageError for an unknown kind of address; MissingExtraError where its package is not installed.
     """
     if "://" not in address:

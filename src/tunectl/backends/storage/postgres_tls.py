@@ -11,7 +11,7 @@ VERIFY: Final = "verify-full"
 
 
 def choose_sslmode(url: Any, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the libpq parameter that makes a server on another machine show a valid certificate; nothing where the user has set it.
+    """Return libpq's ``sslmode`` that requires a valid certificate of a server on another machine; empty if the user has set it.
 
     Libpq's own default is to connect unencrypted where the server has no TLS, and to accept any certificate.
 

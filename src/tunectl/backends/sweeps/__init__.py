@@ -1,1 +1,1 @@
-"""Optuna."""
+"""Run sweeps as Optuna studies: claim trials, record outcomes, prune, and read results."""

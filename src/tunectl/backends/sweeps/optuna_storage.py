@@ -20,8 +20,9 @@ DRIVER = "postgresql+psycopg://"
 
 
 def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: int) -> Any:
-    """Return Optuna's storage at ``url``; a relative SQLite file lies in the project.
+    """Return Optuna's storage at ``url``; a relative SQLite file is below ``root``.
 
+    A worker that has sent no heartbeat for ``heartbeat_seconds`` * ``missing_beats`` counts as dead.
     Raises  InfrastructureError where it cannot be reached; MissingExtraError.
     """
     optuna = import_optional("optuna", extra="sweep")
@@ -56,14 +57,17 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
 
 
 def render_url(storage: Any) -> str:
-    """Return the address with its password, for a process that we start."""
+    """Return the storage's address with its password, for a child process."""
     text: str = storage.engine.url.render_as_string(hide_password=False)
     return text.replace(DRIVER, "postgresql://")
 
 
 @contextmanager
 def lock_storage(storage: Any, name: str, patience: float) -> Iterator[None]:
-    """Hold the lock under which workers of a sweep claim trials; it is released when a process dies."""
+    """Hold the lock under which workers of sweep ``name`` claim trials; it is released when a process dies.
+
+    ``patience``: seconds to wait for the lock of an SQLite storage.
+    """
     url = render_url(storage)
     if url.startswith(SQLITE):
         with _lock_file(url, patience):

@@ -51,7 +51,7 @@ MISSING_BEATS = 3
 
 
 class TrialLease(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker of a trial; stored with the trial."""
+    """The worker that runs a trial, and its number of attempts; stored in the trial's attributes."""
 
     owner: str = ""
     """Empty where the trial was released, or no worker has begun it."""
@@ -63,7 +63,7 @@ def _lease(trial: Any) -> TrialLease:
 
 
 class SweepStudy:
-    """One sweep in its storage."""
+    """One sweep and its trials, stored as an Optuna study that all workers of the sweep share."""
 
     def __init__(self, study: Any, storage: Any, definition: SweepDefinition) -> None:
         self._study = study
@@ -73,16 +73,16 @@ class SweepStudy:
 
     @property
     def name(self) -> str:
-        """The sweep's name."""
+        """Name of the sweep, ``sweep.name``."""
         return self.section.name
 
     @property
     def url(self) -> str:
-        """Address of its storage, with the password."""
+        """Address of the sweep's storage, with the password."""
         return optuna_storage.render_url(self._storage)
 
     def claim(self, worker: str) -> TrialClaim | None:
-        """Return the next trial for ``worker``: one whose worker died, else a new one; None where there is none now."""
+        """Return the next trial for ``worker``: one whose worker died, else a new one; None if there is none at this moment."""
         with self._exclusive():
             for trial in self._list_orphans():
                 attempts = _lease(trial).attempt
@@ -100,13 +100,13 @@ class SweepStudy:
             return self._begin(trial.number, trial._trial_id, worker, 1)  # noqa: SLF001
 
     def is_finished(self) -> bool:
-        """Return whether no trial runs and none will follow."""
+        """Return whether no trial is running and none will start."""
         with self._exclusive():
             open_trials = [trial for trial in self._trials() if trial.state.name == "RUNNING"]
             return not open_trials and (self._is_stopped() or not self._has_room())
 
     def finish(self, claim: TrialClaim, worker: str, outcome: TrialOutcome) -> bool:
-        """Record how a trial ended; False where another worker has taken it over, and this outcome is ignored."""
+        """Record how a trial ended; return False if another worker has taken it over: then ``outcome`` is ignored."""
         with self._exclusive():
             trial = self._storage.get_trial(claim.id)
             if trial.state.is_finished() or _lease(trial).owner != worker:
@@ -117,7 +117,7 @@ class SweepStudy:
             return True
 
     def release(self, claim: TrialClaim, worker: str) -> None:
-        """Release an unfinished trial, so that the next worker need not wait for missed heartbeats."""
+        """Give up an unfinished trial, so that the next worker can claim it without waiting for missed heartbeats."""
         with self._exclusive():
             trial = self._storage.get_trial(claim.id)
             if not trial.state.is_finished() and _lease(trial).owner == worker:
@@ -125,7 +125,7 @@ class SweepStudy:
 
     @contextmanager
     def beat(self, claim: TrialClaim) -> Iterator[None]:
-        """Send heartbeats while the block runs."""
+        """Send heartbeats for the trial while the block runs."""
         ended = threading.Event()
         optuna = import_optional("optuna", extra="sweep")
 
@@ -144,16 +144,16 @@ class SweepStudy:
 
     @property
     def confirmation(self) -> SweepConfirmation | None:
-        """Result of the comparison on the test split; None before it."""
+        """Result of the comparison of the best trial on the test split; None if it was not made yet."""
         stored = self._study.user_attrs.get(CONFIRMATION)
         return msgspec.convert(stored, SweepConfirmation) if stored is not None else None
 
     def set_confirmation(self, confirmation: SweepConfirmation) -> None:
-        """Store the confirmation with the sweep."""
+        """Store the result of the comparison on the test split."""
         self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(confirmation))
 
     def set_stopped(self, stopped: bool) -> None:
-        """Tell workers to begin no more trials, or to begin trials again."""
+        """Tell all workers to start no more trials, or with False to start trials again."""
         self._study.set_user_attr(STOPPED, stopped)
 
     def set_limits(self, section: Sweep, deadline: float | None) -> None:
@@ -168,7 +168,7 @@ class SweepStudy:
         self._study.set_user_attr(DEADLINE, deadline)
 
     def summarize(self) -> SweepSummary:
-        """Return the current state of the sweep."""
+        """Return the definition, trials, best trials and confirmation of the sweep as they are now."""
         trials = [self._summarize_trial(trial) for trial in self._trials()]
         complete = any(trial.state == "complete" for trial in trials)
         best = sorted(trial.number for trial in self._study.best_trials) if complete else []
@@ -183,7 +183,7 @@ class SweepStudy:
         )
 
     def stage_note(self, claim: TrialClaim) -> dict[str, Any]:
-        """Return the address and settings with which the process of a stage reports to this trial."""
+        """Return the settings as JSON values that a stage's process gets to report validation losses to this trial."""
         return {
             "storage": self.url,
             "study": self.name,
@@ -216,7 +216,7 @@ class SweepStudy:
             self._study.sampler = self._sampler(number)
             values = search_space.suggest_values(self.section, optuna.trial.Trial(self._study, trial_id), only)
         if trial.user_attrs.get(START):
-            return []  # the settings are as they are
+            return []  # the trial has the current settings
         return [search_space.format_override(key, value) for key, value in values.items()]
 
     def _record_outcome(self, trial_id: int, outcome: TrialOutcome) -> None:
@@ -291,7 +291,7 @@ class SweepStudy:
                 param_importances = optuna.importance.get_param_importances(
                     self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), target=target
                 )
-        except (ValueError, RuntimeError) as error:  # no two trials share a setting that varies
+        except (ValueError, RuntimeError) as error:  # no setting varies between two trials
             _log.debug("no importance: %s", error)
             return {}
         return {name: round(float(share), 4) for name, share in param_importances.items() if math.isfinite(share)}
@@ -317,8 +317,9 @@ class SweepStudy:
 
 
 def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[str, Any] | None) -> SweepStudy:
-    """Return the sweep of that name, created where it is absent; ``start``: the values of the first trial, null for none.
+    """Return the sweep at ``url`` of the name in ``definition``, created if it is absent.
 
+    ``start``: the settings of the first trial, None for none.
     Raises  UsageError where it exists with another space, objective, seed or overrides; InfrastructureError without storage.
     """
     optuna = import_optional("optuna", extra="sweep")
@@ -347,7 +348,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
 
 
 def open_study(url: str, name: str, root: Path) -> SweepStudy:
-    """Return the sweep of that name.
+    """Return the existing sweep ``name`` in the storage at ``url``; ``root`` is the folder of a relative SQLite path.
 
     Raises  UsageError naming the existing ones; InfrastructureError without storage.
     """
@@ -367,7 +368,7 @@ def open_study(url: str, name: str, root: Path) -> SweepStudy:
 
 
 def list_sweeps(url: str, root: Path) -> list[str]:
-    """List the sweeps in a storage."""
+    """Return the names of the sweeps in a storage."""
     optuna = import_optional("optuna", extra="sweep")
     return sorted(optuna.get_all_study_names(optuna_storage.open_storage(url, root, 60, MISSING_BEATS)))
 
@@ -383,7 +384,7 @@ def _enqueue(study: Any, section: Sweep, start: dict[str, Any] | None) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Mute Optuna's warnings about its own interfaces: ask and tell with heartbeats, and experimental samplers."""
+    """Mute Optuna's warnings about its own interfaces: heartbeats in its ask-and-tell interface, and experimental samplers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -53,12 +53,12 @@ STEPS: Final = """SELECT trial_id, max(step)
 
 
 def find_file(url: str, root: Path) -> Path | None:
-    """Return the file of an SQLite storage; None for a storage on a server."""
+    """Return the path of an SQLite storage's file; None for a database server."""
     return (root / url.removeprefix(SQLITE)).absolute() if url.startswith(SQLITE) else None
 
 
 def list_sweeps(url: str, root: Path) -> list[str]:
-    """Return the names of all sweeps in a storage, the newest first; none where there is no storage yet.
+    """Return the names of all sweeps in a storage, the newest first; empty if there is no storage yet.
 
     Raises  InfrastructureError where it cannot be read; MissingExtraError for PostgreSQL without its driver.
     """
@@ -70,7 +70,7 @@ def list_sweeps(url: str, root: Path) -> list[str]:
 
 
 def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | None:
-    """Return the current state of a sweep, as ``tunectl sweep show --json`` prints it; None where there is none of that name.
+    """Return the current state of the sweep ``name``; None if there is none of that name.
 
     Args:
         url: Address of the storage.
@@ -89,7 +89,7 @@ def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | No
             return None
         study = studies[name]
         attributes = {key: json.loads(value) for key, value in query(ATTRIBUTES, study)}
-        if "definition" not in attributes:  # the moment in which it is made
+        if "definition" not in attributes:  # between creation of the study and its attributes
             return None
         directions = [way == "MAXIMIZE" for _, way in query(DIRECTIONS, study)]
         trials = list(_read_trials(query, study))
@@ -107,7 +107,10 @@ def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | No
 
 
 def find_best(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[int]:
-    """Return the numbers of the trials that no other one beats in every objective: the best ones, or the front."""
+    """Return the numbers of the trials that no other trial beats in every objective (the Pareto front).
+
+    ``maximize``: for each objective whether higher is better.
+    """
     signs = [-1.0 if more else 1.0 for more in maximize]
     ended = {
         trial.number: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))

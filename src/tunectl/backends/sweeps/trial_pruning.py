@@ -34,7 +34,7 @@ def report_validation(stage: str, step: int, loss: float) -> None:
         warnings.simplefilter("ignore")
         if (
             step not in trial.storage.get_trial(settings["trial"]).intermediate_values
-        ):  # a fit that goes on validates again
+        ):  # a resumed training validates the same step again
             trial.report(-loss if settings["maximize"] else loss, step)
         if trial.should_prune():
             raise TrialPrunedError(
@@ -44,7 +44,7 @@ def report_validation(stage: str, step: int, loss: float) -> None:
 
 
 def describe_trial(note: str) -> str:
-    """Return sweep and Optuna's id of a trial, for trackers."""
+    """Return ``SWEEP/TRIAL_ID`` from a ``stage_note`` in JSON, for experiment trackers."""
     settings = json.loads(note)
     return f"{settings['study']}/{settings['trial']}"
 
@@ -66,7 +66,7 @@ def _open_trial(note: str) -> tuple[Any, dict[str, Any]]:
 
 
 def describe_pruner(pruner: AshaPruner | HyperbandPruner | MedianPruner | None) -> dict[str, Any] | None:
-    """Return a pruner as the process of a stage builds it: the stage that it is for, Optuna's class, and its arguments."""
+    """Return a pruner as JSON values for a stage's process: the stage to which it applies, Optuna's class, and its arguments; None for no pruner."""
     if pruner is None:
         return None
     if isinstance(pruner, AshaPruner):

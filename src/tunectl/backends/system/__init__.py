@@ -1,1 +1,1 @@
-"""The terminal, child processes and memory of this machine."""
+"""Terminal output, child processes, sockets between processes, and memory allocation of this machine."""

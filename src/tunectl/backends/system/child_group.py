@@ -26,7 +26,7 @@ POLL_SECONDS: Final = 0.1
 
 
 class ChildGroup:
-    """Starts commands, copies their output, and ends them all when the block ends."""
+    """Runs several commands side by side: copies their output to one log, and ends all of them when the block ends."""
 
     def __init__(
         self, folder: Path, log: Path, tell: Callable[[str], None], patience: float = PATIENCE_SECONDS
@@ -66,7 +66,7 @@ class ChildGroup:
                 self._stream.close()
 
     def start(self, name: str, words: Sequence[str]) -> None:
-        """Start a command in a process group of its own."""
+        """Start the command ``words`` in its own process group; ``name`` prefixes its output."""
         guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
         child = subprocess.Popen(
             guard,
@@ -85,18 +85,18 @@ class ChildGroup:
         self._readers.append(reader)
 
     def say(self, name: str, text: str) -> None:
-        """Add one line to the log."""
+        """Add one line to the log, with ``name`` as its prefix."""
         with self._lock:
             self._tell(f"{name:<8} {text}")
             if self._stream is not None and not self._stream.closed:
                 self._stream.write(f"{time.strftime('%H:%M:%S')} {name:<8} {text}\n")
 
     def list_running(self) -> list[str]:
-        """Names of the commands that have not ended."""
+        """Return the names of the commands that have not ended."""
         return [name for name, child in self._children.items() if child.poll() is None]
 
     def wait(self, name: str) -> int:
-        """Wait for the end of a command; returns its exit code. Logs the end of any other command meanwhile."""
+        """Wait until command ``name`` ends, and return its exit code; the end of any other command is logged meanwhile."""
         before = set(self.list_running())
         while (code := self._children[name].poll()) is None:
             time.sleep(POLL_SECONDS)
@@ -113,7 +113,7 @@ class ChildGroup:
         self._join()
 
     def stop(self) -> None:
-        """End every command: as Ctrl-C does, then by SIGTERM, then by SIGKILL."""
+        """End every command: by SIGINT, then SIGTERM, then SIGKILL."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             for name in reversed(self.list_running()):
                 with suppress(ProcessLookupError, PermissionError):

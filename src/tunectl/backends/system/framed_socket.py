@@ -13,13 +13,13 @@ _ENCODE = msgspec.msgpack.Encoder().encode
 
 
 def encode_frame(message: Any) -> bytes:
-    """Return the bytes that send ``message`` over the socket."""
+    """Return ``message`` as msgpack after its length in four bytes."""
     body = _ENCODE(message)
     return struct.pack("<I", len(body)) + body
 
 
 def read_frames(connection: socket.socket) -> Iterator[bytes]:
-    """Yield the msgpack of every message until the other end closes."""
+    """Yield the msgpack of each message until the other end closes the socket."""
     with connection.makefile("rb", buffering=1 << 16) as stream:
         while len(head := stream.read(4)) == 4:
             (size,) = struct.unpack("<I", head)

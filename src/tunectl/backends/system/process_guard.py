@@ -24,7 +24,7 @@ _FIRST: Final = 500
 """Score of 1000 (oom_score_adj): where memory runs out, the kernel kills a retrain before a server."""
 
 
-def _stand_back(nice: int) -> None:
+def _lower_group_priority(nice: int) -> None:
     """Give the process's session group the niceness of its processes.
 
     Where the kernel groups processes by session (autogroup, the default outside of containers), their niceness counts only among
@@ -33,7 +33,7 @@ def _stand_back(nice: int) -> None:
     for _ in range(20):
         try:
             _AUTOGROUP.write_text(str(nice), encoding="ascii")
-        except BlockingIOError:  # one such change a tenth of a second, of the whole machine
+        except BlockingIOError:  # one such change per 0.1 s is allowed on the whole machine
             time.sleep(0.1)
         except OSError:
             return
@@ -47,11 +47,14 @@ def die_with_parent() -> None:
 
 
 def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
-    """Run the command in this group; end the group when the pipe at our standard input closes. Returns its exit code."""
+    """Run the command ``words`` in this process group, and return its exit code.
+
+    The group is ended when standard input closes. ``nice``: niceness to add; ``threads``: CPUs to use, 0 for all.
+    """
     with suppress(OSError):
         _OOM.write_text(str(_FIRST), encoding="ascii")
     if nice:
-        _stand_back(os.nice(nice))
+        _lower_group_priority(os.nice(nice))
     if threads:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-threads:])
@@ -73,7 +76,7 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
 
     threading.Thread(target=watch, daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)  # the command got it as well: its end is ours
+        signal.signal(number, lambda *_: None)  # the command received the signal as well: this process ends with it
     code = child.wait()
     return code if code >= 0 else 128 - code
 

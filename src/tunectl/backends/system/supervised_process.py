@@ -30,7 +30,7 @@ LATE: Final = 124
 
 
 class ProcessLimits(NamedTuple):
-    """Limits of a command."""
+    """Limits of one command: wall time in seconds, niceness, CPUs and GPUs."""
 
     seconds: float
     nice: int = 0
@@ -50,8 +50,9 @@ def run(
     stop: threading.Event,
     limits: ProcessLimits,
 ) -> int:
-    """Run a command to its end, appending its output to ``log``; returns its exit code.
+    """Run a command to its end, appending its output to the file ``log``; return its exit code.
 
+    ``mark`` is put into the environment of all its processes, for ``kill_marked``; ``stop`` ends the command when it is set.
     Ended early it returns 130 (``stop`` was set) or 124 (timeout); no process of it is left in either case.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_marked(mark: str) -> list[int]:
-    """End every process whose environment has ``mark``; returns which. Zombies have no environment any more."""
+    """Kill every process that ``run`` started with ``mark``; return the process ids."""
     needle, result = f"{MARK}={mark}".encode(), []
     for process_folder in Path("/proc").glob("[0-9]*"):
         number = int(process_folder.name)

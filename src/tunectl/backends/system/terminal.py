@@ -23,7 +23,10 @@ def console(*, stderr: bool = False) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "") -> None:
-    """Print a table; numbers are right-aligned. ``rows`` hold values that ``str`` makes readable; control codes in them are shown."""
+    """Print a table to stdout; numbers are right-aligned.
+
+    ``rows`` hold values that ``str`` makes readable; control codes in them are made visible.
+    """
     rich_table = import_optional("rich.table", extra="all")
     box = import_optional("rich.box", extra="all")
     grid = rich_table.Table(
@@ -48,7 +51,7 @@ def escape(text: str) -> str:
 
 
 def strip_control(text: str) -> str:
-    """Return one line without control codes: text of strangers must not control a terminal."""
+    """Return the text as one line without control codes, which could change the terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
@@ -62,7 +65,7 @@ def print_line(text: str, *, style: str | None = None) -> None:
 
 
 def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
-    """Print text with marked pieces in green and bold; between « and » where there are no colors."""
+    """Print pieces (text, highlighted) on one line: highlighted ones in bold green, or between « and » without colors."""
     out = console()
     text = import_optional("rich.text", extra="all").Text()
     before = False
@@ -91,14 +94,14 @@ class _Bar:
 
 
 class TerminalBars:
-    """Draws progress bars on stderr with speed and time left."""
+    """Draws the progress bars of ``core.progress`` on stderr, with speed and remaining time."""
 
     def __init__(self) -> None:
         self._display: Any = None
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[_Bar]:
-        """Open one bar; bars opened inside one another share one display."""
+        """Yield a bar with ``total`` steps (None: unknown); bars opened inside one another share one display."""
         outermost = self._display is None
         if outermost:
             self._display = _display()

@@ -1,1 +1,1 @@
-"""Text metrics, embeddings, encodings and lists for finding personal data."""
+"""Text metrics, embeddings, encodings, languages, and resources for finding personal data."""

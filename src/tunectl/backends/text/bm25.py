@@ -10,17 +10,17 @@ from tunectl.core.optional import import_optional
 
 
 class Bm25Index:
-    """An index of texts in memory."""
+    """BM25 index of texts in memory, for few-shot examples and the nearest training inputs."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._library = import_optional("bm25s", extra="evaluate")
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets its logger to DEBUG
         self._size = len(texts)
         self._index = self._library.BM25()
         self._index.index(self._tokens(texts), show_progress=False)
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return the indices of the ``count`` best texts for each query, best first."""
+        """Return for each query the indices of the ``count`` best texts, best first."""
         if not queries or not count:
             return [[] for _ in queries]
         indexes, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)

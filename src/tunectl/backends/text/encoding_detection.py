@@ -18,7 +18,7 @@ WESTERN = "cp1252"
 
 
 def detect_encoding(file: SourceFile, offset: int) -> str | None:
-    """Return the name of the likeliest encoding of a text file around a byte, or None where nothing fits."""
+    """Return the likeliest encoding of a text file, judged by the bytes around ``offset``; None if none fits."""
     library = import_optional("charset_normalizer", extra="data")
     with open_decompressed(file.path) as stream:
         stream.seek(max(0, offset - SAMPLE // 2))

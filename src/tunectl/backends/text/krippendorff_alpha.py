@@ -8,8 +8,9 @@ from tunectl.core.optional import import_optional
 
 
 def alpha(ratings: Sequence[Sequence[int | None]]) -> float | None:
-    """Return Krippendorff's alpha of nominal ``ratings`` (raters, questions); None of them means that a rater was not asked.
+    """Return Krippendorff's alpha of nominal ``ratings``, (raters, items); None in them: this rater did not rate that item.
 
+    None if it is undefined: no item has two ratings, or all ratings are equal.
     None where it is undefined: nothing was rated twice, or only one value was ever given.
     """
     numpy = import_optional("numpy", extra="data")

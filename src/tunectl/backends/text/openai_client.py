@@ -23,7 +23,7 @@ PAUSE = 0.5
 
 
 class OpenAiClient:
-    """Sends conversations to ``POST {base_url}/chat/completions`` with temperature 0."""
+    """Client of an LLM judge: sends conversations to ``POST {base_url}/chat/completions`` with temperature 0."""
 
     def __init__(self, judge: LlmJudge) -> None:
         """Read the key from its environment variable.

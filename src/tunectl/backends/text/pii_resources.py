@@ -1,4 +1,4 @@
-"""All that the finders of personal data need: the seams of phonenumbers, python-stdnum, and Faker's lists of names."""
+"""Resources of the finders of personal data: phonenumbers, python-stdnum, and Faker's lists of names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunectl.privacy.resources import PiiResources
 
 
 def tools(*, regions: Iterable[str], locales: Iterable[str]) -> PiiResources:
-    """Return tools for phone numbers of ``regions`` (for example ``US``) and names of ``locales`` (for example ``en_US``).
+    """Return validators and finders for phone numbers of ``regions`` (such as ``US``) and names of ``locales`` (such as ``en_US``).
 
     Raises  ConfigError for a region or locale that is not known; MissingExtraError when a library is not installed.
     """
@@ -29,7 +29,7 @@ def tools(*, regions: Iterable[str], locales: Iterable[str]) -> PiiResources:
 
 
 def build_masker(settings: InferenceLogConfig) -> PiiMasker:
-    """Return the masker of personal data for everything that is stored of live traffic."""
+    """Return the masker of personal data for all that the server stores of requests and feedback."""
     personal = settings.pii
     resources = tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(resources, kinds=personal.kinds, keep=personal.keep)
@@ -39,7 +39,7 @@ _FIRST = ("first_names", "first_names_male", "first_names_female", "first_names_
 
 
 def names(locales: list[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return first names and surnames of ``locales``, case folded.
+    """Return (first names, surnames) of ``locales``, case folded.
 
     Raises  ConfigError when there is no list for a locale.
     """
@@ -64,19 +64,19 @@ def _provider(locale: str) -> Any:
 
 
 def card() -> Callable[[str], bool]:
-    """Return whether digits pass Luhn's check (ISO/IEC 7812-1)."""
+    """Return a function that tells whether digits pass Luhn's check (ISO/IEC 7812-1), as card numbers do."""
     valid: Callable[[str], bool] = import_optional("stdnum.luhn", extra="data").is_valid
     return valid
 
 
 def iban() -> Callable[[str], bool]:
-    """Return whether an account number has the form of its country and the checksum of ISO 13616."""
+    """Return a function that tells whether a text is an IBAN with the form of its country and a valid checksum (ISO 13616)."""
     valid: Callable[[str], bool] = import_optional("stdnum.iban", extra="data").is_valid
     return valid
 
 
 def ssn() -> Callable[[str], bool]:
-    """Return whether a social security number is one that can be issued."""
+    """Return a function that tells whether a text is a US social security number that can be issued."""
     valid: Callable[[str], bool] = import_optional("stdnum.us.ssn", extra="data").is_valid
     return valid
 

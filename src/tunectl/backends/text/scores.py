@@ -1,4 +1,4 @@
-"""The seams of rouge-score (ROUGE-L) and sacrebleu (BLEU, chrF): statistics of each answer, ready to be resampled."""
+"""Sufficient statistics of ROUGE-L (rouge-score), BLEU and chrF (sacrebleu) for each answer, ready to be resampled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def compute_rouge(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-    """Return ROUGE-L F1 (Lin, 2004) of each answer with its best reference, and 1, ready to be averaged; shape (answers, 2)."""
+    """Return under ``rouge_l`` the ROUGE-L F1 (Lin, 2004) of each answer with its best reference, and a count of 1; (answers, 2)."""
     scorer = import_optional("rouge_score.rouge_scorer", extra="evaluate").RougeScorer(["rougeL"], use_stemmer=False)
     numpy = import_optional("numpy", extra="evaluate")
     best = [
@@ -41,8 +41,8 @@ def compute_bleu_and_chrf(answers: Sequence[str], references: Sequence[Sequence[
 
 
 def bleu_signature() -> str:
-    """Return how the BLEU was computed, in sacrebleu's notation, for reports."""
+    """Return sacrebleu's signature of the BLEU that is computed here, for reports."""
     metric = import_optional("sacrebleu.metrics", extra="evaluate").BLEU()
-    metric.corpus_score(["a"], [["a"]])  # the signature knows the number of references only after a use
+    metric.corpus_score(["a"], [["a"]])  # the signature has the number of references only after a first use
     parts = str(metric.get_signature()).split("|")
     return "|".join(part for part in parts if not part.startswith("nrefs"))

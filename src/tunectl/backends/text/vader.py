@@ -15,7 +15,7 @@ PACKAGE, FILE = "vaderSentiment", "vader_lexicon.txt"
 
 
 def lexicon() -> dict[str, float]:
-    """Return the valence by word (in lower case) or emoticon.
+    """Return the valence, -4 (negative) to 4, by word in lower case or emoticon.
 
     Raises  MissingExtraError where the package is not installed; ArtifactError where its file has another digest.
     """

@@ -32,7 +32,7 @@ QUOTED = ("fixtures", "probes")
 
 
 class MlflowTracker:
-    """One tracking server and one experiment."""
+    """Sends builds to one MLflow experiment, and releases to its registered model."""
 
     def __init__(self, settings: Track) -> None:
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(settings.timeout_seconds)
@@ -45,7 +45,7 @@ class MlflowTracker:
         self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
 
     def send(self, folder: Path) -> str:
-        """Send a build of the spool; one that was sent before is left alone, one that was interrupted is sent anew.
+        """Send the build in the spool folder ``folder``; one that is complete on the server is not sent again.
 
         Returns  the address of its page; empty where the server has none.
 
@@ -64,7 +64,7 @@ class MlflowTracker:
             return self._find_page(experiment, self._send_runs(experiment, record, folder / spool.FILES))
 
     def mirror(self, store: ReleaseRegistry) -> list[str]:
-        """Make versions and aliases of the registered model equal to our registry; returns the changes as text.
+        """Make versions and aliases of MLflow's registered model equal to the release registry; return the changes, a sentence each.
 
         Raises  InfrastructureError with MLflow's own words.
         """
@@ -198,7 +198,7 @@ class MlflowTracker:
             yield
         except TunectlError:
             raise
-        except Exception as error:  # stores of artifacts raise what their libraries do: requests, botocore, ImportError
+        except Exception as error:  # artifact stores raise errors of their libraries: requests, botocore, ImportError
             words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InfrastructureError(
                 f"MLflow rejected the request: {words}",
@@ -207,7 +207,7 @@ class MlflowTracker:
 
 
 def describe_model(release: str, run: str) -> str:
-    """Return the text of ``MLmodel``: a signature of messages in and text out, which Unity Catalog asks for, and no weights."""
+    """Return the text of the ``MLmodel`` file of a release, logged by run ``run``: a signature of messages in and text out, no weights."""
     inputs = json.dumps([{"type": "string", "name": "prompt", "required": True}])
     outputs = json.dumps([{"type": "string", "name": "answer", "required": True}])
     return (

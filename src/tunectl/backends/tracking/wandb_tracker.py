@@ -16,7 +16,7 @@ SUCCESS = (0, 3)
 
 
 class WandbTracker:
-    """One project of W&B; account, host and mode are W&B's own variables."""
+    """Sends builds to one W&B project; account, host and mode come from W&B's own environment variables."""
 
     def __init__(self, settings: Track, folder: Path) -> None:
         self._wandb = import_optional("wandb", extra="wandb")
@@ -24,7 +24,7 @@ class WandbTracker:
         self._folder = folder
 
     def send(self, folder: Path) -> str:
-        """Send a build of the spool; one that was sent before keeps its ids, so nothing is sent twice.
+        """Send the build in the spool folder ``folder``; a build that was sent before keeps its ids, so it is there once.
 
         Returns  the address of its page; empty offline.
 

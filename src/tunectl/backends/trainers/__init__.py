@@ -1,1 +1,1 @@
-"""TRL trainers."""
+"""Trainers of adapters, reward models and policies on TRL, with their generation, checkpoints and validation."""

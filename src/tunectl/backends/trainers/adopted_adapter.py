@@ -27,7 +27,7 @@ RECORD = "federated.json"
 
 
 class AdoptedAdapter:
-    """Takes the adapter in ``folder`` in place of a training; see ``training.protocols.Trainer``."""
+    """A ``training.protocols.Trainer`` that stores the finished adapter in ``folder`` as its result instead of training."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class AdoptedAdapter:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Store the adapter in ``out``; ``first_loss`` is that of the base model.
+        """Check and validate the adapter, store it in ``out``, and return the result; its ``first_loss`` is that of the base model.
 
         Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its shape or strength is not the one that ``plan`` declares.
         """
@@ -70,7 +70,7 @@ class AdoptedAdapter:
             tokens=0,
             tokens_apart=0,
             seconds=time.perf_counter() - started,
-            trainable=trainer_loop.trainable(fresh),
+            trainable=trainer_loop.count_trainable(fresh),
             shared_prompts=capabilities.shared_prompts,
             history=(LogPoint(0, 1, None, loss, 0.0, 0.0),),
         )

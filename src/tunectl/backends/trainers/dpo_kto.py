@@ -31,7 +31,7 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, Rl
 
 
 class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
-    """Overrides methods of TRL's trainer class; it is its first base class."""
+    """First base class of TRL's DPO and KTO trainers: replaces their step, loss inputs and logs."""
 
     run: OfflineRun
     accelerator: Any
@@ -42,13 +42,13 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return dataset
 
     def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
-        """Run all micro-batches of one step; returns its mean loss, a scalar."""
+        """Run all micro-batches of one step; return its mean loss as a scalar tensor."""
         run, number = self.run, self.state.global_step + 1
         model.train()
         with run.state.time_block("learn"):
             loss, margin, kl = self._learn(inputs["numbers"], number)
         run.stopped = run.group.agree_to_stop(run.stopped)
-        trainer_base.refuse_no_number(run, number, loss)
+        trainer_base.require_finite_loss(run, number, loss)
         run.state.answers += sum(len(run.data.judged[item].good) for item in row_indices(inputs["numbers"]))
         now = time.monotonic()
         seconds, run.clock = now - run.clock, now
@@ -66,32 +66,35 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
             apart = run.compute_kl_logprobs(TRAIN, range(start, start + len(row_indices(step))))
         total, ratios, kinds = 0.0, list[float](), list[float]()
         for group in run.rank_batches([item.row for item in run.data.judged], step):
-            reading = run.compute_logprobs(TRAIN, group)
-            loss = self.loss_of(reading, apart) * (len(reading.policy.mask) / count)
+            pair_logprobs = run.compute_logprobs(TRAIN, group)
+            loss = self.loss_of(pair_logprobs, apart) * (len(pair_logprobs.policy.mask) / count)
             self.accelerator.backward(loss)
             total += float(loss.detach())
-            ratios += reading.ratios().tolist()
-            kinds += [kind for item in reading.completions for kind in item.good]
+            ratios += pair_logprobs.ratios().tolist()
+            kinds += [kind for item in pair_logprobs.completions for kind in item.good]
         kl = None if apart is None else max(0.0, float((apart[0] - apart[1]).mean()))
         run.group.sum_gradients(self.model)
         good = [kind > 0 for kind in run.group.join(kinds)]
         return run.group.sum(total)[0], _margin(run.group.join(ratios), good, run.settings.beta), kl
 
-    def loss_of(self, reading: PairLogprobs, apart: tuple[Any, Any] | None) -> Any:
-        """Return TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``OfflineRun.compute_kl_logprobs``."""
+    def loss_of(self, pair_logprobs: PairLogprobs, apart: tuple[Any, Any] | None) -> Any:
+        """Return TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto).
+
+        ``apart``: for kto the log-probabilities of the mismatched pairs, as ``OfflineRun.compute_kl_logprobs`` returns them.
+        """
         torch = import_optional("torch", extra="train")
         settings = self.run.settings
         if isinstance(settings, Dpo):
-            model, batch = build_dpo_inputs(reading, settings.ld_alpha)
+            model, batch = build_dpo_inputs(pair_logprobs, settings.ld_alpha)
         else:
             assert apart is not None
-            model, batch = build_kto_inputs(reading, *apart)
+            model, batch = build_kto_inputs(pair_logprobs, *apart)
         loss = self.compute_loss(model, batch)
-        # kto leaves answers whose loss is no number out of the mean; nobody would notice
-        return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
+        # kto's mean skips answers whose loss is NaN, which would hide the failure
+        return loss if bool(torch.isfinite(pair_logprobs.policy.values.detach()).all()) else loss * torch.nan
 
     def evaluate_held_out(self) -> tuple[float, float | None]:
-        """Return mean loss of the validation judgments, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
+        """Return the mean loss of the validation judgments, and the share (0 to 1) of pairs ranked right, ties half; None without pairs."""
         run, torch = self.run, import_optional("torch", extra="train")
         rows = [item.row for item in run.data.held_out]
         self.model.eval()
@@ -99,9 +102,11 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         with torch.no_grad():
             apart = run.compute_kl_logprobs(HELD_OUT, range(len(rows))) if run.mismatched else None
             for group in run.rank_batches(rows):
-                reading = run.compute_logprobs(HELD_OUT, group)
-                total += float(self.loss_of(reading, apart)) * len(reading.policy.mask)
-                ratios += list(zip(reading.completions, reading.ratios().split(_sizes(reading)), strict=True))
+                pair_logprobs = run.compute_logprobs(HELD_OUT, group)
+                total += float(self.loss_of(pair_logprobs, apart)) * len(pair_logprobs.policy.mask)
+                ratios += list(
+                    zip(pair_logprobs.completions, pair_logprobs.ratios().split(_sizes(pair_logprobs)), strict=True)
+                )
         self.model.train()
         answers = sum(len(row.branches) for row in rows)
         (total,) = run.group.sum(total)
@@ -111,7 +116,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return total / answers, sum(right) / len(right)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does, without the values that are not measured."""
+        """Log as TRL does, without the values that are not measured; ``start_time`` is TRL's."""
         for metrics in self._metrics.values():
             for name in NOT_MEASURED:
                 metrics.pop(name, None)
@@ -119,7 +124,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
 
 
 class DpoKtoTrainer:
-    """Align with judged answers by TRL's DPO or KTO: the ``PolicyTrainer`` of both methods."""
+    """The ``PolicyTrainer`` of the methods dpo and kto: trains on judged answers with TRL's losses."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that train together; every one of them makes the same calls."""
@@ -128,12 +133,12 @@ class DpoKtoTrainer:
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Train on judged answers, and keep the weights of the best validation.
+        """Train on judged answers, and return the run with the weights of the best validation, which are written to ``out``.
 
         Raises  UsageError when the loss is no number, or every answer of a validation was cut; ArtifactError where an adapter does
                 not load; InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
-        with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
+        with trainer_loop.oom_to_error(plan, trainer_base.suggest_less_memory(plan)):
             return self._fit(plan, model, sft, data, judges, out, work)
 
     def _fit(
@@ -144,13 +149,15 @@ class DpoKtoTrainer:
         steps = _steps(plan, settings, data.judged)
         usual = median_low([len(row_indices(step)) for step in steps])
         more = f"or raise align.batch_size (now {settings.batch_size})"
-        trainer_base.refuse_bad_ranks(group, plan.profile.device, usual, "judged input", more)
+        trainer_base.check_rank_count(group, plan.profile.device, usual, "judged input", more)
         peft_model, tokenizer = online_rl.load_policy(plan, model, sft)
         rows = [item.row for item in (*data.judged, *data.held_out)]
         answers = sum(len(branch.ids) for row in rows for branch in row.branches)
         nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads mismatched pairs too
         longest = max(row.length for row in rows)
-        trainer_base.refuse_too_big(plan, peft_model, longest, work, extra_bytes=nats, ranks=group.local_world_size)
+        trainer_base.require_memory_and_disk(
+            plan, peft_model, longest, work, extra_bytes=nats, ranks=group.local_world_size
+        )
         resumed = trainer_loop.latest_checkpoint(group, work)
         state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
         trainer = build_trainer(plan, settings, peft_model, tokenizer, len(steps), work)
@@ -160,7 +167,7 @@ class DpoKtoTrainer:
         last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
             peft_adapter.save_adapter(peft_model, state.best, out, model_spec.load(model))
-        return online_rl.to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
+        return online_rl.to_result(state, last_step, len(steps), trainer_loop.count_trainable(peft_model))
 
 
 def _steps(plan: RlArgs, settings: Dpo | Kto, completions: Sequence[LabeledCompletions]) -> list[OptimizerStep]:
@@ -174,8 +181,8 @@ def _steps(plan: RlArgs, settings: Dpo | Kto, completions: Sequence[LabeledCompl
     )
 
 
-def _sizes(reading: PairLogprobs) -> list[int]:
-    return [len(item.good) for item in reading.completions]
+def _sizes(pair_logprobs: PairLogprobs) -> list[int]:
+    return [len(item.good) for item in pair_logprobs.completions]
 
 
 def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> float | None:
@@ -186,9 +193,9 @@ def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> floa
 
 
 def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any, steps: int, work: Path) -> Any:
-    """Return the trainer of ``settings`` over a peft model."""
+    """Return TRL's trainer for ``settings`` over a peft model, for ``steps`` optimizer steps."""
     datasets = import_optional("datasets", extra="train")
-    hooks = trainer_base.hooks()()
+    callback = trainer_base.make_callback_class()()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
         trainer = trainer_base.mix_into_trl(
@@ -196,14 +203,17 @@ def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any,
         )(
             model=model,
             args=to_preference_config(plan, settings, steps, work),
-            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            # a placeholder: the rows come from our data loader
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),
             processing_class=tokenizer,
-            callbacks=[hooks],
+            callbacks=[callback],
         )
-    hooks.trainer = trainer
+    callback.trainer = trainer
     trainer_base.mute_progress(trainer)
-    if "ref" in model.peft_config:  # TRL's own copy of the adapter; what it would say is read beforehand
+    if (
+        "ref" in model.peft_config
+    ):  # drop TRL's copy of the adapter: reference log-probabilities are computed beforehand
         model.delete_adapter("ref")
-    trainer.precompute_ref_logps = True  # set here, because TRL would read its own data set at once
-    trainer.aux_loss_enabled = False  # a mixture of experts is tuned without it, as in sft
+    trainer.precompute_ref_logps = True  # set here, because TRL would process the data set in its constructor
+    trainer.aux_loss_enabled = False  # no router loss for mixtures of experts, as in sft
     return trainer

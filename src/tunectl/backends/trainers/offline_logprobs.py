@@ -30,7 +30,7 @@ REFERENCE = "reference.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class PairLogprobs:
-    """Log-probabilities of the answers of some rows, under the policy and under sft."""
+    """Log-probabilities of the answers of some rows under the policy and under sft, the input of one pair loss."""
 
     completions: Sequence[LabeledCompletions]
     policy: AnswerLogps
@@ -39,12 +39,12 @@ class PairLogprobs:
     """(answers, longest) float32: nats of each token under sft, 0 in the padding."""
 
     def ratios(self) -> Any:
-        """Return log-ratio of each answer to sft, (answers,), nats, without gradients."""
+        """Return the log-ratio of each whole answer, policy to sft; (answers,), nats, without gradients."""
         return self.policy.values.detach().sum(dim=1) - self.reference.sum(dim=1)
 
 
 class PrecomputedModel:
-    """Takes the place of the model that TRL calls."""
+    """Stands in for the model that TRL calls, and returns log-probabilities that were computed before."""
 
     def __init__(self, passes: dict[int, Any]) -> None:
         """Take one log-probability array (nats, answers x longest) for each forward pass."""
@@ -58,34 +58,40 @@ class PrecomputedModel:
 
 
 NOT_MEASURED = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy", "num_tokens")
-"""What TRL would log of them, and we do not measure."""
+"""Metrics that TRL would log, and that are not measured here."""
 
 
-def build_dpo_inputs(reading: PairLogprobs, tail_weight: float | None) -> tuple[PrecomputedModel, dict[str, Any]]:
-    """Return model and batch of ``DPOTrainer``: first the chosen answers, then the rejected ones."""
+def build_dpo_inputs(pair_logprobs: PairLogprobs, tail_weight: float | None) -> tuple[PrecomputedModel, dict[str, Any]]:
+    """Return the stand-in model and the batch for ``DPOTrainer``: first the chosen answers, then the rejected ones.
+
+    ``tail_weight``: weight of the tokens beyond the length of the shorter answer (``align.ld_alpha``); None: all tokens count fully.
+    """
     torch = import_optional("torch", extra="train")
-    order = [*range(0, len(reading.policy.mask), 2), *range(1, len(reading.policy.mask), 2)]
-    mask = reading.policy.mask[order]
-    chosen, rejected = _sum_logprobs(reading.reference[order], mask, tail_weight).chunk(2)
+    order = [*range(0, len(pair_logprobs.policy.mask), 2), *range(1, len(pair_logprobs.policy.mask), 2)]
+    mask = pair_logprobs.policy.mask[order]
+    chosen, rejected = _sum_logprobs(pair_logprobs.reference[order], mask, tail_weight).chunk(2)
     batch = _batch(mask, ANSWERS, "") | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-    return PrecomputedModel({ANSWERS: reading.policy.values[torch.tensor(order, device=mask.device)]}), batch
+    return PrecomputedModel({ANSWERS: pair_logprobs.policy.values[torch.tensor(order, device=mask.device)]}), batch
 
 
 def build_kto_inputs(
-    reading: PairLogprobs, mismatched: Any, mismatched_reference: Any
+    pair_logprobs: PairLogprobs, mismatched: Any, mismatched_reference: Any
 ) -> tuple[PrecomputedModel, dict[str, Any]]:
-    """Return model and batch of ``KTOTrainer``; ``mismatched`` are nats of whole answers behind other prompts, (any number,)."""
+    """Return the stand-in model and the batch for ``KTOTrainer``.
+
+    ``mismatched`` and ``mismatched_reference``: log-probabilities (nats) of answers after another prompt, under policy and sft; (answers,).
+    """
     torch = import_optional("torch", extra="train")
-    device = reading.policy.mask.device
-    good = [kind for record in reading.completions for kind in record.good]
+    device = pair_logprobs.policy.mask.device
+    good = [kind for record in pair_logprobs.completions for kind in record.good]
     one = torch.ones(len(mismatched), 1, dtype=torch.bool, device=device)
-    batch = _batch(reading.policy.mask, ANSWERS, "") | _batch(one, MISMATCHED, "KL_")
+    batch = _batch(pair_logprobs.policy.mask, ANSWERS, "") | _batch(one, MISMATCHED, "KL_")
     batch |= {
         "label": torch.tensor(good, device=device),
-        "ref_logps": reading.reference.sum(dim=1),
+        "ref_logps": pair_logprobs.reference.sum(dim=1),
         "ref_KL_logps": mismatched_reference,
     }
-    return PrecomputedModel({ANSWERS: reading.policy.values, MISMATCHED: mismatched[:, None]}), batch
+    return PrecomputedModel({ANSWERS: pair_logprobs.policy.values, MISMATCHED: mismatched[:, None]}), batch
 
 
 def _batch(mask: Any, number: int, prefix: str) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def _sum_logprobs(nats: Any, mask: Any, tail_weight: float | None) -> Any:
 
 @dataclass
 class LogprobReader:
-    """Computes log-probabilities of answers with the current weights."""
+    """Computes log-probabilities of packed answers with the current weights."""
 
     route: batching.ForwardPath
     shared: bool
@@ -121,11 +127,11 @@ class LogprobReader:
     """Most tokens of one pass, padding included."""
 
     def logprobs(self, rows: Sequence[PackedRow]) -> AnswerLogps:
-        """Run one pass, with gradients where they are on."""
+        """Return log-probabilities of all answers of ``rows`` from one forward pass, with gradients unless torch has them off."""
         return answer_logps(self.route, rows, shared=self.shared)
 
     def compute_without_grad(self, rows: Sequence[PackedRow], label: str | None = None) -> list[Any]:
-        """Return nats of each token of each answer, row by row, one float32 tensor (tokens,) per answer; no gradients.
+        """Return the log-probabilities (nats) of each answer, row by row: one float32 tensor (tokens,) per answer, no gradients.
 
         ``label`` names a progress bar, for long work.
         """
@@ -143,7 +149,7 @@ class LogprobReader:
 
 
 class References:
-    """Nats under sft of every answer, by name; computed once, and kept where a killed run finds them."""
+    """Log-probabilities (nats) under sft of every answer of the training and validation rows; computed once, and stored for a restart."""
 
     def __init__(self, lines: Mapping[str, list[list[Any]]]) -> None:
         """``lines`` hold one tensor (tokens,) for each answer of each row."""
@@ -153,7 +159,7 @@ class References:
     def load_or_compute(
         cls, rows: Mapping[str, Sequence[PackedRow]], reader: LogprobReader, work: Path, group: ProcessGroup = SINGLE
     ) -> References:
-        """Compute the log-probabilities of ``rows`` with the current weights, each rank its share, unless ``work`` has them already."""
+        """Return the log-probabilities of ``rows`` with the current weights, computed on all ranks, or loaded if ``work`` has them."""
         files = import_optional("safetensors.torch", extra="train")
         path = work / REFERENCE
         if group.max(float(not path.is_file()))[0]:
@@ -168,14 +174,14 @@ class References:
         return cls({name: _by_row(values[name], row) for name, row in rows.items()})
 
     def gather_padded(self, name: str, numbers: Sequence[int], width: int) -> Any:
-        """Return the values of the answers of some rows: (answers, width), 0 in the padding."""
+        """Return the token log-probabilities of the answers of rows ``numbers`` of ``name``: (answers, width), 0 in the padding."""
         torch = import_optional("torch", extra="train")
         lines = [line for number in numbers for line in self._lines[name][number]]
         result = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
         return torch.nn.functional.pad(result, (0, width - result.shape[1]))
 
     def gather_sums(self, name: str, numbers: Sequence[int]) -> Any:
-        """Return the values of whole answers of some rows: (answers,)."""
+        """Return the log-probabilities of the whole answers of rows ``numbers`` of ``name``: (answers,)."""
         torch = import_optional("torch", extra="train")
         return torch.stack([line.sum() for number in numbers for line in self._lines[name][number]])
 

@@ -28,7 +28,7 @@ MISMATCHED = {TRAIN: "strangers in training", HELD_OUT: "strangers held out"}
 
 @dataclass
 class OfflineRun:
-    """State that the trainer and its hooks share."""
+    """State of one dpo or kto training in this process, which the trainer and its callbacks share."""
 
     plan: RlArgs
     settings: Dpo | Kto
@@ -55,32 +55,32 @@ class OfflineRun:
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """Return the values that the progress bar shows for a step."""
+        """Return the values for the progress bar after a step, by label."""
         return {"loss": f"{point.loss:.3f}", "margin": "-" if point.reward is None else f"{point.reward:.2f}"}
 
     def get_labeled_completions(self, name: str) -> Sequence[LabeledCompletions]:
-        """Return the rows of the training part, or of the held-out part."""
+        """Return the judged rows of the training data (``name`` = TRAIN) or of the held-out data."""
         return self.data.judged if name == TRAIN else self.data.held_out
 
     def compute_logprobs(self, name: str, numbers: Sequence[int]) -> PairLogprobs:
-        """Compute the log-probabilities of some rows of ``name``."""
+        """Return log-probabilities under policy and sft of the rows ``numbers`` of ``name``."""
         some = [self.get_labeled_completions(name)[number] for number in numbers]
         result = self.reader.logprobs([item.row for item in some])
         return PairLogprobs(some, result, self.references.gather_padded(name, numbers, result.values.shape[1]))
 
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
-        """Return nats of the mismatched pairs ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
+        """Return the log-probabilities (nats) of the mismatched pairs ``numbers``, under the policy and under sft; (answers,) each, no gradients."""
         torch = import_optional("torch", extra="train")
         places = range(len(numbers))[self.group.rank :: self.group.world_size]
         rows = [self.mismatched[name][numbers[place]] for place in places]
         lines = iter([float(line.sum()) for line in self.reader.compute_without_grad(rows)])
         sums = {place: [next(lines) for _ in row.branches] for place, row in zip(places, rows, strict=True)}
-        merged = self.group.merge_by_place(sums, list[float])
+        merged = self.group.merge_by_index(sums, list[float])
         policy = torch.tensor([nats for row in merged for nats in row], device=self.policy.route.device)
         return policy, self.references.gather_sums(MISMATCHED[name], numbers)
 
     def rank_batches(self, rows: Sequence[PackedRow], step: OptimizerStep | None = None) -> Sequence[Sequence[int]]:
-        """Return the micro-batches of a step, or of all ``rows``, for this rank."""
+        """Return the micro-batches of ``step``, or of all ``rows``, for this rank, each as indices of ``rows``."""
         if self.group.world_size == 1:
             return step.batches if step else batch_schedule.token_batches(rows, range(len(rows)), self.reader.tokens)
         order = row_indices(step) if step else range(len(rows))
@@ -100,7 +100,7 @@ def prepare_run(
     work: Path,
     group: ProcessGroup = SINGLE,
 ) -> OfflineRun:
-    """Return the run, with sft's log-probabilities of every answer."""
+    """Return the state of a training whose log-probabilities under sft are computed or loaded."""
     settings = plan.settings
     assert isinstance(settings, Dpo | Kto)
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)
@@ -126,5 +126,5 @@ def _pair_mismatched(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[
 
 
 def row_indices(step: OptimizerStep) -> list[int]:
-    """Return the rows of a step, in their order."""
+    """Return the indices of the rows of a step, in their order."""
     return [number for group in step.batches for number in group]

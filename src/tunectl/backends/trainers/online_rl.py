@@ -25,7 +25,7 @@ from tunectl.backends.modeling import (
 )
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import online_trainer, server_generation, trainer_base, trainer_loop
-from tunectl.backends.trainers.rl_args import refuse_no_vllm
+from tunectl.backends.trainers.rl_args import check_vllm
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rl_validation import PolicyModel, row_of
 from tunectl.backends.trainers.rollout import PolicyRun, RolloutStep
@@ -39,7 +39,7 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, Rl
 
 
 class OnlineRlTrainer:
-    """Align with rewards of sampled answers by TRL's RLOO or GRPO: the ``PolicyTrainer`` of both methods."""
+    """The ``PolicyTrainer`` of the methods rloo and grpo: samples answers and trains on their rewards."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that train together; every one of them makes the same calls."""
@@ -48,7 +48,7 @@ class OnlineRlTrainer:
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Sample answers, reward and train step by step, and keep the weights of the best validation.
+        """Sample answers, compute rewards and train, step by step; return the run with the weights of the best validation.
 
         Raises  UsageError when every answer was cut, a reward or the loss is no number, or the KL to sft exceeds its limit;
                 ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not
@@ -56,16 +56,16 @@ class OnlineRlTrainer:
         """
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
-        refuse_no_vllm(settings.vllm, plan.profile.device, self._group.world_size)
+        check_vllm(settings.vllm, plan.profile.device, self._group.world_size)
         prompts = min(settings.prompts_per_step, len(data.questions))
-        trainer_base.refuse_bad_ranks(
+        trainer_base.check_rank_count(
             self._group,
             plan.profile.device,
             prompts,
             "prompt",
             f"or raise align.prompts_per_step (now {settings.prompts_per_step})",
         )
-        with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
+        with trainer_loop.oom_to_error(plan, trainer_base.suggest_less_memory(plan)):
             return self._fit(plan, model, sft, data, judges, out, work)
 
     def _fit(
@@ -75,7 +75,9 @@ class OnlineRlTrainer:
         assert isinstance(settings, Rloo | Grpo)
         peft_model, tokenizer = load_policy(plan, model, sft)
         longest = max(len(prompt.ids) for prompt in (*data.questions, *data.validation)) + settings.max_new_tokens
-        trainer_base.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work, ranks=group.local_world_size)
+        trainer_base.require_memory_and_disk(
+            plan, peft_model, max(longest, ROW_TOKENS), work, ranks=group.local_world_size
+        )
         steps = rollout_order.prompts_per_step(
             len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
         )
@@ -83,7 +85,7 @@ class OnlineRlTrainer:
         state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
         base = model_spec.load(model)
         with server_generation.open_generator(settings.vllm, peft_model, tokenizer, base, work, group) as servers:
-            if servers is not None:  # before the model is made fast, which ignores that its adapter is switched off
+            if servers is not None:  # before the faster kernels, which ignore that the adapter is switched off
                 longest_prompt = max(data.validation, key=lambda question: len(question.ids))
                 servers.check_servers(model, longest_prompt.ids, longest)
             trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
@@ -93,11 +95,11 @@ class OnlineRlTrainer:
             last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
             peft_adapter.save_adapter(peft_model, state.best, out, base)
-        return to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
+        return to_result(state, last_step, len(steps), trainer_loop.count_trainable(peft_model))
 
 
 def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:
-    """Return the result of the training."""
+    """Return the result of a policy training that did ``steps`` of ``planned`` steps, with ``trainable`` trained weights."""
     return RlResult(
         steps=steps,
         planned_steps=planned,
@@ -113,7 +115,7 @@ def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -
 
 
 def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
-    """Return the base with the adapter of sft on it, ready to be trained on, and the tokenizer.
+    """Return the base model with the trainable adapter of sft on it, and the tokenizer.
 
     Raises  ArtifactError where the adapter belongs to another base or cannot be loaded.
     """
@@ -125,7 +127,7 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
     torch.manual_seed(plan.seed)
     adapted = peft.PeftModel.from_pretrained(result.model, sft, is_trainable=True)
     for module in adapted.modules():
-        if hasattr(module, "lora_dropout"):  # the policy that learns is the policy that wrote
+        if hasattr(module, "lora_dropout"):  # one step per generation: the policy that is trained generated the answers
             for name in module.lora_dropout:
                 module.lora_dropout[name] = torch.nn.Identity()
     return adapted, result.tokenizer
@@ -134,7 +136,7 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
 def prepare_policy(
     plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData, writer: CompletionGenerator | None = None
 ) -> PolicyModel:
-    """Return the policy with faster kernels and the writer of its answers; without ``writer`` the model itself generates them."""
+    """Return the policy with faster kernels and its generator of answers; without ``writer`` the model itself generates them."""
     torch = import_optional("torch", extra="train")
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model.get_base_model())
@@ -142,7 +144,7 @@ def prepare_policy(
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and fused_layers < layers
     longest_prompt = min(data.validation, key=lambda question: len(question.ids))
-    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens will do
+    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens serve as a probe
     result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)
     return PolicyModel(
         model=model,

@@ -16,12 +16,15 @@ from tunectl.training.rl.rl_types import RlArgs
 
 
 class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
-    """Overrides methods of TRL's trainer class; it is its first base class. ``run`` is set before training starts."""
+    """First base class of TRL's RLOO and GRPO trainers: replaces generation, log-probabilities and rewards.
+
+    ``run`` is set before training starts.
+    """
 
     run: PolicyRun
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        """Generate, score and train; returns the loss of the step, a scalar."""
+        """Generate, score and train on one step; return its loss as a scalar tensor."""
         run = self.run
         model.train()
         trl_inputs = rollout.start(run, inputs["numbers"], self.state.global_step + 1)
@@ -31,7 +34,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
             loss = self._learn(model, batch)
         run.stopped = run.group.agree_to_stop(run.stopped)
         rollout.check_kl(run)
-        trainer_base.refuse_no_number(run, run.turn.number, loss)
+        trainer_base.require_finite_loss(run, run.turn.number, loss)
         run.state.answers += len(run.turn.lines)
         run.state.history.append(rollout.build_step_metrics(run, loss, self._get_learning_rate()))
         return import_optional("torch", extra="train").tensor(loss, device=self.args.device)
@@ -102,34 +105,36 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         turn = self.run.turn
         assert turn.part is not None
         nats = rl_validation.token_logprobs(self.run.policy, turn.part.rows, width, self.run.settings.temperature)
-        turn.inputs["old_logps"] = nats.detach().sum(dim=1)  # the policy that wrote is the one that learns
+        # one step per generation: the policy that is trained generated the answers
+        turn.inputs["old_logps"] = nats.detach().sum(dim=1)
         reference = turn.reference[list(turn.part.places)]
         turn.kl += (nats.detach() - reference).sum(dim=1).tolist()
-        return nats, torch.full_like(nats, torch.nan), None  # entropies would cost a pass over all logits
+        return nats, torch.full_like(nats, torch.nan), None  # entropies would need a pass over all logits
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does, without the entropy, which is not measured."""
+        """Log as TRL does, without the entropy, which is not measured; ``start_time`` is TRL's."""
         self._metrics["train"].pop("entropy", None)
         super().log(logs, start_time)
 
 
 def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: Any, work: Path) -> Any:
-    """Return the trainer of ``settings`` over a peft model."""
+    """Return TRL's trainer for ``settings`` over a peft model."""
     datasets = import_optional("datasets", extra="train")
     kind = trainer_base.mix_into_trl(OnlineTrainerMixin, "RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
-    hooks = trainer_base.hooks()()
+    callback = trainer_base.make_callback_class()()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
         trainer = kind(
             model=model,
             reward_funcs=[_reward],
             args=to_rl_config(plan, settings, work),
-            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            # a placeholder: the rows come from our data loader
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),
             processing_class=tokenizer,
-            callbacks=[hooks],
+            callbacks=[callback],
         )
-    hooks.trainer = trainer
-    if "ref" in model.peft_config:  # TRL's own reference; ours is put into the one adapter for a pass
+    callback.trainer = trainer
+    if "ref" in model.peft_config:  # drop TRL's reference model: sft's weights are put into the adapter for one pass
         model.delete_adapter("ref")
     trainer_base.mute_progress(trainer)
     return trainer

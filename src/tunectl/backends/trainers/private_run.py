@@ -40,7 +40,7 @@ MIN_DELTA_SHARE = 0.1
 
 @dataclass
 class PrivateRun(TrainingRun):
-    """A training whose steps sample random units, each clipped, with noise added."""
+    """State of a DP-SGD training: each step samples units (people or sources), clips the gradient of each, and adds noise."""
 
     privacy: Privacy = None  # type: ignore[assignment]  # a field after fields with defaults
     units: int = 0
@@ -59,7 +59,7 @@ class PrivateRun(TrainingRun):
         for _, batches in groupby(step.batches, key=lambda group: self.rows[group[0]].unit):
             losses.append(self._learn_unit(list(batches), backward))
             self._take_gradients(1)
-        if not losses:  # nobody was drawn: the step is noise alone, or its absence would tell who was not
+        if not losses:  # no unit was sampled: the step adds noise only; skipping it would reveal that nobody was in it
             self._take_gradients(0)
         device = next(iter(self.optimizer.params)).device
         self.optimizer.generator = _generator(self.key, "noise", self._steps_done(), device)
@@ -92,7 +92,7 @@ class PrivateRun(TrainingRun):
         return sum(count for _, _, count in self.state.accountant)
 
     def budget(self) -> PrivacyBudget:
-        """Return what the steps so far have spent."""
+        """Return the privacy budget (epsilon, delta) that the steps so far have spent."""
         self.accountant.history = list(self.state.accountant)
         with _quiet_opacus():
             epsilon = float(self.accountant.get_epsilon(delta=self.delta)) if self.noise_multiplier else None
@@ -110,7 +110,7 @@ class PrivateRun(TrainingRun):
 
 
 def check(privacy: Privacy, rows: Sequence[PackedRow], group: ProcessGroup) -> None:
-    """Refuse what a private training cannot do, before a model is loaded.
+    """Refuse what a private training does not support, before a model is loaded.
 
     Raises  UsageError for several processes, and for settings that the number of units does not allow; DataError for too few units.
     """
@@ -146,7 +146,7 @@ def build(
     route: batching.ForwardPath,
     model: Any,
 ) -> PrivateRun:
-    """Return the training, with all steps sampled and the noise that ``target_epsilon`` needs.
+    """Return the state of a private training, with the units of all steps sampled and the noise that ``target_epsilon`` needs.
 
     Raises  UsageError where no noise reaches that epsilon; InfrastructureError where the key cannot be read; MissingExtraError.
     """
@@ -174,7 +174,7 @@ def build(
         delta=delta,
         key=key,
         optimizer=optimizers.DPOptimizer(
-            torch.optim.SGD(trained, lr=0.0),  # never stepped
+            torch.optim.SGD(trained, lr=0.0),  # this optimizer never steps
             noise_multiplier=noise,
             max_grad_norm=privacy.max_grad_norm,
             expected_batch_size=privacy.expected_batch_size,
@@ -184,8 +184,9 @@ def build(
 
 
 def find_noise_multiplier(privacy: Privacy, *, sample_rate: float, steps: int, delta: float) -> float:
-    """Return the declared noise, or the smallest that keeps the epsilon of ``steps`` steps below ``target_epsilon``.
+    """Return the declared noise multiplier, or the smallest that keeps epsilon of ``steps`` steps below ``target_epsilon``.
 
+    ``sample_rate`` is the probability that a unit is in a step; ``delta`` the probability with which epsilon may not hold.
     Raises  UsageError where none does.
     """
     if privacy.noise_multiplier is not None:
@@ -220,7 +221,7 @@ def _quiet_opacus() -> Iterator[None]:
 
 
 def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ) -> bytes:
-    """Return the secret for noise and sampling: from the environment, else from its file, which is made at first use for its owner only.
+    """Return the secret key for noise and sampling: from the environment, else from its file, which is created for its owner only.
 
     Raises  InfrastructureError where it is too short to be secret, or its file cannot be made or read.
     """

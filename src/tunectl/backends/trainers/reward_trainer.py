@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class RewardTrainingRun(training_run.TrainingRun):
-    """A training whose losses are those of pairs."""
+    """State of one training of a reward model in this process; its losses are over pairs of answers."""
 
     bundles: list[PromptGroup]
     held_out: list[PromptGroup]
@@ -41,7 +41,7 @@ class RewardTrainingRun(training_run.TrainingRun):
     center_weight: float | None
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
-        """Forward and backward over one step; its mean loss a pair (nats), margins and centering included."""
+        """Run forward and backward over one step; return the mean loss per pair (nats), margins and centering included."""
         pairs = sum(len(self.bundles[number].pairs) for group in step.batches for number in group)
         batches = self.rank_batches(step)
         total, padding = 0.0, self.count_padding(len(batches))
@@ -56,11 +56,11 @@ class RewardTrainingRun(training_run.TrainingRun):
 
     @property
     def batchables(self) -> Sequence[PromptGroup]:
-        """Units of the numbers of a step."""
+        """Units that the indices of a step refer to: the prompt groups."""
         return self.bundles
 
     def validate(self, model: Any) -> float:
-        """Return log-loss a pair (nats) of the held-out pairs, without margins and centering."""
+        """Return the mean log-loss (nats) per held-out pair, without margins and centering."""
         model.eval()
         total = 0.0
         with training_run.no_gradients(self):
@@ -75,13 +75,13 @@ class RewardTrainingRun(training_run.TrainingRun):
         return self.group.sum(total)[0] / sum(len(bundle.pairs) for bundle in self.held_out)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
-        """Return the tokens of one step, and their number had both answers of every pair their own copy of the prompt."""
+        """Return the number of tokens of a step as packed, and as it would be if both answers of a pair had their own prompt."""
         some = [self.bundles[number] for group in step.batches for number in group]
         return sum(bundle.tokens for bundle in some), sum(bundle.apart for bundle in some)
 
 
 class RewardModelTrainer:
-    """Trains reward models with TRL; see ``training.reward.reward_args.RewardTrainer``."""
+    """Trains reward models with TRL (a ``training.reward.reward_args.RewardTrainer``)."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that train together; every one of them makes the same calls."""
@@ -98,7 +98,7 @@ class RewardModelTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Train one reward model on pairs of answers, and keep the weights of the best validation.
+        """Train one reward model on pairs of answers, write the weights of the best validation to ``out``, and return the result.
 
         Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the
                 model has no form with one output; InfrastructureError when memory or disk do not suffice, or after Ctrl-C;
@@ -112,7 +112,7 @@ class RewardModelTrainer:
     ) -> list[list[list[float]]]:
         with trainer_loop.oom_to_error(plan.fit):
             reader = reward_scorer.EnsembleReader(model, sft, members, plan.fit.profile)
-            separated = list(bundles) if reader.keeps_apart(bundles) else separate(bundles)
+            separated = list(bundles) if reader.supports_packing(bundles) else separate(bundles)
             result = reader.read([row for bundle in separated for row in bundle.rows], "rewards of held-out pairs")
             reader.close()
         cut: list[list[list[float]]] = []
@@ -135,7 +135,7 @@ def _fit(
     peft_model, autocast = trainer_loop.wrap_with_adapter(plan.fit, loaded.model, trainer_loop.REWARD)
     layer_sharding.shard_layers(peft_model, plan.fit, group)
     longest = max(row.length for bundle in (*train, *validation) for row in bundle.rows)
-    trainer_loop.refuse_too_big(plan.fit, peft_model, longest, work, ranks=group.local_world_size)
+    trainer_loop.require_memory_and_disk(plan.fit, peft_model, longest, work, ranks=group.local_world_size)
     route = reward_forward.route_of(peft_model, autocast=autocast)
     shared = plan.fit.prefix_sharing and reward_forward.supports_side_by_side(route, train)
     if plan.fit.prefix_sharing and not shared:
@@ -157,7 +157,7 @@ def _fit(
     steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)
     if run.group.first:
         peft_adapter.save_adapter(peft_model, run.state.best, out, model_spec.load(model[0]))
-    return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
+    return trainer_loop.to_result(run, steps, trainer_loop.count_trainable(peft_model), shared=shared)
 
 
 def _steps(plan: RewardArgs, train: list[PromptGroup]) -> list[OptimizerStep]:

@@ -13,8 +13,8 @@ from tunectl.core.optional import import_optional
 from tunectl.training.rl.rl_types import RlArgs
 
 
-def refuse_no_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
-    """Check vLLM before anything is loaded.
+def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
+    """Check that vLLM can be used as ``vllm`` asks, before anything is loaded.
 
     Raises  UsageError where several ranks would each start a vLLM; InfrastructureError where it is asked for without a card, or is
             not installed.
@@ -41,7 +41,7 @@ def refuse_no_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: i
 
 
 def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
-    """Return the ``RLOOConfig`` or ``GRPOConfig``: one optimizer step per generation."""
+    """Return TRL's ``RLOOConfig`` or ``GRPOConfig``: one optimizer step per generation."""
     trl = import_optional("trl", extra="train")
     result = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
     with warnings.catch_warnings():
@@ -54,7 +54,7 @@ def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
 
 
 def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Path) -> Any:
-    """Return the ``DPOConfig`` or ``KTOConfig``: one item of our loader is one step."""
+    """Return TRL's ``DPOConfig`` or ``KTOConfig``: one item of the data loader is one optimizer step."""
     trl = import_optional("trl", extra="train")
     if isinstance(settings, Dpo):
         config_class = trl.DPOConfig
@@ -101,7 +101,7 @@ def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[s
         project=plan.project,
         max_steps=steps,
         gradient_accumulation_steps=1,
-        disable_dropout=True,  # the policy that learns is the policy that wrote
+        disable_dropout=True,  # one step per generation: the policy that is trained generated the answers
         optim=OPTIMIZERS["adamw"],
         learning_rate=settings.learning_rate,
         lr_scheduler_type=SCHEDULES[settings.lr_scheduler],

@@ -32,7 +32,7 @@ class _Facts(Struct, frozen=True):
 
 @dataclass
 class RlTrainerState:
-    """Curve, validations, samples, the best weights, and running totals."""
+    """State of a policy training that its checkpoints hold beside the Trainer's: curve, validations, samples, best weights and totals."""
 
     history: list[StepMetrics] = field(default_factory=list)
     looks: list[ValidationPoint] = field(default_factory=list)
@@ -50,13 +50,13 @@ class RlTrainerState:
 
     @contextmanager
     def time_block(self, description: str) -> Iterator[None]:
-        """Add the seconds of the block to ``description``."""
+        """Add the duration of the block to ``seconds[description]``."""
         started = time.monotonic()
         yield
         self.seconds[description] = self.seconds.get(description, 0.0) + time.monotonic() - started
 
     def save(self, folder: Path) -> None:
-        """Write everything into ``folder``."""
+        """Write the state to ``folder``: one JSON file and one file of weights."""
         files = import_optional("safetensors.torch", extra="train")
         facts = {name: value for name, value in vars(self).items() if name != "best"}
         atomic_io.write_json(folder / FACTS, _Facts(**facts))
@@ -64,7 +64,7 @@ class RlTrainerState:
 
     @classmethod
     def load(cls, folder: Path) -> RlTrainerState:
-        """Return the state that ``save`` wrote."""
+        """Return the state that ``save`` wrote to ``folder``."""
         files = import_optional("safetensors.torch", extra="train")
         facts: _Facts = atomic_io.read_json(folder / FACTS, _Facts)
         values = {name: getattr(facts, name) for name in facts.__struct_fields__}

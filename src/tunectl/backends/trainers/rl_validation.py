@@ -38,7 +38,7 @@ HeldOut = Callable[[], tuple[float, float | None]]
 
 
 class ValidationDecision(Struct, frozen=True):
-    """The decision of the first rank, which the others follow."""
+    """Result of a validation that the first rank sends to the others, which follow it."""
 
     point: ValidationPoint
     best: bool
@@ -49,7 +49,7 @@ class ValidationDecision(Struct, frozen=True):
 
 @dataclass
 class PolicyModel:
-    """A peft model in training, with what is needed to generate, to compute log-probabilities, and to compare with its start."""
+    """The peft model of a policy training, with its generator, its forward path and the weights that it started from."""
 
     model: Any
     writer: CompletionGenerator
@@ -63,7 +63,7 @@ class PolicyModel:
 
     @contextmanager
     def as_sft(self) -> Iterator[None]:
-        """Use the weights of sft while the block runs."""
+        """Give the model the weights of sft while the block runs."""
         torch = import_optional("torch", extra="train")
         every = dict(self.model.named_parameters())  # by name: TRL may have frozen them for the moment
         own = {name: every[name].detach().clone() for name in self.start}
@@ -77,7 +77,10 @@ class PolicyModel:
                     every[name].copy_(value)
 
     def likelihoods(self, rows: Sequence[PackedRow], *, temperature: float = 1.0) -> list[Any]:
-        """Return nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) per answer. No gradients."""
+        """Return the log-probabilities (nats) of the tokens of each answer, row by row; one float32 tensor (tokens,) per answer, no gradients.
+
+        Logits are divided by ``temperature``.
+        """
         torch = import_optional("torch", extra="train")
         with torch.no_grad():
             return self._of_answers(
@@ -85,7 +88,7 @@ class PolicyModel:
             )
 
     def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
-        """Return how far the policy is from sft on each answer of ``rows``, in nats: the log-ratio of its tokens, and the KL divergence."""
+        """Return two lists, one value per answer of ``rows``, in nats: the log-ratio of policy to sft, and their KL divergence along it."""
         torch = import_optional("torch", extra="train")
 
         def read(batch: Any) -> Any:
@@ -107,14 +110,17 @@ class PolicyModel:
 
 
 def token_logprobs(policy: PolicyModel, rows: Sequence[PackedRow], width: int, temperature: float) -> Any:
-    """Return nats of every token of every answer of ``rows``, (answers, width), 0 in the padding; with gradients."""
+    """Return the token log-probabilities (nats) of every answer of ``rows``, (answers, width), 0 in the padding; with gradients.
+
+    Logits are divided by ``temperature``.
+    """
     torch = import_optional("torch", extra="train")
     values = logprobs.answer_logps(policy.route, rows, temperature=temperature).values
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
 def row_of(question: Prompt, answers: Sequence[Sequence[int]]) -> PackedRow:
-    """Return answers of one prompt side by side; every token of them counts, none of the prompt."""
+    """Return a row with one prompt and several answers to it; all tokens of the answers are trained on, none of the prompt."""
     prompt = TokenSpan(list(question.ids), [False] * len(question.ids))
     return PackedRow(prompt, tuple(TokenSpan(list(ids), [True] * len(ids)) for ids in answers), 1.0)
 
@@ -129,20 +135,20 @@ def run_validation(
     held_out: HeldOut | None = None,
     group: ProcessGroup = SINGLE,
 ) -> ValidationPoint:
-    """Answer ``questions`` greedily, compare with the first validation, keep samples and the best weights, and decide whether to stop.
+    """Answer the prompts ``questions`` greedily, compare with the first validation, and decide on best weights and stopping; return the result.
 
-    ``held_out`` measures validation judgments, where training is on judgments. Each rank of ``group`` answers its share
-    of the questions; the first one compares and decides, and the others follow it.
+    Stores samples and the best weights in ``state``. ``held_out`` measures validation judgments, where training is on judgments.
+    Each rank of ``group`` answers its share of the prompts; the first one decides, and the others follow it.
     Raises  UsageError where every answer was cut.
     """
     started = time.monotonic()
     settings = plan.settings
     answers, ratios, kl = _answer(policy, questions, settings.max_new_tokens, group)
-    marks = _marks(plan, judges, questions, answers, ratios)
+    rewards = _score(plan, judges, questions, answers, ratios)
     judgment = (0.0, None) if held_out is None else held_out()
     decision = b""
     if group.first:
-        now = policy_validation.measure_validation(step, questions, answers, marks, kl, judges.measure)
+        now = policy_validation.measure_validation(step, questions, answers, rewards, kl, judges.measure)
         if state.first is None:
             state.first = now
         point = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
@@ -151,7 +157,7 @@ def run_validation(
         best = policy_validation.best_checkpoint([*state.looks, point]) is point
         first_point = state.looks[0] if state.looks else point
         stopped = policy_validation.detect_reward_hacking(point, first_point, judges.measure.name, settings.validation)
-        state.samples += _samples(step, questions, answers, marks, settings.validation.samples)
+        state.samples += _samples(step, questions, answers, rewards, settings.validation.samples)
         decision = msgspec.msgpack.encode(ValidationDecision(point, best, stopped))
     decided = msgspec.msgpack.decode(group.gather_bytes(decision)[0], type=ValidationDecision)
     point = decided.point
@@ -185,11 +191,11 @@ def _answer(
         [row_of(questions[place], [answer.ids]) for place, answer in zip(places, own, strict=True)]
     )
     values = {place: value for place, *value in zip(places, own, ratios, kl, strict=True)}
-    merged = group.merge_by_place(values, tuple[Completion, float, float])
+    merged = group.merge_by_index(values, tuple[Completion, float, float])
     return [answer for answer, _, _ in merged], [ratio for _, ratio, _ in merged], [value for _, _, value in merged]
 
 
-def _marks(
+def _score(
     plan: RlArgs,
     judges: RewardFunctions,
     questions: Sequence[Prompt],
@@ -206,7 +212,11 @@ def _marks(
 
 
 def _samples(
-    step: int, questions: Sequence[Prompt], answers: Sequence[Completion], marks: Sequence[RewardBreakdown], count: int
+    step: int,
+    questions: Sequence[Prompt],
+    answers: Sequence[Completion],
+    rewards: Sequence[RewardBreakdown],
+    count: int,
 ) -> list[Sample]:
     return [
         Sample(
@@ -214,9 +224,9 @@ def _samples(
             id=question.id,
             question=question.words,
             answer=answer.text,
-            reward=None if math.isnan(mark.total) else mark.total,
-            parts=dict(mark.parts),
+            reward=None if math.isnan(breakdown.total) else breakdown.total,
+            parts=dict(breakdown.parts),
             references=list(question.references),
         )
-        for question, answer, mark in list(zip(questions, answers, marks, strict=True))[:count]
+        for question, answer, breakdown in list(zip(questions, answers, rewards, strict=True))[:count]
     ]

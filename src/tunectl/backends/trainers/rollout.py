@@ -38,7 +38,7 @@ from tunectl.training.rl.rl_types import (
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows of one forward pass, and the indices of their answers in the step, row by row."""
+    """Rows of one forward pass, and the indices (``places``) of their answers in the step, row by row."""
 
     rows: tuple[PackedRow, ...]
     places: tuple[int, ...]
@@ -46,7 +46,7 @@ class MicroBatch:
 
 @dataclass
 class RolloutStep:
-    """The current step."""
+    """State of the current training step: its prompts, answers, rewards and log-probabilities."""
 
     number: int
     """Number of the step, from 1."""
@@ -57,7 +57,7 @@ class RolloutStep:
     lines: list[GenerationState] = field(default_factory=list)
     """Answers of all ranks."""
     completions: list[Completion] = field(default_factory=list)
-    marks: list[RewardBreakdown] = field(default_factory=list)
+    rewards: list[RewardBreakdown] = field(default_factory=list)
     reference: Any = None
     """(answers, longest) float32: nats of each token under sft; 0 in padding and for answers that were cut."""
     part: MicroBatch | None = None
@@ -72,7 +72,7 @@ class RolloutStep:
 
 @dataclass
 class PolicyRun:
-    """State that the trainer and its hooks share."""
+    """State of one rloo or grpo training in this process, which the trainer and its callbacks share."""
 
     plan: RlArgs
     settings: Rloo | Grpo
@@ -91,13 +91,13 @@ class PolicyRun:
     """The processes that share this training."""
 
     def run_validation(self, step: int) -> ValidationPoint:
-        """Validate greedy answers after ``step``."""
+        """Validate with greedy answers after ``step`` steps; return the result."""
         return rl_validation.run_validation(
             self.plan, self.policy, self.judges, self.data.validation, self.state, step, group=self.group
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """Return the values that the progress bar shows for a step."""
+        """Return the values for the progress bar after a step, by label."""
         assert point.reward is not None
         assert point.kl is not None
         assert point.length is not None
@@ -110,7 +110,7 @@ class PolicyRun:
 
     @property
     def how(self) -> Sampling:
-        """Sampling settings of the answers."""
+        """Sampling settings for the answers of a step."""
         values = self.settings
         return Sampling(
             method="sampling",
@@ -121,7 +121,7 @@ class PolicyRun:
 
 
 def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
-    """Begin a step; returns TRL's inputs, one per answer."""
+    """Begin step ``step`` on the prompts ``numbers``; return TRL's inputs, one per answer."""
     copies = run.settings.num_generations
     prompts = [run.data.questions[number] for number in numbers]
     own = rollout_order.distribute_prompts(
@@ -132,17 +132,17 @@ def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, s
 
 
 def generate_completions(run: PolicyRun) -> None:
-    """Generate the answers of the step: each rank those to its own prompts."""
+    """Generate the answers of the step; each rank generates those to its own prompts."""
     turn, copies = run.turn, run.settings.num_generations
     prompts = [turn.questions[place * copies] for place in turn.own]
     seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, place) for place in turn.own]
     lines = run.policy.writer.sample_completions(prompts, copies, run.how, seeds)
     groups = {place: lines[index * copies : (index + 1) * copies] for index, place in enumerate(turn.own)}
-    add_completions(run, [line for group in run.group.merge_by_place(groups, list[GenerationState]) for line in group])
+    add_completions(run, [line for group in run.group.merge_by_index(groups, list[GenerationState]) for line in group])
 
 
 def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
-    """Store the answers of the step, whoever generated them.
+    """Store the answers of the step as completions for the reward functions.
 
     Raises  UsageError where all were cut.
     """
@@ -153,17 +153,17 @@ def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
 
 
 def score_answers(run: PolicyRun) -> list[float]:
-    """Return the reward of each answer; NaN for those that were cut.
+    """Compute and return the reward of each answer; NaN for those that were cut at the limit.
 
     Raises  UsageError or ArtifactError where a reward is no number, with step and answer.
     """
     turn = run.turn
     assert run.judges.rewards is not None
     try:
-        turn.marks = run.judges.rewards.score(turn.questions, turn.completions)
+        turn.rewards = run.judges.rewards.score(turn.questions, turn.completions)
     except ArtifactError as error:
         raise ArtifactError(f"align: step {turn.number}: {error.message}", hint=error.hint) from error
-    for question, answer, breakdown in zip(turn.questions, turn.completions, turn.marks, strict=True):
+    for question, answer, breakdown in zip(turn.questions, turn.completions, turn.rewards, strict=True):
         if answer.finished and not math.isfinite(breakdown.total):
             parts = ", ".join(f"{name} {value:g}" for name, value in breakdown.parts.items())
             raise UsageError(
@@ -171,11 +171,11 @@ def score_answers(run: PolicyRun) -> list[float]:
                 f"was {answer.text[:80]!r}",
                 hint="check the part of the reward that is nan or inf; rebuild a broken reward model with: tunectl repro -f reward",
             )
-    return [breakdown.total for breakdown in turn.marks]
+    return [breakdown.total for breakdown in turn.rewards]
 
 
 def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
-    """Return the finished answers to this rank's prompts, in rows, in micro-batches of hardware.train_batch_tokens."""
+    """Return the finished answers to this rank's prompts, packed into micro-batches of at most hardware.train_batch_tokens."""
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     indexes: list[list[int]] = []
@@ -196,7 +196,7 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
 
 
 def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
-    """Return log-probabilities from generation, (answers, width); None where the writer did not keep them."""
+    """Return the log-probabilities (nats) from sampling, (answers, width); None if the generator did not keep them."""
     torch = import_optional("torch", extra="train")
     lines = run.turn.lines
     if not all(line.nats for line in lines):
@@ -206,7 +206,7 @@ def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
 
 
 def compute_logprobs(run: PolicyRun, width: int) -> Any:
-    """Return log-probabilities under the current weights, (answers, width), 0 for answers that were cut; no gradients."""
+    """Return log-probabilities (nats) under the current weights, (answers, width), 0 for answers that were cut; no gradients."""
     torch = import_optional("torch", extra="train")
     result = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
@@ -217,7 +217,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
-    """Return the log-probabilities under sft; computed once per step."""
+    """Return the log-probabilities (nats) under sft, (answers, width); computed once per step."""
     if run.turn.reference is None:
         with run.state.time_block("reference"), run.policy.as_sft():
             run.turn.reference = compute_logprobs(run, width)
@@ -234,7 +234,7 @@ def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, An
 
 
 def check_kl(run: PolicyRun) -> None:
-    """Stop the training where the KL to sft exceeds its limit, before another step.
+    """Check that the KL to sft of the last step is within its limit.
 
     Raises  UsageError with step and value, and what to lower.
     """
@@ -250,9 +250,9 @@ def check_kl(run: PolicyRun) -> None:
 
 
 def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
-    """Return the line of the curve for the step that has just ended."""
+    """Return the metrics of the step that has just ended; ``loss`` is its mean loss, ``rate`` the learning rate."""
     turn, copies = run.turn, run.settings.num_generations
-    totals = [breakdown.total for breakdown in turn.marks]
+    totals = [breakdown.total for breakdown in turn.rewards]
     groups = [
         [total for total in totals[first : first + copies] if math.isfinite(total)]
         for first in range(0, len(totals), copies)

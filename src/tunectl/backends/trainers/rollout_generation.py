@@ -18,27 +18,27 @@ TOGETHER = 2
 
 
 class CompletionGenerator(Protocol):
-    """Generates answers with the current weights of a policy."""
+    """Generates answers with the current weights of a policy: in this process, or on vLLM servers."""
 
     def sample_completions(
         self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Sample ``copies`` answers to each of ``questions`` with its seed; those of one question are neighbors."""
+        """Return ``copies`` sampled answers to each prompt, those to one prompt together; each prompt has its seed in ``seeds``."""
 
     def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+        """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Convert a generation state to the completion that reward functions receive."""
+        """Return an answer as the reward functions receive it: decoded text, and whether it was finished."""
 
 
 def decode_completion(tokenizer: Any, line: GenerationState) -> Completion:
-    """Convert a generation state to the completion that reward functions receive."""
+    """Return an answer as the reward functions receive it: decoded text, and whether it was finished."""
     return Completion(tuple(line.answer), decoding.text_of(tokenizer, line), line.finished)
 
 
 class RolloutGenerator:
-    """Generates with the current weights of a peft model."""
+    """A ``CompletionGenerator`` that runs the peft model in training itself."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
         """``batch`` is hardware.generate_batch."""
@@ -53,8 +53,9 @@ class RolloutGenerator:
     def sample_completions(
         self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Sample ``copies`` answers to each of ``questions`` side by side, with the log-probability of their tokens.
+        """Return ``copies`` sampled answers to each prompt, those to one prompt together, with log-probabilities of their tokens.
 
+        Each prompt has a seed, so that its answers do not depend on the other prompts.
         Each question has a seed, so that its answers are the same whichever questions are answered beside it.
         """
         lines = [[GenerationState(list(question.ids)) for _ in range(copies)] for question in questions]
@@ -76,7 +77,7 @@ class RolloutGenerator:
         return self._torch.rand((copies, limit), dtype=self._torch.float64, generator=random)
 
     def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+        """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
         lines = [GenerationState(list(question.ids)) for question in questions]
         order = sorted(lines, key=lambda line: -len(line.ids))
         with self._writing():
@@ -87,7 +88,7 @@ class RolloutGenerator:
         return lines
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Convert a generation state to the completion that reward functions receive."""
+        """Return an answer as the reward functions receive it: decoded text, and whether it was finished."""
         return decode_completion(self._tokenizer, line)
 
     @contextmanager

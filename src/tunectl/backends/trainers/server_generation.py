@@ -38,7 +38,7 @@ MAX_DIFFERENCE = 0.25
 
 
 class ServerGenerator:
-    """Generates with the current weights of a peft model, on servers that hold its base."""
+    """A ``CompletionGenerator`` on vLLM servers that hold the base model; the adapter is sent to them after each change."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ServerGenerator:
         self._digest, self._name, self._loads = "", "", 0
 
     def check_servers(self, model: Path, probe: Sequence[int], longest: int) -> None:
-        """Refuse servers that would generate with other weights; the first rank asks, before the model gets its faster kernels.
+        """Check on the first rank that the servers hold the same base model and apply adapters as this process does.
 
         probe    tokens of a prompt, whose likelihoods are compared, without the adapter and with it
         longest  tokens of a prompt and its answer at most
@@ -98,19 +98,19 @@ class ServerGenerator:
     def sample_completions(
         self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Sample ``copies`` answers to each of ``questions``, with its seed."""
+        """Return ``copies`` sampled answers to each prompt, those to one prompt together; each prompt has its seed in ``seeds``."""
         return self._write(questions, copies, sampling, seeds)
 
     def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+        """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
         return self._write(questions, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(questions))
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Convert an answer to the Completion that reward functions receive."""
+        """Return an answer as the reward functions receive it: decoded text, and whether it was finished."""
         return decode_completion(self._tokenizer, line)
 
     def close(self) -> None:
-        """Remove the adapter from the servers and from the disk."""
+        """Unload the adapter from the servers, and delete its folder."""
         if self._group.first:
             if self._name:
                 self._forget(self._name)
@@ -179,7 +179,7 @@ class ServerGenerator:
 def open_generator(
     vllm: VllmColocate | VllmServer | None, model: Any, tokenizer: Any, base: ModelSpec, work: Path, group: ProcessGroup
 ) -> Iterator[ServerGenerator | None]:
-    """Yield a generator on the servers of ``vllm``; None where answers are not generated on servers.
+    """Yield a generator on the vLLM servers that ``vllm`` names; None if answers are generated in this process.
 
     Raises  UsageError naming the variable of the key when it is not set.
     """

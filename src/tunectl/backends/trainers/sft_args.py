@@ -23,17 +23,16 @@ NO_CLIP = 0.0
 
 
 def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, steps: int, work: Path) -> Any:
-    """Return TRL's arguments: one item of our loader is one step, so the library accumulates no gradients.
+    """Return TRL's arguments of class ``config`` (such as SFTConfig); one item of the data loader is one optimizer step.
 
+    ``settings`` are the arguments that only that class has.
     ``config`` is the name of their class (SFTConfig), ``settings`` are the arguments that only that class has.
     """
     if plan.optimizer in {"adamw_8bit", "lion"}:
         import_optional("bitsandbytes", extra="gpu")
     result = getattr(import_optional("trl", extra="train"), config)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # the old name of checkpointing is the one that all versions know
+        warnings.simplefilter("ignore", FutureWarning)  # all versions know this older name of the argument
         arguments = result(**_values(plan, steps, work) | settings)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
     return arguments
@@ -74,7 +73,7 @@ def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
 
 
 def peft_config(adapter: LoraArgs, task: str) -> Any:
-    """Return the ``LoraConfig`` of an adapter; ``task`` is peft's name of the model's task."""
+    """Return peft's ``LoraConfig`` for an adapter; ``task`` is peft's task type, such as CAUSAL_LM."""
     return import_optional("peft", extra="train").LoraConfig(
         task_type=task,
         r=adapter.lora_rank,
@@ -89,7 +88,7 @@ def peft_config(adapter: LoraArgs, task: str) -> Any:
 
 
 def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
-    """Compare declared layers with those that the model has; ``section`` is where they are declared.
+    """Check that the layers that the settings declare exist in the model; ``section`` is the section of the settings, for the message.
 
     Raises  UsageError naming the unknown layer and the existing ones.
     """

@@ -32,7 +32,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class SftTrainer:
-    """Trains adapters with TRL; see ``training.protocols.Trainer``."""
+    """Trains adapters for sft and cpt with TRL (a ``training.protocols.Trainer``)."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that train together; every one of them makes the same calls."""
@@ -48,7 +48,7 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Train an adapter, and keep the weights of the best validation loss; of a private training the last ones.
+        """Train an adapter, write the weights of the best validation loss (in a private training: the last ones) to ``out``, and return the result.
 
         Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the settings of a
                 private training are impossible; DataError where it has too few units;
@@ -71,7 +71,7 @@ class SftTrainer:
         peft_model, tokenizer, autocast = load_with_adapter(plan, model)
         layer_sharding.shard_layers(peft_model, plan, self._group)
         longest = max(row.length for row in (*train, *validation))
-        trainer_loop.refuse_too_big(plan, peft_model, longest, work, ranks=self._group.local_world_size)
+        trainer_loop.require_memory_and_disk(plan, peft_model, longest, work, ranks=self._group.local_world_size)
         capabilities = capability_probe.probe(peft_model, train, autocast=autocast)
         shared = capabilities.shared_prompts and any(len(row.branches) > 1 for row in train)
         if not capabilities.shared_prompts:
@@ -92,12 +92,12 @@ class SftTrainer:
         steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
         if run.group.first:
             peft_adapter.save_adapter(peft_model, run.state.best, out, model_spec.load(model))
-        result = trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
+        result = trainer_loop.to_result(run, steps, trainer_loop.count_trainable(peft_model), shared=shared)
         return replace(result, privacy=run.budget()) if isinstance(run, private_run.PrivateRun) else result
 
 
 def load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
-    """Return the model with the adapter to train, its tokenizer, and whether it needs autocast."""
+    """Return the model in ``folder`` with a new adapter to train, its tokenizer, and whether it needs autocast."""
     peft = import_optional("peft", extra="train")
     loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)
     model = loaded.model

@@ -1,4 +1,4 @@
-"""What all trainers on preferences override in TRL's: our steps, validations, checkpoints and progress."""
+"""Base class and loop of all trainers on preferences: they replace TRL's steps, validations, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ else:
 
 
 class TrainRun(Protocol):
-    """One training, as the loop needs it."""
+    """State of one policy training that the loop reads and changes: ``OfflineRun`` or ``PolicyRun``."""
 
     plan: RlArgs
     state: RlTrainerState
@@ -43,17 +43,20 @@ class TrainRun(Protocol):
 
     @property
     def steps(self) -> Sequence[Any]:
-        """Input of the trainer at each step."""
+        """Input of each training step, in order."""
 
     def run_validation(self, step: int) -> ValidationPoint:
-        """Validate greedy answers after ``step``."""
+        """Validate with greedy answers after ``step`` steps; return the result."""
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """Return the values that the progress bar shows for a step."""
+        """Return the values for the progress bar after a step, by label."""
 
 
 class PolicyTrainerMixin(Base):
-    """Overrides methods of TRL's trainer class; it is its first base class. ``run`` is set before training starts."""
+    """First base class of TRL's trainers of policies: replaces data loader, validation and checkpoints.
+
+    ``run`` is set before training starts.
+    """
 
     args: Any
     control: Any
@@ -61,22 +64,22 @@ class PolicyTrainerMixin(Base):
     run: Any
 
     def get_train_dataloader(self) -> Any:
-        """Return one item per step."""
+        """Return a torch ``DataLoader`` with one item per training step."""
         data = import_optional("torch.utils.data", extra="train")
         return data.DataLoader(
             self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"numbers": items[0]}
         )
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Validate greedy answers, and act on the result."""
+        """Validate with greedy answers, stop the training if the result says so, and return the metrics by name."""
         run: TrainRun = self.run
         point = run.run_validation(self.state.global_step)
-        run.clock = time.monotonic()  # the time of a look is not the steps'
+        run.clock = time.monotonic()  # the time of a validation does not count as a step's
         figures = {"eval_reward": point.reward, "eval_kl": point.kl, "eval_measure": point.metric}
         if point.held_out_loss is not None:
             figures["eval_loss"] = point.held_out_loss
         self.log(dict(figures))
-        # this also tells the trainer that the look has happened; else it would look again at the end of an epoch
+        # this also records the validation in the trainer, which would validate again at the end of an epoch otherwise
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         if run.state.stopped is not None:
             self.control.should_training_stop = True
@@ -92,8 +95,8 @@ class PolicyTrainerMixin(Base):
         self.run.group.end_checkpoint(folder if first else None)
 
 
-def what_to_lower(plan: RlArgs) -> str:
-    """Return the settings whose lower value needs less memory."""
+def suggest_less_memory(plan: RlArgs) -> str:
+    """Return the advice for too little memory: the settings to lower, with their values."""
     settings = plan.settings
     if isinstance(settings, Rloo | Grpo):
         longest = f"align.max_new_tokens (now {settings.max_new_tokens})"
@@ -105,9 +108,10 @@ def what_to_lower(plan: RlArgs) -> str:
     )
 
 
-def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hint: str) -> None:
-    """Log on what the training runs. A step has ``items``, called ``word``; ``hint`` says what to raise.
+def check_rank_count(group: ProcessGroup, device: str, items: int, word: str, hint: str) -> None:
+    """Check that ``group`` can share a step of ``items`` items, and log ranks and device.
 
+    ``word`` is the noun for the items, ``hint`` the setting that gives a step more of them.
     Raises  UsageError where a step has fewer items than there are ranks, or layers are to be divided.
     """
     if group.world_size > items:
@@ -126,21 +130,30 @@ def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hi
         _log.info("align: %s on %s, about %d %ss a step each", ranks, device, round(items / group.world_size), word)
 
 
-def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, extra_bytes: int = 0, ranks: int = 1) -> None:
-    """Stop before memory or disk run out; see ``trainer_loop.refuse_too_big``.
+def require_memory_and_disk(
+    plan: RlArgs, model: Any, longest: int, work: Path, *, extra_bytes: int = 0, ranks: int = 1
+) -> None:
+    """Check that memory and disk suffice for a policy training on rows of at most ``longest`` tokens.
 
     Answers are generated with a second copy of the adapted weights. ``ranks`` share the memory of this machine.
     Raises  InfrastructureError with what is needed and what is there.
     """
     weights = next(weights for weights in model.parameters() if not weights.requires_grad)
     size = float(weights.element_size())
-    trainer_loop.refuse_too_big(
-        plan, model, longest, work, weight_bytes=size, extra_bytes=extra_bytes, hint=what_to_lower(plan), ranks=ranks
+    trainer_loop.require_memory_and_disk(
+        plan,
+        model,
+        longest,
+        work,
+        weight_bytes=size,
+        extra_bytes=extra_bytes,
+        hint=suggest_less_memory(plan),
+        ranks=ranks,
     )
 
 
-def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
-    """Stop where the loss is no number.
+def require_finite_loss(run: TrainRun, step: int, loss: float) -> None:
+    """Check that the loss of step ``step`` is finite.
 
     Raises  UsageError with the step and the last good loss.
     """
@@ -155,7 +168,7 @@ def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
 
 
 def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
-    """Run the steps of ``run``, from the checkpoint ``resumed`` on; returns the number of steps done.
+    """Run the remaining steps of ``run``, from the checkpoint folder ``resumed`` (None: from the start); return the number of the last step.
 
     Raises  InfrastructureError after Ctrl-C.
     """
@@ -181,15 +194,15 @@ def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
 
 
 def mute_progress(trainer: Any) -> None:
-    """Switch off the trainer's progress output: ours is shown."""
+    """Switch off the trainer's own progress output, which ours replaces."""
     transformers = import_optional("transformers", extra="train")
     for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
         trainer.remove_callback(callback)
 
 
 @cache
-def hooks() -> Any:
-    """Return the callback class that moves progress on and decides when to validate and to save; ``trainer`` is set once it is made."""
+def make_callback_class() -> Any:
+    """Return a callback class that advances the progress bar and decides when to validate and to save; set its ``trainer``."""
 
     class RolloutCallback(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
         """Runs after every optimizer step."""
@@ -217,5 +230,5 @@ def hooks() -> Any:
 
 @cache
 def mix_into_trl(mixin: type, name: str) -> Any:
-    """Return TRL's trainer ``name`` behind ``mixin``; made at the first use, because TRL takes seconds to import."""
+    """Return a subclass of ``mixin`` and TRL's trainer ``name``; made at the first use, because TRL takes seconds to import."""
     return type(name, (mixin, getattr(import_optional("trl", extra="train"), name)), {})

@@ -40,31 +40,31 @@ _log = logging_setup.get_logger(__name__)
 
 
 class TrainerPlan(Protocol):
-    """Values that the arguments of every training have."""
+    """Protocol of the arguments of sft, reward and policy trainings: those that the common loop reads."""
 
     @property
     def label(self) -> str:
-        """Section of the settings, and the label of the progress bar."""
+        """Section of the settings, which is also the label of the progress bar."""
 
     @property
     def profile(self) -> HardwareProfile:
-        """The machine."""
+        """Hardware settings: device, threads, batch sizes."""
 
 
 class Stoppable(Protocol):
-    """A training that Ctrl-C may end."""
+    """State of a training that ``stop_on_ctrl_c`` can end early."""
 
     stopped: bool
     """Finish this step, save, stop."""
 
     @property
     def plan(self) -> Any:
-        """The arguments, with the label that the message names."""
+        """Arguments of the training; its ``label`` is in the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerKind:
-    """What differs between TRL's trainers: classes, task and arguments."""
+    """Which TRL trainer to use, with its argument class, peft task type and further arguments."""
 
     trainer: str
     """Name of its trainer class."""
@@ -90,7 +90,7 @@ REWARD = TrainerKind(
     "RewardConfig",
     "SEQ_CLS",
     {"chosen_ids": [0], "rejected_ids": [0]},
-    {"disable_dropout": False},  # what is declared is done
+    {"disable_dropout": False},  # keep the dropout that is declared
 )
 
 
@@ -112,12 +112,12 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
     return peft_model, low and fused_layers < layers
 
 
-def trainable(model: Any) -> int:
-    """Count the trained weights."""
+def count_trainable(model: Any) -> int:
+    """Return the number of trained weights."""
     return sum(weights.numel() for weights in peft_adapter.trainable_state(model).values())
 
 
-def refuse_too_big(
+def require_memory_and_disk(
     plan: TrainerPlan,
     model: Any,
     longest: int,
@@ -128,7 +128,7 @@ def refuse_too_big(
     hint: str | None = None,
     ranks: int = 1,
 ) -> None:
-    """Stop before memory or disk run out, once ``model`` is loaded.
+    """Check that memory and disk suffice for the training, once ``model`` is loaded.
 
     longest       tokens of the longest row
     weight_bytes  bytes per weight, of the copies that are still to be made
@@ -138,7 +138,7 @@ def refuse_too_big(
     Raises  InfrastructureError with what is needed and what is there.
     """
     settings = model.config.get_text_config()
-    own = trainable(model)
+    own = count_trainable(model)
     size = resource_check.ModelSize(
         parameters=sum(weights.numel() for weights in model.parameters()),
         layers=settings.num_hidden_layers,
@@ -160,17 +160,17 @@ def refuse_too_big(
             resource_check.available_memory(),
             hint=hint or resource_check.memory_hint(tokens, _section(plan)),
         )
-    # two checkpoints of value, two moments, best and average, and the adapter itself; 4 bytes each
+    # two checkpoints of weights, two moments, best weights and average, and the adapter itself; 4 bytes each
     resource_check.check_disk(work, 11 * 4 * own + extra_bytes + 50 * resource_check.MEGA)
 
 
 def _section(plan: TrainerPlan) -> str:
-    return "sft" if plan.label == "cpt" else plan.label  # cpt has no such limits of its own
+    return "sft" if plan.label == "cpt" else plan.label  # cpt has no such settings
 
 
 @contextmanager
 def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
-    """Turn a failed memory allocation into an error that says what to lower; ``hint`` replaces the advice for a training on rows.
+    """Raise a failed memory allocation as an error that says which settings to lower; ``hint`` replaces that advice.
 
     Raises  InfrastructureError.
     """
@@ -187,7 +187,7 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
 
 
 def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind) -> int:
-    """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; returns the number of steps done.
+    """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; return the number of steps done.
 
     Raises  InfrastructureError after Ctrl-C; UsageError where the loss is no number.
     """
@@ -213,7 +213,7 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
 
 
 def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
-    """Return the checkpoint to resume from: the first rank searches, and the others use what it found."""
+    """Return the checkpoint folder to resume from, None for a new start; the first rank searches, and all ranks use what it found."""
     result = training_checkpoint.latest_checkpoint(work) if group.first else None
     step = int(result.name.rpartition("-")[2]) if result else -1
     step = int(group.max(float(step))[0])
@@ -222,7 +222,7 @@ def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
 
 @contextmanager
 def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
-    """Let the first Ctrl-C end the training after the current step; a second one ends it at once. Yields nothing."""
+    """Let the first Ctrl-C end the training after the current step while the block runs; a second one ends it at once."""
 
     def stop(_number: int, _frame: Any) -> None:
         if run.stopped:
@@ -232,7 +232,7 @@ def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
 
     try:
         before = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # not the main thread: whoever runs us there deals with signals
+    except ValueError:  # not the main thread: the caller handles signals
         yield
         return
     try:
@@ -348,8 +348,9 @@ def _hooks(transformers: Any) -> Any:
 
 
 def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shared: bool) -> TrainResult:
-    """Return the result of the training ``run``.
+    """Return the result of the training ``run`` after ``steps`` steps.
 
+    ``trainable`` is the number of trained weights, ``shared`` whether answers shared their prompt.
     Raises  TunectlError where nothing was validated: a bug.
     """
     state = run.state

@@ -1,4 +1,4 @@
-"""Client of a vLLM server, by HTTP: adapters that are loaded while it runs, answers as tokens, and log-probabilities of a prompt."""
+"""HTTP client of a vLLM server: load adapters, generate answers as token ids, and read log-probabilities of a prompt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ START_HINT = f"start it, or correct align.vllm.urls; {TRANSFORMERS_HINT}"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """The base model of a server."""
+    """Base model of a vLLM server, as /v1/models names it."""
 
     name: str
     max_model_len: int
@@ -42,7 +42,7 @@ class ServedModel:
 
 
 class VllmClient:
-    """One server. Every method raises InfrastructureError where it does not answer, or refuses."""
+    """Client of one vLLM server. Every method raises InfrastructureError if the server does not answer or refuses."""
 
     def __init__(self, url: str, *, api_key: str | None, timeout_seconds: float) -> None:
         """``url`` is an address without ``/v1``."""
@@ -59,7 +59,7 @@ class VllmClient:
         self._http.close()
 
     def read_model(self) -> ServedModel:
-        """Return the base model."""
+        """Return the server's base model."""
         answer = self._ask("GET", "/v1/models", None)
         try:
             card = next(card for card in answer["data"] if not card.get("parent"))
@@ -71,7 +71,7 @@ class VllmClient:
             ) from error
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load the adapter in ``folder`` on the server, under a new name."""
+        """Load the adapter in ``folder`` on the server under the new name ``name``."""
         response = self._send("POST", LOAD_PATH, {"lora_name": name, "lora_path": str(folder)})
         if response.status_code == 200:
             return
@@ -84,7 +84,7 @@ class VllmClient:
         raise self._explain_refusal(words or f"HTTP {response.status_code}", folder)
 
     def unload_adapter(self, name: str) -> None:
-        """Unload an adapter."""
+        """Unload the adapter ``name`` from the server."""
         response = self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}, timeout_seconds=UNLOAD_SECONDS)
         if response.status_code != 200:
             raise InfrastructureError(
@@ -93,7 +93,7 @@ class VllmClient:
             )
 
     def read_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
-        """Return the log-probability (nats) of each of ``ids`` after those before it, from the second on."""
+        """Return the log-probability (nats) of each token of the prompt ``ids`` given those before it, from the second on."""
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
         answer = self._ask("POST", "/v1/completions", body)
         try:
@@ -114,7 +114,7 @@ class VllmClient:
         seed: int | None,
         stops: Sequence[int],
     ) -> list[list[int]]:
-        """Return the tokens of ``copies`` answers to the prompt ``ids``, each with the token that ended it."""
+        """Return ``copies`` answers to the prompt ``ids`` as token ids, each with the token that ended it."""
         sampled = isinstance(how, Sampling)
         body = {
             "model": model,
@@ -125,7 +125,7 @@ class VllmClient:
             "top_p": how.top_p if isinstance(how, Sampling) else 1.0,
             "stop_token_ids": list(stops),
             "return_token_ids": True,
-            # what the model's generation_config.json asks for is not what is learned from
+            # override the sampling settings in the model's generation_config.json
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,

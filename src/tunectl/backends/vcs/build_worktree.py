@@ -17,24 +17,27 @@ SHARED_FOLDERS = ("cache", "exporters", "inference_log", "init_adapters", "track
 
 
 def add(
-    root: Path, folder: Path, branch: str | None, commit: str, marks: Mapping[str, str] = MappingProxyType({})
+    root: Path,
+    folder: Path,
+    branch: str | None,
+    commit: str,
+    extra_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Create a worktree of the project ``root`` at ``folder``; what was there is removed.
+    """Create a worktree of the project ``root`` at ``folder``, and return the project inside it; what was there is removed.
 
-    ``branch`` begins anew at ``commit``; None: no branch. ``marks`` are added to the environment of the processes.
-    Returns  the project inside it
+    ``branch`` begins anew at ``commit``; None: no branch. ``extra_environment`` is added to DVC's environment.
     """
     project = git_worktree.add(root, folder, branch, commit)
     (project / ".tunectl").mkdir(exist_ok=True)
     for name in SHARED_FOLDERS:
         (root / ".tunectl" / name).mkdir(parents=True, exist_ok=True)
         (project / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
-    dvc_repo.share_cache(root, project, marks)
+    dvc_repo.share_cache(root, project, extra_environment)
     return project
 
 
 def build_environment(project: Path) -> dict[str, str]:
-    """Return the environment of a build in a worktree: its own code comes first where the project contains tunectl's."""
+    """Return the environment variables of a build in a worktree: the code in it comes first if the project contains tunectl's."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     if (project / "src" / "tunectl").is_dir():
         environment["PYTHONPATH"] = (
@@ -44,7 +47,7 @@ def build_environment(project: Path) -> dict[str, str]:
 
 
 def describe_failure(project: Path, code: int) -> str:
-    """Return why ``tunectl repro`` in a worktree ended with ``code``: the message of the stage that failed, where one did."""
+    """Return why ``tunectl repro`` in a worktree ended with exit code ``code``: the message of the stage that failed, if one did."""
     failure = ProjectPaths(project).failure
     if failure.is_file():
         note: dict[str, Any] = atomic_io.read_json(failure)

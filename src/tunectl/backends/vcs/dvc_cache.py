@@ -18,7 +18,7 @@ class _CachedEntry(Struct, frozen=True):
 
 
 def find_cached_file(root: Path, digest: str, name: str) -> Path | None:
-    """Return the path in the cache of file ``name`` of a folder whose digest is in ``dvc.lock``; None where the cache does not have it.
+    """Return the path in DVC's cache of the file ``name`` in the folder with DVC's ``digest``; None if the cache lacks it.
 
     A cache that ``dvc config cache.dir`` places elsewhere is not searched.
     """

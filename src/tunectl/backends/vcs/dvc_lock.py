@@ -23,7 +23,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, slots=True)
 class LockedOutput:
-    """One file or folder that a stage reads or writes. A folder's ``md5`` ends in ``.dir``."""
+    """Entry of dvc.lock for one file or folder that a stage reads or writes. A folder's ``md5`` ends in ``.dir``."""
 
     md5: str
     size: int = 0
@@ -33,7 +33,7 @@ class LockedOutput:
 
 @dataclass(frozen=True, slots=True)
 class LockedStage:
-    """What DVC recorded when a stage last succeeded. Paths are relative to the project."""
+    """Entry of dvc.lock for one stage: what it read and wrote when it last succeeded. Paths are relative to the project."""
 
     command: str
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class LockedStage:
 
 
 def read_lock_file(root: Path) -> dict[str, LockedStage]:
-    """Return stages by name; none where nothing was built yet.
+    """Return the stages in dvc.lock by name; empty if nothing was built yet.
 
     Raises  ArtifactError where the file is not what DVC writes.
     """
@@ -61,7 +61,7 @@ def read_lock_file(root: Path) -> dict[str, LockedStage]:
 
 
 def read_commands(root: Path) -> dict[str, str]:
-    """Return the command of each stage as dvc.yaml has it now.
+    """Return the command of each stage in dvc.yaml, by name.
 
     Raises  ArtifactError where the file is no description of stages.
     """
@@ -69,8 +69,9 @@ def read_commands(root: Path) -> dict[str, str]:
 
 
 def read_dependencies(root: Path) -> dict[str, list[str]]:
-    """Return the stages whose outputs each stage of dvc.yaml reads, without those that only repeat a longer way; ``compose`` is left out.
+    """Return for each stage of dvc.yaml the stages that it reads directly; ``compose`` is left out.
 
+    A stage that is reached through another one as well is left out, too (transitive reduction).
     Raises  ArtifactError where dvc.yaml is no description of stages.
     """
     stages = {name: stage for name, stage in _read_pipeline(root).items() if name != "compose"}
@@ -126,7 +127,7 @@ def is_output_unchanged(path: Path, recorded: LockedOutput) -> bool:
 
 
 def is_in_cache(root: Path, recorded: LockedOutput) -> bool:
-    """Return whether DVC's cache holds all of an output, so that ``dvc checkout`` brings it back."""
+    """Return whether DVC's cache has all files of an output, so that ``dvc checkout`` can restore it."""
     cache = find_cache_dir(root)
     return all((cache / "files" / "md5" / md5[:2] / md5[2:]).is_file() for md5 in _list_objects(cache, recorded.md5))
 
@@ -141,5 +142,6 @@ def _list_objects(cache: Path, md5: str) -> Iterator[str]:
 def find_cache_dir(root: Path) -> Path:
     """Return the folder of DVC's cache: ``cache.dir`` of the project's configuration, or ``.dvc/cache``."""
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")  # the later one wins
+    # a later file overrides an earlier one
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
     return root / ".dvc" / settings.get("cache", "dir", fallback="cache")  # an absolute path replaces the root

@@ -1,4 +1,4 @@
-"""DVC's remotes: find the one that is set, push and fetch its run cache."""
+"""DVC's remotes: find the one to use, and push and fetch outputs and the run cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECTION: Final = re.compile(r"""'?remote "(.+)"'?""")
 
 
 def read_remote(root: Path, name: str | None) -> str:
-    """Return the DVC remote of this name in the committed settings, or the default one.
+    """Return the name of the DVC remote to use: ``name``, or the default one of the committed settings.
 
     Raises  UsageError where there is none, or others could not find it; MissingExtraError without the driver of its address.
     """
@@ -55,7 +55,7 @@ def read_remote(root: Path, name: str | None) -> str:
 
 
 def push(root: Path, remote: str, targets: Sequence[str]) -> None:
-    """Send the run cache, and outputs of stages, of what they depend on, and of files of ``dvc add``.
+    """Send to the remote the run cache and the outputs of ``targets`` and of all stages and files that they depend on.
 
     Raises  InfrastructureError with DVC's reason.
     """
@@ -63,7 +63,7 @@ def push(root: Path, remote: str, targets: Sequence[str]) -> None:
 
 
 def fetch_runs(root: Path, remote: str) -> None:
-    """Fetch the run cache: what each stage wrote from which inputs.
+    """Fetch the run cache, in which DVC finds the outputs of a stage by its inputs, from the remote.
 
     Raises  InfrastructureError with DVC's reason.
     """

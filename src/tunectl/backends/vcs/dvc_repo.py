@@ -1,4 +1,4 @@
-"""Wrapper of DVC: runs it as a subprocess, because its Python API changes."""
+"""Run DVC as a subprocess, because its Python API changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageErr
 
 
 def build_command(root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the beginning of a DVC command, and its environment.
+    """Return the first words of a DVC command line, and the environment variables to run it with.
 
     Raises  MissingExtraError without DVC; UsageError where ``root`` is no project, or no DVC repository.
     """
@@ -48,8 +48,9 @@ RESTORE_ONLY: Final = "TUNECTL_RESTORE_ONLY"
 
 
 def restore(root: Path, targets: Sequence[str]) -> int:
-    """Restore stages from DVC's run cache, and outputs that it lacks from the remote; returns DVC's exit code.
+    """Restore the outputs of ``targets`` from DVC's run cache or the remote; return DVC's exit code.
 
+    A stage that is in neither fails instead of running.
     A stage of ours that was not cached fails instead of running.
     """
     return _run_repro(root, ["--pull", *targets], {RESTORE_ONLY: "1"})
@@ -64,15 +65,15 @@ def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> in
     return _run_repro(root, [*(["--force"] if force else []), *targets], {})
 
 
-def _run_repro(root: Path, arguments: Sequence[str], marks: Mapping[str, str]) -> int:
+def _run_repro(root: Path, arguments: Sequence[str], extra_environment: Mapping[str, str]) -> int:
     command, environment = build_command(root)
     clear_stale_locks(root)
     words = [*command, "repro", *arguments]
-    # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
+    # DVC passes no signal on to the stage, so both are in their own process group, whose guard ends it when this process dies.
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
     with (
         subprocess.Popen(
-            guard, cwd=root, env={**environment, **marks}, stdin=subprocess.PIPE, process_group=0
+            guard, cwd=root, env={**environment, **extra_environment}, stdin=subprocess.PIPE, process_group=0
         ) as process,
         _pass_signals(process.pid) as interrupted,
     ):
@@ -101,14 +102,14 @@ def _pass_signals(group: int) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Let the project in a worktree use the cache and the remotes of ``root``, then check out what its lock file names.
+def share_cache(root: Path, worktree: Path, extra_environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Let the project in a worktree use the cache and the remotes of ``root``, then check out the outputs in its dvc.lock.
 
-    What the cache does not hold is left out: it is rebuilt. ``marks`` are added to DVC's environment, so that it is found again.
+    Outputs that the cache does not hold are left out. ``extra_environment`` is added to DVC's, so that ``kill_marked`` finds it.
     Raises  InfrastructureError with DVC's own words when it cannot tell where its cache is.
     """
     command, environment = build_command(root)
-    environment |= marks
+    environment |= extra_environment
     process = subprocess.run(
         [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
@@ -125,7 +126,7 @@ def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingPr
 
 
 def clear_stale_locks(root: Path) -> int:
-    """Remove dead processes from DVC's list of readers and writers; returns how many.
+    """Remove dead processes from DVC's list of readers and writers; return how many were removed.
 
     DVC forgets a killed process by itself, but not one that nobody has waited for yet (a zombie, as in a container without an
     init), and it cannot read a list that a kill cut off half-way. Call this under the lock of ``tunectl repro``.
@@ -152,7 +153,7 @@ def _is_running(pid: int) -> bool:
     """Return whether a process runs; a zombie does not."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
-        # the state is the first word behind the name, which stands in brackets and may hold anything
+        # the state is the first word after the name, which is in brackets and may contain anything
         return stat.exists() and stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[
             0
         ] not in {"Z", "X"}

@@ -1,4 +1,4 @@
-"""Wrapper of git, as subprocesses: a worktree of the project for an unattended retrain, on its own branch, or for a trial."""
+"""Run git as a subprocess: worktrees for unattended retrains and trials, and queries of commits and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = (
 
 
 def revision(root: Path) -> str:
-    """Return the commit that is checked out.
+    """Return the full SHA of the commit that is checked out.
 
     Raises  UsageError outside Git or before the first commit.
     """
@@ -34,7 +34,7 @@ def revision(root: Path) -> str:
 
 
 def require_clean(root: Path) -> None:
-    """Raise for uncommitted changes: a worktree has committed files only.
+    """Check that there are no uncommitted changes: a worktree has committed files only.
 
     Raises  UsageError naming the first files that differ from the commit.
     """
@@ -48,12 +48,12 @@ def require_clean(root: Path) -> None:
 
 
 def list_untracked_files(root: Path, places: Sequence[str]) -> list[str]:
-    """Return files in ``places`` (folders or files of the project) that are neither tracked nor ignored."""
+    """Return the files in ``places`` (folders or files of the project) that are neither tracked nor ignored."""
     return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *places).splitlines()
 
 
 def list_tracked_files(root: Path, pattern: str) -> list[str]:
-    """Return tracked files of the project, by a pattern such as ``*.dvc``; names are unquoted."""
+    """Return the project's tracked files that match ``pattern``, such as ``*.dvc``."""
     return [name for name in _check_output(root, "ls-files", "-z", "--", pattern).split("\0") if name]
 
 
@@ -63,18 +63,18 @@ def list_remotes(root: Path) -> list[str]:
 
 
 def read_remote_address(root: Path, remote: str) -> str:
-    """Return the fetch URL of a remote."""
+    """Return the fetch URL of the remote ``remote``."""
     return _check_output(root, "remote", "get-url", remote).strip()
 
 
 def list_remote_branches(root: Path, commit: str) -> list[str]:
-    """Return ``REMOTE/BRANCH`` of all remote branches that have a commit, as of the last fetch or push."""
+    """Return ``REMOTE/BRANCH`` of all remote branches that contain ``commit``, as of the last fetch or push."""
     words = ("for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)", "refs/remotes")
     return _check_output(root, *words).splitlines()
 
 
 def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
-    """Create a worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what was there is removed.
+    """Create a worktree at ``folder``, on a branch that begins anew at ``commit`` or on none; what was there is removed.
 
     Returns  the project inside it (a project may be a folder of its repository).
     """
@@ -86,17 +86,17 @@ def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
 
 
 def project_path(root: Path, folder: Path) -> Path:
-    """Return the project's path in a worktree of its repository."""
+    """Return the project's folder in a worktree of its repository at ``folder``."""
     return folder / _check_output(root, "rev-parse", "--show-prefix").strip()
 
 
 def read_top(root: Path) -> Path:
-    """Return the folder of the repository that the project is in."""
+    """Return the top folder of the repository that contains the project."""
     return Path(_check_output(root, "rev-parse", "--show-toplevel").strip())
 
 
 def remove_stale_locks(project: Path) -> None:
-    """Delete the locks that a killed git left in a worktree; only call it where nobody else works there."""
+    """Delete the lock files that a killed git left in a worktree; only for a worktree that no process uses."""
     branch = _git(project, "symbolic-ref", "HEAD").stdout.strip() or "HEAD"
     for name in ("index", "HEAD", branch):
         (project / _check_output(project, "rev-parse", "--git-path", f"{name}.lock").strip()).unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def remove(root: Path, folder: Path) -> None:
 
 
 def commit(project: Path, paths: Sequence[str], message: str) -> str:
-    """Commit ``paths`` of a worktree, ignored or not; returns the new commit, or the old one where nothing changed."""
+    """Commit ``paths`` of a worktree, ignored or not; return the new SHA, or the current one if nothing changed."""
     existing = [path for path in paths if (project / path).exists()]
     if existing:
         _check_output(project, "add", "--force", "--", *existing)
@@ -121,7 +121,7 @@ def commit(project: Path, paths: Sequence[str], message: str) -> str:
 
 
 def fast_forward(root: Path, branch: str) -> str | None:
-    """Fast-forward the checked-out branch to ``branch``; None where it was done, else why not."""
+    """Fast-forward the checked-out branch to ``branch``; return None on success, else the reason."""
     if _git(root, "merge-base", "--is-ancestor", "HEAD", branch).returncode:
         return f"the checked-out branch has moved on; merge {branch} by hand"
     process = _git(root, "merge", "--ff-only", "--quiet", branch)
@@ -133,17 +133,17 @@ def fast_forward(root: Path, branch: str) -> str | None:
 
 
 def has_unmerged_commits(root: Path, branch: str) -> bool:
-    """Return whether a branch exists and has commits that the checked-out one lacks."""
+    """Return whether ``branch`` exists and has commits that the checked-out branch lacks."""
     return _git(root, "merge-base", "--is-ancestor", branch, "HEAD").returncode == 1
 
 
 def list_changed_files(root: Path, before: str, after: str) -> list[str]:
-    """Return files that differ between two commits."""
+    """Return the files that differ between the commits ``before`` and ``after``."""
     return _check_output(root, "diff", "--name-only", before, after).splitlines()
 
 
 def list_differences(root: Path, commit: str) -> list[str]:
-    """Return files below the project that differ from a commit, as paths relative to the project.
+    """Return the project's files that differ from ``commit``, as paths relative to the project.
 
     Raises  InfrastructureError where the commit is not here.
     """

@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 def register(root: Path, name: str, *, release: str, commit: str | None, stage: str | None) -> list[str]:
-    """Tag the commit that a release was made at with the next version, and assign ``stage`` to it; returns the new tags.
+    """Tag a release's commit with the next version in GTO's format, assign ``stage`` to it if given, and return the new tags.
 
     A release that has a version already gets no second one. GTO allows no underscore in a name; it is replaced by a dash.
     Raises  UsageError outside Git, or for a release made from changes that were not committed; InfrastructureError with GTO's words.
@@ -57,7 +57,7 @@ def _gto(root: Path, words: Sequence[str]) -> None:
     try:
         _call([sys.executable, "-m", "gto.cli", *words], root)
     except InfrastructureError as error:
-        if "already" not in error.message:  # the stage is assigned to this very version
+        if "already" not in error.message:  # the stage is assigned to this version
             raise
 
 

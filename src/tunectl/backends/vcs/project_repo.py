@@ -1,4 +1,4 @@
-"""Wrapper of ``git init`` and ``dvc init``, as subprocesses, for a new project."""
+"""Run ``git init`` and ``dvc init`` as subprocesses, for a new project."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def init_repositories(folder: Path) -> list[str]:
     if importlib.util.find_spec("dvc") is None:
         return [*actions, f"dvc is not installed: {format_install_command('pipeline')}, then run: dvc init"]
     options = [] if inside_git(folder) else ["--no-scm"]
-    # A folder below the top of somebody's repository is a DVC repository of its own.
+    # A folder below the top of a Git repository becomes a DVC repository of its own (--subdir).
     options += ["--subdir"] if nested and not (folder / ".git").exists() else []
     _call([sys.executable, "-m", "dvc", "init", "--quiet", *options], folder)
     _call([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], folder)

@@ -12,7 +12,7 @@ from tunectl.core.url_credentials import has_credentials
 
 @dataclass(frozen=True, slots=True)
 class PushedCommit:
-    """Where a clone finds the project."""
+    """The commit that a job on a cluster clones, with its repository, and the project's folder in it."""
 
     commit: str
     repository: str
@@ -23,7 +23,7 @@ class PushedCommit:
 
 
 def find_pushed_commit(root: Path, repository: str | None) -> PushedCommit:
-    """Return the commit that is checked out, and where others find it.
+    """Return the commit that is checked out, and the repository from which a job can clone it.
 
     Args:
         root: the project.

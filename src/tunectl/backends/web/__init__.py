@@ -1,1 +1,1 @@
-"""HTTP servers and clients."""
+"""HTTP server of monitor and retrain controller, limits of HTTP heads, and calls to an ASGI application."""

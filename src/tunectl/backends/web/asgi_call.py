@@ -11,11 +11,11 @@ from tunectl.core.optional import import_optional
 
 
 async def ask(application: AsgiApplication, method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
-    """Return status and decoded JSON of one request with a bearer key; None for a body that is no JSON."""
+    """Send one request with the bearer token ``key``; return its status and the decoded JSON, None for a body that is not JSON."""
     httpx = import_optional("httpx", extra="annotate")
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     content = None if body is None else msgspec.json.encode(body)
-    # No proxy of the environment, and no time limit: the application has its own.
+    # No proxy from the environment, and no time limit: the application has one.
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(application), base_url="http://localhost", timeout=None, trust_env=False
     ) as client:

@@ -39,7 +39,7 @@ TOO_LARGE: Final = (
 
 
 def limit_protocols() -> None:
-    """Make every uvicorn of this process that is started later use the bounded protocol."""
+    """Make every uvicorn that is started later in this process use the bounded protocol."""
     config = import_optional("uvicorn.config", extra="annotate")
     for name in ("auto", "h11", "httptools"):
         if name != "httptools" or importlib.util.find_spec("httptools") is not None:
@@ -47,13 +47,13 @@ def limit_protocols() -> None:
 
 
 def build_server(application: Any) -> Any:
-    """Return a uvicorn server of an ASGI application, to be run on a listening socket."""
+    """Return a uvicorn server of an ASGI application, which the caller runs on a listening socket."""
     uvicorn = import_optional("uvicorn", extra="annotate")
     return uvicorn.Server(
         uvicorn.Config(
             application,
             http=build_protocol("auto"),
-            loop="asyncio",  # uvloop takes 3 MB more, and no page is asked for a thousand times a second
+            loop="asyncio",  # uvloop takes 3 MB more, and these servers get few requests
             ws="none",
             lifespan="off",
             log_config=None,
@@ -67,7 +67,7 @@ def build_server(application: Any) -> Any:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address of this machine; port 0 takes a free one.
+    """Return a socket that listens on ``host`` and ``port`` of this machine; port 0 takes a free one.
 
     Raises  OSError where it cannot.
     """
@@ -84,12 +84,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 @cache
 def build_protocol(name: str) -> Any:
-    """Return the bounded variant of uvicorn's protocol ``h11`` or ``httptools``; ``auto`` is the faster one that is installed."""
+    """Return the bounded variant of uvicorn's protocol class ``h11`` or ``httptools``; ``auto`` is the faster one installed."""
     if name == "auto":
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")
     if name == "h11":
-        return type("BoundedProtocol", (_BoundedConnection, module.H11Protocol), {})  # bounds a head by itself
+        # h11 itself bounds the size of a head
+        return type("BoundedProtocol", (_BoundedConnection, module.H11Protocol), {})
     return type("BoundedProtocol", (_BoundedConnection, _CountedHead, module.HttpToolsProtocol), {})
 
 

@@ -31,7 +31,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 
 class HttpRequest(NamedTuple):
-    """A request."""
+    """HTTP request that the guard has admitted, with its whole body."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """A response."""
+    """Body, content type (``kind``), status and extra headers of an HTTP response."""
 
     content: bytes
     kind: str = "text/html; charset=utf-8"
@@ -52,7 +52,7 @@ class HttpResponse(NamedTuple):
 
 
 class HttpServer:
-    """Answers on a port, in separate threads."""
+    """HTTP server of the monitor and of the retrain controller; answers on one port, in its own threads."""
 
     def __init__(
         self,
@@ -103,15 +103,15 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Port on which it listens."""
+        """Port on which the server listens."""
         return self._port
 
     def open(self) -> None:
-        """Start answering."""
+        """Start answering requests."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering requests, and end the threads."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(timeout=10)
@@ -125,7 +125,7 @@ class HttpServer:
                 body = None if isinstance(limit, HttpResponse) else await self._read_body(request, limit)
         except TimeoutError:
             reply = HttpResponse(f"the body did not arrive within {BODY_SECONDS:g} s\n".encode(), TEXT, 408)
-        except self._requests.ClientDisconnect:  # half of a body is nobody's word
+        except self._requests.ClientDisconnect:  # an incomplete body is not handled
             return
         else:
             reply = limit if isinstance(limit, HttpResponse) else await self._find_reply(request, body, limit)
@@ -147,7 +147,7 @@ class HttpServer:
         output = HttpRequest(request.method, request.scope["path"], body, client)
         try:
             return await asyncio.to_thread(self._handle, output)
-        except Exception:  # noqa: BLE001  it never raises, so this is a bug, and somebody waits
+        except Exception:  # noqa: BLE001  it must not raise, so this is a bug, and the client waits for a response
             logging_setup.get_logger(__name__).exception("a request failed")
             return HttpResponse(b"this failed; the log says why\n", TEXT, 500)
 

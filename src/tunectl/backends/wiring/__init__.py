@@ -1,1 +1,1 @@
-"""Choose and build the backends of each stage."""
+"""Choose and build the backends of each stage: real libraries, and launchers for several processes."""

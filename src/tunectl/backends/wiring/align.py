@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AlignBackend:
-    """All libraries of the align stage; tests pass fakes."""
+    """The libraries that the align stage calls; tests pass fakes."""
 
     trainer: Callable[[AlignSettings], PolicyTrainer]
     reward: Callable[[Path, Path, Path, HardwareProfile], RewardModel]
@@ -37,12 +37,12 @@ class AlignBackend:
 
 
 def build_backend() -> AlignBackend:
-    """Return the real libraries."""
+    """Return the real libraries of the align stage."""
     return AlignBackend(build_trainer, _reward, _score_check, build_metric, _page)
 
 
 def build_judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
-    """Return what scores answers, as declared."""
+    """Return the rewards and the independent metric that ``settings`` declare; ``model`` is the loaded reward model, if one is needed."""
     rewards = None
     if isinstance(settings, Rloo | Grpo):
         rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
@@ -50,7 +50,7 @@ def build_judges(settings: AlignSettings, tools: AlignBackend, model: RewardMode
 
 
 def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
-    """Return every declared check with its key in the settings: those of the reward, and that of the independent metric."""
+    """Return (key in the settings, check) for each declared check, of the rewards and of the independent metric."""
     result: list[tuple[str, Check]] = []
     if isinstance(settings, Rloo | Grpo):
         result += [
@@ -73,7 +73,7 @@ def refuse_bad_schemas(settings: AlignSettings) -> None:
 
 
 def build_trainer(settings: AlignSettings, group: ProcessGroup = SINGLE) -> PolicyTrainer:
-    """Return the trainer of the method, for the processes of ``group``."""
+    """Return the trainer of the method that ``settings`` name, for the processes of ``group``."""
     if isinstance(settings, Rloo | Grpo):
         from tunectl.backends.trainers.online_rl import OnlineRlTrainer
 
@@ -96,7 +96,7 @@ def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, 
 
 
 def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
-    """Return the independent metric as declared."""
+    """Return the metric of validation answers that ``cfg`` declares: BLEU, chrF, or a check."""
     if isinstance(cfg, ScoreMeasure):
         from tunectl.backends.text import scores
 

@@ -1,4 +1,4 @@
-"""Choose where the stage curate runs."""
+"""Choose whether curate runs in this process or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def choose_engine(stage: str, path: Path) -> dict[str, Any]:
-    """Return the backends of ``stage``, as in the file that ``compose`` wrote; none where it runs in this process."""
+    """Return the backends of ``stage`` that ``compose`` wrote to the file ``path``; empty if it runs in this process."""
     if stage != "curate" or not path.is_file() or atomic_io.read_json(path) != {"engine": "ray"}:
         return {}
     return {"engine": curate_on_ray}
@@ -33,7 +33,10 @@ def curate_on_ray(
     total: RowCounter,
     after: RowList[Record],
 ) -> RecordTally:
-    """Curate on the cluster that ``RAY_ADDRESS`` names, or on one that is started here."""
+    """Curate the rows in ``files`` on the cluster that ``RAY_ADDRESS`` names, or on one that is started here; return the row counts.
+
+    Kept rows are added to ``after``, counts to ``total``; ``build`` makes the pipeline on each worker.
+    """
     from tunectl.backends.launchers import ray_tables
     from tunectl.data.partitioned.curation import PartitionedCuration
 

@@ -16,7 +16,7 @@ from tunectl.training.reward.protocols import RewardModel
 
 
 class LoadReward(Protocol):
-    """Loads the separate reward model that only evaluate uses."""
+    """Function that loads the separate reward model that only evaluate uses."""
 
     def __call__(
         self, *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
@@ -29,7 +29,7 @@ class LoadReward(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationBackend:
-    """All libraries of an evaluation; tests pass fakes."""
+    """The libraries that an evaluation calls; tests pass fakes."""
 
     open: ModelLoader
     prompter: Callable[[Path, Path | None], FewShotRenderer]
@@ -66,21 +66,21 @@ def build_backend(profile: HardwareProfile, judge: LlmJudge | None) -> Evaluatio
 def reward_model(
     *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
 ) -> RewardModel:
-    """Return a reward model of ``reward`` on the SFT adapter; torch is loaded only where there is one."""
+    """Return the reward model ``part`` of the artifact ``reward``, on the base with the adapter ``sft``."""
     from tunectl.backends.modeling import reward_scorer
 
     return reward_scorer.load(base=base, sft=sft, reward=reward, part=part, profile=profile)
 
 
 def tools() -> MetricBackends:
-    """Return scorers, retrieval and JSON Schema."""
+    """Return the scorers of answers, the retrieval of examples and the validator of JSON schemas."""
     from tunectl.backends.text import bm25, json_validation, scores
 
     return MetricBackends((scores.compute_bleu_and_chrf, scores.compute_rouge), bm25.Bm25Index, json_validation.valid)
 
 
 def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
-    """Return the prompt renderer of a model, with the system text that its adapter was trained with."""
+    """Return a renderer of few-shot prompts for the model in ``folder``, with the system text with which ``adapter`` was trained."""
     from tunectl.chat import model_spec, template
 
     declared_spec = model_spec.load(adapter or folder)

@@ -23,7 +23,7 @@ def _do_nothing() -> None:
 
 @dataclass
 class LaunchedBackends:
-    """Backends that replace a stage's own, and how its trainings were run."""
+    """Backends that replace a stage's own to run it on several processes, and a record of how they ran."""
 
     method: str
     backends: dict[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class LaunchedBackends:
     """Called when the stage ends, also after an error."""
 
     def record(self) -> dict[str, Any]:
-        """Return the metrics of the launch; empty where nothing was trained."""
+        """Return the metrics ``launch`` of the stage: method, ranks, nodes, device, restarts; empty if nothing was trained."""
         if self.method == "local":
             return {"launch": {"method": "local", "ranks": 1}}
         if not self.ends:
@@ -52,14 +52,17 @@ class LaunchedBackends:
 
 
 def read(path: Path) -> LaunchConfig:
-    """Return the settings that ``compose`` wrote; those of a project that was never composed are local."""
+    """Return the launch settings that ``compose`` wrote to ``path``; those of one local process if there is no such file."""
     if not path.is_file():
         return LaunchConfig(LocalLaunch(method="local"))
     return LaunchConfig.model_validate(atomic_io.read_json(path))
 
 
 def launch_backends(stage: str, config: LaunchConfig, own: Any = None) -> LaunchedBackends | None:
-    """Return the backends of ``stage``, whose own settings are ``own``; None where it neither trains nor divides its inputs."""
+    """Return the backends of ``stage`` for ``config``; None if the stage neither trains nor divides its inputs.
+
+    ``own``: the stage's own settings.
+    """
     settings = config.root
     if stage in WRITERS and isinstance(settings, TorchrunLaunch):
         return _divide_inputs(stage, settings, own)

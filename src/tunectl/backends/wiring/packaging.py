@@ -1,4 +1,4 @@
-"""Build the libraries that packaging needs (``packaging.protocols.PackagingBackends``)."""
+"""Build the libraries that the stage package needs (``packaging.protocols.PackagingBackends``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OpenReference = Callable[[Path, Path | None, Sequence[int], HardwareProfile], Tr
 
 @dataclass(frozen=True)
 class PackagingBackend:
-    """All libraries of packaging."""
+    """The real ``packaging.protocols.PackagingBackends``: export, engines, Bento and GGUF."""
 
     profile: HardwareProfile
     open_reference: OpenReference | None = None
@@ -33,7 +33,7 @@ class PackagingBackend:
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
     ) -> TrainedModel:
-        """Return the trained model, its adapter added into its weights."""
+        """Return the trained model with its adapter merged, in ``precision`` (a dtype); ``stops`` are the ids that end an answer."""
         profile = self.profile.model_copy(update={"dtype": precision})
         if self.open_reference is not None:
             return self.open_reference(base, adapter, stops, profile)
@@ -42,7 +42,7 @@ class PackagingBackend:
         return ReferenceModel(base, adapter, stops, profile)
 
     def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
-        """Export a model folder to the format that an engine loads."""
+        """Convert the model folder ``model`` to the format of ``engine`` with ``weights`` (such as int8), in the folder ``out``."""
         if engine == "openvino":
             from tunectl.backends.export import openvino_export
 
@@ -56,24 +56,24 @@ class PackagingBackend:
                 shutil.copyfile(model / name, out / name)
 
     def merge(self, model: Path, adapter: Path, out: Path) -> None:
-        """Write ``model`` with ``adapter`` added into its weights."""
+        """Write the model folder ``model`` with ``adapter`` merged into its weights to ``out``."""
         from tunectl.backends.modeling.merge_adapter import merge
 
         merge(model, adapter, out)
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
-        """Return a release in the engine of its contract: OpenVINO in the exporter environment, others in this one."""
+        """Return an open session of a release in its own engine: OpenVINO in the exporter environment, others in this one."""
         from tunectl.backends.engines import offline_runner
 
         result = contracts.load(release)
         adapter = result.layout == "adapter"
         if result.engine == "openvino":
             return offline_runner.SubprocessRunner(release, result.engine, stops, adapter=adapter)
-        # vLLM reads the same files as transformers; where it runs is not where packages are made
+        # vLLM reads the same files as transformers, and is not installed where releases are packaged
         return offline_runner.open_runner(release, "transformers", stops, adapter=adapter)
 
     def build_bento(self, release: Path, facts: BuildFacts, name: str, out: Path, settings: ServeSettings) -> None:
-        """Build the Bento that carries ``release``."""
+        """Build the Bento that carries ``release`` in the folder ``out``."""
         from tunectl.backends.export import bento_build
 
         bento_build.build(
@@ -81,7 +81,7 @@ class PackagingBackend:
         )
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-        """Write a GGUF file, load it again and compare it on the probes; returns the share of their tokens on which it agrees."""
+        """Write the model folder ``merged`` as GGUF file ``out``; return the share of the probes' tokens on which it agrees."""
         from tunectl.backends.export import gguf_export
 
         return gguf_export.export(merged, out, kind, contract)

@@ -1,4 +1,4 @@
-"""Build the libraries that the collection of preferences needs."""
+"""Build the libraries that the annotation of preferences needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunectl.preferences.answer_cache import Write
 
 @dataclass(frozen=True)
 class Backend:
-    """All libraries of the collection; tests pass fakes."""
+    """The libraries that the collection of preferences calls; tests pass fakes."""
 
     alpha: Alpha
     """Krippendorff's alpha."""
@@ -29,7 +29,7 @@ class Backend:
 
 
 def backend(profile: HardwareProfile) -> Backend:
-    """Return the real libraries: krippendorff for agreement, transformers for answers."""
+    """Return the real libraries of the collection: krippendorff for agreement, transformers for answers."""
     from tunectl.backends.modeling import generator as modeling_generator
     from tunectl.backends.text import krippendorff_alpha
     from tunectl.backends.wiring import evaluation
@@ -40,8 +40,9 @@ def backend(profile: HardwareProfile) -> Backend:
 def make_answer_writer(
     tools: Backend, folder: Path, adapter: Path | None, sampling: Sampling, label: str, stack: ExitStack
 ) -> Write:
-    """Load a model and return a function that answers, with prompts as in ``evaluate``. Leaving ``stack`` releases its memory.
+    """Return a function (examples, seed) -> answers of the model in ``folder``, with prompts as in ``evaluate``.
 
+    The model is loaded here; leaving ``stack`` releases its memory.
     Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
     """
     generator = tools.open(folder, adapter)

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables of tunectl 0.1."""
     time = sa.DateTime(timezone=True)
     op.create_table(
         "exchanges",

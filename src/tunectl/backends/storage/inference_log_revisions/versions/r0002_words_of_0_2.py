@@ -33,7 +33,7 @@ INDEXES = (
 
 
 def upgrade() -> None:
-    """Rename, then convert the JSON of events and windows, then mark erased feedback."""
+    """Rename tables and columns to the names of 0.2, convert the JSON of events and windows to it, and add the column for erased feedback."""
     connection = op.get_bind()
     op.rename_table("exchanges", "inferences")
     for table, old, new in COLUMNS:
@@ -44,7 +44,7 @@ def upgrade() -> None:
         else:
             op.drop_index(old, table_name=table)
             op.create_index(new, table, columns)
-    if connection.dialect.name == "postgresql":  # a table's new name leaves the one of its key behind
+    if connection.dialect.name == "postgresql":  # renaming a table does not rename its primary key
         op.execute("ALTER TABLE inferences RENAME CONSTRAINT exchanges_pkey TO inferences_pkey")
     _convert_windows(connection)
     _convert_events(connection)
@@ -65,7 +65,7 @@ def _convert_events(connection: Any) -> None:
     for row in connection.execute(sa.select(table)).all():
         kind = version_0_1.EVENT_KINDS.get(row.kind, row.kind)
         body = version_0_1.convert_event(row.kind, msgspec.json.decode(row.body))
-        # The id of other events tells a repeated one. That of the key says that there is one, so it is the kind's word.
+        # The id of other events identifies repetitions. There is only one event of the hash key, so its id is its kind.
         name = kind if row.id == row.kind == "salt" else row.id
         _update(connection, table, row.id, id=name, kind=kind, body=_encode(body))
 

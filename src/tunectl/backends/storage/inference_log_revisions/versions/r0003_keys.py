@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add columns; they are null in older rows, because nobody recorded which key sent what."""
+    """Add the columns for API keys and for the time when feedback was received; they are null in older rows, where neither was recorded."""
     for table in ("inferences", "feedback"):
         op.add_column(table, sa.Column("key_hash", sa.Text))
         op.add_column(table, sa.Column("acts_for", sa.Boolean))
