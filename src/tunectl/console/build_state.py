@@ -1,4 +1,4 @@
-"""State of the build, one node per stage: state with its reasons, rows, seconds, verdict, and what runs now."""
+"""State of the build, one node per stage: up to date or why not, rows, seconds, verdict, and the progress of the running stage."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class NodeProgress(Struct, frozen=True):
 
 
 class StageFailure(Struct, frozen=True):
-    """Why a stage ended without a result."""
+    """Error of a stage that ended without a result."""
 
     message: str
     hint: str | None = None
 
 
 class StageNode(Struct, frozen=True):
-    """A stage as a box of the build graph."""
+    """State of one stage, as a box of the build graph and in its JSON."""
 
     stage: str
     help: str
@@ -88,7 +88,7 @@ def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
 
 
 def find_running_stage(context: ReadContext) -> str | None:
-    """Return the stage whose lock is held now."""
+    """Return the name of the stage whose lock is held now; None where none runs."""
     path = context.layout.stage_lock
     if not lock.is_locked(path):
         return None

@@ -28,7 +28,7 @@ STATIC: Final = FOLDER / "static"
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Return the page of ``template``; a value that it names and nobody passed is an error."""
+    """Return the HTML of a template filled with ``values``; a name that the template uses and ``values`` lacks is an error."""
     text: str = _environment().get_template(template).render(**values)
     return text
 
@@ -57,5 +57,5 @@ def asset_address(name: str) -> str:
 
 @lru_cache(maxsize=8)
 def mark_fragment(page: str) -> Any:
-    """Return a report's markup, cleaned here once more, so that nothing else can get into a page by this filter."""
+    """Return a report's HTML as safe for the template, cleaned here so that nothing else gets into a page by this filter."""
     return render.mark_trusted(report_fragment.clean(page))

@@ -1,4 +1,4 @@
-"""Addresses of screens, from the table: a thing without a screen gets no link, so there are no dead links."""
+"""Addresses of screens, made from the table of screens: an object without a screen gets no link, so there are no dead links."""
 
 from __future__ import annotations
 

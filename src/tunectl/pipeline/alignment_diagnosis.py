@@ -30,7 +30,7 @@ from tunectl.training.rl.rl_types import ValidationPoint
 
 @dataclass(frozen=True, slots=True)
 class AlignmentInputs:
-    """Inputs of one comparison of aligned and tuned."""
+    """Paths and data of one evaluation that the diagnosis of the aligned model needs: artifacts, test inputs, answers and scores."""
 
     base: Path
     """Model folder that the adapters belong to."""
@@ -64,7 +64,7 @@ def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage
 
 
 def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
-    """Return the facts that align wrote, at the validation of the kept weights, or at the best later one where sft's were kept."""
+    """Return steps, reward and KL of the training that align recorded, at the validation whose weights were kept (sft's: the best later one)."""
     first = record.validation[0]
     if record.best_step:
         look = next(point for point in record.validation if point.step == record.best_step)

@@ -29,7 +29,7 @@ _SKIPPED = frozenset({"lineno", "col_offset", "end_lineno", "end_col_offset", "c
 
 
 class Module(msgspec.Struct, frozen=True):
-    """Digest of one source file, and the names in it."""
+    """Digest of one source file, and the modules and strings that it names; cached while size and time of change are unchanged."""
 
     stamp: tuple[int, int]
     """Size in bytes and time of change in nanoseconds, to know whether to read it again."""
@@ -78,7 +78,7 @@ def stage_code_digests(
 
 
 def transitive_imports(modules: dict[str, Module], starts: Iterable[str]) -> set[str]:
-    """Return all modules that ``starts`` import, directly or through others; parent packages included."""
+    """Return the names of all modules that ``starts`` import, directly or through others; parent packages included."""
     todo, result = list(starts), set[str]()
     for start in todo:
         if start not in modules:

@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: TrainAndScore | None = None) -> Curve:
-    """Train on parts of train, score each on validation, fit the curve.
+    """Train on growing subsets of train, score each on validation, and return the curve that is fitted to the losses.
 
     ``worth`` is the fall of the loss, in nats per token, for which twice the data is worth collecting.
     Raises  ArtifactError where model, split or cpt is not built, or was made from another configuration;
@@ -96,7 +96,7 @@ def _point(work: Path, share: float, rows: Sequence[Example], learner: TrainAndS
 
 
 class SftTrainAndScore:
-    """Trains with the sft stage and measures with the evaluation's generator."""
+    """Trains an adapter with the sft stage and measures the likelihood of the validation answers; the default of ``learner``."""
 
     def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, stands: bool) -> None:
         """Take the settings of the sft stage; ``stands``: its artifact can be used for all of train."""
@@ -105,7 +105,7 @@ class SftTrainAndScore:
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """Return the likelihood of the answers of each validation example, under an adapter that was trained on ``train``."""
+        """Train an adapter on ``train`` (``label``: its share of all, ``50%``); return the likelihood of each validation example's answers under it."""
         if label == "100%" and self._stands:
             return self._score(self._layout.artifact("sft"))
         folder = self._work / label.rstrip("%")

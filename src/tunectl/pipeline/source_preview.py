@@ -50,7 +50,7 @@ ROWS_A_VALUE: Final = 3
 
 
 class SourcePreview(msgspec.Struct, frozen=True):
-    """Findings about one source."""
+    """Counts of one source before a project exists: how it is read, what is kept, and what curate would find."""
 
     files: int
     rows: int
@@ -83,7 +83,7 @@ class SourcePreview(msgspec.Struct, frozen=True):
 
 
 def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDataset, scratch: Path) -> SourcePreview:
-    """Read a source as ingest would, and curate the result with the filters of ``root``; ``scratch`` is an empty folder.
+    """Return what ingest and curate would make of a source, with the filters of ``root``; ``scratch`` is an empty folder.
 
     Raises  DataError where the source is missing, empty, or of an unknown type or format; InfrastructureError for a Hub that cannot be reached.
     """

@@ -28,17 +28,17 @@ PRUNED = TrialPrunedError.exit_code
 
 
 class TrialRunner(Protocol):
-    """Runs trials: a repro in a worktree; tests pass a fake."""
+    """Runs one trial of a sweep; in production a repro in a worktree, in tests a fake."""
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
-        """Run a trial to its end; None where ``stop`` was set.
+        """Run a trial to its end and return its outcome; None where ``stop`` was set.
 
         ``note``: address and settings with which the stages report to the sweep.
         """
 
 
 class WorktreeTrials:
-    """Trials of one sweep on this machine."""
+    """Builds the trials of one sweep on this machine, each in a Git worktree with the project's DVC cache."""
 
     def __init__(self, layout: ProjectPaths, section: Sweep, definition: SweepDefinition) -> None:
         self._layout = layout
@@ -47,7 +47,7 @@ class WorktreeTrials:
         self.folder = layout.sweeps / section.name
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
-        """Build the trial, and read the metrics of its objective.
+        """Build the trial and return the metrics of its objective; None where ``stop`` was set.
 
         Raises  UsageError where the metric of the objective is absent; InfrastructureError of Git and DVC.
         """

@@ -30,7 +30,7 @@ MAX_EXAMPLES: Final = 8
 
 
 class DriftExample(Struct, frozen=True):
-    """One inference as an example."""
+    """Prompt and answer of one inference, shown as an example of drift."""
 
     id: str
     question: str
@@ -48,7 +48,7 @@ class DriftSegment(Struct, frozen=True):
 
 
 class DriftScreen(Struct, frozen=True):
-    """The windows, newest first, and the reference of prompts."""
+    """Content of the screen Drift: the newest windows, and the reference for prompts."""
 
     exists: bool = False
     """Whether anything was logged in this project."""
@@ -85,7 +85,7 @@ class DriftWindowScreen(Struct, frozen=True):
 
 
 def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:
-    """Read the newest windows; ``number``: how many of them."""
+    """Return the newest closed windows, at most ``query["number"]`` (100)."""
     problems = ProblemList()
     settings = problems.attempt("settings", context.load_settings, None)
     empty = DriftScreen(problems=problems.problems)
@@ -130,7 +130,7 @@ def _describe_monitor(layout: ProjectPaths) -> str:
 
 
 def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWindowScreen:
-    """Read one window, given by its id or the beginning of it.
+    """Return one closed window, given by its id or the beginning of it.
 
     Raises  NotFoundError where there is none.
     """

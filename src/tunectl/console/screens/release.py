@@ -36,7 +36,7 @@ class ReleaseScreen(Struct, frozen=True):
 
 
 def read_release(context: ReadContext, query: Mapping[str, str], store: ReleaseRegistry | None = None) -> ReleaseScreen:
-    """Read the release that ``query["release"]`` names in full; ``store``: another registry than the project's.
+    """Return the release with the full id ``query["release"]``; ``store``: another registry than the project's.
 
     Raises  NotFoundError where the registry has none of that name.
     """

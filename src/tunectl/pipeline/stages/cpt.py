@@ -27,7 +27,7 @@ ADAPTER = "adapter"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that cpt reads: the base model and the split."""
 
     model: Path
     split: Path
@@ -35,7 +35,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that cpt fills: the model's, and ``work`` with checkpoints, which survives a kill."""
 
     artifact: Path
     work: Path

@@ -43,7 +43,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Artifacts that the stage reads."""
+    """Artifact folders that evaluate reads, one per stage."""
 
     model: Path
     """The base model."""
@@ -61,7 +61,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stage fills."""
+    """Folders that evaluate fills: results, and CSV files for plots."""
 
     artifact: Path
     """results.json, answers.jsonl, input_scores.jsonl, verdict.json, report.html."""

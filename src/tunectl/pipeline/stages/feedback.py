@@ -33,12 +33,12 @@ NOT_TEXT: Final = "not_text"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose records."""
+    """No fields: feedback reads the snapshots that ``inference_log/window.json`` names; compose records its digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stage fills."""
+    """Folder that feedback fills."""
 
     artifact: Path
     """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
@@ -48,7 +48,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Number of inferences."""
+    """Numbers of logged inferences, by what was made of their feedback."""
 
     snapshots: int
     talked_about: int
@@ -65,7 +65,7 @@ class Metrics:
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
-    """Convert approved and edited answers to rows.
+    """Convert answers that users approved or edited into examples for curate, and into judgments for preferences.
 
     Reads    the window file and the snapshots that it names, relative to the current folder
     Writes   outputs.artifact  see ``Outputs``

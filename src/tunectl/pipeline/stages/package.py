@@ -34,7 +34,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that package reads, one per stage."""
 
     model: Path
     cpt: Path
@@ -50,7 +50,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that package fills; ``work`` survives a kill."""
 
     artifact: Path
     """release/ (what the store takes), facts.json, parity.json, verdict.json, bento/, model.gguf with its Modelfile; or passed_through.json."""

@@ -45,7 +45,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that preferences reads, one per stage."""
 
     model: Path
     """The base model; loaded only for simulated annotation, like the next two."""
@@ -61,7 +61,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that preferences fills: the judgments' and that of sampled answers."""
 
     work: Path
     """Sampled answers, until all are judged."""
@@ -73,7 +73,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts; shares from 0 to 1. All zero where there are no judgments."""
+    """Numbers of judgments and pairs; shares from 0 to 1. All zero where there are no judgments."""
 
     judgments: int
     pairs: int

@@ -38,7 +38,7 @@ _DONE = "fitted.json"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that reward reads, one per stage."""
 
     model: Path
     cpt: Path
@@ -50,7 +50,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that reward fills; ``work`` has checkpoints and survives a kill."""
 
     artifact: Path
     """members/0, members/1, ..., judge, reward.json, results.json, verdict.json, report.html, model_spec.json, row_counts.json,
