@@ -36,7 +36,7 @@ _MANY_MISSING = 4
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
-    """A valid configuration."""
+    """A validated configuration, with the composed tree and origins that it was made from."""
 
     root: TunectlConfig
     composition: ComposedConfig
@@ -50,7 +50,7 @@ class _ConfigIssue:
 
 
 def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> ResolvedConfig:
-    """Compose a project's ``conf/`` and check it.
+    """Return the validated configuration of a project's ``conf/`` with ``overrides`` applied.
 
     Raises  ConfigError with every mistake at once; UsageError where there is no ``conf/config.yaml``.
     """
@@ -68,16 +68,19 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
 
 
 def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> ResolvedConfig:
-    """Compose and check ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) take precedence over them.
+    """Return the validated configuration of ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) win.
 
-    Raises  as load_config
+    Raises  ConfigError with every mistake at once; UsageError where there is no ``conf/config.yaml``.
     """
     recorded = override_file.load_overrides(layout)
     return load_config(layout, override_file.merge_overrides(recorded, typed) if typed else recorded)
 
 
 def validate_config(schema: type[M], composition: ComposedConfig) -> M:
-    """Return the tree as ``schema``; raise all mistakes of composing and of the schema in one ConfigError."""
+    """Return the composed tree as an instance of ``schema``.
+
+    Raises  ConfigError with all mistakes of composing and of the schema.
+    """
     reported_paths = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
     settings = None

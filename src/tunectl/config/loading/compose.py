@@ -63,7 +63,7 @@ class ComposedConfig:
 
 
 def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
-    """Compose ``conf/config.yaml`` with ``overrides``, later ones over earlier ones.
+    """Return the merged tree of ``conf/config.yaml`` and ``overrides``, later ones over earlier ones, with the origin of each value.
 
     Mistakes that still leave a tree are collected in ``problems``.
     Raises  UsageError where there is no ``conf/config.yaml``; ConfigError for YAML that cannot be read.

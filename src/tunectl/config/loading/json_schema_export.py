@@ -61,12 +61,12 @@ def experiment_schema() -> dict[str, Any]:
 
 
 def write_file(path: Path) -> None:
-    """Write the schema of the whole configuration to ``path``."""
+    """Write the JSON Schema of the whole configuration to the file ``path``."""
     atomic_io.write_json(path, root_schema())
 
 
 def write_folder(layout: ProjectPaths, folder: Path) -> Iterator[str]:
-    """Write one schema per group below ``folder`` and bind them in ``.vscode/settings.json``; yields what was done.
+    """Write one schema file per group below ``folder`` and bind them in ``.vscode/settings.json``; yields lines about what was done.
 
     Raises  ConfigError where the present settings file is not plain JSON, so nothing in it is lost.
     """

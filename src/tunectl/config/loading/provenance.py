@@ -14,7 +14,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ValueOrigin:
-    """Who set a value: a line of a file, or an override that was typed."""
+    """Place where a value was set: file and line, or an override."""
 
     file: str = ""
     """Relative to the project; empty for an override."""
@@ -44,7 +44,7 @@ class Provenance:
             self.set((*path, key), inner, origin)
 
     def merge(self, path: KeyPath, nodes: Mapping[KeyPath, tuple[Any, ValueOrigin]]) -> None:
-        """Add the keys of one file below ``path``; ``nodes`` come parents first."""
+        """Record the keys of one file below ``path``; ``nodes`` maps key path to (value, origin), parents first."""
         for below, (value, origin) in nodes.items():
             if not isinstance(value, Mapping):
                 self._forget((*path, *below))
@@ -81,7 +81,7 @@ def format_value(value: Any) -> str:
 
 
 def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield every value of a tree that is not a filled mapping or list, with its path."""
+    """Yield (key path, value) of every value of a tree that is not a filled mapping or list."""
     below = list(_children(tree))
     if not below:
         yield path, tree
@@ -90,7 +90,7 @@ def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
-    """Return every key of a YAML file with its value and line, parents before children.
+    """Return (value, origin with line) by key path for every key of a YAML file, parents before children.
 
     ``name`` is the file's name in messages. Raises  yaml.YAMLError for a file that is not YAML.
     """

@@ -303,18 +303,18 @@ class Kto(OfflinePreference):
 
 
 class NoAlign(StrictModel):
-    """The model of sft is the result."""
+    """Switches alignment off: the model of sft is the result."""
 
     method: Literal["none"]
     """Name of this choice."""
 
 
 class AlignConfig(RootModel[Annotated[Rloo | Grpo | Dpo | Kto | NoAlign, Field(discriminator="method")]]):
-    """The align section of ``conf/``."""
+    """The section ``align``: preference optimization of the tuned model, or none."""
 
 
 class AlignStage(StrictModel):
-    """The part of the configuration that the align stage reads."""
+    """Sections of the configuration that the stage align reads, from ``artifacts/config/align.json``."""
 
     project: str
     """Name of the project, for reports and trackers."""

@@ -1,4 +1,4 @@
-"""Section ``curate``: repair, quality, language, personal data, duplicates. Null switches a part off."""
+"""Section ``curate``: repair, quality, language, personal data, duplicates. Null switches one of them off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PersonalKind = Literal["email", "phone", "card", "iban", "ip", "address", "perso
 
 
 class Repair(StrictModel):
-    """Text normalization; it rejects nothing."""
+    """Steps of text normalization; none rejects a record."""
 
     mojibake: bool
     """Repair text that was decoded with the wrong encoding (``cafÃ©`` to ``café``)."""
@@ -38,7 +38,7 @@ class WordBounds(StrictModel):
 
     @model_validator(mode="after")
     def validate_order(self) -> Self:
-        """Refuse bounds that no text can satisfy."""
+        """Refuse bounds that no text can satisfy; return the section."""
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
             raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
         return self
@@ -62,7 +62,7 @@ class Repetition(StrictModel):
 
 
 class Boilerplate(StrictModel):
-    """Lines that every page of a site carries."""
+    """Filter for lines that every page of a site carries, such as cookie notices."""
 
     phrases: list[str] = Field(min_length=1)
     """Regular expressions, found anywhere in a line, without regard to case."""
@@ -101,7 +101,7 @@ class Quality(StrictModel):
 
 
 class Language(StrictModel):
-    """Language filter."""
+    """Filter that rejects texts that are certainly in another language than the allowed ones."""
 
     allowed: list[str] = Field(min_length=1)
     """ISO 639-1 codes, for example ``en``."""
@@ -134,7 +134,7 @@ class ExactDedupConfig(StrictModel):
 
 
 class Shingling(StrictModel):
-    """The pieces that two texts are compared by."""
+    """Cut of texts into overlapping pieces (shingles), by which they are compared."""
 
     unit: Literal["word", "character"]
     """What a piece is made of; characters for languages without spaces."""
@@ -162,7 +162,7 @@ class NearDedupConfig(StrictModel):
 
 
 class CurateFilters(StrictModel):
-    """What is done to the records; the parts run in this order."""
+    """The filters of curate, in the order in which they run; null switches one off."""
 
     repair: Repair | None
     """Normalize text."""
@@ -181,7 +181,7 @@ class CurateFilters(StrictModel):
 
 
 class Curate(CurateFilters):
-    """The curate section of ``conf/``."""
+    """The section ``curate``: the filters, and how they are run."""
 
     engine: Literal["local", "ray"] = Field(exclude=True)
     """local: in the process of the stage. ray: on a Ray cluster, by Ray Data; the result is the same to the byte, so that another
@@ -189,7 +189,7 @@ class Curate(CurateFilters):
 
 
 class CurateStage(StrictModel):
-    """The part of the configuration that the curate stage reads."""
+    """Sections of the configuration that the stage curate reads, from ``artifacts/config/curate.json``."""
 
     curate: CurateFilters
     seed: int

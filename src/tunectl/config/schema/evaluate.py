@@ -25,7 +25,7 @@ def _compiles(pattern: str) -> str:
 
 
 class Greedy(StrictModel):
-    """Always the likeliest next token."""
+    """Greedy decoding: always the likeliest next token."""
 
     method: Literal["greedy"]
     """Name of this choice."""
@@ -139,7 +139,7 @@ class PlantedSecret(StrictModel):
 
 
 class SafetyConfig(StrictModel):
-    """The bundled offline safety questions, asked of base and tuned model."""
+    """Settings of the safety test: bundled prompts that base and tuned model answer offline."""
 
     max_new_tokens: int = Field(ge=1, le=1024)
     """Tokens in one answer to a safety question at most."""
@@ -171,7 +171,7 @@ class LlmJudge(StrictModel):
 
 
 class EvalGate(StrictModel):
-    """When the tuned model counts as better."""
+    """Conditions under which the tuned model counts as better than the base model."""
 
     primary_metric: Primary
     """Metric that decides."""
@@ -184,7 +184,7 @@ class EvalGate(StrictModel):
 
 
 class AlignedGate(StrictModel):
-    """When the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
+    """Conditions under which the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
 
     metric: Compared
     """Metric that decides; higher is better, except for slot_error. win_rate: by the evaluation reward model."""
@@ -207,7 +207,7 @@ class AlignedGate(StrictModel):
 
 
 class SliceConfig(StrictModel):
-    """The same metrics on parts of the test split."""
+    """Fields by whose values the test inputs are grouped; each group of enough inputs gets metrics of its own."""
 
     fields: tuple[str, ...]
     """Declared fields of the records, for example neighbourhood; the kind of source is always there."""
@@ -265,7 +265,7 @@ class Evaluate(StrictModel):
 
 
 class EvaluateStage(StrictModel):
-    """The part of the configuration that the evaluate stage reads."""
+    """Sections of the configuration that the stage evaluate reads, from ``artifacts/config/evaluate.json``."""
 
     project: str
     """Name of the project, for the report's title."""

@@ -42,11 +42,11 @@ class FeedbackDisabled(StrictModel):
 
 
 class FeedbackConfig(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(discriminator="method")]]):
-    """The feedback section of ``conf/``."""
+    """The section ``feedback``: training rows from user feedback, or none."""
 
 
 class FeedbackStage(StrictModel):
-    """The part of the configuration that the feedback stage reads."""
+    """Sections of the configuration that the stage feedback reads, from ``artifacts/config/feedback.json``."""
 
     feedback: FeedbackConfig
     """The section of this stage."""

@@ -30,7 +30,7 @@ PreferenceFormatName = Literal[
 
 
 class PreferenceColumns(StrictModel):
-    """Columns by their meaning, where their names do not tell it. Nested columns have dots."""
+    """Columns of a source of preferences by their meaning, where their names do not tell it. Nested columns have dots."""
 
     prompt: Column | None
     """The input."""
@@ -85,7 +85,7 @@ class FieldAttributes(StrictModel):
 
 
 class ContrastPairs(StrictModel):
-    """Number of pairs of each split at most."""
+    """Most contrastive pairs in each split."""
 
     train: int = Field(ge=1)
     """Pairs to train on."""
@@ -132,14 +132,14 @@ class ContrastivePairs(StrictModel):
 
 
 class PreferencesDisabled(StrictModel):
-    """No preferences."""
+    """Switches preferences off: no judgments are read or made."""
 
     method: Literal["none"]
     """Name of this choice."""
 
 
 class PreferencesConfig(StrictModel):
-    """Judgments of all sources, as pairs and as single good or bad answers."""
+    """Sources of judgments, which become pairs of answers and single good or bad answers."""
 
     method: Literal["merged"]
     """Name of this choice."""
@@ -176,11 +176,11 @@ class PreferencesConfig(StrictModel):
 
 
 class Preferences(RootModel[Annotated[PreferencesDisabled | PreferencesConfig, Field(discriminator="method")]]):
-    """The preferences section of ``conf/``."""
+    """The section ``preferences``: judgments of answers, or none."""
 
 
 class PreferencesStage(StrictModel):
-    """The part of the configuration that the preferences stage reads."""
+    """Sections of the configuration that the stage preferences reads, from ``artifacts/config/preferences.json``."""
 
     preferences: Preferences
     """The section of this stage."""

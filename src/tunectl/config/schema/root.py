@@ -41,7 +41,7 @@ class DataVariables(StrictModel):
 
 
 class TunectlConfig(StrictModel):
-    """The composed configuration of ``conf/``."""
+    """The whole composed configuration of ``conf/``: one field per section."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the project in reports, model cards and tracking."""

@@ -20,7 +20,7 @@ Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1)]
 
 
 class VerbatimSlot(StrictModel):
-    """The value itself must be in the answer, whatever its case, accents, hyphens and apostrophes."""
+    """Rule for an attribute whose value itself must be in the answer, whatever its case, accents, hyphens and apostrophes."""
 
     method: Literal["verbatim"]
     """Name of this choice."""
@@ -29,7 +29,7 @@ class VerbatimSlot(StrictModel):
 
 
 class PatternSlot(StrictModel):
-    """Each value has patterns that express it in other words."""
+    """Rule for an attribute whose values may be expressed in other words: each has patterns."""
 
     method: Literal["patterns"]
     """Name of this choice."""
@@ -44,7 +44,7 @@ Slot = Annotated[VerbatimSlot | PatternSlot, Field(discriminator="method")]
 
 
 class SlotErrorRules(StrictModel):
-    """How the slot error rate is measured: which attributes of the input does an answer miss, or get wrong?"""
+    """Rules of the slot error rate: for each attribute of the input, how an answer expresses its values."""
 
     parse: Literal["bracketed", "fields"]
     """bracketed: the input reads ``name[value], name[value]``. fields: the attributes are declared fields of the record."""

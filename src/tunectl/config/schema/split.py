@@ -13,7 +13,7 @@ GroupName = Annotated[str, Field(min_length=1)]
 
 
 class Shares(StrictModel):
-    """Shares of the splits; they sum to 1."""
+    """Shares of records in train, validation and test; they sum to 1."""
 
     train: float = Field(gt=0, lt=1)
     """Share of records to train on."""
@@ -106,7 +106,7 @@ Target = Annotated[dict[GroupName, Share], Field(min_length=2), AfterValidator(_
 
 
 class Split(StrictModel):
-    """The split section of ``conf/``."""
+    """The section ``split``: how records are divided into train, validation and test."""
 
     shares: Shares
     """Sizes. A split column of the data has precedence: records stay in the split that it names."""
@@ -138,7 +138,7 @@ class Split(StrictModel):
 
 
 class SplitStage(StrictModel):
-    """The part of the configuration that the split stage reads."""
+    """Sections of the configuration that the stage split reads, from ``artifacts/config/split.json``."""
 
     split: Split
     """The section of this stage."""
