@@ -25,7 +25,7 @@ SAMPLES = 5
 
 
 class Lengths(Struct):
-    """Words of each text."""
+    """Word counts of the texts in the report, one number per text."""
 
     documents: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Lengths(Struct):
 
 
 class RejectCount(Struct, frozen=True):
-    """The rows that one stage rejected for one reason."""
+    """Number of rows that one stage rejected for one reason, with samples."""
 
     stage: str
     reason: str
@@ -46,7 +46,7 @@ class RejectCount(Struct, frozen=True):
 
 
 class FieldShares(Struct, frozen=True):
-    """Shares of the values of one field, in each split."""
+    """Shares of the values of one field in train, validation and test."""
 
     field: str
     values: list[str]
@@ -56,7 +56,7 @@ class FieldShares(Struct, frozen=True):
 
 
 class DataFacts(Struct, frozen=True):
-    """Everything on the page that comes from artifacts."""
+    """Everything that the page of the data report shows, read from artifacts."""
 
     accounts: list[StageRowCounts]
     losses: list[RejectCount]
@@ -80,7 +80,7 @@ class DataFacts(Struct, frozen=True):
 
 
 def gather(folders: Mapping[str, Path]) -> DataFacts:
-    """Read the finished artifacts of ``folders`` (stage to folder, in pipeline order).
+    """Return the facts of the report from the finished artifacts of ``folders`` (stage to folder, in pipeline order).
 
     Raises  ArtifactError when ingest has not run.
     """

@@ -26,7 +26,7 @@ def all_texts(record: Document | Example) -> Iterator[str]:
 
 
 def map_texts(record: Document | Example, change: Change) -> Document | Example:
-    """Return ``record`` with ``change(text, place)`` in place of every text; the same object when nothing changed."""
+    """Return ``record`` with each text replaced by ``change(text, place)``; the same object where nothing changed."""
     if isinstance(record, Document):
         text = change(record.text, "document")
         return record if text == record.text else replace(record, text=text)

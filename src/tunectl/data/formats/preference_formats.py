@@ -17,10 +17,10 @@ from tunectl.data.readers.row import (
     FormatMismatchError,
     RawRow,
     RowError,
+    format_column_names,
     get_column,
     kind,
     list_of,
-    names,
     optional_text,
     scalar,
     text_of,
@@ -36,7 +36,7 @@ _YES, _NO = frozenset({"true", "1", "yes", "good", "thumbs_up"}), frozenset({"fa
 
 
 class ParsedPreference(Struct, frozen=True):
-    """A preference, as a format reads it from a row."""
+    """A row of preferences after parsing: prompt turns, one or two answers, and which is better."""
 
     turns: list[Message]
     """The conversation before the answers."""
@@ -46,7 +46,7 @@ class ParsedPreference(Struct, frozen=True):
 
 
 class PreferenceFormat(NamedTuple):
-    """One row of the table."""
+    """A supported format of preferences: how it is recognized and parsed."""
 
     name: str
     expects: str
@@ -57,7 +57,7 @@ class PreferenceFormat(NamedTuple):
 
 
 def transcripts(row: RawRow) -> ParsedPreference:
-    r"""Read ``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
+    r"""Return a parsed row with ``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
 
     Raises  FormatMismatchError when one is not such a text; RowError ``different_prompts`` when they begin with different questions.
     """
@@ -90,7 +90,7 @@ def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
 
 
 def explicit_prompt(row: RawRow) -> ParsedPreference:
-    """Read ``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts, message lists or single messages; TRL, UltraFeedback, Axolotl.
+    """Return a parsed row with ``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts or messages; TRL, UltraFeedback, Axolotl.
 
     Where answers repeat the prompt's messages at their start, these are removed.
     """
@@ -103,7 +103,7 @@ def explicit_prompt(row: RawRow) -> ParsedPreference:
 
 
 def implicit_prompt(row: RawRow) -> ParsedPreference:
-    """Read ``chosen`` and ``rejected`` alone; their common beginning is the prompt: message lists, or texts (TRL)."""
+    """Return a parsed row with ``chosen`` and ``rejected`` alone; their common beginning is the prompt: message lists, or texts (TRL)."""
     better, worse = (row.columns.get(name) for name in ("chosen", "rejected"))
     if isinstance(better, str) and isinstance(worse, str) and not better.lstrip().startswith("[{"):
         return _common_text(better, worse)
@@ -128,14 +128,14 @@ def _common_text(better: str, worse: str) -> ParsedPreference:
 
 
 def sharegpt_pair(row: RawRow) -> ParsedPreference:
-    """Read ``conversations`` with ``chosen`` and ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
+    """Return a parsed row with ``conversations`` and ``chosen``, ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
     before = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
     better, worse = (_conversation(row.columns.get(name), name, "assistant") for name in ("chosen", "rejected"))
     return _build_pair(row, before, better, worse)
 
 
 def messages_rejected(row: RawRow) -> ParsedPreference:
-    """Read ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
+    """Return a parsed row: ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
     conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
     if not conversation:
         raise RowError("empty_turn", "messages is an empty list")
@@ -157,7 +157,7 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
 
 
 def axolotl_pair(row: RawRow) -> ParsedPreference:
-    """Read one of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
+    """Return a parsed row: ``question``, ``instruction``, ``input`` or ``query``, with ``chosen``/``rejected``, also with the ending ``_response``.
 
     Axolotl's intel, argilla and icr types, and LLaMA-Factory's alpaca with ranking (``instruction``, ``input``, ``history``).
     """
@@ -170,7 +170,7 @@ def axolotl_pair(row: RawRow) -> ParsedPreference:
 
 
 def parse_unpaired(row: RawRow) -> ParsedPreference:
-    """Read ``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``) and ``label`` (TRL, Axolotl KTO)."""
+    """Return a parsed row: ``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``), ``label`` (TRL, Axolotl KTO)."""
     has_prompt = row.columns.get("prompt") is not None
     before = _conversation(row.columns["prompt"], "prompt", "user") if has_prompt else _read_prompt(row)
     answer = _conversation(*_first(row, ("completion", "response", "output")), "assistant")
@@ -178,19 +178,19 @@ def parse_unpaired(row: RawRow) -> ParsedPreference:
 
 
 def parse_unpaired_messages(row: RawRow) -> ParsedPreference:
-    """Read ``messages`` that end with an answer, and ``label`` (swift)."""
+    """Return a parsed row: ``messages`` that end with an answer, and ``label`` (swift)."""
     conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
     return _alone(row, conversation[:-1], conversation[-1:])
 
 
 def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
-    """Read ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
+    """Return a parsed row: ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
     conversation = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
     return _alone(row, conversation[:-1], conversation[-1:])
 
 
 def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
-    """Read the columns that the user set.
+    """Return a row parsed by the columns that the source's ``columns`` setting names.
 
     Raises  FormatMismatchError when one of them is absent.
     """
@@ -207,7 +207,7 @@ def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPrefe
 def _present(row: RawRow, name: str) -> Any:
     value = get_column(row.columns, name)
     if value is None:
-        raise FormatMismatchError(f"no column {name!r}; there are {names(row.columns)}")
+        raise FormatMismatchError(f"no column {name!r}; there are {format_column_names(row.columns)}")
     return value
 
 

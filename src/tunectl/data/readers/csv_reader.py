@@ -30,7 +30,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """Delimiter and quoting of a table."""
+    """Delimiter and quoting of a CSV file, as detected."""
 
     delimiter: str
     quotes: Quotes
@@ -47,7 +47,7 @@ class CsvDialect:
         return f"{names[self.delimiter]} between cells, {quotes[self.quotes]}"
 
     def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """Return the rows of these lines."""
+        """Yield the cells of each row of ``lines``."""
         return csv.reader(
             lines,
             delimiter=self.delimiter,
@@ -59,7 +59,7 @@ class CsvDialect:
 
 
 def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
-    """Detect the dialect from the first characters of a table; ``among`` holds the possible delimiters.
+    """Return the dialect detected from the first characters of a table; ``among`` holds the possible delimiters.
 
     The dialect is chosen for which most lines of the sample belong to rows as wide as the header; common dialects are tried first. A
     table of one column has commas and doubled quotes.
@@ -96,7 +96,7 @@ def _agreement(dialect: CsvDialect, sample: str) -> float:
 
 
 class PushbackLines(Iterator[str]):
-    """Lines that can be put back, so that one broken quote does not consume the rows after it."""
+    """Iterator over lines that can be put back, so that one broken quote does not consume the rows after it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -113,11 +113,11 @@ class PushbackLines(Iterator[str]):
         return line
 
     def start(self) -> None:
-        """Forget the lines read: a new row begins."""
+        """Forget the lines read so far: a new row begins."""
         self.lines.clear()
 
     def put_back(self) -> str:
-        """Put back all lines read since ``start``, except the first, which is returned."""
+        """Put back all lines read since ``start`` except the first, and return the first."""
         first, *rest = self.lines
         self._back.extendleft(reversed(rest))
         self.lines.clear()

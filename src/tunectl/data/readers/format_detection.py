@@ -20,7 +20,7 @@ from tunectl.data.formats.format_registry import (
     find,
 )
 from tunectl.data.readers.file_discovery import TABLES, SourceFile
-from tunectl.data.readers.row import Parsed, RawRow, RowError, as_json, lower, names
+from tunectl.data.readers.row import ParsedRow, RawRow, RowError, as_json, format_column_names, lower
 
 Holds = Literal["documents", "examples"]
 SAMPLE_ROWS = 100
@@ -30,7 +30,7 @@ SHOWN = 300
 
 
 class DetectedFormat(NamedTuple):
-    """How the rows of a file are read."""
+    """Format of a file's rows, as detected or set: how they are parsed, and what decided it."""
 
     type: str
     format: str
@@ -39,13 +39,13 @@ class DetectedFormat(NamedTuple):
     """For people: the columns that decided, or that the format was set."""
     expects: str
     """Description of the format's columns."""
-    parse: Callable[[RawRow], Parsed]
+    parse: Callable[[RawRow], ParsedRow]
     unused: tuple[str, ...] = ()
     """Columns of the first row that are not read; for tables only."""
 
 
 def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key: str) -> DetectedFormat:
-    """Return the format of a file from its first rows, or as set. ``key`` is the source's dotted key, for messages.
+    """Return the format of a file's rows, detected from its first ones or as set. ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when the columns fit no format, fit preferences, or contradict ``holds``; it shows the first row.
     """
@@ -72,7 +72,7 @@ def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key:
         return page._replace(parse=_not_an_example) if page.holds == "examples" else page
     has_text = reading.holds == "documents" and bool(sample) and "text" in sample[0].columns
     result = find("text") if has_text else _likeliest(sample, key, reading)
-    reason = f"columns {names(sample[0].columns)}" if sample else "no rows"
+    reason = f"columns {format_column_names(sample[0].columns)}" if sample else "no rows"
     return _decision(reading, kind, result, reason, sample, key)
 
 
@@ -85,7 +85,7 @@ def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Co
     return tuple(name for name in sample[0].columns if name not in roots)
 
 
-def _not_an_example(row: RawRow) -> Parsed:
+def _not_an_example(row: RawRow) -> ParsedRow:
     """Return whether a row is a page among examples, say a README, which must not be trained on by accident."""
     raise RowError("not_an_example", f"{row.source.location} is raw text; pin format: text to learn from it as it is")
 
@@ -129,7 +129,7 @@ def _decision(
 
 
 def truncate_row(row: RawRow) -> str:
-    """Return the start of a row, for messages."""
+    """Return the beginning of a row as text, for messages."""
     return truncate(as_json(row.columns), SHOWN)
 
 
@@ -140,7 +140,7 @@ def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
     text = f"{key}.columns.text=[<column>]"
     choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
     return DataError(
-        f"{key}: the columns of {row.source.location} fit no format that is known: {names(row.columns)}\n    {truncate_row(row)}",
+        f"{key}: the columns of {row.source.location} fit no format that is known: {format_column_names(row.columns)}\n    {truncate_row(row)}",
         hint=f"pin them: {choices[reading.holds]}",
     )
 

@@ -1,4 +1,4 @@
-"""JSON and JSON lines."""
+"""Read JSON files and JSON lines row by row."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tunectl.data.readers.conversation import split_off_answer, tools_of, with_c
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import truncate_row
 from tunectl.data.readers.record_builder import digest, read_split
-from tunectl.data.readers.row import RawRow, RowError, get_column, kind, names, scalar
+from tunectl.data.readers.row import RawRow, RowError, format_column_names, get_column, kind, scalar
 from tunectl.data.readers.source_reader import FormatDecision, SourceReader
 from tunectl.data.split.groups import prompt_key
 
@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class DetectedPreferenceFormat(NamedTuple):
-    """How the rows of a file are read."""
+    """Format of a file's preference rows, as detected or set: how they are parsed, and what decided it."""
 
     type: str
     format: str
@@ -45,7 +45,7 @@ class DetectedPreferenceFormat(NamedTuple):
 
 
 class PreferenceSourceReport(Struct, frozen=True):
-    """Result of reading one source of preferences."""
+    """Counts and format decisions of one source of preferences."""
 
     declared: str
     files: int
@@ -56,7 +56,7 @@ class PreferenceSourceReport(Struct, frozen=True):
 
 
 class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
-    """Reads the files of one source of preferences; ``finish`` completes its counts."""
+    """Reads the files of one source of preferences into judgments; ``finish`` completes its counts."""
 
     def __init__(
         self,
@@ -79,23 +79,23 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         self._reading, self._emit = reading, emit
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedPreferenceFormat:
-        """Return how the rows of a file are read."""
+        """Return the format of a file's rows, from a sample of them."""
         return decide(self._reading, file, sample, self._key)
 
     def explain_pinning(self) -> str:
-        """Return how to correct a wrong format decision."""
+        """Return a hint how to set a format that was detected wrongly."""
         format_names = ", ".join(item.name for item in PREFERENCE_FORMATS)
         return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
-        """Build the judgment of one row and store it; the caller counts the row."""
+        """Build the judgment of one row and keep it; the caller counts the row."""
         comparison = build_comparison(row, decision.parse(row), self._reading, self._kind)
         self._counts["kept"] += 1
         self._fields_seen.update(comparison.fields)
         self._emit(comparison)
 
     def finish(self) -> PreferenceSourceReport:
-        """Complete the counts of the source.
+        """Complete the counts of the source and return them.
 
         Raises  DataError when it held no rows, when all were rejected, or when its format was wrong.
         """
@@ -109,7 +109,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
 
 
 def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
-    """Return the format of a file from its first rows, or as set.
+    """Return the preference format of a file, detected from its first rows or as set. ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when the columns fit no format of preferences; it shows the first row.
     """
@@ -127,18 +127,18 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
     counts.pop(None, None)
     if not counts:
         raise DataError(
-            f"{key}: the columns of {sample[0].source.location} fit no format of preferences: {names(sample[0].columns)}\n"
+            f"{key}: the columns of {sample[0].source.location} fit no format of preferences: {format_column_names(sample[0].columns)}\n"
             f"    {truncate_row(sample[0])}",
             hint=f"pin them: {key}.columns.prompt, {key}.columns.chosen and {key}.columns.rejected",
         )
     likeliest, _ = counts.most_common(1)[0]
     assert likeliest is not None
-    reason = f"columns {names(sample[0].columns)}"
+    reason = f"columns {format_column_names(sample[0].columns)}"
     return DetectedPreferenceFormat(type_, likeliest.name, "preferences", reason, likeliest.expects, likeliest.parse)
 
 
 def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceFiles, kind_: str) -> Comparison:
-    """Return the record of one row.
+    """Return the judgment of one parsed row; ``kind_`` is the name of its source.
 
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
             ``unknown_split``, ``empty_answer``, ``tools_not_json``.

@@ -14,7 +14,7 @@ from tunectl.core.hashing import hash_to_id
 from tunectl.data.readers.conversation import split_off_answer, with_last_user, with_system
 from tunectl.data.readers.disk_buffer import input_digest
 from tunectl.data.readers.format_detection import DetectedFormat
-from tunectl.data.readers.row import Parsed, RawRow, RowError, get_column, missing_column, scalar
+from tunectl.data.readers.row import ParsedRow, RawRow, RowError, get_column, missing_column, scalar
 
 SPLITS: dict[str, Literal["train", "validation", "test"]] = {
     "train": "train",
@@ -31,7 +31,7 @@ SPLITS: dict[str, Literal["train", "validation", "test"]] = {
 
 
 def build_record(row: RawRow, decision: DetectedFormat, reading: RowOptions, kind: str) -> Document | Example:
-    """Return the record of one row; ``kind`` is the name of its source.
+    """Return the document or example of one row; ``kind`` is the name of its source.
 
     Raises  RowError with one of the named reasons when the row must be rejected.
     """
@@ -43,7 +43,7 @@ def build_record(row: RawRow, decision: DetectedFormat, reading: RowOptions, kin
     return msgspec.structs.replace(example, id=_example_id(example, merged=reading.merge_references))
 
 
-def _document(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Document:
+def _document(row: RawRow, parsed: ParsedRow, reading: RowOptions, kind: str) -> Document:
     text = parsed.text or ""
     if not text.strip():
         raise RowError("no_text", "there is no text in it")
@@ -52,7 +52,7 @@ def _document(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Do
     return Document(digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, reading))
 
 
-def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Example:
+def _example(row: RawRow, parsed: ParsedRow, reading: RowOptions, kind: str) -> Example:
     shared: dict[str, Any] = {
         "id": "",
         "source": row.source,
@@ -75,7 +75,7 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
 
 
 def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
-    """Fill a prompt template: ``{prompt}`` and the columns of the row are replaced.
+    """Return ``message`` with its text put into a prompt template: ``{prompt}`` and columns of the row are replaced.
 
     Raises  FormatMismatchError when the row lacks a column.
     """
@@ -92,13 +92,13 @@ def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
 
 
 def fields_of(row: RawRow, reading: RowOptions) -> dict[str, str]:
-    """Return the declared fields that this row has; blank ones are left out."""
+    """Return the declared fields of this row by name; blank ones are left out."""
     fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
     return {name: value.strip() for name, value in fields.items() if value is not None and value.strip()}
 
 
 def split_of(row: RawRow, reading: RowOptions) -> Literal["train", "validation", "test"] | None:
-    """Return the user's own split of a row; None where it has none."""
+    """Return the split that the row's own column names; None where it names none."""
     return read_split(row, reading.columns.split)
 
 

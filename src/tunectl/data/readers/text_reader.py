@@ -26,7 +26,7 @@ _PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
 
 
 class DecodeError(DataError):
-    """A file that is not in the encoding with which it is read."""
+    """Raised for a file that is not in the encoding with which it is read."""
 
     def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
         encoding_name = "UTF-8" if encoding == UTF8 else encoding
@@ -37,7 +37,7 @@ class DecodeError(DataError):
 
 
 class NotTextError(DataError):
-    """A file of another type than its name or the settings say."""
+    """Raised for a file of another type than its name or the settings say."""
 
     def __init__(self, file: SourceFile, description: str) -> None:
         super().__init__(f"{file.name} is read as {file.type}, but it is {description}", hint=NOT_TEXT)
@@ -46,7 +46,7 @@ class NotTextError(DataError):
 
 
 class CorruptArchiveError(DataError):
-    """A compressed file that cannot be unpacked to its end."""
+    """Raised for a compressed file that cannot be unpacked to its end."""
 
     def __init__(self, file: SourceFile, reason: str) -> None:
         super().__init__(
@@ -57,7 +57,7 @@ class CorruptArchiveError(DataError):
 
 
 def usable_charset(label: str) -> str | None:
-    """Return the encoding that a page or its server means by a label; None where it is UTF-8 or unknown.
+    """Return the encoding that a page or its server means by ``label``; None where it is UTF-8 or unknown.
 
     As in browsers (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page whose label could be
     read is not UTF-16.
@@ -75,7 +75,7 @@ def usable_charset(label: str) -> str | None:
 
 @contextmanager
 def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
-    """Open a text file; ``encoding`` None is UTF-8.
+    """Open a text file for the block and yield its stream; ``encoding`` None is UTF-8, ``newline`` as in ``open``.
 
     Raises  DecodeError, with the offset of the first byte that does not fit; NotTextError for a binary file; CorruptArchiveError for a
             compressed one that cannot be unpacked.
@@ -121,7 +121,7 @@ def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
 
 
 def read_text(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield a text file as one row."""
+    """Yield a text file as one row with a ``text`` column."""
     with open_text_file(file, reading.encoding, newline=None) as stream:
         text = stream.read()
     yield whole_file_row(file, text, {})
@@ -143,7 +143,7 @@ def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[RawRow | R
 
 
 def front_matter(text: str) -> tuple[str, dict[str, str]]:
-    """Return a Markdown text without its front matter, and the plain ``key: value`` lines of that."""
+    """Return (a Markdown text without its front matter, the plain ``key: value`` lines of that)."""
     match = _FRONT.match(text)
     if match is None:
         return text, {}
