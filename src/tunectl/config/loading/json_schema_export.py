@@ -107,7 +107,7 @@ def _prose_of(kind: type[BaseModel]) -> dict[str, str]:
     return result
 
 
-class _Described(GenerateJsonSchema):
+class _SchemaWithDescriptions(GenerateJsonSchema):
     """Adds the docstrings of section classes to their properties."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class _Described(GenerateJsonSchema):
 
 
 def _of(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(schema_generator=_Described, mode="validation")
+    return model.model_json_schema(schema_generator=_SchemaWithDescriptions, mode="validation")
 
 
 def _loosen(schema: Any) -> Any:

@@ -9,7 +9,14 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from tunectl.config.loading.provenance import KeyPath, to_dotted_key
-from tunectl.config.loading.type_descriptions import TypeInfo, inspect_type, names, of_field, section, union_members
+from tunectl.config.loading.type_descriptions import (
+    TypeInfo,
+    inspect_type,
+    list_setting_names,
+    of_field,
+    section,
+    union_members,
+)
 
 Model = type[BaseModel]
 
@@ -49,7 +56,7 @@ def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[K
 
 def _names_at(schema: Model, tree: Any, above: KeyPath) -> tuple[str, ...]:
     branch = _walk(schema, tree, above)
-    return names(branch, get_at(tree, above)) if branch is not None else ()
+    return list_setting_names(branch, get_at(tree, above)) if branch is not None else ()
 
 
 def _walk(schema: Model, tree: Any, path: KeyPath) -> TypeInfo | None:

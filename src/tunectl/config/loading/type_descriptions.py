@@ -147,7 +147,7 @@ def _plain_kind(shape: TypeInfo, name: str) -> Any:
     return None
 
 
-def names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
+def list_setting_names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
     """Return the setting names that ``value`` may have under ``shape``; those of all members where its tag is unknown."""
     members = union_members(shape)
     if members and isinstance(value, Mapping) and str(value.get(shape.discriminator)) in members:

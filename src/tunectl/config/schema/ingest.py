@@ -84,7 +84,7 @@ class ColumnMapping(StrictModel):
     """Column with train, validation or test. Null: a column called split with such values."""
 
     @property
-    def pinned(self) -> bool:
+    def has_columns(self) -> bool:
         """Return whether any column is set."""
         return any(value is not None for value in (self.text, self.prompt, self.answer, self.system))
 
@@ -161,7 +161,7 @@ class RowOptions(StrictModel):
 
     @model_validator(mode="after")
     def _pins_fit(self) -> Self:
-        if self.format == "columns" and not self.columns.pinned:
+        if self.format == "columns" and not self.columns.has_columns:
             raise ValueError("format is columns, but none is pinned; for example columns: {prompt: [mr], answer: ref}")
         if self.format not in {"auto", "columns"} and (self.columns.text or self.columns.prompt):
             raise ValueError(f"format is {self.format}, but columns pins others; let format be columns, or unpin them")

@@ -89,13 +89,13 @@ class SlotErrorRules(StrictModel):
 
     def _refuse_bad(self, where: str, pattern: str) -> None:
         try:
-            match = re.compile(self.whole(pattern)).match("")
+            match = re.compile(self.expand_terms(pattern)).match("")
         except re.error as error:
             raise ValueError(f"{where}: {pattern!r} is not a regular expression: {error}") from error
         if match is not None and not where.startswith("terms."):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
-    def whole(self, pattern: str) -> str:
+    def expand_terms(self, pattern: str) -> str:
         """Return ``pattern`` with its terms replaced."""
         while TERM.search(pattern):
             pattern = TERM.sub(lambda result: f"(?:{'|'.join(self.terms[result[1]])})", pattern)
