@@ -49,7 +49,7 @@ NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
 
 @dataclass(frozen=True, slots=True)
 class AnnotateAppConfig:
-    """What the page needs to know besides the queue."""
+    """Settings of the annotation page: project, tags, keys and host names."""
 
     project: str
     tags: tuple[str, ...]
@@ -62,7 +62,7 @@ class AnnotateAppConfig:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Return the socket of the page, before anything else happens; port 0 takes a free one.
+    """Return a listening socket of the page; ``port`` 0 takes a free one.
 
     Raises  InfrastructureError when the port is taken, or the address is not this machine's.
     """
@@ -89,12 +89,12 @@ def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
 
 
 def serve(queue: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.socket) -> None:
-    """Answer until the process is told to stop (Ctrl-C, SIGTERM)."""
+    """Serve the annotation page on the socket until SIGINT or SIGTERM."""
     bounded_http.build_server(application(queue, setup)).run(sockets=[listening])
 
 
 def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
-    """Return the ASGI application."""
+    """Return the ASGI application of the annotation page."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
@@ -114,7 +114,10 @@ def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
 
 
 def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
-    """No route of these pages is opened by a key in a header: people sign in."""
+    """Refuse every key in a header: people sign in to these pages.
+
+    Raises  ApiError (401).
+    """
     raise ApiError("sign in on the page", "authentication_error")
 
 

@@ -60,7 +60,7 @@ HALF_SAVED = "Your choice is saved, but the inference log was not told: {reason}
 
 @dataclass(frozen=True, slots=True)
 class ArenaAppConfig:
-    """What the page needs to know besides the server."""
+    """Settings of the arena page: project, tags, folder of judgments, masking and keys."""
 
     project: str
     tags: tuple[str, ...]
@@ -80,7 +80,7 @@ class _Session:
 
 
 def application(server: AsgiApplication, setup: ArenaAppConfig) -> Any:
-    """Return the ASGI application; the server hands it every path that begins with ``/arena``. It answers no other."""
+    """Return the ASGI application of the arena, which the server calls for every path that begins with ``/arena``."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
