@@ -41,7 +41,7 @@ def find_slug(error: BaseException) -> str | None:
 
 
 def iter_raises(tree: ast.AST) -> Iterator[tuple[int, str, ast.Call]]:
-    """Yield line, slug and call of each ``raise Error(message, ...)`` whose message has constant words."""
+    """Yield (line, slug, call) of each ``raise Error(message, ...)`` whose message has constant words."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             slug = make_slug(read_text(node.exc.args[0]) or "")

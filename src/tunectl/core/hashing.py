@@ -10,7 +10,7 @@ import hashlib
 
 
 def hash_to_bytes(text: str) -> bytes:
-    """Return eight bytes of BLAKE2b: sort by them for a random order that never changes."""
+    """Return the first eight bytes of a BLAKE2b digest: sort by them for a random order that never changes."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
