@@ -66,7 +66,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
             chunk = keyed[start : start + CHUNK]
             names = atomic_io.sha256_json([prompt for _, prompt in chunk])[:12]
             samples = answer_cache.read_or_generate(
-                work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start)
+                work / f"{names}.jsonl", chunk, partial(writers.generate_pairs, chunk, start)
             )
             result = [
                 annotation_tasks.make_task(item.example, item.prompt, item.answers, settings.systems)
