@@ -58,7 +58,7 @@ class ApiKey(Struct, frozen=True):
 
 
 class KeyLimits(Struct, frozen=True):
-    """Limits of keys that name none themselves; null: no limit."""
+    """Default limits, for keys whose entry has none; None: no limit."""
 
     per_minute: int | None = None
     max_concurrency: int | None = None
@@ -347,7 +347,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def public_view(entry: ApiKey) -> dict[str, object]:
-    """Return the fields of a key that may be shown, by name; without its hash."""
+    """Return the fields of a key that may be shown, by name; of its hash the first 12 digits."""
     columns = structs.asdict(entry)
     columns["sha256"] = entry.sha256[:12]
     return columns

@@ -140,7 +140,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the question of somebody known, else the sign-in page."""
+        """Return the annotator's current task, or the sign-in page without a session."""
         who = self._who(request)
         if who is None:
             return self._show_sign_in("")
@@ -203,12 +203,12 @@ class _Routes:
         return self._responses.RedirectResponse("/", 303)
 
     async def question(self, request: Any) -> Any:
-        """Return the question again, while answers are still being written."""
+        """Return the current task again, while answers are still being generated."""
         who = self._who(request)
         return self._redirect_to_sign_in() if who is None else self._html(self._question(who))
 
     async def save_choice(self, request: Any) -> Any:
-        """Save a choice, then show the next question."""
+        """Save a choice, then return the next task."""
         form, who = await self._form(request), self._who(request)
         if form is None:
             return self._reject_form()
@@ -227,7 +227,7 @@ class _Routes:
         return self._html(self._question(who, "" if is_current else OUT_OF_DATE))
 
     async def undo(self, request: Any) -> Any:
-        """Take the last choice back, and show it again."""
+        """Delete the last choice, and return its task again."""
         who = self._who(request)
         if who is None:
             return self._redirect_to_sign_in()

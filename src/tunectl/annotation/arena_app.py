@@ -119,7 +119,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the conversation of somebody known, else the sign-in page."""
+        """Return the person's conversation, or the sign-in page without a session."""
         person = self._who(request)
         if person is None:
             return self._show_sign_in("")
@@ -139,7 +139,7 @@ class _Routes:
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
-        """Let somebody in by a key of the server; a key that does not act for others votes under its own name."""
+        """Sign somebody in by a key of the server; a key that does not act for others votes under its own name."""
         form = await self._form(request)
         if form is None:
             return self._reject_form()
@@ -169,7 +169,7 @@ class _Routes:
         return response
 
     async def start_conversation(self, request: Any) -> Any:
-        """Begin another conversation."""
+        """Start a new conversation."""
         person = self._who(request)
         if person is None:
             return self._redirect_to_sign_in()
@@ -178,7 +178,7 @@ class _Routes:
         return self._html(self._talk(person))
 
     async def ask(self, request: Any) -> Any:
-        """Send the message to both systems."""
+        """Send the message to both systems, and return the battle."""
         form, person = await self._form(request), self._who(request)
         if form is None:
             return self._reject_form()

@@ -30,7 +30,7 @@ class ConsoleGuard:
     challenge: Final = ""
 
     def admit(self, head: RequestHead) -> None:
-        """Refuse a request to a foreign host name or from a foreign page.
+        """Check host name, origin and content type of a request; refuse one to a foreign host name or from a foreign page.
 
         Raises  ApiError: 421, 403, 415.
         """

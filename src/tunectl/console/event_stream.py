@@ -40,7 +40,7 @@ def _is_filled_journal(path: Path) -> bool:
 
 
 def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = None) -> Iterator[Path]:
-    """Yield the files that screens are read from; those whose place ``settings`` declare only where they can be read."""
+    """Yield the files that screens are read from; ``settings`` adds those whose path it declares (annotations, keys file)."""
     state = layout.state_dir
     yield from sorted(layout.conf.rglob("*.yaml"))
     yield from (

@@ -34,7 +34,7 @@ class ExplanationFact(Struct, frozen=True):
 
 
 class ExplanationStep(Struct, frozen=True):
-    """One step of an explanation: what it is, what is known about it, and links to more."""
+    """One step of an explanation: an object (answer, release, gate, rows), facts about it, and links."""
 
     kind: str
     """``answer``, ``release``, ``settings``, ``gate``, ``decision``, ``retrain``, ``stage``, ``rows``, ``raw``, ``feedback`` ..."""
@@ -90,7 +90,7 @@ def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence
 
 
 def reject_link(stage: str, reason: str) -> str:
-    """Return the address of the rows that a stage rejected for a reason."""
+    """Return the address of the page with the rows that a stage rejected for a reason."""
     return link("/data/rows", stage=stage, part="rejects", reason=reason)
 
 
@@ -118,10 +118,10 @@ def show_value(value: object) -> str:
 
 
 def release_link(release: str) -> str:
-    """Return the address of a release's page."""
+    """Return the address of a release's page in the console."""
     return link("/releases/{}", release)
 
 
 def explain_link(name: str) -> str:
-    """Return the address of the explanation of an id."""
+    """Return the address of the Explain page of an id."""
     return link("/explain", id=name)

@@ -50,7 +50,7 @@ def _draw_build(screen: Any) -> str:
 
 @cache
 def asset_address(name: str) -> str:
-    """Return the address of a file in one of the static folders; it changes with the content, so browsers may cache it."""
+    """Return the address of a static file; it contains a digest of the content, so browsers may cache it."""
     file = next(folder / name for folder in (STATIC, render.STATIC) if (folder / name).is_file())
     return f"/static/{name}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 

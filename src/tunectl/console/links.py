@@ -11,7 +11,7 @@ _VARIABLE: Final = re.compile(r"\{\w*\}")
 
 
 def link(pattern: str, *values: str, **query: str) -> str:
-    """Return the address of a screen, for example ``link("/releases/{}", release)``; empty where there is no such screen.
+    """Return the address of a screen, for example ``link("/releases/{}", release)``; empty where the table has no such screen.
 
     ``query``: the query parameters; empty values are left out.
     """

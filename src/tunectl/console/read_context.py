@@ -91,7 +91,7 @@ class ReadContext:
     """Set for a project that ``tunectl demo`` shows; None for a real one."""
 
     def load_config(self) -> ResolvedConfig:
-        """Return the composed configuration with the origins of its values.
+        """Return the composed configuration with the file and line of each value.
 
         Raises  ConfigError with every mistake.
         """
@@ -101,14 +101,14 @@ class ReadContext:
         return self.cache.get("config", stamp, lambda: checks.load_project_config(self.layout))
 
     def load_settings(self) -> TunectlConfig:
-        """Return the composed configuration.
+        """Return the composed configuration as a validated object.
 
         Raises  ConfigError with every mistake.
         """
         return self.load_config().root
 
     def list_stages(self) -> list[StageStatus]:
-        """Return the state of each stage.
+        """Return whether each stage is up to date, in the order of the pipeline.
 
         Raises  ConfigError with every mistake; ArtifactError where dvc.lock is damaged.
         """
@@ -122,7 +122,7 @@ class ReadContext:
         return self.cache.get("stages", stamp_files(list_build_files(self.layout)), read, max_age=MAX_AGE_SECONDS)
 
     def read_json(self, path: Path, shape: type[T] | Any = Any) -> Any:
-        """Return the content of a JSON file, decoded once while it is unchanged; None where it is absent."""
+        """Return the content of a JSON file, converted to ``shape`` and decoded once while it is unchanged; None where it is absent."""
         stamp = stamp_files([path])
         if not stamp:
             return None

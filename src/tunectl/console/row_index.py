@@ -144,6 +144,6 @@ def _has_text(value: Any, text: str) -> bool:
 
 
 def open_index(context: ReadContext, path: Path) -> RowIndex | None:
-    """Return the index of a file, built once while it is unchanged; None where the file is absent."""
+    """Return the index of a file of rows, built once while it is unchanged; None where the file is absent."""
     stamp = stamp_files([path])
     return context.cache.get(f"rows {path}", stamp, lambda: RowIndex(path)) if stamp else None

@@ -44,7 +44,7 @@ def find_folder(package: Path = _PACKAGE) -> Path:
 
 
 def find_page(folder: Path, slug: str) -> DocumentationPage:
-    """Return the page that a slug names.
+    """Return the page, with the anchor, that ``tunectl docs SLUG`` opens.
 
     Args:
         folder: Folder of the pages.

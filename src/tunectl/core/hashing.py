@@ -20,7 +20,7 @@ def hash_to_unit(text: str) -> float:
 
 
 def hash_to_id(*parts: object, size: int = 8) -> str:
-    """Return a name computed from the JSON of ``parts``: 2 x ``size`` hexadecimal digits."""
+    """Return an id computed from the JSON of ``parts``: 2 x ``size`` hexadecimal digits."""
     import msgspec
 
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=size).hexdigest()

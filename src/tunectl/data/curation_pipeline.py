@@ -89,7 +89,7 @@ class CurationPipeline:
         return block
 
     def collect_dropped_answers(self) -> list[RejectedRow]:
-        """Return answers that were dropped from records which were kept with other answers."""
+        """Return the reference answers that were dropped from records which were kept with other answers, as lines for a file."""
         return [
             reject for block in (self.repair, self.quality, self.exact) if block is not None for reject in block.dropped
         ]

@@ -27,7 +27,7 @@ class Duplicates(Struct, frozen=True):
 
 
 class Answers(Struct, frozen=True):
-    """Reference answers: ``before == after + sum(dropped.values()) + rejected``."""
+    """Numbers of reference answers: ``before == after + sum(dropped.values()) + rejected``."""
 
     before: int = 0
     after: int = 0

@@ -178,7 +178,7 @@ def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -
 
 
 def findings(facts: DataFacts) -> list[tuple[str, str]]:
-    """Return the main findings as (``bad``, ``warn`` or ``good``, sentence)."""
+    """Return the main findings of the report as (``bad``, ``warn`` or ``good``, sentence)."""
     notes = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
         ("good", "Every row is accounted for.")
     ]

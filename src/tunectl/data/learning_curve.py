@@ -55,7 +55,7 @@ class MeasuredSize(Struct, frozen=True):
 
 
 class CurvePoint(Struct, frozen=True):
-    """One size on the curve: loss in nats per token, with its interval."""
+    """One measured size on the learning curve: loss in nats per token, with its interval."""
 
     share: float
     rows: int

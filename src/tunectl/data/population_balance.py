@@ -36,7 +36,7 @@ class ValueShare(Struct, frozen=True):
 
     @property
     def out_of_balance(self) -> bool:
-        """Whether the population's share lies outside the interval."""
+        """Whether the population's share lies outside the interval of the observed share."""
         return not self.low <= self.target <= self.high
 
 

@@ -8,7 +8,7 @@ _EDGES = ".,;:!?'\"…\u2018\u2019“”„«»"
 
 
 def normalize(text: str) -> str:
-    """Return the text case folded, with one space between words and no punctuation at their edges; signs inside and between words stay.
+    """Return the text case-folded, with one space between words and no punctuation at their edges; signs inside and between words stay.
 
     A text of such punctuation only is unchanged, so that ``?`` and ``!`` differ.
     """

@@ -201,7 +201,7 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
 
 
 def list_waiting(layout: ProjectPaths) -> list[BuildRecord]:
-    """Return the builds that were not sent yet."""
+    """Return the records of the builds in the spool, which were not sent yet."""
     return [spool.load(folder) for folder in spool.list_builds(layout.track / SPOOL)]
 
 

@@ -150,7 +150,7 @@ def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> floa
 
 
 def prefill_seconds(tokens: float, size: ModelShape, machine: Machine) -> float:
-    """Return the seconds to read ``tokens`` tokens of prompts or references."""
+    """Return the seconds to process ``tokens`` tokens of prompts or references, without generating any (prefill)."""
     return tokens * size.layers * machine.speed.read * READ_FACTOR
 
 

@@ -212,7 +212,7 @@ def prepare_client(
     address: str,
     locks: Sequence[str] = (),
 ) -> None:
-    """Write the client's task, and its rows for the local trainings.
+    """Write the client's task and training rows into ``folder``; ``address``: HOST:PORT of the server; ``locks``: files that limit concurrent trainings.
 
     Raises  DataError where it has no rows to train on.
     """

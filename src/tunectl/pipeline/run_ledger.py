@@ -68,7 +68,7 @@ class StageLaunch(msgspec.Struct, frozen=True):
 
 
 class RunStage(msgspec.Struct, frozen=True):
-    """A stage whose artifact is up to date at the end of the run."""
+    """A stage in a run's record whose artifact is up to date at its end: manifest digest, seconds, and whether it was executed."""
 
     name: str
     manifest: str
@@ -184,7 +184,7 @@ def find_ledger(layout: ProjectPaths) -> Path:
 
 
 def list_runs(layout: ProjectPaths) -> list[str]:
-    """Return the names of all runs, the newest first."""
+    """Return the ids of all runs of the ledger, the newest first."""
     folder = layout.runs
     names = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")] if folder.is_dir() else []
     return sorted(names, reverse=True)

@@ -102,7 +102,7 @@ def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
 
 
 def format_value(value: Any) -> str:
-    """Return a setting's value as people write it in YAML; a long one is cut."""
+    """Return a setting's value as text in YAML; a long one is cut."""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 40 else f"{text[:39]}…"
 

@@ -80,7 +80,7 @@ def storage_url(section: Sweep) -> str:
 
 
 def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
-    """Return the sweep of the plan; a new one builds the commit that is checked out.
+    """Return the study of the planned sweep in its storage; a new one records the commit that is checked out, which its trials build.
 
     Raises  UsageError for a tree with changes that are not committed, and for a name that another sweep has.
     """

@@ -64,7 +64,7 @@ class WorktreeTrials:
     def build(
         self, name: str, overrides: Sequence[str], stage: str, environment: Mapping[str, str], stop: threading.Event
     ) -> tuple[Path, int]:
-        """Build up to ``stage`` in the worktree ``name``; returns the project in it and the exit code of ``tunectl repro``."""
+        """Build up to ``stage`` in the worktree ``name``; return (the project's folder in it, exit code of ``tunectl repro``)."""
         place = self.folder / name
         mark = str(place.absolute())
         supervised_process.kill_marked(mark)  # what a killed worker left running here
@@ -82,7 +82,7 @@ class WorktreeTrials:
         return project, code
 
     def remove(self, name: str) -> None:
-        """Remove a worktree of ``build``."""
+        """Remove the worktree ``name`` that ``build`` made."""
         git_worktree.remove(self._layout.root, self.folder / name)
 
     def _open_worktree(self, path: Path, overrides: Sequence[str], mark: str) -> Path:

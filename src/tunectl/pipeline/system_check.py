@@ -65,7 +65,10 @@ def check_system(folder: Path) -> list[SystemCheck]:
 
 
 def refuse_problems(checks: Sequence[SystemCheck]) -> None:
-    """Refuse to go on where there is a problem. Raises  InfrastructureError with every problem and what to do."""
+    """Check that none of ``checks`` is a problem.
+
+    Raises  InfrastructureError with every problem and what to do.
+    """
     problems = [check for check in checks if check.status == "problem"]
     if problems:
         raise InfrastructureError(

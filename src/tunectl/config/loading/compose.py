@@ -52,7 +52,7 @@ NOTHING = "nothing was run"
 
 @dataclass(frozen=True, slots=True)
 class ComposedConfig:
-    """The composed ``conf/`` and overrides, before validation."""
+    """The merged configuration before validation: the tree, the origin of each value, and mistakes found so far."""
 
     tree: dict[str, Any]
     """Plain values, interpolations resolved."""

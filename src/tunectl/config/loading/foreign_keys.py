@@ -87,17 +87,17 @@ class ForeignKey(NamedTuple):
 
 
 def skip(*_: Any) -> None:
-    """Do nothing: the setting is converted together with others (``foreign_import``), or tunectl always works that way."""
+    """Do nothing: the setting is converted together with others (``foreign_import``), or tunectl always works as it says."""
 
 
 def drop_effective(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
-    """List a setting that has no counterpart and changes the result."""
+    """List a setting without counterpart as not carried over, unless it is switched off; its loss changes the result."""
     if value not in OFF:
         draft.drop(key, reason)
 
 
 def drop_harmless(draft: ImportedConfig, key: str, _: Any, reason: str) -> None:
-    """List a setting that has no counterpart and does not change the result."""
+    """List a setting without counterpart as not carried over; its loss does not change the result."""
     draft.drop(key, reason, NONE)
 
 
@@ -139,14 +139,14 @@ def look_up(table: Mapping[str, str], description: str) -> Conversion:
 
 
 def to_int(value: Any) -> int:
-    """Return an integer, also where YAML read it as text; refuses fractions."""
+    """Return an integer, also where YAML read it as text. Raises  ValueError for a fraction."""
     if float(value) != int(float(value)):
         raise ValueError(f"{value} is not a whole number")
     return int(float(value))
 
 
 def split_targets(value: Any) -> Any:
-    """Return LLaMA-Factory's lora_target: a list, or names separated by commas."""
+    """Return LLaMA-Factory's ``lora_target`` as a list of module names, from a list or names separated by commas."""
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
     return "all-linear" if names in (["all"], ["all-linear"]) else names
 
@@ -185,7 +185,7 @@ def set_stage(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
 
 
 def set_save_steps(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
-    """Convert LLaMA-Factory's save_steps, which may be a share of all steps."""
+    """Set the steps between checkpoints from LLaMA-Factory's ``save_steps``; a share of all steps is not carried over."""
     if isinstance(value, int) and value >= 1:
         draft.set(own_key, value)
     else:
@@ -208,7 +208,7 @@ def set_end_of_turn(draft: ImportedConfig, key: str, value: Any, own_key: str) -
 
 
 def drop_special_tokens(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
-    """Drop the setting: special tokens come from the model."""
+    """List special tokens as not carried over: those of the model are used."""
     names = sorted(name for name, token in (value or {}).items() if token)
     if names:
         draft.drop(key, f"{', '.join(names)}: special tokens are the model's own; padding is masked by length", NONE)

@@ -15,7 +15,7 @@ LONGEST = 100_000
 
 
 def load_yaml(text: str, name: str) -> dict[str, Any]:
-    """Return the other tool's YAML as a mapping.
+    """Return the YAML text of the other tool's file ``name`` as a mapping.
 
     Raises  UsageError where it is not YAML, not a mapping or too long, naming the file.
     """

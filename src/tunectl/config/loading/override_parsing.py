@@ -31,7 +31,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class OverrideError:
-    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest valid name."""
+    """One mistake in an override or recipe. Where ``suggest`` is set, validation adds the nearest valid name."""
 
     path: KeyPath
     text: str
@@ -101,7 +101,7 @@ def _bad_choice(conf: Path, override: Override, group: str, option: str) -> Over
 
 
 def unknown_option(conf: Path, group: str, option: str, options: Sequence[str]) -> str:
-    """Return the message for a group without this option: the options it has, and the nearest."""
+    """Return the error message for a group without this option: the options that it has, and the nearest."""
     near = get_close_matches(option, options, 1, 0.5)
     guess = f"; did you mean {group}={near[0]}?" if near else ""
     return f"{conf.name}/{group} has no option {option}; there are {', '.join(options)}{guess}"

@@ -31,7 +31,7 @@ class ValueOrigin:
 
 @dataclass(slots=True)
 class Provenance:
-    """The origin of every key of a composed tree; a later file or override replaces the origin of what it sets."""
+    """Origin of every key of a composed tree; a later file or override replaces the origin of what it sets."""
 
     by_path: dict[KeyPath, ValueOrigin] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class Provenance:
         return None
 
     def file_of(self, path: Sequence[str | int]) -> str:
-        """Return the file that sets most of a section, for a key that is missing from it; empty where none does."""
+        """Return the file that sets most keys of the section at ``path``, for a message about a missing key; empty where none does."""
         files = [origin.file for below, origin in self.by_path.items() if below[: len(path)] == tuple(path)]
         named = [file for file in files if file]
         return max(set(named), key=named.count) if named else ""
@@ -70,7 +70,7 @@ class Provenance:
 
 
 def to_dotted_key(path: Sequence[str | int]) -> str:
-    """Return ``ingest.sources.0.path``, as overrides spell it."""
+    """Return a key path as text, as in overrides: ``ingest.sources.0.path``."""
     return ".".join(str(part) for part in path)
 
 

@@ -89,7 +89,7 @@ def union_members(shape: TypeInfo) -> dict[str, type[BaseModel]]:
 
 
 def section(kind: Any) -> type[BaseModel] | None:
-    """Return ``kind`` as a section class; None where it is a plain value."""
+    """Return ``kind`` if it is a section class of the schema; None where it is a plain type."""
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 

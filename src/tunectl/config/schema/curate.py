@@ -71,7 +71,7 @@ class Boilerplate(StrictModel):
 
 
 class Quality(StrictModel):
-    """Filters; a record that fails one is rejected with its name."""
+    """Quality filters; a record that fails one is rejected with the filter's reason."""
 
     documents: WordBounds | None
     """Length of documents."""

@@ -47,7 +47,7 @@ class BeamSearch(StrictModel):
 
 
 class Sampling(StrictModel):
-    """Seeded sampling from the likely next tokens."""
+    """Seeded sampling with temperature and nucleus (top-p)."""
 
     method: Literal["sampling"]
     """Name of this choice."""
@@ -78,7 +78,7 @@ class PromptSearch(StrictModel):
 
 
 class RegexCheck(StrictModel):
-    """An answer must, or must not, match a pattern."""
+    """Check: an answer must, or must not, match a regular expression."""
 
     method: Literal["regex"]
     """Name of this choice."""
@@ -93,7 +93,7 @@ class RegexCheck(StrictModel):
 
 
 class SchemaCheck(StrictModel):
-    """An answer must be JSON of a declared shape."""
+    """Check: an answer must be JSON that fits a JSON Schema."""
 
     method: Literal["json_schema"]
     """Name of this choice."""
@@ -104,7 +104,7 @@ class SchemaCheck(StrictModel):
 
 
 class FactsCheck(StrictModel):
-    """Facts of the input must be in the answer; the score is the share that is."""
+    """Check: facts of the input must be in the answer; the score is the share that is."""
 
     method: Literal["facts"]
     """Name of this choice."""
@@ -152,7 +152,7 @@ class SafetyConfig(StrictModel):
 
 
 class LlmJudge(StrictModel):
-    """A language model behind an OpenAI-compatible address that compares two answers, asked in both positions."""
+    """An LLM judge behind an OpenAI-compatible address that compares two answers, asked in both orders."""
 
     base_url: str = Field(pattern=r"^https?://")
     """Address up to and including ``/v1``."""
@@ -216,7 +216,7 @@ class SliceConfig(StrictModel):
 
 
 class Evaluate(StrictModel):
-    """The evaluate section of ``conf/``: base, prompted and tuned model on the test split."""
+    """The section ``evaluate``: how base, prompted, tuned and aligned model are compared on the test split."""
 
     split: Literal["test", "validation"]
     """Part of the data whose inputs every system answers. validation: to choose settings by, as a sweep does; a release needs test."""

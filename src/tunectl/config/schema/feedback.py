@@ -35,7 +35,7 @@ class FeedbackFromLog(StrictModel):
 
 
 class FeedbackDisabled(StrictModel):
-    """No training rows from user feedback."""
+    """Switches feedback off: no training rows are made from it."""
 
     method: Literal["none"]
     """Name of this choice."""

@@ -85,7 +85,7 @@ class ColumnMapping(StrictModel):
 
     @property
     def has_columns(self) -> bool:
-        """Return whether any column is set."""
+        """Whether any column is named."""
         return any(value is not None for value in (self.text, self.prompt, self.answer, self.system))
 
     @model_validator(mode="after")
@@ -109,14 +109,14 @@ class RowLimits(StrictModel):
 
 
 class PageLimits(RowLimits):
-    """Limits of rows and of the size of web pages."""
+    """Limits on the rows of a source and on the size of its web pages."""
 
     max_file_bytes: int = Field(ge=1)
     """Bytes at most, packed and unpacked; a larger file or page is rejected as ``file_too_big``."""
 
 
 class FileLimits(PageLimits):
-    """Limits of rows, of the size of files, and of their number."""
+    """Limits on the rows of a source, and on the size and number of its files."""
 
     max_files: int = Field(ge=1, le=10_000_000)
     """Files at most; more is an error."""

@@ -35,7 +35,7 @@ class ServingDecoding(StrictModel):
 
 
 class ProbeConfig(StrictModel):
-    """Probes: answers that a server must reproduce before it is ready."""
+    """Settings of the probes: prompts with answers that a server must reproduce before it is ready."""
 
     prompts: int = Field(ge=1, le=256)
     """Number of probes, from validation inputs that tuned and base model answer differently."""
@@ -72,7 +72,7 @@ class Bento(StrictModel):
 
 
 class Gguf(StrictModel):
-    """A GGUF file for llama.cpp and Ollama, beside the release."""
+    """Settings of the GGUF file for llama.cpp and Ollama that is written beside the release."""
 
     type: Literal["f16", "bf16", "q8_0"]
     """Type of the weights; q8_0 is the smallest."""

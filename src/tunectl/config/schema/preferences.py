@@ -66,7 +66,7 @@ class PreferenceFiles(FileOptions):
 
 
 class BracketedAttributes(StrictModel):
-    """Attributes are in the last turn of the input: ``name[The Vaults], eatType[pub]``."""
+    """Attributes are read from the last turn of the input: ``name[The Vaults], eatType[pub]``."""
 
     method: Literal["bracketed"]
     """Name of this choice."""
@@ -76,7 +76,7 @@ class BracketedAttributes(StrictModel):
 
 
 class FieldAttributes(StrictModel):
-    """Attributes are declared fields of the examples; an empty one is absent."""
+    """Attributes are read from declared fields of the examples; an empty one is absent."""
 
     method: Literal["fields"]
     """Name of this choice."""
@@ -96,7 +96,7 @@ class ContrastPairs(StrictModel):
 
 
 class ContrastKinds(StrictModel):
-    """Weights of the kinds of difference, in any unit; 0 leaves out a kind.
+    """Relative weights of the kinds of difference in contrastive pairs; 0 leaves out a kind.
 
     Every attribute gets pairs in these proportions, as far as the inputs allow: with 1, 1, 1 an attribute is missing
     about as often as it is wrong, and about as often as every other attribute.

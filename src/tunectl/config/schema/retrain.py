@@ -62,7 +62,7 @@ class RateLimitConfig(StrictModel):
 
 
 class MinimumData(StrictModel):
-    """Training data required before a retrain starts."""
+    """Amounts of training data that must be there before a retrain starts."""
 
     min_examples: int = Field(ge=0)
     """Rows that people approved of or edited, of all snapshots; a schedule or a person may retrain with none at 0."""
@@ -73,7 +73,7 @@ class MinimumData(StrictModel):
 
 
 class PromotionGate(StrictModel):
-    """Offline comparison of challenger and champion."""
+    """Settings of the promotion gate: offline comparison of challenger and champion before live traffic."""
 
     golden_set_size: int = Field(ge=10)
     """Items of the golden set, drawn from the test split at the first release; feedback is never added to it."""

@@ -50,7 +50,7 @@ class RewardGate(StrictModel):
 
 
 class RewardModelConfig(StrictModel):
-    """Low-rank update of the tuned model with one output, the reward; Bradley-Terry loss on pairs."""
+    """Reward model: LoRA on the tuned model with one output, trained on pairs with the Bradley-Terry loss."""
 
     method: Literal["lora", "dora", "rslora"]
     """lora (arXiv 2106.09685), dora (2402.09353) or rslora (2312.03732)."""

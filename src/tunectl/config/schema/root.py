@@ -34,7 +34,7 @@ from tunectl.config.schema.track import Track
 
 
 class DataVariables(StrictModel):
-    """Inputs of an experiment, which its sources refer to as ``${data.path}``."""
+    """Variables of an experiment, which its sources refer to as ``${data.path}``."""
 
     path: str = Field(min_length=1)
     """File, folder or glob."""

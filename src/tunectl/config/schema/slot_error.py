@@ -96,7 +96,7 @@ class SlotErrorRules(StrictModel):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
     def expand_terms(self, pattern: str) -> str:
-        """Return ``pattern`` with its terms replaced."""
+        """Return a pattern with each ``<term>`` replaced by its alternatives."""
         while TERM.search(pattern):
             pattern = TERM.sub(lambda result: f"(?:{'|'.join(self.terms[result[1]])})", pattern)
         return pattern

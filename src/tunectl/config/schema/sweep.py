@@ -63,7 +63,7 @@ class AshaPruner(StrictModel):
 
 
 class HyperbandPruner(StrictModel):
-    """Several brackets of successive halving (arXiv 1603.06560), which differ in how early they stop."""
+    """Hyperband: several brackets of successive halving (arXiv 1603.06560), which differ in how early they stop trials."""
 
     method: Literal["hyperband"]
     """Name of this choice."""

@@ -42,7 +42,7 @@ class CheckResult(Struct, frozen=True):
 
 
 class SystemAnswer(Struct, frozen=True):
-    """An answer of a system (base, tuned, aligned), and its scores on this input."""
+    """Answer of one system (base, tuned, aligned) to a test input, and its scores."""
 
     system: str
     title: str
@@ -235,7 +235,7 @@ def _compare(row: AnswerRow, system: str) -> float:
 
 
 def measure_similarity(answer: str, references: Sequence[str]) -> float | None:
-    """Return the share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
+    """Return the share, 0 to 1, of words that an answer has in common, in order, with its nearest reference; None without one."""
     words = answer.casefold().split()
     return max((_share_words(words, text.casefold().split()) for text in references), default=None)
 

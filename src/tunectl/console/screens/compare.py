@@ -72,7 +72,7 @@ class AnswerWord(Struct, frozen=True):
 
 
 class AnswerPair(Struct, frozen=True):
-    """One test input with the answers of both runs."""
+    """One test input with the answers of both runs and their scores."""
 
     id: str
     input: str

@@ -31,7 +31,7 @@ class FlowStep(Struct, frozen=True):
 
     @property
     def kept_share(self) -> float:
-        """Kept share of all rows, 0 to 1."""
+        """Kept rows over all rows that the stage read, 0 to 1."""
         return self.kept / self.rows_in if self.rows_in else 0.0
 
 

@@ -38,7 +38,7 @@ class DriftExample(Struct, frozen=True):
 
 
 class DriftSegment(Struct, frozen=True):
-    """A segment whose share is larger (or smaller) than in the reference, with examples."""
+    """A segment of prompts whose share in the window differs from that in the reference, with examples."""
 
     name: str
     window: float
@@ -68,7 +68,7 @@ class DriftScreen(Struct, frozen=True):
 
 
 class DriftWindowScreen(Struct, frozen=True):
-    """One window: its verdict, every signal, and examples beside those of the reference."""
+    """Content of the screen of one window: its verdict, every signal, and examples beside those of the reference."""
 
     window: DriftWindow | None = None
     before: str = ""
@@ -99,7 +99,7 @@ def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:
 def describe_drift(
     settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, number: int
 ) -> DriftScreen:
-    """Return the newest ``number`` windows.
+    """Return the newest ``number`` windows and the reference from the inference log.
 
     Raises  InfrastructureError where the inference log cannot be had.
     """
@@ -152,7 +152,7 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
 def describe_window(
     settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, name: str
 ) -> DriftWindowScreen | None:
-    """Return the window whose id begins with ``name``; None where there is none.
+    """Return the window whose id begins with ``name``, with examples; None where there is none.
 
     Raises  InfrastructureError where the inference log cannot be had.
     """

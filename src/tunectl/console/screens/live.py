@@ -50,7 +50,7 @@ class FeedbackView(Struct, frozen=True):
 
 
 class InferenceRow(Struct, frozen=True):
-    """An inference as the list shows it: texts are cut, and erased ones are empty."""
+    """One inference in a list: texts are cut, and erased ones are empty."""
 
     id: str
     accepted_at: datetime
@@ -248,7 +248,7 @@ def _summarize_variants(
 
 
 def build_row(one: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRow:
-    """Return one inference as the list shows it."""
+    """Return one inference for a list: texts are cut, and erased ones are empty."""
     return InferenceRow(
         one.id,
         one.accepted_at,

@@ -20,7 +20,7 @@ RUNS: Final = 50
 
 
 class ReleaseScreen(Struct, frozen=True):
-    """A release with its files, its lineage, and its changes against the champion."""
+    """Content of the screen of one release: its manifest, lineage, and changes against the champion."""
 
     summary: ReleaseSummary
     manifest: ReleaseManifest | None

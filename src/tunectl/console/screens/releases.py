@@ -15,7 +15,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 
 class ChampionEntry(Struct, frozen=True):
-    """One entry of the champions' timeline: a release, and when it was the champion."""
+    """A period in which a release was the champion: who made it so, when, why, and until when."""
 
     release: str
     action: str
@@ -29,7 +29,7 @@ class ChampionEntry(Struct, frozen=True):
 
 
 class ReleaseSummary(Struct, frozen=True):
-    """Summary of a release, in the list and at the top of its page."""
+    """Verdicts, metrics and role of a release, in the list and at the top of its page."""
 
     id: str
     role: str
@@ -85,7 +85,7 @@ def read_releases(
 
 
 def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> dict[str, str]:
-    """Return the current role of each release: champion, previous or challenger."""
+    """Return the role (champion, previous or challenger) of each release that has one, by release."""
     roles = {canary.release: "challenger"} if canary else {}
     if champion is not None:
         roles |= {champion.previous: "previous"} if champion.previous else {}

@@ -82,7 +82,7 @@ class ResultsScreen(Struct, frozen=True):
 
 
 class ReportScreen(Struct, frozen=True):
-    """A report that a stage wrote, for the console's frame."""
+    """Content of the screen of one report that a stage wrote, cleaned for the console's frame."""
 
     name: str
     title: str

@@ -59,7 +59,7 @@ class PathState(Struct, frozen=True):
 
 
 class TriggerRow(Struct, frozen=True):
-    """A trigger that is pending, or that started nothing."""
+    """A trigger of a retrain that is pending, or that started none, with the reason."""
 
     id: str
     at: datetime
@@ -71,7 +71,7 @@ class TriggerRow(Struct, frozen=True):
 
 
 class ScheduleRow(Struct, frozen=True):
-    """One schedule and its next slot."""
+    """One schedule of ``retrain.schedules`` and the time of its next run."""
 
     name: str
     cron: str
@@ -198,7 +198,7 @@ def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetim
 
 
 def describe_run(run: RetrainRun) -> RetrainRow:
-    """Return one retrain as the list shows it."""
+    """Return state, trigger and reason of one retrain, for a list."""
     last = run.steps[-1]
     release = (run.facts("evaluating") or run.facts("rejected")).get("release", "")
     reason = "" if last.message == run.trigger.message else last.message

@@ -148,7 +148,7 @@ def _read_field_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 class KeyRow(Struct, frozen=True):
-    """One entry of the keys file; it has the key's hash, not the key."""
+    """One entry of the keys file: name, scopes and limits; it has the key's hash, not the key."""
 
     name: str
     scopes: list[str]

@@ -24,7 +24,7 @@ def identity(text: str) -> str:
 
 
 def exact_input_key(example: Example, form: Form = identity) -> bytes:
-    """Return the key of an input: roles, texts in the given form, tool calls, tools, and the user's own split.
+    """Return the key of an example's input as bytes: roles, texts in ``form``, tool calls, tools, and the user's own split.
 
     The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
     """

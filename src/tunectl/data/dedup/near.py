@@ -141,7 +141,7 @@ def name_cluster(records: Sequence[Record], members: list[int]) -> str | None:
 
 
 def with_cluster_id(record: Record, cluster: str | None) -> Record:
-    """Return the record with the id of its cluster; documents are never split, so they get none."""
+    """Return an example with ``cluster`` as its cluster id; a document, which is never split, unchanged."""
     return replace(record, cluster=cluster) if isinstance(record, Example) else record
 
 

@@ -17,7 +17,7 @@ _NO_LETTERS = re.compile(r"\[[A-Z]+_\d+\]|[\d\W_]+")
 
 
 class LanguageFilter:
-    """The filter that keeps the allowed languages.
+    """The filter that rejects texts that are certainly in a language that is not allowed.
 
     Short texts, and texts with an uncertain detection, are ``unknown`` and are kept. Both sides of an example are tested
     separately, so a translation into a disallowed language is found.

@@ -172,7 +172,7 @@ def _call(value: Any, number: int) -> dict[str, Any]:
 
 
 def tools_of(value: Any) -> list[dict[str, Any]]:
-    """Return the tools offered in a conversation: a list of objects, also as JSON in a string; absent or blank is none.
+    """Return the tool definitions of a conversation from a list, or JSON in a string; empty where absent or blank.
 
     Raises  RowError ``tools_not_json``.
     """

@@ -192,7 +192,7 @@ def unpacks_beyond(path: Path, limit: int) -> bool:
 
 
 def require_known(files: list[SourceFile], path: str, key: str) -> None:
-    """Refuse a source without any readable file.
+    """Check that a source has at least one readable file.
 
     Raises  DataError naming the extensions found and those that are known.
     """

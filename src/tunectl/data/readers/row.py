@@ -137,7 +137,7 @@ def object_of(value: Any, name: str) -> dict[str, Any]:
 
 
 def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatchError:
-    """Return the error for a missing column, with the existing ones and the one that was probably meant."""
+    """Return the error for a missing column, with the existing names and the one that was probably meant."""
     lower = {column.lower(): column for column in columns}
     near = get_close_matches(name.lower(), list(lower), 1)
     meant = f"; did you mean {lower[near[0]]}?" if near else ""

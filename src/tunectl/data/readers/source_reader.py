@@ -71,7 +71,7 @@ D = TypeVar("D", bound=FileFormat)
 
 
 class SourceReader(ABC, Generic[D]):
-    """Reads the files of one source, one after the other; subclasses define what a row becomes.
+    """Reads the files of one source, one after the other; subclasses define what record a row becomes.
 
     ``section`` is the dotted key above the source's name; ``fields`` maps the name of a declared field to its column.
     """

@@ -154,7 +154,7 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
 
 
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
-    """Return a whole file as one row, or a reject ``no_text``."""
+    """Return a text as one row with ``columns`` beside it, or a reject ``no_text`` where it is blank."""
     if not text.strip():
         return RejectedRow(Source(file.name), "no_text", "there is no text in it")
     return RawRow(Source(file.name), {**columns, "text": text})

@@ -96,7 +96,7 @@ def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tupl
 
 
 def overlap_share(train: Iterable[Example], examples: Iterable[Example], *, ngram: int = 4) -> float | None:
-    """Return the share of the ``ngram``-word runs of the held-out answers, counted with repetitions, that occur in some train answer.
+    """Return the share, 0 to 1, of the ``ngram``-word runs of the held-out answers that occur in some train answer, counted with repetitions.
 
     A high share means that answers can be composed from memory. None where no held-out answer is that long.
     """

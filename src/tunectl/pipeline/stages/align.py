@@ -69,7 +69,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results of the training; validations are greedy answers to validation inputs."""
+    """Results of the alignment training, for ``dvc metrics``; validations are greedy answers to validation inputs."""
 
     method: str
     steps: int
@@ -176,7 +176,7 @@ def _refuse_bad_reward(reward: Path) -> None:
 
 @dataclass(frozen=True)
 class _PromptRenderer:
-    """Renders examples as questions."""
+    """Renders the inputs of examples as prompts with the chat template."""
 
     renderer: template.Template
     tokenizer: Tokenizer

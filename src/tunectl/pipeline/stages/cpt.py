@@ -43,7 +43,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results of the training; losses in nats per token of held-out documents. None where the stage is switched off."""
+    """Results of continued pretraining, for ``dvc metrics``; losses in nats per token of held-out documents. None where it is switched off."""
 
     method: str
     validation_loss: float | None

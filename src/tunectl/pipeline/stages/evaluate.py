@@ -71,7 +71,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers for ``dvc metrics``; units are those of ``evaluation.metrics``."""
+    """Numbers for ``dvc metrics``: verdict, gains and scores; units are those of ``evaluation.metrics``."""
 
     inputs: int
     """Number of test inputs answered by every system."""
@@ -96,7 +96,7 @@ class Metrics:
 def run(
     cfg: EvaluateStage, inputs: Inputs, outputs: Outputs, *, backend: evaluation.EvaluationBackend | None = None
 ) -> Metrics:
-    """Answer the test inputs with every system, measure, compare and decide.
+    """Answer the test inputs with every system, score and compare the answers, and write the verdict.
 
     Reads    split/{train,validation,test}.jsonl, split/report.json, the models, reward/judge, sft/history.csv, the judgments in
              ``evaluate.aligned.human_judgments_dir``; align and reward/members where aligned is not surely better

@@ -59,7 +59,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Agreement of the export with the trained model."""
+    """Numbers for ``dvc metrics`` of a release: its engine and adapter, and the agreement of its answers with the trained model's."""
 
     engine: str
     route: str
@@ -74,7 +74,7 @@ class Metrics:
 
 
 def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: PackagingBackends | None = None) -> Metrics:
-    """Choose the adapter, export it, write the contract, verify the export, and build the Bento.
+    """Export the chosen adapter, compare the export with the trained model, and build the Bento if it passes.
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``

@@ -93,7 +93,7 @@ class Metrics:
 
 
 def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
-    """Merge judgments, remove contradictory ones, and split them by input.
+    """Merge the judgments of all sources, reject contradictory ones, and split them by input into train, validation and test.
 
     Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgments.jsonl; split/{train,validation,test}.jsonl; the tuned model
              where an annotator is simulated

@@ -62,7 +62,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results on the test pairs; shares from 0 to 1, losses in nats per pair. None where the stage is switched off."""
+    """Results of the reward model on the test pairs; shares from 0 to 1, losses in nats per pair. None where it is switched off."""
 
     passed: bool | None
     verdict: str

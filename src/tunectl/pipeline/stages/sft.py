@@ -46,7 +46,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results of the training; losses in nats per trained token, of validation."""
+    """Results of the sft training, for ``dvc metrics``; losses in nats per trained token of validation."""
 
     validation_loss: float
     validation_loss_before: float
