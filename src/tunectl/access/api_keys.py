@@ -96,7 +96,7 @@ def hash_key(secret: str) -> str:
 def create_key(
     name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime, **more: Any
 ) -> tuple[str, ApiKey]:
-    """Return (key, its entry); ``at`` is the time of creation, ``more`` further fields of the entry. The key is shown once and stored nowhere."""
+    """Return (key, its entry), created ``at`` a time, with ``per_minute`` requests (None: default) and ``more`` fields. The key is stored nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
     return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at, **more)
 
@@ -199,14 +199,14 @@ class TokenBucket:
     """When ``available`` was computed; monotonic seconds."""
 
     def measure_wait(self, now: float, count: float = 1.0) -> float:
-        """Return the seconds until ``count`` are available at the time ``now``; a count above ``size`` waits for a full bucket."""
+        """Return the seconds from ``now`` (monotonic) until ``count`` are available; a count above ``size`` waits for a full bucket."""
         target = min(count, self.size)
         self.available = min(self.size, self.available + (now - self.at) * self.size / 60)
         self.at = now
         return 0.0 if self.available >= target else (target - self.available) * 60 / self.size
 
     def acquire(self, now: float, count: float = 1.0) -> float:
-        """Take ``count`` and return 0, or return the seconds to wait. More than ``size`` leaves the bucket below 0."""
+        """Take ``count`` at ``now`` (monotonic seconds) and return 0, or return the seconds to wait. More than ``size`` leaves the bucket below 0."""
         wait = self.measure_wait(now, count)
         if not wait:
             self.available -= count
@@ -242,7 +242,7 @@ class KeyStore:
             )
 
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
-        """Return the entry of the key ``secret`` if it has ``scope`` (None: any valid key) at the time ``now``.
+        """Return the entry of the key ``secret`` if it has ``scope`` (None: any valid key); ``now``: monotonic seconds, by which the file is read again.
 
         Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
@@ -273,11 +273,11 @@ class KeyStore:
         return self.find(secret, *scopes) is not None
 
     def consume(self, key: ApiKey, now: float) -> float:
-        """Count one request of ``key``; return 0, or the seconds to wait because it made too many."""
+        """Count one request of ``key`` at ``now`` (monotonic seconds); return 0, or the seconds to wait because it made too many."""
         return self._consume("requests", key, self.limit_of(key, "per_minute"), 1, now)
 
     def consume_tokens(self, key: ApiKey, count: int, now: float) -> float:
-        """Count ``count`` tokens of ``key``; return 0, or the seconds to wait because it used too many."""
+        """Count ``count`` tokens of ``key`` at ``now`` (monotonic seconds); return 0, or the seconds to wait because it used too many."""
         return self._consume("tokens", key, self.limit_of(key, "tokens_per_minute"), count, now)
 
     def _consume(self, kind: str, key: ApiKey, maximum: int | None, count: int, now: float) -> float:

@@ -60,7 +60,7 @@ def next_task(
     uncertainties: Mapping[str, float] | None = None,
     on_screen: Collection[str] = (),
 ) -> NextTask | None:
-    """Return the next task of ``annotator``, who has answered ``turn`` times; None when there is none left.
+    """Return the next task of ``annotator``, who has answered ``turn`` times, by the policy ``plan``; None when there is none left.
 
     ``annotations`` has all annotations that count, of all people; ``on_screen`` has questions on other people's screens now, which
     are kept from being asked twice by chance. ``uncertainties`` maps the id of a question to its ``preference_uncertainty``; a question without one, and

@@ -125,14 +125,14 @@ class DiskList(Sequence[T], Generic[T]):
 
 
 def write_at(descriptor: int, content: memoryview, position: int) -> None:
-    """Write all of ``content`` at the byte ``position`` of an open file; threads may write other parts of it meanwhile."""
+    """Write all of ``content`` at a byte ``position`` of an open file (``descriptor``); threads may write other parts of it meanwhile."""
     while content:
         count = os.pwrite(descriptor, content, position)
         content, position = content[count:], position + count
 
 
 def read_at(descriptor: int, size: int, position: int) -> bytes:
-    """Return the ``size`` bytes at the byte ``position`` of an open file; one system call reads at most 2 GB."""
+    """Return the ``size`` bytes at a byte ``position`` of an open file (``descriptor``); one system call reads at most 2 GB."""
     parts = []
     while size > 0:
         parts.append(os.pread(descriptor, size, position))

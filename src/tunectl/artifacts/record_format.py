@@ -56,7 +56,7 @@ class RecordFormat(Struct, frozen=True):
         return self.convert(msgspec.json.decode(content), shape, location)
 
     def convert(self, record: Any, shape: type[T], location: str) -> T:
-        """Return a record from an object that was decoded already, upgraded and converted to ``shape``; errors are those of ``decode``."""
+        """Return a decoded object upgraded and converted to the type ``shape``; ``location`` and errors are those of ``decode``."""
         if isinstance(record, dict):
             record = self._upgrade(record, location)
         return msgspec.convert(record, shape)

@@ -33,7 +33,7 @@ MAX_AGE_SECONDS: Final = 60.0
 
 
 class NotFoundError(LookupError):
-    """Nothing exists at the requested address (HTTP 404); no KeyError, so that a bug does not look like it."""
+    """Raised where nothing exists at the requested address (HTTP 404); a separate class, since a KeyError from a bug must not give 404."""
 
 
 class ReadCache:

@@ -85,7 +85,7 @@ class RowIndex:
         return [(names[number], count) for number, count in Counter(numbers).most_common() if names[number]]
 
     def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
-        """Return the line numbers, from 0, that have this reason or kind, raw file (or folder) and text; an empty filter matches all."""
+        """Return the line numbers, from 0, with this ``label`` (reject reason or row kind), raw file (or folder) and text; an empty filter matches all."""
         lines: Sequence[int] = range(len(self))
         if text:
             lines = list(self._search(text))

@@ -65,7 +65,7 @@ class LogProgress:
             self._open -= 1
 
     def due(self) -> float | None:
-        """Return the current time where enough has passed since the last line; else None."""
+        """Return the current time if enough has passed since the last line in the log; else None."""
         now = self._clock()
         if now - self._logged_at < self._every:
             return None
@@ -115,7 +115,7 @@ def use_renderer(renderer: ProgressRenderer) -> Iterator[None]:
 
 
 def bar(label: str, total: float | None = None) -> AbstractContextManager[Bar]:
-    """Return a context manager that yields a bar of ``total`` steps (None: unknown): ``shown.advance(32)`` moves it."""
+    """Return a context manager that yields a bar called ``label`` of ``total`` steps (None: unknown): ``shown.advance(32)`` moves it."""
     return _renderer[0].bar(label, total)
 
 

@@ -33,7 +33,7 @@ class TrainAndScore(Protocol):
     """Trains a model on some records and scores it on validation; tests pass a fake."""
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """Train on ``train`` and return the likelihood of each validation example's answers, in the same order for every ``train``."""
+        """Train on ``train`` (``label``: its share, ``50%``) and return the likelihood of each validation example's answers, in one order for all calls."""
 
 
 class Likelihood(Struct, frozen=True):

@@ -118,7 +118,7 @@ def _read_record(path: Path, shape: type[T], process: int) -> T | None:
 
 
 def stop_build(layout: ProjectPaths, stop: BuildStop) -> None:
-    """Interrupt a build that ``find_build`` returned: finished stages are kept, training goes on from its last checkpoint.
+    """Interrupt the build ``stop.process``: finished stages are kept, training goes on from its last checkpoint.
 
     Author and reason are written first, so that the build's own record has them.
     Raises  InfrastructureError where the process is not one of this machine's, or is another user's.

@@ -83,7 +83,7 @@ class SourcePreview(msgspec.Struct, frozen=True):
 
 
 def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDataset, scratch: Path) -> SourcePreview:
-    """Return what ingest and curate would make of a source, with the filters of ``root``; ``scratch`` is an empty folder.
+    """Return what ingest and curate would make of the ``declared`` source, with the filters of ``root``; ``scratch`` is an empty folder.
 
     Raises  DataError where the source is missing, empty, or of an unknown type or format; InfrastructureError for a Hub that cannot be reached.
     """

@@ -30,7 +30,7 @@ SYSTEMS = ("aligned", "tuned")
 def confirm_best(
     layout: ProjectPaths, study: SweepStudy, stop: threading.Event, tell: Callable[[str], None]
 ) -> SweepConfirmation | None:
-    """Return the comparison of the best trial with the current settings, both built anew; None after a stop, or without a single better trial.
+    """Build the best trial and the current settings anew and return their comparison; None after a stop, or without a single better trial.
 
     A sweep is confirmed once: repeated looks at the test split would be a choice by it.
     Raises  UsageError where one of the two builds fails, or they have no test inputs in common.

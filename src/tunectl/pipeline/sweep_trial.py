@@ -47,7 +47,7 @@ class WorktreeTrials:
         self.folder = layout.sweeps / section.name
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
-        """Build the trial and return the metrics of its objective; None where ``stop`` was set.
+        """Build the trial, with ``note`` in its environment, and return the metrics of its objective; None where ``stop`` was set.
 
         Raises  UsageError where the metric of the objective is absent; InfrastructureError of Git and DVC.
         """

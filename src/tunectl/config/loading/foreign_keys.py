@@ -91,13 +91,13 @@ def skip(*_: Any) -> None:
 
 
 def drop_effective(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
-    """List a setting without counterpart as not carried over, unless it is switched off; its loss changes the result."""
+    """List ``key``, which has no counterpart, as not carried over, unless it is switched off; its loss changes the result."""
     if value not in OFF:
         draft.drop(key, reason)
 
 
 def drop_harmless(draft: ImportedConfig, key: str, _: Any, reason: str) -> None:
-    """List a setting without counterpart as not carried over; its loss does not change the result."""
+    """List ``key``, which has no counterpart, as not carried over; its loss does not change the result."""
     draft.drop(key, reason, NONE)
 
 

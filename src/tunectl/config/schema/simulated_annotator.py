@@ -25,7 +25,7 @@ class BaseCriterion(StrictModel):
 
 
 class FactsCriterion(BaseCriterion):
-    """Scores the share of the input's facts that the answer contains."""
+    """Criterion: the share of the input's facts that the answer contains."""
 
     method: Literal["facts"]
     """Name of this choice."""
@@ -47,7 +47,7 @@ class FactsCriterion(BaseCriterion):
 
 
 class PatternCriterion(BaseCriterion):
-    """Scores how often the answer matches a regular expression."""
+    """Criterion: a regular expression matches the answer a number of times within bounds."""
 
     method: Literal["pattern"]
     """Name of this choice."""
@@ -68,7 +68,7 @@ class PatternCriterion(BaseCriterion):
 
 
 class WordsCriterion(BaseCriterion):
-    """Scores whether the answer has a number of words within bounds."""
+    """Criterion: the answer's number of words is within bounds."""
 
     method: Literal["words"]
     """Name of this choice."""

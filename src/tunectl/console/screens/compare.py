@@ -85,7 +85,7 @@ class AnswerPair(Struct, frozen=True):
 
 
 class CurveLink(Struct, frozen=True):
-    """One training curve, with its last value in each run."""
+    """One training curve that either run has: its last value in each, and the address of its page."""
 
     stage: str
     figure: str

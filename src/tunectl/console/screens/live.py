@@ -134,8 +134,8 @@ class InferenceScreen(Struct, frozen=True):
 def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
     """Return the newest inferences that pass the filters of ``query``, with counts of the last day.
 
-    ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in
-    question or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the page before.
+    ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in prompt
+    or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the previous page.
     """
     problems = ProblemList()
     picked = {name: query[name] for name in FILTERS if query.get(name)}

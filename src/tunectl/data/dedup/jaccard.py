@@ -57,7 +57,7 @@ class JaccardMatrix:
         return self._sizes
 
     def at_least(self, left: Indexes, right: Indexes, threshold: float) -> Flags:
-        """Return for each pair whether all texts of its two items reach the similarity ``threshold`` (0 to 1); shape (pairs,)."""
+        """Return for each pair (left, right) of items whether all their texts reach the similarity ``threshold`` (0 to 1); shape (pairs,)."""
         import numpy as np
 
         alive = np.arange(len(left))
@@ -69,7 +69,7 @@ class JaccardMatrix:
         return alike
 
     def similarity(self, texts: Sequence[str], left: Indexes, right: Indexes) -> Floats:
-        """Return the similarity, 0 to 1, of each pair of ``texts``, shape (pairs,): shared over all shingles; 1 for two texts without words."""
+        """Return the similarity, 0 to 1, of each pair (left, right) of ``texts``: shared over all shingles; 1 for two texts without words; shape (pairs,)."""
         import numpy as np
 
         used, where = np.unique(np.concatenate((left, right)), return_inverse=True)

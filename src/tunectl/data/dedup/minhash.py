@@ -47,7 +47,7 @@ class MinHashParams:
 
 
 def list_cluster_labels(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> list[int]:
-    """Return for each item the smallest index in its cluster, as ``label_clusters`` does, in a list."""
+    """Return for each item the smallest index in its cluster: the result of ``label_clusters`` as a list."""
     labels: list[int] = label_clusters(sides, plan, scratch).tolist()
     return labels
 
@@ -95,7 +95,7 @@ def _sign(sides: Sequence[Sequence[str]], keys: BandKeys, plan: MinHashParams) -
 
 
 def draw_factors(plan: MinHashParams) -> Hashes:
-    """Return the random odd factors of the hash permutations, shape (bands, rows)."""
+    """Return random odd factors, drawn with ``plan.seed``, of the hash permutations; shape (bands, rows)."""
     import numpy as np
 
     draw = np.random.default_rng(plan.seed)
@@ -103,7 +103,7 @@ def draw_factors(plan: MinHashParams) -> Hashes:
 
 
 def sign(sides: Sequence[Sequence[str]], factors: Hashes, plan: MinHashParams) -> tuple[Hashes, Hashes]:
-    """Return (fingerprint of all texts of each item, shape (items,); MinHash keys of its last text, shape (bands, items), 0 without words)."""
+    """Return (fingerprint of each item's texts, shape (items,); MinHash keys of its last text, shape (bands, items), 0 without words)."""
     result = shingles.shingle(sides[-1], unit=plan.unit, size=plan.size)
     prints = result.prints
     for other in sides[:-1]:
@@ -151,7 +151,7 @@ def _link(sides: Sequence[Sequence[str]], keys: BandKeys, indexes: Indexes, plan
 
 
 def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
-    """Yield pairs (left < right) with equal ``key`` that are not in one ``group`` yet, from ``BUCKET_PART`` ranks at a time."""
+    """Yield arrays (left < right) of item pairs with equal ``key`` that are not in one ``group`` yet, in portions that bound memory."""
     import numpy as np
 
     order = np.argsort(key, kind="stable")
@@ -188,7 +188,7 @@ class SimilarityGraph:
         self._merged = 0
 
     def add(self, left: Indexes, right: Indexes) -> None:
-        """Add pairs of item indexes; ``merge`` then updates ``group``."""
+        """Add pairs (left, right) of item indexes; ``merge`` then updates ``group``."""
         if len(left):
             self._links.append((left, right))
 
@@ -212,7 +212,7 @@ class SimilarityGraph:
 
 
 def find_components(count: int, left: Indexes, right: Indexes) -> Indexes:
-    """Return for each of ``count`` nodes the number of its connected component, shape (count,)."""
+    """Return for each of ``count`` nodes the number of its connected component, shape (count,); (left, right) are the edges."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -144,7 +144,7 @@ def splitmix64_finalize(values: Hashes) -> Hashes:
 
 
 def combine(total: Hashes, piece: Hashes) -> Hashes:
-    """Return the hash of a running hash and one more value, element by element."""
+    """Return the hash of the running hash ``total`` and one more value ``piece``, element by element."""
     import numpy as np
 
     return splitmix64_finalize(total * np.uint64(_BASE) + piece)

@@ -178,7 +178,7 @@ def answers_of(columns: dict[str, Any], name: str) -> list[str]:
     return [item for item in texts if item is not None]
 
 
-def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> ParsedRow:
+def parse_declared_columns(row: RawRow, columns: ColumnMapping) -> ParsedRow:
     """Return a row parsed by the columns that the source's ``columns`` setting names."""
     if columns.text is not None:
         return ParsedRow(text=join_columns(row.columns, columns.text))

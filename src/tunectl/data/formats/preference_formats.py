@@ -189,7 +189,7 @@ def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
     return _alone(row, conversation[:-1], conversation[-1:])
 
 
-def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
+def parse_declared_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
     """Return a row parsed by the columns that the source's ``columns`` setting names.
 
     Raises  FormatMismatchError when one of them is absent.

@@ -63,7 +63,7 @@ class PartitionedCuration:
     tally: FilterTally = field(default_factory=lambda: FilterTally(RecordTally()))
 
     def run(self, files: Sequence[Path], total: RowCounter, after: RowList[Record]) -> RecordTally:
-        """Curate the records of ``files``, documents first, into ``after``; return the counts of the records that were read.
+        """Curate the records of ``files``, documents first, into ``after``, counting rows in ``total``; return the counts of the records that were read.
 
         Raises  DataError for a line that is no record.
         """

@@ -132,7 +132,7 @@ def _line_number(path: Path, position: int) -> int:
 def run_block(
     block: Transform, number: int, rows: list[int], records: Sequence[Record], events: EventRows
 ) -> tuple[list[int], list[Record]]:
-    """Run a filter on records; return (numbers, records) of those that are kept, and add an event for each of the others.
+    """Run the filter with the index ``number`` on records numbered ``rows``; return (numbers, records) that are kept; the others become events.
 
     Raises  TunectlError when the filter loses or invents a record: a bug in that filter.
     """

@@ -82,7 +82,7 @@ def parse_message(value: Any, number: int) -> Message:
 
 
 def train_flag(value: dict[str, Any], number: int) -> bool | None:
-    """Return the train flag of a turn; None where it has none.
+    """Return the train flag of a turn; None where it has none. ``number``: of the turn, from 1, for messages.
 
     Raises  RowError ``bad_train_flag`` when it is not true, false, 1 or 0.
     """
@@ -145,7 +145,7 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
 
 
 def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
-    """Return tool calls in OpenAI shape, with ``arguments`` as an object.
+    """Return tool calls in OpenAI shape, with ``arguments`` as an object. ``number``: of the turn, from 1, for messages.
 
     Raises  RowError ``tool_arguments_not_json``; FormatMismatchError when a call has no name.
     """

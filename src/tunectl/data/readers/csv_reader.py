@@ -124,20 +124,20 @@ class PushbackLines(Iterator[str]):
         return first
 
 
-def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+def read_table(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
     """Yield the rows of a CSV or TSV file; row 1 is the first after the header.
 
     Raises  DataError when the header cannot be read or names a column twice.
     """
-    with open_text_file(file, reading.encoding, newline="") as stream:
+    with open_text_file(file, options.encoding, newline="") as stream:
         sample = stream.read(SAMPLE)
     match = _EXCEL.match(sample)
     if match is not None:
         sample = sample[match.end() :]
     dialect = detect_dialect(sample, among=match[1] if match else "\t" if file.type == "tsv" else DELIMITERS)
     _log.info("%s: %s", file.name, dialect)
-    csv.field_size_limit(min(reading.limits.max_characters, 2**31 - 1))
-    with open_text_file(file, reading.encoding, newline="") as stream:
+    csv.field_size_limit(min(options.limits.max_characters, 2**31 - 1))
+    with open_text_file(file, options.encoding, newline="") as stream:
         if match is not None:
             stream.readline()
         yield from rows(dialect, stream, file.name)

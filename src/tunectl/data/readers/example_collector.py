@@ -44,7 +44,7 @@ class ExampleReader(SourceReader[DetectedFormat]):
     def __init__(
         self,
         kind: str,
-        reading: RowOptions,
+        options: RowOptions,
         declared: str,
         *,
         folder: Path,
@@ -56,21 +56,21 @@ class ExampleReader(SourceReader[DetectedFormat]):
             "ingest.sources",
             kind,
             declared,
-            limits=reading.limits,
-            fields=reading.fields,
+            limits=options.limits,
+            fields=options.fields,
             tally=tally,
             max_rejected_share=max_rejected_share,
         )
-        self._reading, self._emit = reading, emit
-        self._references = ReferenceMerger(folder) if reading.merge_references else None
-        template = reading.prompt.template or ""
+        self._options, self._emit = options, emit
+        self._references = ReferenceMerger(folder) if options.merge_references else None
+        template = options.prompt.template or ""
         self._requested |= {name for _, name, _, _ in Formatter().parse(template) if name}
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedFormat:
         """Return the format of a file's rows, from a sample of them."""
-        return detect(self._reading, file, sample, self._key)
+        return detect(self._options, file, sample, self._key)
 
-    def explain_pinning(self) -> str:
+    def suggest_format_setting(self) -> str:
         """Return a hint how to set a format that was detected wrongly."""
         format_names = ", ".join(item.name for item in FORMATS)
         return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
@@ -109,7 +109,7 @@ class ExampleReader(SourceReader[DetectedFormat]):
 
     def make(self, row: RawRow, decision: DetectedFormat) -> None:
         """Build the document or example of one row and write it."""
-        record = build_record(row, decision, self._reading, self._kind)
+        record = build_record(row, decision, self._options, self._kind)
         self.keep(1)
         self._fields_seen.update(record.fields)
         if isinstance(record, Example) and record.answers and self._references is not None:

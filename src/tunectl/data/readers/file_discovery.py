@@ -192,7 +192,7 @@ def unpacks_beyond(path: Path, limit: int) -> bool:
 
 
 def require_known(files: list[SourceFile], path: str, key: str) -> None:
-    """Check that a source has at least one readable file.
+    """Check that the source ``path``, declared at the dotted ``key``, has at least one readable file.
 
     Raises  DataError naming the extensions found and those that are known.
     """

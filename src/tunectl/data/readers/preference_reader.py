@@ -61,7 +61,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
     def __init__(
         self,
         kind: str,
-        reading: PreferenceFiles,
+        options: PreferenceFiles,
         *,
         tally: RowCounter,
         emit: Callable[[Comparison], None],
@@ -70,26 +70,26 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         super().__init__(
             SECTION,
             kind,
-            reading.path,
-            limits=reading.limits,
-            fields=reading.fields,
+            options.path,
+            limits=options.limits,
+            fields=options.fields,
             tally=tally,
             max_rejected_share=max_rejected_share,
         )
-        self._reading, self._emit = reading, emit
+        self._options, self._emit = options, emit
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedPreferenceFormat:
         """Return the format of a file's rows, from a sample of them."""
-        return decide(self._reading, file, sample, self._key)
+        return decide(self._options, file, sample, self._key)
 
-    def explain_pinning(self) -> str:
+    def suggest_format_setting(self) -> str:
         """Return a hint how to set a format that was detected wrongly."""
         format_names = ", ".join(item.name for item in PREFERENCE_FORMATS)
         return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
         """Build the judgment of one row and keep it; the caller counts the row."""
-        comparison = build_comparison(row, decision.parse(row), self._reading, self._kind)
+        comparison = build_comparison(row, decision.parse(row), self._options, self._kind)
         self._counts["kept"] += 1
         self._fields_seen.update(comparison.fields)
         self._emit(comparison)
@@ -108,20 +108,20 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         )
 
 
-def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
+def decide(options: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
     """Return the preference format of a file, detected from its first rows or as set. ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when the columns fit no format of preferences; it shows the first row.
     """
-    columns, type_ = reading.columns, file.type or "rows"
-    if columns.chosen is not None or columns.prompt is not None or reading.format == "columns":
+    columns, type_ = options.columns, file.type or "rows"
+    if columns.chosen is not None or columns.prompt is not None or options.format == "columns":
         pins = ", ".join(
             name for name in (columns.prompt, columns.chosen or "chosen", columns.rejected or "rejected") if name
         )
-        parse = partial(preference_formats.parse_pinned_columns, columns=columns)
+        parse = partial(preference_formats.parse_declared_columns, columns=columns)
         return DetectedPreferenceFormat(type_, "columns", "preferences", f"pinned: {pins}", pins, parse)
-    if reading.format != "auto":
-        format_ = get_format(reading.format)
+    if options.format != "auto":
+        format_ = get_format(options.format)
         return DetectedPreferenceFormat(type_, format_.name, "preferences", "pinned", format_.expects, format_.parse)
     counts = Counter(detect_format(row.columns) for row in sample)
     counts.pop(None, None)
@@ -137,7 +137,7 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
     return DetectedPreferenceFormat(type_, likeliest.name, "preferences", reason, likeliest.expects, likeliest.parse)
 
 
-def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceFiles, kind_: str) -> Comparison:
+def build_comparison(row: RawRow, parsed: ParsedPreference, options: PreferenceFiles, kind_: str) -> Comparison:
     """Return the judgment of one parsed row; ``kind_`` is the name of its source.
 
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
@@ -150,19 +150,19 @@ def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceF
         _sound(parsed.turns, answer)
     offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
     size = sum(len(turn.content) for turns in (parsed.turns, *parsed.answers) for turn in turns)
-    if size > reading.limits.max_characters:
-        raise RowError("too_long", f"{size} characters; limits.max_characters is {reading.limits.max_characters}")
-    fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
+    if size > options.limits.max_characters:
+        raise RowError("too_long", f"{size} characters; limits.max_characters is {options.limits.max_characters}")
+    fields = {name: scalar(get_column(row.columns, column)) for name, column in options.fields.items()}
     return Comparison(
         id=digest("j", kind_, row.source.file, row.source.row, parsed.turns, parsed.answers),
         prompt=prompt_key(Example("", _NOWHERE, messages=parsed.turns, tools=offered)),
         messages=parsed.turns,
         answers=parsed.answers,
         choice=parsed.choice,
-        annotation=_vote(row, reading),
+        annotation=_vote(row, options),
         kind=kind_,
         fields={name: value.strip() for name, value in fields.items() if value is not None and value.strip()},
-        split=read_split(row, reading.columns.split),
+        split=read_split(row, options.columns.split),
         tools=offered,
     )
 
@@ -183,8 +183,8 @@ def _sound(before: list[Message], answer: list[Message]) -> None:
     split_off_answer([*turns, *answer], [])
 
 
-def _vote(row: RawRow, reading: PreferenceFiles) -> AnnotationMetadata:
-    pins = reading.columns
+def _vote(row: RawRow, options: PreferenceFiles) -> AnnotationMetadata:
+    pins = options.columns
 
     def read_column(pinned: str | None, *usual: str) -> str | None:
         texts = (scalar(get_column(row.columns, name)) for name in ([pinned] if pinned else usual))

@@ -115,7 +115,7 @@ class SourceReader(ABC, Generic[D]):
         """
 
     @abstractmethod
-    def explain_pinning(self) -> str:
+    def suggest_format_setting(self) -> str:
         """Return a hint how to set a format that was detected wrongly."""
 
     def read_file(self, file: SourceFile, items: Iterable[RawRow | RejectedRow]) -> None:
@@ -218,7 +218,7 @@ class SourceReader(ABC, Generic[D]):
             f"    the row: {truncate_row(row)}",
             f"    {decision.format} expects: {decision.expects}",
         ]
-        return DataError("\n".join(lines), hint=self.explain_pinning())
+        return DataError("\n".join(lines), hint=self.suggest_format_setting())
 
     def _require_rows(self) -> None:
         if not self._counts["rows"]:

@@ -120,24 +120,24 @@ def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
             passed += len(chunk)
 
 
-def read_text(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+def read_text(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a text file as one row with a ``text`` column."""
-    with open_text_file(file, reading.encoding, newline=None) as stream:
+    with open_text_file(file, options.encoding, newline=None) as stream:
         text = stream.read()
     yield whole_file_row(file, text, {})
 
 
-def read_lines(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+def read_lines(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a text file with one document per line, as one row per line; blank lines are not rows."""
-    with open_text_file(file, reading.encoding, newline=None) as stream:
+    with open_text_file(file, options.encoding, newline=None) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield RawRow(Source(file.name, number), {"text": line.rstrip("\n")})
 
 
-def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+def read_markdown(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a Markdown file as one row; plain values of its front matter become columns."""
-    with open_text_file(file, reading.encoding, newline=None) as stream:
+    with open_text_file(file, options.encoding, newline=None) as stream:
         body, columns = front_matter(stream.read())
     yield whole_file_row(file, body, columns)
 

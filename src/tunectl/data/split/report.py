@@ -75,7 +75,7 @@ class SplitReport(Struct, frozen=True):
 
 
 def imbalance_sentences(balance: dict[str, list[FieldBalance]], rows: str) -> Iterator[str]:
-    """Yield sentences about ``rows`` (records, documents, train), where they differ from the population.
+    """Yield sentences on where ``rows``, a noun such as ``records`` or ``train``, differ from the population.
 
     They name values that are over- or under-represented, that never occur, and that the population does not name.
     """
