@@ -136,7 +136,7 @@ def add(path: Path, entry: ApiKey) -> None:
 
     Raises  UsageError when the name is taken.
     """
-    with _alone(path):
+    with _hold_file_lock(path):
         keys = read(path)
         if any(key.name == entry.name for key in keys):
             raise UsageError(
@@ -151,7 +151,7 @@ def remove(path: Path, name: str) -> None:
 
     Raises  UsageError when there is no such key.
     """
-    with _alone(path):
+    with _hold_file_lock(path):
         write(path, [key for key in _read_with(path, name) if key.name != name])
 
 
@@ -160,7 +160,7 @@ def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
 
     Raises  UsageError when there is no such key.
     """
-    with _alone(path):
+    with _hold_file_lock(path):
         api_keys = _read_with(path, name)
         write(path, [structs.replace(key, enabled=enabled) if key.name == name else key for key in api_keys])
 
@@ -174,7 +174,7 @@ def _read_with(path: Path, name: str) -> list[ApiKey]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _hold_file_lock(path: Path) -> Iterator[None]:
     """Hold the lock of the file while the block runs. It is the folder's lock, so it leaves no file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ class KeyStore:
         """
         if now - self._checked_at >= self.every:
             self._checked_at = now
-            self._again()
+            self._reload()
         result = self._keys.get(hash_key(secret)) if secret else None
         if result is None:
             text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
@@ -309,7 +309,7 @@ class KeyStore:
             if not self._open[key.sha256]:
                 del self._open[key.sha256]
 
-    def _again(self) -> None:
+    def _reload(self) -> None:
         try:
             stamp = _stamp(self.path)
             if stamp == self._stamp:

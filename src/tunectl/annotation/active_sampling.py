@@ -75,7 +75,7 @@ def next_task(
         if checks:
             return NextTask(checks[int(order * len(checks))], left, repeat=False)
     elif kind < plan.attention + plan.repeats:
-        again = _again(questions, annotations, annotator, plan.gap)
+        again = _choose_repeat(questions, annotations, annotator, plan.gap)
         if again is not None:
             return NextTask(again, left, repeat=True)
     others = {item.task for item in annotations if item.annotator != annotator} | set(on_screen)
@@ -95,7 +95,7 @@ def next_task(
     return NextTask(best, left, repeat=False)
 
 
-def _again(
+def _choose_repeat(
     questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
     """Return a question to ask again: of those with the fewest answers one that somebody else answered, else an old one of this annotator."""

@@ -210,11 +210,11 @@ def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
         notes.append(
             ("warn", f"Test has {report.sizes['test']} records: only large differences between models will show.")
         )
-    notes.extend(("warn", sentence) for sentence in _unlike(report))
+    notes.extend(("warn", sentence) for sentence in _list_field_differences(report))
     return notes
 
 
-def _unlike(report: SplitReport) -> Sequence[str]:
+def _list_field_differences(report: SplitReport) -> Sequence[str]:
     """Return one sentence for each field whose test is significant and whose distance is not negligible."""
     sentences = []
     for entry in report.balance.get("records", []):

@@ -120,7 +120,7 @@ def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:
     _strip(tree)
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     imports = set(_imports(tree.body, package)) | {text.partition(":")[0] for text in texts if _DOTTED.match(text)}
-    meaning = hashlib.sha256("".join(_spell(tree)).encode()).hexdigest()
+    meaning = hashlib.sha256("".join(_serialize_tree(tree)).encode()).hexdigest()
     return Module(stamp, meaning, sorted(imports), sorted(filter(_may_name_a_file, texts)))
 
 
@@ -186,19 +186,19 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*above, *([node.module] if node.module else [])])
 
 
-def _spell(node: object) -> Iterator[str]:
+def _serialize_tree(node: object) -> Iterator[str]:
     """Yield a syntax tree as text, equal in every Python version: without positions and without empty fields."""
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for field, value in ast.iter_fields(node):
             if field not in _SKIPPED and value is not None and value != []:
                 yield f" {field}="
-                yield from _spell(value)
+                yield from _serialize_tree(value)
         yield ")"
     elif isinstance(node, list):
         yield "["
         for item in node:
-            yield from _spell(item)
+            yield from _serialize_tree(item)
         yield "]"
     else:
         yield repr(node)

@@ -347,7 +347,7 @@ def _estimate_evaluate(
     work = [(inputs, prompt, untuned), (inputs, prompt + shots * example, tuned)]
     work += [(inputs, prompt, tuned)] * (1 + aligned)
     spent = 0.0
-    for count, shared in _search(root):
+    for count, shared in _list_prompt_candidates(root):
         searched_inputs = min(cfg.prompts.inputs, inputs) if cfg.prompts is not None else 0
         spent += searched_inputs * (prompt + count * example + decoding.max_new_tokens)
         if cfg.prompts is not None and spent <= cfg.prompts.max_tokens:
@@ -387,7 +387,7 @@ def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShap
     return StageCost("package", tokens, memory, seconds / 60, basis)
 
 
-def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
+def _list_prompt_candidates(root: TunectlConfig) -> list[tuple[int, bool]]:
     """Return the number of worked examples of each prompt in the search, and whether all inputs get the same ones."""
     prompts = root.evaluate.prompts
     if prompts is None:

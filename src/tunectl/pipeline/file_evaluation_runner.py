@@ -172,7 +172,7 @@ def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSo
     """Return a source that reads ``data`` like the project's own source of examples, changed by the options."""
     from tunectl.config.schema.ingest import FileReading, FileSource
 
-    like = _like(options.source, ingest)
+    like = _find_source_options(options.source, ingest)
     columns = like.columns.model_dump() | {"split": None}
     form = options.format or like.format
     if (options.input_column is None) != (options.reference_column is None):
@@ -212,7 +212,7 @@ def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSou
         raise UsageError(f"{location} = {first['input']!r}: {first['msg']}") from error
 
 
-def _like(name: str | None, ingest: Ingest) -> RowOptions:
+def _find_source_options(name: str | None, ingest: Ingest) -> RowOptions:
     """Return the source whose settings are used.
 
     Raises  UsageError for a name that is not declared, or where several sources with different prompts are possible.

@@ -105,7 +105,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         flags["cut"] = flags["cut"] or next(stream, None) is not None
 
     key = f"ingest.sources.{name}"
-    with keep_child(), _quiet():
+    with keep_child(), _mute_reader_log():
         for file, rows in _open(declared, key):
             collector.read_file(file, limit(rows))
         report = collector.finish()
@@ -137,7 +137,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _mute_reader_log() -> Iterator[None]:
     """Mute the log of the readers: the preview has its content."""
     log = logging_setup.get_logger("tunectl.data")
     level = log.level

@@ -97,7 +97,8 @@ def explicit_prompt(row: RawRow) -> ParsedPreference:
     name = "prompt" if row.columns.get("prompt") is not None else "messages"
     before = _conversation(get_column(row.columns, name), name, "user")
     better, worse = (
-        _after(before, _conversation(row.columns.get(side), side, "assistant")) for side in ("chosen", "rejected")
+        _remove_prompt(before, _conversation(row.columns.get(side), side, "assistant"))
+        for side in ("chosen", "rejected")
     )
     return _build_pair(row, before, better, worse)
 
@@ -166,7 +167,7 @@ def axolotl_pair(row: RawRow) -> ParsedPreference:
     if not any(row.columns.get(name) is not None for name in ASKED):
         return _split_common_prefix(better, worse)
     before = _read_prompt(row)
-    return _build_pair(row, before, _after(before, better), _after(before, worse))
+    return _build_pair(row, before, _remove_prompt(before, better), _remove_prompt(before, worse))
 
 
 def parse_unpaired(row: RawRow) -> ParsedPreference:
@@ -174,19 +175,19 @@ def parse_unpaired(row: RawRow) -> ParsedPreference:
     has_prompt = row.columns.get("prompt") is not None
     before = _conversation(row.columns["prompt"], "prompt", "user") if has_prompt else _read_prompt(row)
     answer = _conversation(*_first(row, ("completion", "response", "output")), "assistant")
-    return _alone(row, before, _after(before, answer))
+    return _read_lone_answer(row, before, _remove_prompt(before, answer))
 
 
 def parse_unpaired_messages(row: RawRow) -> ParsedPreference:
     """Return a parsed row: ``messages`` that end with an answer, and ``label`` (swift)."""
     conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
-    return _alone(row, conversation[:-1], conversation[-1:])
+    return _read_lone_answer(row, conversation[:-1], conversation[-1:])
 
 
 def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
     """Return a parsed row: ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
     conversation = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
-    return _alone(row, conversation[:-1], conversation[-1:])
+    return _read_lone_answer(row, conversation[:-1], conversation[-1:])
 
 
 def parse_declared_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
@@ -201,7 +202,7 @@ def parse_declared_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPre
     if columns.prompt is None:
         return _split_common_prefix(better, worse)
     before = _conversation(_present(row, columns.prompt), columns.prompt, "user")
-    return _build_pair(row, before, _after(before, better), _after(before, worse))
+    return _build_pair(row, before, _remove_prompt(before, better), _remove_prompt(before, worse))
 
 
 def _present(row: RawRow, name: str) -> Any:
@@ -246,7 +247,7 @@ def _data(text: str) -> bool:
     return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)
 
 
-def _after(before: list[Message], answer: list[Message]) -> list[Message]:
+def _remove_prompt(before: list[Message], answer: list[Message]) -> list[Message]:
     """Return an answer without the prompt that it repeats at its start."""
     turns = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
     if len(turns) > len(before) and [(t.role, t.content) for t in turns[: len(before)]] == [
@@ -276,7 +277,7 @@ def _system(row: RawRow) -> str | None:
     return optional_text(row.columns, "system") or optional_text(row.columns, "system_prompt")
 
 
-def _alone(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
+def _read_lone_answer(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
     name = "kto_tag" if row.columns.get("kto_tag") is not None else "label"
     text = scalar(row.columns.get(name))
     word = "" if text is None else text.strip().lower()

@@ -134,7 +134,7 @@ def truncate_row(row: RawRow) -> str:
 
 
 def _unknown(row: RawRow, key: str, options: RowOptions) -> DataError:
-    columns = [name for name, value in row.columns.items() if _says_something(value)]
+    columns = [name for name, value in row.columns.items() if _is_input_or_answer(value)]
     first, second = (columns[0], columns[1]) if len(columns) > 1 else ("<input>", "<answer>")
     pairs = f"{key}.columns.prompt=[{first}] {key}.columns.answer={second}"
     text = f"{key}.columns.text=[<column>]"
@@ -145,7 +145,7 @@ def _unknown(row: RawRow, key: str, options: RowOptions) -> DataError:
     )
 
 
-def _says_something(value: object) -> bool:
+def _is_input_or_answer(value: object) -> bool:
     """Return whether a value may be an input or an answer, and is not only the number of its row."""
     return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
 

@@ -147,7 +147,7 @@ def build_comparison(row: RawRow, parsed: ParsedPreference, options: PreferenceF
     if all(_blank(answer) for answer in parsed.answers):
         raise RowError("empty_answer", "there is no text in any answer")
     for answer in parsed.answers:
-        _sound(parsed.turns, answer)
+        _check_turns(parsed.turns, answer)
     offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
     size = sum(len(turn.content) for turns in (parsed.turns, *parsed.answers) for turn in turns)
     if size > options.limits.max_characters:
@@ -171,7 +171,7 @@ def _blank(answer: list[Message]) -> bool:
     return not any(turn.content.strip() or turn.tool_calls for turn in answer)
 
 
-def _sound(before: list[Message], answer: list[Message]) -> None:
+def _check_turns(before: list[Message], answer: list[Message]) -> None:
     """Check roles and their order; an empty answer is allowed, since it can be compared with another (HH has such)."""
     if not before:
         raise RowError("empty_turn", "there is no prompt")

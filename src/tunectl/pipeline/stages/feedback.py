@@ -105,7 +105,7 @@ def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics
     held_out = [(selected, example) for selected, example in examples if selected.holdout]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
     atomic_io.write_rows(
-        folder / SLICE, (example for selected, example in held_out if _judges(selected, selection.fresh))
+        folder / SLICE, (example for selected, example in held_out if _is_used_by_gate(selected, selection.fresh))
     )
     pairs = [_judgment(selected, example, inferences[selected.inference.id]) for selected, example in learned]
     atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
@@ -124,7 +124,7 @@ def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics
     )
 
 
-def _judges(example: FeedbackExample, new_ids: Collection[str]) -> bool:
+def _is_used_by_gate(example: FeedbackExample, new_ids: Collection[str]) -> bool:
     """Return whether the gate uses it. An approved answer is the champion's own: compared with it, the champion would always be better."""
     return example.kind == "edit" and example.inference.id in new_ids
 

@@ -91,7 +91,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
         return Metrics("none", "none", "none", True, None, None)
     result: Results = results.load(inputs.evaluate / results.NAME)
     _refuse_chosen_by(result)
-    which = _which(settings, inputs, result)
+    which = _choose_adapter(settings, inputs, result)
     job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.hardware), which)
     chats.check_base_matches(job.adapter, job.base)
     with progress.bar("package", 4) as bar:
@@ -129,7 +129,7 @@ def _refuse_chosen_by(result: Results) -> None:
         )
 
 
-def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
+def _choose_adapter(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
     """Return which adapter is released: sft or align.
 
     Raises  UsageError where align is declared and switched off.
