@@ -84,10 +84,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
     reported_paths = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
     settings = None
-    mistakes = [
-        *_not_finite(composition),
-        *_find_non_text_keys(composition),
-    ]  # JSON has no infinity: it would turn into null
+    mistakes = [*_not_finite(composition), *_check_key_types(composition)]  # JSON has no infinity: it would become null
     reported_paths |= {mistake.path for mistake in mistakes}
     lines += [mistake.text for mistake in mistakes]
     try:
@@ -122,7 +119,7 @@ def _not_finite(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
             yield _ConfigIssue(path, "value", f"{_head(composition, path, value)}: must be a finite number")
 
 
-def _find_non_text_keys(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
+def _check_key_types(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
     """Yield keys that YAML does not read as text, such as a bare yes."""
     for path, key in _find_non_text_keys(composition.tree, ()):
         origin = composition.origins.find(path) or composition.origins.file_of(path)
