@@ -50,7 +50,7 @@ def test_one_size_is_tuned_and_measured_for_real(project):
     validation = list(atomic_io.read_rows(project.artifact("split") / "validation.jsonl", Example))
     settings, _ = resolved_config.load_stage_config(project, "sft")
     work = project.work("curve", "k")
-    found = learning_curve_runner.SftTrainAndScore(project, settings, work, seed=1, stands=False).learn(
+    found = learning_curve_runner.SftTrainAndScore(project, settings, work, seed=1, is_sft_current=False).learn(
         train[:3], label="10%"
     )
     assert [one.id for one in found] == [row.id for row in validation]
@@ -76,7 +76,9 @@ def test_tools_on_offer_are_part_of_what_is_scored(project, monkeypatch):
             """Nothing is held."""
 
     monkeypatch.setattr(generator, "model_loader", lambda _profile: lambda _folder, _adapter: Silent())
-    tuner = learning_curve_runner.SftTrainAndScore(project, settings, project.work("curve", "k"), seed=1, stands=False)
+    tuner = learning_curve_runner.SftTrainAndScore(
+        project, settings, project.work("curve", "k"), seed=1, is_sft_current=False
+    )
     assert tuner._score(project.artifact("model")) == [Likelihood(rows[0].id, -2.0, 3)]
     assert '"name": "look_up"' in asked[0].prompt
 

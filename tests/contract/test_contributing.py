@@ -41,7 +41,7 @@ def test_every_make_target_exists() -> None:
 def test_every_name_in_capitals_or_camel_case_exists() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "src" / "tunectl").rglob("*.py"))
     names = set(re.findall(r"`([A-Z][A-Za-z_]+)\b(?:\(|`)", TEXT)) - {"NameStage", "NAME", "TUNECTL_CI", "LICENSE"}
-    assert {"TunectlConfig", "READERS", "SubprocessEngine", "Dropped"} <= names
+    assert {"TunectlConfig", "READERS", "SubprocessEngine", "RejectedRecord"} <= names
     assert [
         name for name in sorted(names) if not re.search(rf"^\s*(?:class {name}\b|{name}\b.*=)", source, re.MULTILINE)
     ] == []

@@ -157,7 +157,7 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     with pytest.raises(
         InfrastructureError, match=r"server gave up: TimeoutError: 0 clients after 60 s, and federate.min_clients is 1"
     ):
-        federate_run.play(alone, [federate_run.read_examples(project)], said.append)
+        federate_run.run_simulation(alone, [federate_run.read_examples(project)], said.append)
     assert any("a client without the token of TUNECTL_FEDERATE_TOKEN is ignored" in line for line in said)
 
 

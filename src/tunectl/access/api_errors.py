@@ -28,7 +28,7 @@ _STATUS: dict[ErrorKind, int] = {
 
 
 class ErrorBody(Struct, frozen=True):
-    """The ``error`` object in an OpenAI error response."""
+    """The ``error`` object of an error response, in OpenAI's format."""
 
     message: str
     type: str
@@ -37,7 +37,7 @@ class ErrorBody(Struct, frozen=True):
 
 
 class ApiError(Exception):
-    """A request that is answered with an error: its status, its body and, where a retry may succeed, seconds to wait."""
+    """Raised for a request that is answered with an error: HTTP status, body and, where a retry may succeed, seconds to wait."""
 
     def __init__(
         self,
@@ -59,5 +59,5 @@ class ApiError(Exception):
         """Methods that the path takes, for a 405."""
 
     def body(self) -> bytes:
-        """Return the JSON of the response."""
+        """Return the JSON body of the response."""
         return msgspec.json.encode({"error": self.fault})

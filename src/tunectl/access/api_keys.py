@@ -1,4 +1,4 @@
-"""Keys: who may do what, how often. The file holds hashes only; it is read again whenever it changes.
+"""API keys with scopes and limits. The file holds hashes only; it is read again whenever it changes.
 
 A key is 32 random bytes, so its plain SHA-256 gives nothing away: there is no dictionary to try.
 """
@@ -53,12 +53,12 @@ class ApiKey(Struct, frozen=True):
     """Tokens of prompts and answers per minute. Null: what the server's settings say."""
 
     def allows(self, scope: KeyScope) -> bool:
-        """Return whether it allows ``scope``."""
+        """Return whether the key has ``scope``."""
         return scope in self.scopes or "admin" in self.scopes
 
 
 class KeyLimits(Struct, frozen=True):
-    """Limits of keys that name none themselves; null: no limit."""
+    """Default limits, for keys whose entry has none; None: no limit."""
 
     per_minute: int | None = None
     max_concurrency: int | None = None
@@ -66,7 +66,7 @@ class KeyLimits(Struct, frozen=True):
 
 
 def find_keys_file(root: Path, keys_file: str) -> Path:
-    """Return the file of keys: the one that TUNECTL_KEYS names, else ``keys_file`` below the project."""
+    """Return the path of the keys file: the one that TUNECTL_KEYS names, else ``keys_file`` below the project."""
     return Path(os.environ.get(KEYS_ENV) or root / keys_file)
 
 
@@ -75,7 +75,7 @@ class _File(Struct, frozen=True):
 
 
 def upgrade_keys(record: dict[str, Any]) -> dict[str, Any]:
-    """Return ``keys.json`` of 0.1."""
+    """Return the content of a keys file of 0.1 with the key names of 0.2: ``made_at`` becomes ``created_at``."""
     if not isinstance(record.get("keys"), list):
         return record
     renamed = {"made_at": "created_at"}
@@ -89,14 +89,14 @@ KEYS_FILE: Final = RecordFormat("file of keys", (upgrade_keys,))
 
 
 def hash_key(secret: str) -> str:
-    """Return the hash under which the file stores a key, in hexadecimal."""
+    """Return the SHA-256, in hexadecimal, under which the file stores a key."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def create_key(
     name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime, **more: Any
 ) -> tuple[str, ApiKey]:
-    """Return a new key and its entry, with ``more`` fields of the entry. The key is shown once and stored nowhere."""
+    """Return (key, its entry), created ``at`` a time, with ``per_minute`` requests (None: default) and ``more`` fields. The key is stored nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
     return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at, **more)
 
@@ -127,16 +127,16 @@ def read(path: Path) -> list[ApiKey]:
 
 
 def write(path: Path, entries: Sequence[ApiKey]) -> None:
-    """Write the entries atomically; readable by the owner and the group alone."""
+    """Write the entries of a keys file atomically; only the owner and the group can read it."""
     KEYS_FILE.write(path, _File(list(entries)), MODE)
 
 
 def add(path: Path, entry: ApiKey) -> None:
-    """Put one more key into the file.
+    """Add an entry to the keys file.
 
     Raises  UsageError when the name is taken.
     """
-    with _alone(path):
+    with _hold_file_lock(path):
         keys = read(path)
         if any(key.name == entry.name for key in keys):
             raise UsageError(
@@ -147,20 +147,20 @@ def add(path: Path, entry: ApiKey) -> None:
 
 
 def remove(path: Path, name: str) -> None:
-    """Take a key out of the file; servers that read it refuse it within a second.
+    """Remove a key from the keys file; servers that read it refuse the key within a second.
 
     Raises  UsageError when there is no such key.
     """
-    with _alone(path):
+    with _hold_file_lock(path):
         write(path, [key for key in _read_with(path, name) if key.name != name])
 
 
 def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
-    """Enable or disable a key; servers see it within a second.
+    """Enable or disable a key in the keys file; servers see it within a second.
 
     Raises  UsageError when there is no such key.
     """
-    with _alone(path):
+    with _hold_file_lock(path):
         api_keys = _read_with(path, name)
         write(path, [structs.replace(key, enabled=enabled) if key.name == name else key for key in api_keys])
 
@@ -174,7 +174,7 @@ def _read_with(path: Path, name: str) -> list[ApiKey]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _hold_file_lock(path: Path) -> Iterator[None]:
     """Hold the lock of the file while the block runs. It is the folder's lock, so it leaves no file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Token bucket of one limit of a key; it refills at a constant rate."""
+    """Token bucket of one limit of a key; it holds at most ``size`` and gains ``size`` per minute."""
 
     size: int
     """Capacity, and how much is refilled per minute."""
@@ -199,14 +199,14 @@ class TokenBucket:
     """When ``available`` was computed; monotonic seconds."""
 
     def measure_wait(self, now: float, count: float = 1.0) -> float:
-        """Return the seconds until ``count`` are available, or until the bucket is full where ``count`` is above its size."""
+        """Return the seconds from ``now`` (monotonic) until ``count`` are available; a count above ``size`` waits for a full bucket."""
         target = min(count, self.size)
         self.available = min(self.size, self.available + (now - self.at) * self.size / 60)
         self.at = now
         return 0.0 if self.available >= target else (target - self.available) * 60 / self.size
 
     def acquire(self, now: float, count: float = 1.0) -> float:
-        """Take ``count``: return 0 where that many were available, else the seconds to wait. More than ``size`` leaves the bucket below 0."""
+        """Take ``count`` at ``now`` (monotonic seconds) and return 0, or return the seconds to wait. More than ``size`` leaves the bucket below 0."""
         wait = self.measure_wait(now, count)
         if not wait:
             self.available -= count
@@ -215,7 +215,7 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class KeyStore:
-    """The keys of a running server.
+    """The keys of a running server, read again when their file changes, and the use of their limits.
 
     A file that breaks while the server runs changes nothing, and the log says so: the old keys stay.
     """
@@ -242,13 +242,13 @@ class KeyStore:
             )
 
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
-        """Return the entry of the key ``secret``, where it has ``scope``; None: any valid key will do.
+        """Return the entry of the key ``secret`` if it has ``scope`` (None: any valid key); ``now``: monotonic seconds, by which the file is read again.
 
         Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
         if now - self._checked_at >= self.every:
             self._checked_at = now
-            self._again()
+            self._reload()
         result = self._keys.get(hash_key(secret)) if secret else None
         if result is None:
             text = (
@@ -270,22 +270,22 @@ class KeyStore:
         return result
 
     def find(self, secret: str, *scopes: KeyScope) -> ApiKey | None:
-        """Return the key behind ``secret`` if it may do all of this now."""
+        """Return the entry of the key ``secret`` if it is valid and has all ``scopes`` now; else None."""
         try:
             return [self.key(secret, scope, time.monotonic()) for scope in scopes or (None,)].pop()
         except ApiError:
             return None
 
     def opens(self, secret: str, *scopes: KeyScope) -> bool:
-        """Return whether a key has all of these scopes now."""
+        """Return whether the key ``secret`` is valid and has all ``scopes`` now."""
         return self.find(secret, *scopes) is not None
 
     def consume(self, key: ApiKey, now: float) -> float:
-        """Count one request of ``key``; 0, or seconds to wait because it made too many."""
+        """Count one request of ``key`` at ``now`` (monotonic seconds); return 0, or the seconds to wait because it made too many."""
         return self._consume("requests", key, self.limit_of(key, "per_minute"), 1, now)
 
     def consume_tokens(self, key: ApiKey, count: int, now: float) -> float:
-        """Count tokens of ``key``; 0, or seconds to wait because it used too many."""
+        """Count ``count`` tokens of ``key`` at ``now`` (monotonic seconds); return 0, or the seconds to wait because it used too many."""
         return self._consume("tokens", key, self.limit_of(key, "tokens_per_minute"), count, now)
 
     def _consume(self, kind: str, key: ApiKey, maximum: int | None, count: int, now: float) -> float:
@@ -297,14 +297,14 @@ class KeyStore:
         return bucket.acquire(now, count)
 
     def limit_of(self, key: ApiKey, name: Literal["per_minute", "max_concurrency", "tokens_per_minute"]) -> int | None:
-        """Return a limit of a key: its own, else the one of the settings, which bounds no admin; None: no limit."""
+        """Return a limit of a key: its own, else that of the settings, which does not apply to admins; None: no limit."""
         own: int | None = getattr(key, name)
         default: int | None = getattr(self.limits, name)
         return own if own is not None or "admin" in key.scopes else default
 
     @contextmanager
     def hold(self, key: ApiKey) -> Iterator[bool]:
-        """Hold one of the concurrent requests of a key while the block runs; yield False where all of them are in use."""
+        """Hold one of the key's concurrent requests while the block runs; yield False where all of them are in use."""
         most = self.limit_of(key, "max_concurrency")
         if most is not None and self._open[key.sha256] >= most:
             yield False
@@ -317,7 +317,7 @@ class KeyStore:
             if not self._open[key.sha256]:
                 del self._open[key.sha256]
 
-    def _again(self) -> None:
+    def _reload(self) -> None:
         try:
             stamp = _stamp(self.path)
             if stamp == self._stamp:
@@ -338,7 +338,7 @@ class KeyStore:
 
 
 def explain_refusal(key: ApiKey, now: datetime) -> str | None:
-    """Return why a known key is refused now; None where it is accepted."""
+    """Return why a known key is refused at the time ``now`` (disabled, expired); None where it is accepted."""
     if not key.enabled:
         return "is disabled"
     if key.expires_at is not None and now >= key.expires_at:
@@ -355,7 +355,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def public_view(entry: ApiKey) -> dict[str, object]:
-    """Return the columns that a table shows for a key."""
+    """Return the fields of a key that may be shown, by name; of its hash the first 12 digits."""
     columns = structs.asdict(entry)
     columns["sha256"] = entry.sha256[:12]
     return columns

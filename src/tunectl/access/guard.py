@@ -35,7 +35,7 @@ PROXY_PREFIXES: Final = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
 
 
 class RequestHead(NamedTuple):
-    """A request without its body."""
+    """Method, path and headers of a request, without its body."""
 
     method: str
     path: str
@@ -119,7 +119,7 @@ def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
 
 
 def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
-    """Refuse, where no key is asked for, a request to a foreign host name or through a proxy.
+    """Refuse, on a service that asks for no key, a request to a foreign host name or through a proxy.
 
     Raises  ApiError: 421 for a name that is not in ``hosts``, 401 behind a proxy.
     """
@@ -153,7 +153,7 @@ def strip_port(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServiceGuard:
-    """The guard of a service that looks up each request in the table of routes."""
+    """Checks each request to a service by the table of routes: route, credential, origin, content type and host."""
 
     service: ServiceName
     verify: Callable[[str | None, Credential], None]
@@ -165,11 +165,11 @@ class ServiceGuard:
 
     @property
     def challenge(self) -> str:
-        """The realm for which browsers ask for a password; empty where the service has a sign-in page."""
+        """Realm for which browsers ask for a password (HTTP Basic); empty where the service has a sign-in page."""
         return "" if self.unknown == "nothing" else f"tunectl {self.service}"
 
     def admit(self, head: RequestHead) -> RouteRule:
-        """Return the rule of a request that may be answered.
+        """Return the rule of the request's route, if the request may be answered.
 
         Raises  ApiError: 401, 403, 404, 405, 415 or 421.
         """

@@ -17,24 +17,27 @@ AsgiApplication = Callable[[AsgiEvent, AsgiReceive, AsgiSend], Awaitable[None]]
 
 
 class RequestGuard(Protocol):
-    """Decides whether a request is answered."""
+    """Protocol of a guard that lets a request pass or refuses it."""
 
     @property
     def challenge(self) -> str:
-        """The realm for which a browser asks for a password where the request is refused; empty for no such prompt."""
+        """Realm for which a browser asks for a password (HTTP Basic) where the request is refused; empty for no such prompt."""
 
     def admit(self, head: RequestHead) -> object:
-        """Let the request pass. Raises  ApiError where it may not."""
+        """Check a request; the returned value is not used.
+
+        Raises  ApiError where it may not be answered.
+        """
 
 
 def read_head(scope: AsgiEvent) -> RequestHead:
-    """Return the head of an ASGI request."""
+    """Return method, path and headers of an ASGI request."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return RequestHead(scope["method"], scope["path"], headers)
 
 
 class GuardMiddleware:
-    """An ASGI application behind the guard of its service."""
+    """ASGI middleware: refuses requests that the guard does not admit, and adds the security headers."""
 
     def __init__(self, application: AsgiApplication, guard: RequestGuard, policy: str = APP_POLICY) -> None:
         """``policy`` is the Content-Security-Policy of its pages."""

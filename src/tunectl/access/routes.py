@@ -27,7 +27,7 @@ TOKEN_SCOPES: Final[tuple[KeyScope, ...]] = ("operate", "scrape")
 
 
 class RouteRule(Struct, frozen=True):
-    """One route of one service."""
+    """Method, path, credential and scopes of one route of one service: a row of the table that the guard reads."""
 
     service: ServiceName
     method: Literal["GET", "POST"]

@@ -34,7 +34,7 @@ ASGI_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, va
 
 
 def build_page_policy(style_hash: str) -> str:
-    """Return the policy of a page without script whose style is part of it.
+    """Return the Content-Security-Policy of a page without script whose style sheet is inside it.
 
     Args:
         style_hash: Digest of the one style sheet that it may have, as ``sha256-...``.

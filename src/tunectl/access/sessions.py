@@ -29,7 +29,7 @@ class _Entry(Generic[T]):
 
 
 class SessionStore(Generic[T]):
-    """The sessions of one page."""
+    """Sessions of the people on one page, in memory: a value and a key by a random token."""
 
     def __init__(self, verify: Callable[[str], bool]) -> None:
         """``verify`` returns whether a key is still accepted."""
@@ -37,7 +37,7 @@ class SessionStore(Generic[T]):
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
 
     def create(self, key: str, value: T) -> str:
-        """Create a session of ``key`` and return its token."""
+        """Create a session with ``value``, tied to ``key``, and return its token."""
         own = [token for token, entry in self._entries.items() if entry.owner == key]
         for token in own[: max(0, len(own) - MAX_PER_KEY + 1)]:
             del self._entries[token]
@@ -48,7 +48,7 @@ class SessionStore(Generic[T]):
         return token
 
     def find(self, token: str) -> T | None:
-        """Return the value of a session; None where it is over."""
+        """Return the value of the session ``token``; None where it has ended or is unknown."""
         entry = self._entries.get(token)
         if entry is None:
             return None
@@ -59,7 +59,7 @@ class SessionStore(Generic[T]):
         return entry.value
 
     def remove(self, token: str) -> None:
-        """End a session."""
+        """End the session ``token``."""
         self._entries.pop(token, None)
 
 
@@ -73,7 +73,7 @@ def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
 
 
 def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: int = MAX_AGE_SECONDS) -> None:
-    """Give a browser a cookie that no script and no other site sees; over HTTPS under a name that only HTTPS may set."""
+    """Set a cookie on a response, hidden from scripts and other sites; over HTTPS under a name that only HTTPS may set. ``max_age``: seconds."""
     response.set_cookie(
         HOST_PREFIX + name if https else name,
         value,
@@ -86,11 +86,11 @@ def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: in
 
 
 def read_cookie(cookies: Mapping[str, str], name: str) -> str:
-    """Return the value of such a cookie; the one that only HTTPS may set is preferred. Empty without one."""
+    """Return the value of a cookie of ``set_cookie``, the one that only HTTPS may set first; empty without one."""
     return cookies.get(HOST_PREFIX + name) or cookies.get(name, "")
 
 
 def delete_cookie(response: Any, name: str) -> None:
-    """Take both forms of a cookie back."""
+    """Delete the cookie of ``set_cookie`` under both names."""
     for full in (HOST_PREFIX + name, name):
         response.delete_cookie(full, path="/", secure=full != name, httponly=True, samesite="strict")

@@ -37,7 +37,7 @@ TrustedKeyName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}(?!\n)$
 
 
 class TrustedKey(Struct, frozen=True):
-    """A public key, and what it may sign."""
+    """A public key in the file of trusted keys, its role, and whether it is revoked."""
 
     name: TrustedKeyName
     role: KeyRole
@@ -49,7 +49,7 @@ class TrustedKey(Struct, frozen=True):
 
     @property
     def key_id(self) -> str:
-        """SHA-256 of the public key."""
+        """SHA-256 of the public key, in hexadecimal."""
         return hashlib.sha256(base64.b64decode(self.public_key)).hexdigest()
 
 
@@ -61,7 +61,7 @@ TRUSTED_KEYS_FILE: Final = RecordFormat("file of trusted keys", ())
 
 
 class SignatureCheck(NamedTuple):
-    """The result of a verification."""
+    """Whether a message has a valid signature of a trusted key, and why not."""
 
     status: SignatureStatus
     reason: str
@@ -69,7 +69,7 @@ class SignatureCheck(NamedTuple):
 
 
 class SigningKey:
-    """A private key."""
+    """An Ed25519 private key that signs releases or pointers."""
 
     def __init__(self, private: Any) -> None:
         """``private`` is the library's Ed25519PrivateKey."""
@@ -79,7 +79,7 @@ class SigningKey:
         self.key_id = hashlib.sha256(raw).hexdigest()
 
     def sign(self, message: bytes) -> Signature:
-        """Return the signature of a message."""
+        """Return the signature of a message's bytes."""
         return Signature(self.key_id, base64.b64encode(self._private.sign(message)).decode())
 
 
@@ -92,7 +92,7 @@ def _load_ed25519() -> Any:
 
 
 def generate_key(path: Path) -> SigningKey:
-    """Make a private key in a new file of mode 0600.
+    """Create a private key in a new file of mode 0600 and return it.
 
     Raises  UsageError where the file exists: a key is never replaced.
     """
@@ -111,7 +111,7 @@ def generate_key(path: Path) -> SigningKey:
 
 
 def load_key(path: Path) -> SigningKey:
-    """Read a private key from its file.
+    """Return the private key in a file.
 
     Raises  InfrastructureError for a file that cannot be read, or that others can read; DataError for one that holds no such key.
     """
@@ -136,7 +136,7 @@ def load_key(path: Path) -> SigningKey:
 
 
 def load_named_key(variable: str) -> SigningKey | None:
-    """Read the private key whose file an environment variable names; None where it is not set."""
+    """Return the private key in the file that the environment variable ``variable`` names; None where it is not set."""
     named = os.environ.get(variable)
     return load_key(Path(named)) if named else None
 
@@ -155,7 +155,7 @@ def _verify(key: TrustedKey, message: bytes, signature: Signature) -> bool:
 def check_signatures(
     message: bytes, signatures: Iterable[Signature], role: KeyRole, keys: Iterable[TrustedKey]
 ) -> SignatureCheck:
-    """Verify the signatures of a message: one good key of that role is enough."""
+    """Return whether one of the signatures of ``message`` is valid and of a trusted key with this role, and why not."""
     trusted, candidates = list(keys), list(signatures)
     valid = [
         key
@@ -176,12 +176,15 @@ def check_signatures(
 
 
 def check_key_name(name: str) -> None:
-    """Check the name of a key. Raises  msgspec.ValidationError."""
+    """Check that ``name`` may be the name of a trusted key.
+
+    Raises  msgspec.ValidationError.
+    """
     convert(name, TrustedKeyName)
 
 
 def read_trusted_keys(path: Path) -> list[TrustedKey]:
-    """Read the trusted keys of a file.
+    """Return the entries of a file of trusted keys.
 
     Raises  InfrastructureError where it cannot be read; DataError where it is no such file.
     """
@@ -229,7 +232,7 @@ def revoke_trusted_key(path: Path, name: str) -> None:
 
 
 class TrustStore:
-    """The trusted keys of a running program. A file that breaks while it runs changes nothing, and the log says so."""
+    """The trusted keys of a running program, read again when their file changes. A file that breaks meanwhile changes nothing and is logged."""
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises  InfrastructureError, DataError where it cannot be used; MissingExtraError without cryptography."""
@@ -239,7 +242,7 @@ class TrustStore:
         self._keys = read_trusted_keys(path)
 
     def list_keys(self) -> list[TrustedKey]:
-        """Return the keys as the file has them now."""
+        """Return the entries of the file as it is now; the last valid ones where it is broken."""
         stamp = self._read_stamp()
         if stamp != self._stamp:
             try:
@@ -250,7 +253,7 @@ class TrustStore:
         return self._keys
 
     def check(self, message: bytes, signatures: Iterable[Signature], role: KeyRole) -> SignatureCheck:
-        """Verify the signatures of a message with the keys of this moment."""
+        """Return whether ``message`` has a valid signature of a trusted key with this role now, and why not."""
         return check_signatures(message, signatures, role, self.list_keys())
 
     def _read_stamp(self) -> tuple[int, int, int] | None:

@@ -1,4 +1,4 @@
-"""Limits how often somebody may try a key on a page: a wrong key costs one try, and tries of an address are regained with time."""
+"""Limit of wrong keys per address on a page: each costs one try, and tries are regained with time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KeyThrottle:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def check(self, address: str) -> None:
-        """Refuse an address that has no tries left, whatever key it sends.
+        """Check that an address has tries left, whatever key it sends.
 
         Raises  ApiError (429).
         """
@@ -31,7 +31,7 @@ class KeyThrottle:
             raise ApiError("too many wrong keys; try again later", "rate_limit_error", code="wrong_keys", wait=wait)
 
     def count(self, address: str) -> None:
-        """Count a wrong key."""
+        """Count a wrong key of an address."""
         now = monotonic()
         bucket = self._buckets.setdefault(address, TokenBucket(MAX_TRIES, float(MAX_TRIES), now))
         self._buckets.move_to_end(address)

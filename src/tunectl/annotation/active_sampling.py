@@ -1,4 +1,4 @@
-"""Choose the next question: mostly the most informative one, at declared shares a repeated one, or one with a known answer.
+"""Choose the next annotation task: mostly the most informative one, at declared shares a repeated one, or one with a known answer.
 
 The most informative question is the one that a reward model is least sure of; without one the order is random. Every choice follows from the
 seed, the person's name and how often they have answered, so that a restarted page shows what the old one showed.
@@ -22,7 +22,7 @@ NOISE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """The settings ``annotate.queue`` as plain values."""
+    """The settings ``annotate.queue`` and the seed, as plain values."""
 
     repeats: float
     attention: float
@@ -32,7 +32,7 @@ class QueuePolicy:
 
 @dataclass(frozen=True, slots=True)
 class NextTask:
-    """The question that is shown next."""
+    """The annotation task that an annotator gets next, which answer is on the left, and whether it is a repeat."""
 
     question: AnnotationTask
     left: int
@@ -41,7 +41,7 @@ class NextTask:
 
 
 def preference_uncertainty(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Return the chance, 0 to 0.5, that a reward model has two answers in the wrong order; each has a score and its spread.
+    """Return the probability, 0 to 0.5, that a reward model orders two answers wrongly; each is (score, standard deviation).
 
     Scores that are close, and members of an ensemble that disagree, make it large. After Gleave and Irving (2022),
     "Uncertainty estimation for language reward models": asking where the model is unsure teaches it most.
@@ -57,13 +57,13 @@ def next_task(
     turn: int,
     plan: QueuePolicy,
     *,
-    telling: Mapping[str, float] | None = None,
+    uncertainties: Mapping[str, float] | None = None,
     on_screen: Collection[str] = (),
 ) -> NextTask | None:
-    """Return the next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
+    """Return the next task of ``annotator``, who has answered ``turn`` times, by the policy ``plan``; None when there is none left.
 
     ``annotations`` has all annotations that count, of all people; ``on_screen`` has questions on other people's screens now, which
-    are kept from being asked twice by chance. ``telling`` maps the id of a question to its ``preference_uncertainty``; a question without one, and
+    are kept from being asked twice by chance. ``uncertainties`` maps the id of a question to its ``preference_uncertainty``; a question without one, and
     all of them where it is None, come in random order, after those that are in it.
     """
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
@@ -75,7 +75,7 @@ def next_task(
         if checks:
             return NextTask(checks[int(order * len(checks))], left, repeat=False)
     elif kind < plan.attention + plan.repeats:
-        again = _again(questions, annotations, annotator, plan.gap)
+        again = _choose_repeat(questions, annotations, annotator, plan.gap)
         if again is not None:
             return NextTask(again, left, repeat=True)
     others = {item.task for item in annotations if item.annotator != annotator} | set(on_screen)
@@ -83,7 +83,7 @@ def next_task(
     if not new:
         return None
     recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
-    doubts = telling or {}
+    doubts = uncertainties or {}
     best = max(
         new,
         key=lambda item: (
@@ -95,7 +95,7 @@ def next_task(
     return NextTask(best, left, repeat=False)
 
 
-def _again(
+def _choose_repeat(
     questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
     """Return a question to ask again: of those with the fewest answers one that somebody else answered, else an old one of this annotator."""
@@ -111,6 +111,6 @@ def _again(
 
 
 def open_tasks(questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str) -> int:
-    """Return questions that somebody has not answered yet, attention checks not counted."""
+    """Return the number of tasks that ``annotator`` has not answered yet, attention checks not counted."""
     own = {item.task for item in annotations if item.annotator == annotator}
     return sum(not item.attention and item.id not in own for item in questions)

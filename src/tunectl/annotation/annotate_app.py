@@ -52,7 +52,7 @@ NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
 
 @dataclass(frozen=True, slots=True)
 class AnnotateAppConfig:
-    """What the page needs to know besides the queue."""
+    """Settings of the annotation page: project, tags, keys and host names."""
 
     project: str
     tags: tuple[str, ...]
@@ -65,7 +65,7 @@ class AnnotateAppConfig:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Return the socket of the page, before anything else happens; port 0 takes a free one.
+    """Return a listening socket of the page; ``port`` 0 takes a free one.
 
     Raises  InfrastructureError when the port is taken, or the address is not this machine's.
     """
@@ -92,12 +92,12 @@ def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
 
 
 def serve(queue: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.socket) -> None:
-    """Answer until the process is told to stop (Ctrl-C, SIGTERM)."""
+    """Serve the annotation page on the socket until SIGINT or SIGTERM."""
     bounded_http.build_server(application(queue, setup)).run(sockets=[listening])
 
 
 def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
-    """Return the ASGI application."""
+    """Return the ASGI application of the annotation page."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
@@ -117,7 +117,10 @@ def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
 
 
 def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
-    """No route of these pages is opened by a key in a header: people sign in."""
+    """Refuse every key in a header: people sign in to these pages.
+
+    Raises  ApiError (401).
+    """
     raise ApiError("a key in a header does not open these pages; sign in at /", "authentication_error")
 
 
@@ -155,7 +158,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the question of somebody known, else the sign-in page."""
+        """Return the annotator's current task, or the sign-in page without a session."""
         who = self._who(request)
         if who is None:
             return self._show_sign_in("")
@@ -218,12 +221,12 @@ class _Routes:
         return self._responses.RedirectResponse("/", 303)
 
     async def question(self, request: Any) -> Any:
-        """Return the question again, while answers are still being written."""
+        """Return the current task again, while answers are still being generated."""
         who = self._who(request)
         return self._redirect_to_sign_in() if who is None else self._html(self._question(who))
 
     async def save_choice(self, request: Any) -> Any:
-        """Save a choice, then show the next question."""
+        """Save a choice, then return the next task."""
         form, who = await read_form(request), self._who(request)
         if form is None:
             return self._reject_form()
@@ -242,7 +245,7 @@ class _Routes:
         return self._html(self._question(who, "" if is_current else OUT_OF_DATE))
 
     async def undo(self, request: Any) -> Any:
-        """Take the last choice back, and show it again."""
+        """Delete the last choice, and return its task again."""
         who = self._who(request)
         if who is None:
             return self._redirect_to_sign_in()

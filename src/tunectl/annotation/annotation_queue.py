@@ -1,4 +1,4 @@
-"""Serve questions to annotators: who sees which question, and what each has chosen or taken back."""
+"""Annotation queue: gives each annotator the next task, and records, or takes back, what they choose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Button = Literal["left", "right", "both_good", "both_bad", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class DisplayedTask:
-    """One question on one person's screen."""
+    """An annotation task on one person's screen: which answer is on the left, and since when it is shown."""
 
     id: str
     question: AnnotationTask
@@ -29,13 +29,13 @@ class DisplayedTask:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """The left and the right answer."""
+        """Text of the left and of the right answer."""
         return self.question.answers[self.left], self.question.answers[1 - self.left]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of one annotator."""
+    """Numbers of answered and remaining tasks of one annotator."""
 
     answered: int
     """Turns that count, skips among them."""
@@ -46,18 +46,18 @@ class Progress:
 
 
 class AnnotationQueue:
-    """The questions and annotations of all annotators of one store. Thread-safe."""
+    """Tasks and annotations of one store, served to several annotators. Thread-safe."""
 
     def __init__(
         self, store: Store, plan: QueuePolicy, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._store, self._plan, self._clock = store, plan, clock
         self._showing: dict[str, DisplayedTask] = {}
-        self._telling: dict[str, float] = {}
+        self._uncertainties: dict[str, float] = {}
         self._lock = RLock()
 
     def get_current_task(self, annotator: str) -> DisplayedTask | None:
-        """Return the current question of ``annotator``, the same one until it is answered. None when the queue is empty."""
+        """Return the task of ``annotator``, the same one until it is answered; None when the queue is empty."""
         with self._lock:
             result = self._showing.get(annotator)
             if result is None:
@@ -76,7 +76,7 @@ class AnnotationQueue:
             annotator,
             turn,
             self._plan,
-            telling=self._telling,
+            uncertainties=self._uncertainties,
             on_screen=others,
         )
         if result is None:
@@ -84,7 +84,7 @@ class AnnotationQueue:
         return self._build_displayed_task(annotator, turn, result)
 
     def submit(self, annotator: str, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
-        """Record a choice; it is on the disk when this returns. False when ``showing`` is not on the screen any more.
+        """Record a choice for the displayed task with the id ``showing``; it is on the disk when this returns. Return False if that is not on the screen.
 
         The same choice sent twice, as by a double click, counts once and returns True; another choice returns False.
         """
@@ -122,7 +122,7 @@ class AnnotationQueue:
         )
 
     def undo(self, annotator: str) -> bool:
-        """Take back the last choice of ``annotator``, and show its question again. False when there is none."""
+        """Delete the last choice of ``annotator`` and show its task again; return False when there is none."""
         with self._lock:
             annotations = self._store.list_annotations(annotator)
             if not annotations:
@@ -139,30 +139,30 @@ class AnnotationQueue:
         return DisplayedTask(name, what.question, what.left, what.repeat, self._clock())
 
     def progress(self, annotator: str) -> Progress:
-        """Return how far ``annotator`` is."""
+        """Return the numbers of answered and remaining tasks of ``annotator``."""
         with self._lock:
             annotations = self._store.list_annotations(annotator)
             tasks = open_tasks(list(self._store.questions.values()), annotations, annotator)
             return Progress(len(annotations), tasks, bool(annotations))
 
-    def rank(self, telling: Mapping[str, float]) -> None:
-        """From now on ask the most uncertain question first; ``telling`` maps an id to the chance that a reward model is wrong about it."""
+    def rank(self, uncertainties: Mapping[str, float]) -> None:
+        """Order the queue by uncertainty from now on: ``uncertainties`` maps a task's id to the probability that a reward model orders it wrongly."""
         with self._lock:
-            self._telling.update(telling)
+            self._uncertainties.update(uncertainties)
 
     def questions(self) -> list[AnnotationTask]:
-        """Return all questions that there are now."""
+        """Return all tasks of the queue."""
         with self._lock:
             return list(self._store.questions.values())
 
     def add(self, questions: Sequence[AnnotationTask]) -> None:
-        """Add questions while people annotate."""
+        """Append tasks to the queue; annotators who are working get them, too."""
         with self._lock:
             self._store.add(questions)
 
 
 def button_to_choice(button: Button, left: int) -> AnnotationChoice:
-    """Return the choice of a button, where the answer ``left`` (0 or 1) is shown on the left."""
+    """Return the choice that a button means, where the answer with the index ``left`` (0 or 1) is shown on the left."""
     if button == "left":
         return "first" if left == 0 else "second"
     if button == "right":

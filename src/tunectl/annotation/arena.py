@@ -1,4 +1,4 @@
-"""Arena chat: two answers to each turn, one of which the user chooses; choices become judgments.
+"""Arena chat: two answers to each message, of which the user chooses one; choices become judgments.
 
 The conversation continues with the answer that was chosen, or with what the person wrote instead; after "both" buttons, with
 the left one. Sides are drawn at random for every comparison, and nothing here tells a person who wrote what.
@@ -24,7 +24,7 @@ SOURCE = "arena"
 
 @dataclass(frozen=True, slots=True)
 class BattleAnswer:
-    """The answer of one system."""
+    """Answer of one system in a battle, and its id in the inference log."""
 
     text: str
     system: str
@@ -35,7 +35,7 @@ class BattleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Battle:
-    """One comparison on one person's screen."""
+    """Two answers to the last message of a conversation, on one person's screen, waiting for a vote."""
 
     id: str
     messages: tuple[Message, ...]
@@ -47,13 +47,13 @@ class Battle:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """The left and the right answer."""
+        """Text of the left and of the right answer."""
         return self.answers[self.left].text, self.answers[1 - self.left].text
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A comparison that was decided."""
+    """A decided battle: the judgment to store, and the answer with which the conversation continues."""
 
     question: AnnotationTask
     annotation: AnnotationEvent
@@ -72,7 +72,7 @@ def _coin() -> int:
 
 @dataclass(slots=True)
 class Conversation:
-    """One person's conversation."""
+    """The arena chat of one person: past messages, and the open battle."""
 
     who: str
     turns: list[Message] = field(default_factory=list)
@@ -82,16 +82,16 @@ class Conversation:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def build_messages(self, text: str) -> list[Message]:
-        """Return the conversation with ``text`` as its next turn; it is stored only by ``compare``."""
+        """Return the conversation with ``text`` as its next message; it is stored only by ``compare``."""
         return [*self.turns, Message("user", text.replace("\r\n", "\n").strip())]
 
     def compare(self, messages: Sequence[Message], answers: tuple[BattleAnswer, BattleAnswer]) -> Battle:
-        """Put two answers on the screen, on sides drawn at random."""
+        """Open a battle of two answers to ``messages`` and return it; which one is on the left is drawn at random."""
         self.comparison = Battle(secrets.token_hex(8), tuple(messages), answers, self.coin(), self.clock())
         return self.comparison
 
     def decide(self, comparison: str, button: Button, tags: Sequence[str], edit: str | None) -> Vote | None:
-        """Return the outcome of a vote; None when ``comparison`` is not on the screen any more. Nothing changes before ``go_on``."""
+        """Return the vote for the battle with the id ``comparison``; None when that is not open any more. The conversation changes only in ``go_on``."""
         now = self.comparison
         if now is None or now.id != comparison:
             return None
@@ -122,19 +122,19 @@ class Conversation:
         return Vote(question, annotation, first, second, after, better or after.text)
 
     def go_on(self, verdict: Vote) -> None:
-        """Append the chosen answer to the conversation, once the judgment is on the disk."""
+        """Append the chosen answer to the conversation; called once the judgment is on the disk."""
         self.turns = [*verdict.question.messages, Message("assistant", verdict.turn)]
         self.comparison = None
 
     def restart(self) -> None:
-        """Start a new conversation and drop an open comparison."""
+        """Start a new conversation and drop an open battle."""
         self.turns, self.comparison = [], None
 
 
 def mask_pii(
     question: AnnotationTask, annotation: AnnotationEvent, masker: PiiMasker
 ) -> tuple[AnnotationTask, AnnotationEvent]:
-    """Return both without personal data, with the placeholders of ``curate``: judgments are kept and learned from."""
+    """Return task and annotation with personal data replaced by placeholders, as curate does: judgments are kept and trained on."""
     memory = PlaceholderMap()
     texts = [*(turn.content for turn in question.messages), *question.answers, annotation.edit or ""]
     for text in texts:

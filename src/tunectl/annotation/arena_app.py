@@ -55,7 +55,7 @@ HALF_SAVED = "Your choice is saved, but the inference log was not told: {reason}
 
 @dataclass(frozen=True, slots=True)
 class ArenaAppConfig:
-    """What the page needs to know besides the server."""
+    """Settings of the arena page: project, tags, folder of judgments, masking and keys."""
 
     project: str
     tags: tuple[str, ...]
@@ -75,7 +75,7 @@ class _Session:
 
 
 def application(server: AsgiApplication, setup: ArenaAppConfig) -> Any:
-    """Return the ASGI application; the server hands it every path that begins with ``/arena``. It answers no other."""
+    """Return the ASGI application of the arena, which the server calls for every path that begins with ``/arena``."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
@@ -111,7 +111,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the conversation of somebody known, else the sign-in page."""
+        """Return the person's conversation, or the sign-in page without a session."""
         person = self._who(request)
         if person is None:
             return self._show_sign_in("")
@@ -131,7 +131,7 @@ class _Routes:
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
-        """Let somebody in by a key of the server; a key that does not act for others votes under its own name."""
+        """Sign somebody in by a key of the server; a key that does not act for others votes under its own name."""
         form = await read_form(request)
         if form is None:
             return self._reject_form()
@@ -161,7 +161,7 @@ class _Routes:
         return response
 
     async def start_conversation(self, request: Any) -> Any:
-        """Begin another conversation."""
+        """Start a new conversation."""
         person = self._who(request)
         if person is None:
             return self._redirect_to_sign_in()
@@ -170,7 +170,7 @@ class _Routes:
         return self._html(self._talk(person))
 
     async def ask(self, request: Any) -> Any:
-        """Send the message to both systems."""
+        """Send the message to both systems, and return the battle."""
         form, person = await read_form(request), self._who(request)
         if form is None:
             return self._reject_form()

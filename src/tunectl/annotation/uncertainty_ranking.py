@@ -1,4 +1,4 @@
-"""Uncertainty of the reward model about each question, for the page to ask first; computed beside the page, and cached."""
+"""Uncertainty of the reward model about each annotation task, by which the page orders them; computed beside the page, and cached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOUBT = "Questions that the reward model is least sure of come first."
 
 
 def why_unranked(layout: ProjectPaths) -> str | None:
-    """Return why there is no reward model to ask; None where there is one."""
+    """Return why tasks cannot be ordered by a reward model; None where they can."""
     folder = layout.artifact("reward")
     if not (folder / manifest.NAME).is_file():
         return "there is no reward model yet (tunectl repro --to reward)"
@@ -32,7 +32,7 @@ def why_unranked(layout: ProjectPaths) -> str | None:
 def rank_by_uncertainty(
     layout: ProjectPaths, root: TunectlConfig, questions: Sequence[AnnotationTask]
 ) -> dict[str, float]:
-    """Return the uncertainty of each question by id, 0 to 0.5. Values computed before with the same models are read from the cache.
+    """Return the uncertainty of each task by its id, 0 to 0.5; values computed with the same models are read from the cache.
 
     Raises  ArtifactError when the reward model belongs to other models, or one of them is not there.
     """

@@ -22,7 +22,7 @@ NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 @contextmanager
 def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Open a file that appears at ``path``, with that mode, only when the block ends without an error.
+    """Open a file for the block and yield its stream; the file appears at ``path``, with the permissions ``mode``, only if the block succeeds.
 
     Raises  InfrastructureError when the folder cannot be written or the disk is full.
     """
@@ -42,7 +42,7 @@ def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
 
 
 def write_error(path: Path, error: OSError) -> InfrastructureError:
-    """Return the error for a failed write (no space, no permission), in a user's words."""
+    """Return the error for a failed write, with its cause (no space, no permission) and a hint."""
     reason = error.strerror or str(error)
     return InfrastructureError(
         f"cannot write {path}: {reason}", hint="check the free space and the permissions of that folder, then run again"
@@ -59,7 +59,7 @@ def fsync_directory(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write ``content`` to ``path`` atomically."""
+    """Write ``content`` to ``path`` atomically, with the permissions ``mode``."""
     with atomic_open(path, mode) as stream:
         stream.write(content)
 
@@ -70,13 +70,13 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
-    """Write ``value`` as indented JSON with sorted keys, so that equal values give equal files."""
+    """Write ``value`` as indented JSON with sorted keys, so that equal values give equal files; ``mode``: permissions."""
     plain = msgspec.to_builtins(value, order="sorted")
     write_bytes(path, msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n", mode)
 
 
 def read_json(path: Path, shape: type[T] | Any = Any) -> T:
-    """Read one JSON file as ``shape``.
+    """Return the content of one JSON file, validated and converted to the type ``shape``.
 
     Raises  ArtifactError when the file is absent, is not JSON, or has another shape; the message names the path.
     """
@@ -93,7 +93,7 @@ def read_json(path: Path, shape: type[T] | Any = Any) -> T:
 
 
 def write_rows(path: Path, rows: Iterable[Any], mode: int = 0o644) -> int:
-    """Write one line of JSON per row; returns how many."""
+    """Write one line of JSON per row atomically, with the permissions ``mode``; return the number of rows."""
     encoder = msgspec.json.Encoder()
     count = 0
     with atomic_open(path, mode) as stream:
@@ -104,7 +104,7 @@ def write_rows(path: Path, rows: Iterable[Any], mode: int = 0o644) -> int:
 
 
 def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
-    """Yield the rows of a JSON-lines file as ``shape``.
+    """Yield the rows of a JSON-lines file, each validated and converted to the type ``shape``.
 
     Raises  ArtifactError when the file is absent; DataError on a line of another shape, naming file, line and reason.
     """
@@ -125,7 +125,7 @@ def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
 
 
 def sha256_path(path: Path) -> str:
-    """Return SHA-256 of a file, or of a folder's relative names and contents; hexadecimal."""
+    """Return the hexadecimal SHA-256 of a file, or of a folder's relative names and contents."""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -136,13 +136,13 @@ def sha256_path(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Return SHA-256 of a plain value's sorted JSON; hexadecimal."""
+    """Return the hexadecimal SHA-256 of a plain value's sorted JSON."""
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
 @contextmanager
 def atomic_directory(target: Path, scratch: Path, *, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Fill a new folder under ``scratch`` that replaces ``target`` only when the block ends without an error.
+    """Yield a new folder under ``scratch`` that replaces ``target`` only when the block ends without an error.
 
     ``finish`` runs last inside the new folder, for example to write its manifest. What was at ``target`` before is
     removed after the swap; ``scratch`` must be on the same file system.
@@ -156,7 +156,7 @@ def atomic_directory(target: Path, scratch: Path, *, finish: Callable[[Path], No
 
 @contextmanager
 def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
-    """Create a folder under ``scratch`` and delete it when the block ends, unless it was moved away."""
+    """Yield a new folder under ``scratch`` that is deleted when the block ends, unless it was moved away."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch))
@@ -170,7 +170,7 @@ def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
 
 
 def replace_directory(folder: Path, target: Path) -> None:
-    """Put the folder ``folder`` where ``target`` is, and remove what was there."""
+    """Move the folder ``folder`` to ``target``, replacing what was there."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         old = folder.with_name(folder.name + ".old")
@@ -194,7 +194,7 @@ def _make_temporary(path: Path) -> tuple[int, Path]:
 
 
 def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
-    """Create a file that is complete from the first moment; False where one of that name exists, which is left unchanged.
+    """Create a file with all of its content at once and return True; False where one of that name exists, which stays. ``mode``: permissions.
 
     Raises  InfrastructureError where it cannot be made.
     """

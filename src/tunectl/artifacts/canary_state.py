@@ -10,7 +10,7 @@ from tunectl.artifacts.names import ContentId
 
 
 class Signature(Struct, frozen=True):
-    """An Ed25519 signature."""
+    """An Ed25519 signature and the id of the key that made it, as stored in a registry."""
 
     key_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
     """SHA-256 of the public key."""
@@ -19,7 +19,7 @@ class Signature(Struct, frozen=True):
 
 
 class CanaryState(Struct, frozen=True, omit_defaults=True):
-    """A challenger: which release gets a share of the traffic. ``canary.json`` of a registry holds it."""
+    """The challenger of a registry and its share of the traffic, as stored in ``canary.json``."""
 
     release: ContentId
     share: Annotated[float, Meta(ge=0, le=1)]

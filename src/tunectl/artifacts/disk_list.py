@@ -1,4 +1,4 @@
-"""A list whose rows are in an unnamed file: for data that are larger than memory."""
+"""A list whose rows are in an unnamed file, for data larger than memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ READ_ROWS = 1024  # rows that iterating reads at once
 
 
 class RowList(Protocol[U]):
-    """What a plain list and ``DiskList`` have in common."""
+    """Protocol of a list to append to: a plain list, or a ``DiskList`` for data larger than memory."""
 
     def append(self, row: U, /) -> object:
-        """Add a row at the end."""
+        """Add a row at the end; the returned value is not used."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -56,7 +56,7 @@ class DiskList(Sequence[T], Generic[T]):
         self._close = weakref.finalize(self, os.close, descriptor)
 
     def append(self, row: T, /) -> int:
-        """Write a row; returns its number, from 0.
+        """Write a row at the end and return its index, from 0.
 
         Raises  InfrastructureError where the disk is full.
         """
@@ -120,19 +120,19 @@ class DiskList(Sequence[T], Generic[T]):
         ]
 
     def close(self) -> None:
-        """Free the disk; the list cannot be read after it."""
+        """Close the file and free its disk space; the list cannot be read after it."""
         self._close()
 
 
 def write_at(descriptor: int, content: memoryview, position: int) -> None:
-    """Write all of ``content`` at ``position``; threads may write other parts of the file meanwhile."""
+    """Write all of ``content`` at a byte ``position`` of an open file (``descriptor``); threads may write other parts of it meanwhile."""
     while content:
         count = os.pwrite(descriptor, content, position)
         content, position = content[count:], position + count
 
 
 def read_at(descriptor: int, size: int, position: int) -> bytes:
-    """Read ``size`` bytes at ``position``; one system call reads at most 2 GB."""
+    """Return the ``size`` bytes at a byte ``position`` of an open file (``descriptor``); one system call reads at most 2 GB."""
     parts = []
     while size > 0:
         parts.append(os.pread(descriptor, size, position))
@@ -145,7 +145,7 @@ def read_at(descriptor: int, size: int, position: int) -> bytes:
 
 
 def require_free_bytes(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse work for which the disk of ``folder`` has too little space; ``purpose`` names what the bytes are.
+    """Check that the disk of ``folder`` has ``needed`` free bytes; ``purpose`` names the work in the error.
 
     Raises  InfrastructureError with the bytes that are needed and those that are free.
     """

@@ -14,11 +14,11 @@ from tunectl.core.errors import InfrastructureError
 
 
 class LockTimeoutError(InfrastructureError):
-    """Another process holds a lock: the same call may succeed in a moment."""
+    """Raised where another process holds a lock; the same call may succeed in a moment."""
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False where another process holds it."""
+    """Take the lock of an open file (its descriptor) without waiting; return False where another process holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,7 +63,7 @@ def file_lock(
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether somebody holds the lock at ``path`` now; no file is created."""
+    """Return whether a process holds the lock at ``path`` now; no file is created."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

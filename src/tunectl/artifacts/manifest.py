@@ -30,7 +30,7 @@ class _Version(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """What an artifact is made of."""
+    """Digests of a stage's configuration, inputs and output files, as ``manifest.json`` of its artifact."""
 
     stage: str
     config: str
@@ -46,7 +46,7 @@ class Manifest(Struct, frozen=True):
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of ``folder``, with the digest of every file in it."""
+    """Write ``manifest.json`` into ``folder``, with the digest of every file in it."""
     files = {
         item.relative_to(folder).as_posix(): atomic_io.sha256_path(item)
         for item in sorted(folder.rglob("*"))
@@ -79,7 +79,7 @@ def read(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """Return the manifest, after comparing every file with its recorded digest.
+    """Return the manifest of an artifact folder, after comparing every file with its recorded digest.
 
     Raises  ArtifactError naming the first file that is absent or was changed.
     """

@@ -21,12 +21,12 @@ _CONTENT_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def is_content_id(text: str) -> bool:
-    """Return whether ``text`` may name a release, a snapshot or a window."""
+    """Return whether ``text`` has the form of a content id, so that it may name a release, a snapshot or a window."""
     return _CONTENT_ID.fullmatch(text) is not None
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the folder ``name`` inside ``folder``.
+    """Return the path of ``name`` inside ``folder``, after checking that it cannot lead out of it.
 
     Raises  ArtifactError for a name that could lead out of ``folder``: whoever writes or deletes there would do so elsewhere.
     """
@@ -39,7 +39,10 @@ def below(folder: Path, name: str) -> Path:
 
 
 def refuse_outside(name: str, location: str) -> None:
-    """Refuse a file's ``name`` in a manifest at ``location`` that could lead out of the folder that it lists. Raises  ArtifactError."""
+    """Check that a file's ``name`` in a manifest at ``location`` stays in the folder that it lists.
+
+    Raises  ArtifactError where it could lead out of it.
+    """
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ArtifactError(

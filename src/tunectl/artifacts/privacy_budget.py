@@ -1,4 +1,4 @@
-"""What a training with differential privacy spent: ``privacy.json`` in the artifact of sft, absent where it was not private."""
+"""Privacy budget spent by a differentially private training: ``privacy.json`` in the artifact of sft, absent where it was not private."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME = "privacy.json"
 
 
 class PrivacyBudget(Struct, frozen=True):
-    """The guarantee of one training, and the numbers that it follows from."""
+    """Differential-privacy guarantee (epsilon, delta) of one training, and the numbers that it follows from."""
 
     unit: str
     """Who is protected: person, or source."""
@@ -31,14 +31,14 @@ class PrivacyBudget(Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """The guarantee in words."""
+        """The guarantee as a sentence."""
         if self.epsilon is None:
             return f"Privacy: none, because no noise was added (sft.privacy.noise_multiplier is 0); gradients of each {self.unit} were clipped."
         return f"Privacy: epsilon {self.epsilon:.2f} at delta {self.delta:.1e} for each {self.unit}, of {self.units}."
 
 
 def load(folder: Path) -> PrivacyBudget | None:
-    """Return the privacy budget that the training of an adapter spent; None where it was not private."""
+    """Return the privacy budget in an artifact folder of sft; None where the training was not private."""
     if not (folder / NAME).is_file():
         return None
     result: PrivacyBudget = atomic_io.read_json(folder / NAME, PrivacyBudget)

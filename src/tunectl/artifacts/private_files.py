@@ -15,7 +15,7 @@ _OTHERS: Final = 0o007
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner may read; an existing one is restricted as ``restrict`` does.
+    """Create a folder that only its owner may read; an existing one is restricted as ``restrict`` does.
 
     Raises  InfrastructureError where it cannot be made.
     """
@@ -27,7 +27,7 @@ def make_folder(folder: Path) -> None:
 
 
 def restrict(path: Path, mode: int = FILE) -> None:
-    """Give a file or folder ``mode`` where everybody on this machine has some access to it; what is absent stays absent.
+    """Set the permissions ``mode`` of a file or folder that all accounts of this machine can access; an absent one is ignored.
 
     An earlier version, a copy or a restored disk may have left it open. Access of a group alone is kept: somebody has shared it.
     For one that belongs to another account, the mode cannot be changed, and a warning is logged.

@@ -23,11 +23,11 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class NewerRecordError(ArtifactError):
-    """A record was written by a later tunectl."""
+    """Raised for a record that a later version of tunectl wrote."""
 
 
 class RecordFormat(Struct, frozen=True):
-    """How the records of one kind are read and written."""
+    """Reader and writer of one kind of versioned record: upgrades earlier versions when it reads, writes the newest."""
 
     kind: str
     """Name of the record for people, for example ``champion pointer``."""
@@ -38,11 +38,11 @@ class RecordFormat(Struct, frozen=True):
 
     @property
     def version(self) -> int:
-        """The version that is written."""
+        """Newest version, in which records are written."""
         return len(self.upgrades) + 1
 
     def decode(self, content: bytes | str, shape: type[T], location: str) -> T:
-        """Decode one record of any version up to the newest.
+        """Return one record of any version up to the newest, upgraded and converted to the type ``shape``.
 
         Args:
             content: one JSON object.
@@ -56,7 +56,7 @@ class RecordFormat(Struct, frozen=True):
         return self.convert(msgspec.json.decode(content), shape, location)
 
     def convert(self, record: Any, shape: type[T], location: str) -> T:
-        """Return the same for an object that was decoded already."""
+        """Return a decoded object upgraded and converted to the type ``shape``; ``location`` and errors are those of ``decode``."""
         if isinstance(record, dict):
             record = self._upgrade(record, location)
         return msgspec.convert(record, shape)
@@ -76,7 +76,7 @@ class RecordFormat(Struct, frozen=True):
         return record
 
     def read(self, path: Path, shape: type[T]) -> T:
-        """Read a file that holds one record.
+        """Return the record that a file holds, upgraded and converted to the type ``shape``.
 
         Raises:
             ArtifactError: the file is absent, or holds no such record; NewerRecordError for one of a later tunectl.
@@ -91,15 +91,15 @@ class RecordFormat(Struct, frozen=True):
             ) from error
 
     def to_plain(self, record: Any) -> dict[str, Any]:
-        """Return the object of a record, with its version."""
+        """Return a record as a plain object, with its version."""
         return {self.key: self.version, **msgspec.to_builtins(record)}
 
     def encode(self, record: Any) -> bytes:
-        """Return one line of JSON, with its version and a line end."""
+        """Return a record as one line of JSON, with its version and a line end."""
         return msgspec.json.encode(self.to_plain(record)) + b"\n"
 
     def write(self, path: Path, record: Any, mode: int = 0o644) -> None:
-        """Write a file that holds one record, whole or not at all."""
+        """Write a file that holds one record, atomically, with the permissions ``mode``."""
         atomic_io.write_json(path, self.to_plain(record), mode)
 
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
@@ -108,7 +108,7 @@ class RecordFormat(Struct, frozen=True):
 
 
 def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the object with some of its keys renamed; keys that are absent stay absent."""
+    """Return ``record`` with keys renamed by ``names`` (old to new); absent keys stay absent."""
     return {names.get(key, key): value for key, value in record.items()}
 
 

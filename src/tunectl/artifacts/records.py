@@ -16,7 +16,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Source(Struct, frozen=True):
-    """Where a record came from: a path or address, and the 1-based row, line, page or element in it (0: all of it)."""
+    """File or web address that a record came from, and the 1-based row, line, page or element in it (0: all of it)."""
 
     file: str
     row: int = 0
@@ -41,14 +41,14 @@ class Document(Struct, frozen=True):
 
 
 class Segment(Struct, frozen=True):
-    """A piece of text, and whether it is trained on."""
+    """A piece of text in an example without chat template, and whether it is trained on."""
 
     text: str
     train: bool
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
-    """One turn of a conversation."""
+    """One message of a conversation: its role, text and tool calls."""
 
     role: Role
     content: str
@@ -62,7 +62,7 @@ class Message(Struct, frozen=True, omit_defaults=True):
 
 
 class Tokens(Struct, frozen=True):
-    """A row that was tokenized before. ``labels`` has the length of ``ids``; -100 is not trained on."""
+    """Body of an example that was tokenized before. ``labels`` has the length of ``ids``; -100 is not trained on."""
 
     ids: list[int]
     labels: list[int]
@@ -113,7 +113,7 @@ Choice = Literal["first", "second", "both_good", "both_bad", "good", "bad"]
 
 
 class AnnotationMetadata(Struct, frozen=True, omit_defaults=True):
-    """Who gave an opinion, when, and how sure."""
+    """Annotator, time, margin and tags of one judgment."""
 
     source: Source
     annotator: str | None = None
@@ -127,7 +127,7 @@ class AnnotationMetadata(Struct, frozen=True, omit_defaults=True):
 
 
 class Comparison(Struct, frozen=True, omit_defaults=True):
-    """One person's opinion about two answers to one input, or about one answer alone."""
+    """One person's judgment of two answers to one input, or of one answer alone."""
 
     id: str
     prompt: str
@@ -158,7 +158,7 @@ class Comparison(Struct, frozen=True, omit_defaults=True):
 
 
 class PreferencePair(Struct, frozen=True, omit_defaults=True):
-    """Two answers to one input, of which people preferred one."""
+    """Two answers to one input, of which people preferred ``chosen``."""
 
     id: str
     prompt: str
@@ -177,7 +177,7 @@ class PreferencePair(Struct, frozen=True, omit_defaults=True):
 
 
 class LabeledCompletion(Struct, frozen=True, omit_defaults=True):
-    """One answer that was called good or bad, not compared with another (KTO)."""
+    """One answer that was labeled good or bad, without another one to compare (KTO)."""
 
     id: str
     prompt: str
@@ -232,7 +232,7 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
 
     @property
     def person(self) -> str | None:
-        """The user that a key with acts_for names, else the key: what counts as one person."""
+        """Hash that identifies the person: of the user that a key with scope acts_for names, else of the key."""
         return self.key_hash if self.acts_for is False else self.user_hash
 
 
@@ -240,7 +240,7 @@ FeedbackKind = Literal["thumb", "rating", "preference", "click", "conversion", "
 
 
 class Feedback(Struct, frozen=True, omit_defaults=True):
-    """One person's feedback on one inference. Text in it is redacted."""
+    """One person's feedback on one inference, as in the inference log. Text in it is redacted."""
 
     id: str
     """Id made by the sender; feedback with the same id counts once."""
@@ -265,7 +265,7 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
 
     @property
     def person(self) -> str | None:
-        """The user that a key with acts_for names, else the key: what counts as one person."""
+        """Hash that identifies the person: of the user that a key with scope acts_for names, else of the key."""
         return self.key_hash if self.acts_for is False else self.annotator
 
 
@@ -275,7 +275,7 @@ rows, or no reference, to decide. error: the window could not be examined; ``rea
 
 
 class PooledTest(Struct, frozen=True):
-    """One signal's test on the rows of the last windows together."""
+    """Result of one signal's test on the rows of the last windows together."""
 
     windows: int
     """How many windows are pooled."""
@@ -286,7 +286,7 @@ class PooledTest(Struct, frozen=True):
 
 
 class DriftSignal(Struct, frozen=True, omit_defaults=True):
-    """One signal that is tested for drift, in one window. No number is ever NaN or infinite; None means that it could not be computed."""
+    """Test result of one drift signal in one window. No number is ever NaN or infinite; None means that it could not be computed."""
 
     name: str
     """For example ``prompt_text``."""
@@ -318,7 +318,7 @@ class DriftSignal(Struct, frozen=True, omit_defaults=True):
 
 
 class SegmentShift(Struct, frozen=True):
-    """A segment of the window, and how much larger (or smaller) its share is than in the reference."""
+    """A segment of prompts, and its share in the window and in the reference."""
 
     name: str
     """What its prompts have in common: words, a language, a length."""
@@ -331,7 +331,7 @@ class SegmentShift(Struct, frozen=True):
 
 
 class DriftWindow(Struct, frozen=True, omit_defaults=True):
-    """A closed window of live traffic, examined: the ``body`` of its row in the inference log's table ``windows``."""
+    """Result of the drift tests on a closed window of live traffic: the ``body`` of its row in the inference log's table ``windows``."""
 
     id: str
     """First 16 hex digits of the SHA-256 of its manifest: span, inference ids, reference, release, settings."""
@@ -373,7 +373,7 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
 
 
 class RejectedRow(Struct, frozen=True):
-    """A row that was rejected, and why."""
+    """One rejected row, with the reason and a sample of its text: a line of rejects.jsonl."""
 
     source: Source
     reason: RejectReason
@@ -385,6 +385,6 @@ class RejectedRow(Struct, frozen=True):
 
 
 def truncate(text: str, limit: int = 200) -> str:
-    """Return the start of ``text`` on one line, for ``RejectedRow.sample``."""
+    """Return the first ``limit`` characters of ``text`` on one line, for ``RejectedRow.sample``."""
     flat = " ".join(text[: 4 * limit].split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

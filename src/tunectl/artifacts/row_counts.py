@@ -22,7 +22,7 @@ ROW_COUNTS, REJECTS = "row_counts.json", "rejects.jsonl"
 
 
 class RowCounts(Struct, frozen=True):
-    """The rows of one stage: ``rows_in == kept + sum(rejected.values())``; ``records_out`` is what was written."""
+    """Row counts of one stage, as in row_counts.json: ``rows_in == kept + sum(rejected.values())``; ``records_out`` were written."""
 
     stage: str
     rows_in: int
@@ -49,19 +49,19 @@ class RowCounter:
         self.rejects: RowList[RejectedRow] = [] if rejects is None else rejects
 
     def read(self, rows: int = 1) -> None:
-        """Count rows that came in."""
+        """Count ``rows`` rows as read."""
         self.rows_in += rows
 
     def keep(self, rows: int = 1) -> None:
-        """Count rows that were kept."""
+        """Count ``rows`` rows as kept."""
         self.kept += rows
 
     def reject(self, reject: RejectedRow) -> None:
-        """Count one rejected row."""
+        """Count one row as rejected, and keep it for rejects.jsonl."""
         self.rejects.append(reject)
 
     def finish(self, *, records_out: int) -> RowCounts:
-        """Return the counts, after checking that they add up.
+        """Return the counts, after checking that they add up; ``records_out`` is the number of records that were written.
 
         Raises  TunectlError when the sum does not hold, or a reason is not in the closed set: a bug in the stage, never the user's
                 mistake.
@@ -85,7 +85,7 @@ class RowCounter:
 
 
 def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_share: float, setting: str) -> RowCounts:
-    """Finish ``tally``, write counts and rejects into ``folder``, and refuse a stage that rejected too much.
+    """Finish the counts, write them and the rejects into ``folder``, and return them; ``records_out`` records were written.
 
     ``setting`` is the dotted key that allows more, for the message.
     Raises  DataError when every row, or more than ``max_rejected_share`` (0 to 1), was rejected.
@@ -117,6 +117,6 @@ def _first(account: RowCounts, reason: str) -> str:
 
 
 def load(folder: Path) -> RowCounts:
-    """Return the row counts of a finished artifact folder."""
+    """Return the row counts of a finished artifact folder, from row_counts.json."""
     account: RowCounts = atomic_io.read_json(folder / ROW_COUNTS, RowCounts)
     return account

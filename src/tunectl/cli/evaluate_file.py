@@ -68,7 +68,7 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
     (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in models)
     result = two_model_report.TwoModelReport(
-        first, second, *two_model_report.differences(job.task, (own, other), job.backend.tools, job.close)
+        first, second, *two_model_report.differences(job.task, (own, other), job.backend.tools, job.length_tolerance)
     )
     if args.out is not None:
         atomic_io.write_json(args.out / NAME, result)

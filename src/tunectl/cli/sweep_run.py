@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     layout = ProjectPaths()
     plan = sweep_setup.load_plan(layout, args.overrides)
-    study = sweep_setup.open_existing(layout, plan)
+    study = sweep_setup.open_or_create(layout, plan)
     hours = plan.section.max_hours
     study.set_limits(plan.section, None if hours is None else time.time() + hours * 3600)
     study.set_stopped(False)

@@ -11,7 +11,7 @@ from tunectl.console.acts.act_errors import ConflictError
 
 
 class ActField(Struct, frozen=True):
-    """One field of a form."""
+    """One input field of a confirmation form."""
 
     name: str
     label: str
@@ -22,7 +22,7 @@ class ActField(Struct, frozen=True):
 
 
 class ActButton(Struct, frozen=True):
-    """One button; its value is submitted as ``answer``."""
+    """A submit button of a confirmation form; its value is sent as ``answer``."""
 
     value: str
     label: str
@@ -32,7 +32,7 @@ class ActButton(Struct, frozen=True):
 
 
 class ActPage(Struct, frozen=True):
-    """A confirmation page; without buttons, the result of an act."""
+    """Content of a confirmation page: consequences, form and buttons; without buttons, the result of a performed act."""
 
     heading: str
     consequences: list[str]
@@ -55,7 +55,7 @@ REASON: Final = ActField("reason", "Why", help="It is kept with your name.", req
 
 
 def check_unchanged(form: Mapping[str, str], state: Mapping[str, str]) -> None:
-    """Compare the state that a form carries with the current one.
+    """Compare the ``state`` that the page was shown with, as its ``form`` carries it, with the current one.
 
     Raises  ConflictError where they differ.
     """

@@ -16,7 +16,7 @@ from tunectl.console.read_context import ReadContext
 
 
 class Act(NamedTuple):
-    """What a button does: the form that asks for confirmation, and who may send it."""
+    """A change that can be made in the console: its route, its confirmation page, the function that performs it, and the scope that it needs."""
 
     path: str
     """Path of the route; ``{name}`` stands for one part."""

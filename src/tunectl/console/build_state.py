@@ -1,4 +1,4 @@
-"""State of the build, one node per stage: state with its reasons, rows, seconds, verdict, and what runs now."""
+"""State of the build, one node per stage: up to date or why not, rows, seconds, verdict, and the progress of the running stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS: Final[dict[str, str]] = {
 
 
 class NodeProgress(Struct, frozen=True):
-    """Progress of a running stage, from its progress journal."""
+    """Progress of the running stage: the newest bar of its progress journal."""
 
     label: str
     done: float
@@ -40,19 +40,19 @@ class NodeProgress(Struct, frozen=True):
 
     @property
     def share(self) -> float | None:
-        """Share that is done, 0 to 1."""
+        """Completed share of the bar's steps, 0 to 1; None where the total is unknown."""
         return min(1.0, self.done / self.total) if self.total else None
 
 
 class StageFailure(Struct, frozen=True):
-    """Why a stage ended without a result."""
+    """Error of a stage that ended without a result."""
 
     message: str
     hint: str | None = None
 
 
 class StageNode(Struct, frozen=True):
-    """A stage as a box of the build graph."""
+    """State of one stage, as a box of the build graph and in its JSON."""
 
     stage: str
     help: str
@@ -76,7 +76,7 @@ class StageNode(Struct, frozen=True):
 
 
 def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
-    """Return one node per stage, in the order of the pipeline."""
+    """Return one node per stage, in the order of the pipeline; errors go to ``problems``."""
     no_stages: list[StageStatus] = []
     status = {one.stage: one for one in problems.attempt("stages", context.list_stages, no_stages)}
     running = find_running_stage(context)
@@ -88,7 +88,7 @@ def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
 
 
 def find_running_stage(context: ReadContext) -> str | None:
-    """Return the stage whose lock is held now."""
+    """Return the name of the stage whose lock is held now; None where none runs."""
     path = context.layout.stage_lock
     if not lock.is_locked(path):
         return None
@@ -100,7 +100,7 @@ def find_running_stage(context: ReadContext) -> str | None:
 
 
 def read_progress(context: ReadContext, stage: str) -> NodeProgress | None:
-    """Return the newest progress bar of a stage's journal; None without one."""
+    """Return the newest progress bar of the stage's journal; None without one."""
     progress = stage_progress.read_stage_progress(context.layout, stage)
     if progress is None or not progress.bars:
         return None

@@ -24,7 +24,7 @@ from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
 from tunectl.console.read_context import NotFoundError, ReadCache, ReadContext
 from tunectl.console.recorded_project import Recording
-from tunectl.console.screen_table import SCREENS, Screen, twin_path
+from tunectl.console.screen_table import SCREENS, Screen, json_path
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 from tunectl.core.optional import import_optional
@@ -37,7 +37,7 @@ Endpoint = Callable[[Any], Awaitable[Any]]
 
 
 class ConsoleApp:
-    """The routes, and their shared state."""
+    """The console's web application: builds its routes, and holds what they share (cache, sessions, watcher of changes)."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ConsoleApp:
         return stamp_project(self.layout, settings)
 
     def build(self) -> GuardMiddleware:
-        """Return the ASGI application behind its guard."""
+        """Return the ASGI application: all routes behind the guard."""
         applications = import_optional("starlette.applications", extra="console")
         routing = import_optional("starlette.routing", extra="console")
         gzip = import_optional("starlette.middleware.gzip", extra="console")
@@ -94,7 +94,7 @@ class ConsoleApp:
             ]
         for screen in SCREENS:
             routes += [
-                routing.Route(twin_path(screen.path), self._catch(self._answer(screen, as_json=True))),
+                routing.Route(json_path(screen.path), self._catch(self._answer(screen, as_json=True))),
                 routing.Route(screen.path, self._catch(self._answer(screen, as_json=False))),
             ]
         inner = applications.Starlette(
@@ -105,7 +105,7 @@ class ConsoleApp:
         return GuardMiddleware(inner, self.guard, APP_POLICY)
 
     def context(self, visitor: Visitor) -> ReadContext:
-        """Return the context that a reader gets."""
+        """Return the context with which a screen is read for a visitor."""
         scopes = visitor.scopes if self.guard.acts else visitor.scopes & {"look"}
         return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache, self.recording)
 
@@ -182,7 +182,7 @@ class ConsoleApp:
         return await asyncio.to_thread(perform, self.context(visitor), await self.read_form(request))
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
-        """Return a page inside the frame."""
+        """Return the HTML of a screen: its ``template`` filled with ``values``, inside the console's frame."""
         query = request.url.query
         return html_pages.render_page(
             template,
@@ -196,7 +196,7 @@ class ConsoleApp:
             active=entry.parent or entry.path,
             path=request.url.path,
             query=dict(request.query_params),
-            twin=twin_path(request.url.path) + (f"?{query}" if query else "") if entry in SCREENS else "",
+            twin=json_path(request.url.path) + (f"?{query}" if query else "") if entry in SCREENS else "",
             **values,
         )
 
@@ -259,7 +259,7 @@ class ConsoleApp:
         return response
 
     async def read_form(self, request: Any) -> dict[str, str]:
-        """Return the fields of a form.
+        """Return the fields of a POST request's form, each with its last value.
 
         Raises  ApiError: 413 for one that is too long, 408 for one that does not arrive in time, 400 where the browser has left.
         """
@@ -321,7 +321,7 @@ class _KeepFiles:
 
 
 def list_groups() -> list[tuple[str, list[Screen]]]:
-    """Return the navigation: groups in the order of the table, with their screens."""
+    """Return the navigation as (group, its screens), in the order of the table."""
     groups: dict[str, list[Screen]] = {}
     for screen in SCREENS:
         if screen.group:

@@ -21,7 +21,7 @@ MAX_FORM_BYTES: Final = 65_536
 
 
 class ConsoleGuard:
-    """Decides whether a request is answered, and who has sent it."""
+    """Checks each request of the console: host name, origin, session and scopes."""
 
     def __init__(self, hosts: Collection[str], sign_in: SignIn, *, acts: bool) -> None:
         """``hosts``: host names of the console; ``acts`` False: nothing can be changed from the page."""
@@ -30,7 +30,7 @@ class ConsoleGuard:
     challenge: Final = ""
 
     def admit(self, head: RequestHead) -> None:
-        """Refuse a request to a foreign host name or from a foreign page.
+        """Check host name, origin and content type of a request; refuse one to a foreign host name or from a foreign page.
 
         Raises  ApiError: 421, 403, 415.
         """
@@ -50,11 +50,11 @@ class ConsoleGuard:
             raise ApiError(f"a form is sent as Content-Type: {FORM_TYPE}", code="content_type", status=415)
 
     def identify(self, request: Any) -> Visitor | None:
-        """Return who is signed in; None for nobody."""
+        """Return the visitor of the request's session cookie; None without a valid session."""
         return self._sign_in.find(sessions.read_cookie(request.cookies, self.cookie_name(request)))
 
     def require(self, visitor: Visitor, scope: str, *, act: bool = False) -> None:
-        """Refuse a visitor without a scope.
+        """Check that a visitor has a scope; ``act``: for a change, refused with ``console.acts=false``.
 
         Raises  ApiError (403).
         """
@@ -76,12 +76,12 @@ class ConsoleGuard:
         return sessions.is_https(str(request.url.scheme), request.headers)
 
     def cookie_name(self, request: Any) -> str:
-        """Return the cookie's name, with the port: browsers share cookies between ports."""
+        """Return the name of the session cookie; it contains the port, since browsers share cookies between ports."""
         return f"{COOKIE}_{request.url.port or 'default'}"
 
 
 async def read_form(request: Any) -> dict[str, str]:
-    """Return the fields of a form; the last value of each.
+    """Return the fields of a POST request's form, each with its last value.
 
     Raises  ApiError (413) for one that is too long.
     """
@@ -94,12 +94,12 @@ async def read_form(request: Any) -> dict[str, str]:
 
 
 def sign_in_address(path: str, query: str) -> str:
-    """Return the address of the sign-in page, which leads back to the requested page."""
+    """Return the address of the sign-in page, which leads back to ``path`` and ``query``."""
     target = path + (f"?{query}" if query else "")
     return "/enter" if target == "/" else f"/enter?next={quote(target, safe='')}"
 
 
 def check_target(target: str) -> str:
-    """Return a path of this console, as a form names it; anything else becomes Home."""
+    """Return ``target`` if it is a path of this console, else ``/``; it comes from a form."""
     own = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
     return target if own and len(target) <= 2000 and not target.startswith("/enter") else "/"

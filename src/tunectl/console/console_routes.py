@@ -8,7 +8,7 @@ from typing import Final
 from tunectl.access.routes import RouteRule
 from tunectl.access.scopes import KeyScope
 from tunectl.console.act_table import ACTS
-from tunectl.console.screen_table import SCREENS, twin_path
+from tunectl.console.screen_table import SCREENS, json_path
 
 PLAY_PATHS: Final = ("/play/ask", "/play/feedback")
 PLAY_SCOPE: Final[KeyScope] = "operate"
@@ -16,7 +16,7 @@ PLAY_SCOPE: Final[KeyScope] = "operate"
 
 
 def list_console_rules() -> Iterator[RouteRule]:
-    """Yield the rule of each route."""
+    """Yield the method, path, authentication and scopes of each route of the console."""
     yield RouteRule("console", "GET", "/healthz", "nothing")
     yield RouteRule("console", "GET", "/static/{path:path}", "nothing")
     yield RouteRule("console", "GET", "/enter", "nothing")
@@ -24,7 +24,7 @@ def list_console_rules() -> Iterator[RouteRule]:
     yield RouteRule("console", "POST", "/leave", "session", body="form")
     yield RouteRule("console", "GET", "/events", "session", scopes=("look",))
     for screen in SCREENS:
-        for path in (screen.path, twin_path(screen.path)):
+        for path in (screen.path, json_path(screen.path)):
             yield RouteRule("console", "GET", path, "session", scopes=(screen.scope,))
     for act in ACTS:
         yield RouteRule("console", "GET", act.path, "session", scopes=("look",))

@@ -36,7 +36,7 @@ ALL_SCOPES: Final = frozenset[str](SCOPES) - {"chat", "feedback", "scrape", "act
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A signed-in person."""
+    """A signed-in person, with the scopes of their key; a sign-in link gives all scopes."""
 
     name: str
     """Name under which acts are recorded."""
@@ -44,7 +44,7 @@ class Visitor:
 
 
 class SignIn:
-    """Tokens of links, keys, and the sessions that were opened with them."""
+    """Creates and checks sign-in links, checks keys, and holds the sessions that were opened with them."""
 
     def __init__(self, link_file: Path, keys: KeyStore | None, clock: Callable[[], float] = monotonic) -> None:
         """``keys`` None: only links open the console."""
@@ -59,14 +59,14 @@ class SignIn:
         """Base address of the console; set once its port is known."""
 
     def create_link(self) -> str:
-        """Return a new link that works once, within ten minutes."""
+        """Return the address of a new sign-in link that works once, within ten minutes."""
         token = secrets.token_urlsafe(32)
         with self._lock:
             self._tokens[token] = self._clock() + LINK_SECONDS
         return f"{self.address}/enter#{token}"
 
     def write_link_file(self) -> None:
-        """Write a link for a further browser to a file that only the owner of the project can read."""
+        """Write a new sign-in link to the link file, which only the owner of the project can read."""
         with self._lock:
             self._file_token = secrets.token_urlsafe(32)
         self._link_file.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +76,11 @@ class SignIn:
             stream.write(f"{self.address}/enter#{self._file_token}\n")
 
     def remove_link_file(self) -> None:
-        """Remove the link file at the end of the console."""
+        """Delete the link file; called when the console ends."""
         self._link_file.unlink(missing_ok=True)
 
     def open_session(self, secret: str) -> str | None:
-        """Return the cookie of a new session; None where ``secret`` is not valid."""
+        """Open a session for a link's token or a key; return the value of its cookie, or None where ``secret`` is not valid."""
         if self._use_token(secret):
             return self._sessions.create("", "")
         return self._sessions.create(secret, secret) if secret and self._identify(secret) else None
@@ -112,22 +112,22 @@ class SignIn:
         return Visitor(key.name, scopes) if scopes else None
 
     def find(self, cookie: str) -> Visitor | None:
-        """Return the visitor of a cookie."""
+        """Return the visitor of a session cookie; None where the session has ended or is unknown."""
         secret = self._sessions.find(cookie) if cookie else None
         return None if secret is None else self._identify(secret)
 
     def close_session(self, cookie: str) -> None:
-        """Sign out."""
+        """End the session of a cookie."""
         self._sessions.remove(cookie)
 
 
 def locate_link_file(layout: ProjectPaths) -> Path:
-    """Return the path of the link file for a further browser."""
+    """Return the path of the file with a sign-in link for a further browser."""
     return layout.state_dir / "console" / "sign_in_link"
 
 
 def open_keys(settings: ConsoleConfig, layout: ProjectPaths) -> KeyStore | None:
-    """Return the keys that open the console; None where it listens on loopback and has no file of keys.
+    """Return the store of keys that open the console; None where it listens on loopback and has no keys file.
 
     Raises  UsageError where others can reach it and no key opens it.
     """

@@ -40,7 +40,7 @@ def _is_filled_journal(path: Path) -> bool:
 
 
 def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = None) -> Iterator[Path]:
-    """Return the records that screens are read from; of those that ``settings`` place, none where they cannot be read."""
+    """Yield the files that screens are read from; ``settings`` adds those whose path it declares (annotations, keys file)."""
     state = layout.state_dir
     yield from sorted(layout.conf.rglob("*.yaml"))
     yield from (
@@ -78,7 +78,7 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
 
 
 def stamp_project(layout: ProjectPaths, settings: TunectlConfig | None = None) -> Any:
-    """Return a value that changes whenever something that a screen shows may have changed."""
+    """Return a value that changes whenever a file that a screen shows has changed."""
     locks = [layout.repro_lock, layout.stage_lock, layout.monitor_lock, layout.retrain / LOCK]
     if settings is not None:
         locks.append(layout.root / settings.annotate.store / annotation_store.LOCK)
@@ -86,7 +86,7 @@ def stamp_project(layout: ProjectPaths, settings: TunectlConfig | None = None) -
 
 
 class ChangeWatcher:
-    """The one thread, and its subscribers."""
+    """Checks the project's files once a second in one thread, while there are subscribers, and sets their events at a change."""
 
     def __init__(self, stamp: Callable[[], Any], seconds: float = LOOK_SECONDS) -> None:
         self._stamp, self._seconds = stamp, seconds
@@ -102,7 +102,7 @@ class ChangeWatcher:
         return self._thread is not None
 
     def subscribe(self) -> asyncio.Event | None:
-        """Return an event that is set at each change; None where there are too many subscribers."""
+        """Return an event of this event loop that is set at each change; None where there are too many subscribers."""
         event = asyncio.Event()
         with self._lock:
             if len(self._listeners) >= MAX_STREAMS:
@@ -114,7 +114,7 @@ class ChangeWatcher:
         return event
 
     def unsubscribe(self, event: asyncio.Event) -> None:
-        """Unsubscribe; the thread ends with the last subscriber."""
+        """Remove the subscriber of ``event``; the thread ends with the last one."""
         with self._lock:
             self._listeners.pop(event, None)
 
@@ -146,15 +146,18 @@ class ChangeWatcher:
 
 
 async def stream_changes(
-    watcher: ChangeWatcher, event: asyncio.Event, is_open: Callable[[], bool], beat: float = BEAT_SECONDS
+    watcher: ChangeWatcher, event: asyncio.Event, is_open: Callable[[], bool], heartbeat_seconds: float = BEAT_SECONDS
 ) -> AsyncIterator[bytes]:
-    """Yield server-sent events until the browser, the session or the server is gone."""
+    """Yield a server-sent event ``changed`` each time ``event`` is set, and a comment after ``heartbeat_seconds`` without one.
+
+    It ends when ``is_open`` returns false at one of these, or when the server stops.
+    """
     number = 0
     try:
         yield b"retry: 1000\nevent: hello\ndata: \n\n"
         while True:
             try:
-                await asyncio.wait_for(event.wait(), beat)
+                await asyncio.wait_for(event.wait(), heartbeat_seconds)
             except TimeoutError:
                 if not is_open():
                     return

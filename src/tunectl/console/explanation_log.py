@@ -24,7 +24,7 @@ SHOWN: Final = 10
 
 
 def describe_snapshot(context: ReadContext, snapshot_facts: dict[str, Any]) -> ExplanationStep:
-    """Return a step about what a retrain has frozen; the first of its answers link to their own explanations, where they still exist."""
+    """Return a step about the snapshot that a retrain froze; the first of its answers link to their own explanations, where they still exist."""
     facts = [
         ExplanationFact(f"{at:%m-%d %H:%M}", name, explain_link(name))
         for name, at in list(_read_answers(context, snapshot_facts).items())[:SHOWN]
@@ -39,14 +39,14 @@ def describe_snapshot(context: ReadContext, snapshot_facts: dict[str, Any]) -> E
 
 
 def find_newest(context: ReadContext, releases: Sequence[str]) -> dict[str, list[InferenceRecord]]:
-    """Return the three newest answers of each release; nothing where there is no log."""
+    """Return the three newest logged answers of each release; empty where there is no log."""
     root = context.load_settings()
     with open_inference_log.open_if_exists(root.inference_log, context.layout) as log:
         return {} if log is None else {name: log.newest(3, release=name) for name in releases}
 
 
 def list_retrains_of(context: ReadContext, runs: RunStore, answer: str) -> Iterator[ExplanationStep]:
-    """Yield the retrains that froze an answer, to train on its feedback."""
+    """Yield a step for each retrain that trained on the feedback about ``answer``."""
     for run in runs.runs():
         snapshot_facts = run.facts("proposed").get("snapshot")
         if isinstance(snapshot_facts, dict) and answer in _read_answers(context, snapshot_facts):

@@ -26,7 +26,7 @@ MAX_ROWS: Final = 50
 
 
 class ExplanationFact(Struct, frozen=True):
-    """One line of a step."""
+    """One name and value of a step, with a link to its page where it has one."""
 
     name: str
     value: str
@@ -34,7 +34,7 @@ class ExplanationFact(Struct, frozen=True):
 
 
 class ExplanationStep(Struct, frozen=True):
-    """One step of an explanation: what it is, what is known about it, and links to more."""
+    """One step of an explanation: an object (answer, release, gate, rows), facts about it, and links."""
 
     kind: str
     """``answer``, ``release``, ``settings``, ``gate``, ``decision``, ``retrain``, ``stage``, ``rows``, ``raw``, ``feedback`` ..."""
@@ -46,7 +46,7 @@ class ExplanationStep(Struct, frozen=True):
 
 
 def describe_retrain(run: RetrainRun) -> ExplanationStep:
-    """Return a retrain as a step."""
+    """Return the step of a retrain: its trigger, state, and the champion of that time."""
     champion = str(run.facts("proposed").get("champion") or "")
     facts = [
         ExplanationFact("started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"),
@@ -64,13 +64,13 @@ def describe_retrain(run: RetrainRun) -> ExplanationStep:
 
 
 def describe_decision(event: ReleaseEvent) -> ExplanationStep:
-    """Return what somebody decided about a release as a step."""
+    """Return the step of a promotion or other decision about a release: who decided, when and why."""
     title = f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}"
     return ExplanationStep("decision", title, event.message, event.created_at, release_link(event.release))
 
 
 def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence[RunSummary]) -> ExplanationStep:
-    """Return the base model and the settings of a release as a step; ``runs``: those of the ledger."""
+    """Return the step of a release's base model and settings; ``runs``: the summaries of the ledger."""
     commit = (release.git or "").removesuffix("-dirty")
     command = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
     facts = [
@@ -90,12 +90,12 @@ def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence
 
 
 def reject_link(stage: str, reason: str) -> str:
-    """Return the address of the rows that a stage rejected for a reason."""
+    """Return the address of the page with the rows that a stage rejected for a reason."""
     return link("/data/rows", stage=stage, part="rejects", reason=reason)
 
 
 def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> ExplanationStep:
-    """Return a release that learned a row, with the newest answers that it gave."""
+    """Return the step of a release that was trained on a row, with the newest answers that it gave."""
     facts = [
         ExplanationFact(
             f"answer of {one.accepted_at:%m-%d %H:%M}", truncate(window.last_user_text(one), 80), explain_link(one.id)
@@ -113,15 +113,15 @@ def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> Explan
 
 
 def show_value(value: object) -> str:
-    """Return the value of feedback as text."""
+    """Return a feedback value as text for the page."""
     return "" if value is None else truncate(value if isinstance(value, str) else str(value), PREVIEW)
 
 
 def release_link(release: str) -> str:
-    """Return the address of a release's page."""
+    """Return the address of a release's page in the console."""
     return link("/releases/{}", release)
 
 
 def explain_link(name: str) -> str:
-    """Return the address of the explanation of an id."""
+    """Return the address of the Explain page of an id."""
     return link("/explain", id=name)

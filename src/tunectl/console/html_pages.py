@@ -28,7 +28,7 @@ STATIC: Final = FOLDER / "static"
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Return the page of ``template``; a value that it names and nobody passed is an error."""
+    """Return the HTML of a template filled with ``values``; a name that the template uses and ``values`` lacks is an error."""
     text: str = _environment().get_template(template).render(**values)
     return text
 
@@ -50,12 +50,12 @@ def _draw_build(screen: Any) -> str:
 
 @cache
 def asset_address(name: str) -> str:
-    """Return the address of a file in one of the static folders; it changes with the content, so browsers may cache it."""
+    """Return the address of a static file; it contains a digest of the content, so browsers may cache it."""
     file = next(folder / name for folder in (STATIC, render.STATIC) if (folder / name).is_file())
     return f"/static/{name}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
 @lru_cache(maxsize=8)
 def mark_fragment(page: str) -> Any:
-    """Return a report's markup, cleaned here once more, so that nothing else can get into a page by this filter."""
+    """Return a report's HTML as safe for the template, cleaned here so that nothing else gets into a page by this filter."""
     return render.mark_trusted(report_fragment.clean(page))

@@ -1,4 +1,4 @@
-"""Addresses of screens, from the table: a thing without a screen gets no link, so there are no dead links."""
+"""Addresses of screens, made from the table of screens: an object without a screen gets no link, so there are no dead links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VARIABLE: Final = re.compile(r"\{\w*\}")
 
 
 def link(pattern: str, *values: str, **query: str) -> str:
-    """Return the address of a screen, for example ``link("/releases/{}", release)``; empty where there is no such screen.
+    """Return the address of a screen, for example ``link("/releases/{}", release)``; empty where the table has no such screen.
 
     ``query``: the query parameters; empty values are left out.
     """

@@ -25,7 +25,7 @@ InputValues = dict[str, dict[str, dict[str, float]]]
 
 
 class PairedRuns(msgspec.Struct, frozen=True):
-    """Comparison of two runs on the same inputs."""
+    """Metric differences of two runs, paired by test input, and the values behind them."""
 
     differences: list[MetricDifference]
     """The second run minus the first; none where the inputs differ."""
@@ -34,8 +34,9 @@ class PairedRuns(msgspec.Struct, frozen=True):
 
 
 def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
-    """Compare two files of input scores.
+    """Compare two files of input scores (``input_scores.jsonl``) in a subprocess; return the differences with intervals at ``confidence`` (0.95).
 
+    Raises  InfrastructureError where the process fails.
     Raises  InfrastructureError where the process fails.
     """
     words = [sys.executable, "-m", __name__, str(old), str(new), str(confidence)]
@@ -52,7 +53,7 @@ def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
 
 
 def main(old: str, new: str, confidence: str) -> None:
-    """Print the comparison of two files."""
+    """Print the comparison of two files of input scores as JSON."""
     before, after = (list(atomic_io.read_rows(Path(path), InputScores)) for path in (old, new))
     same = {row.id for row in before} == {row.id for row in after}
     result = PairedRuns(

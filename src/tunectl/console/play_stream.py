@@ -1,4 +1,4 @@
-"""Send a question to a server of this project and pass on the streamed answer: the server logs, limits and counts it like any other.
+"""Send a prompt to a server of this project and pass on the streamed answer: the server logs, limits and counts it like any other.
 
 The response is JSON lines: ``{"text", "chance"}`` for each piece, with the mean probability of its tokens (null where the
 server gives none), and at the end ``{"id", "tokens"}``, or ``{"error"}``.
@@ -29,7 +29,7 @@ VARIANTS: Final = frozenset(("champion", "challenger", "base"))
 
 
 def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes]:
-    """Return the lines of an answer, the first of them already there; the server must be one that the settings name.
+    """Send the form's prompt to one of ``console.servers`` and return the JSON lines of its answer, the first of them already received.
 
     Raises  ApiError for an invalid form, or with the server's error; InfrastructureError where it does not answer.
     """
@@ -56,7 +56,7 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes
 
 
 def send_feedback(context: ReadContext, form: Mapping[str, str]) -> None:
-    """Send a thumb for an answer to the server that gave it, under the visitor's name.
+    """Send a thumb up or down for an answer to the server that gave it, under the visitor's name.
 
     Raises  ApiError for an invalid form, or with the server's error; InfrastructureError where it does not answer.
     """

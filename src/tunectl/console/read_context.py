@@ -33,11 +33,11 @@ MAX_AGE_SECONDS: Final = 60.0
 
 
 class NotFoundError(LookupError):
-    """There is nothing at the requested address; it gives status 404, which a KeyError from a bug does not."""
+    """Raised where nothing exists at the requested address (HTTP 404); a separate class, since a KeyError from a bug must not give 404."""
 
 
 class ReadCache:
-    """Values that were read, by name, while their stamp is unchanged; shared by all visitors."""
+    """Cache of read values by name, each valid while its stamp is unchanged; shared by all visitors, thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class ReadCache:
         self._building: dict[str, threading.Lock] = {}
 
     def get(self, name: str, stamp: Any, build: Callable[[], T], *, max_age: float = float("inf")) -> T:
-        """Return the value of ``name``, built anew where ``stamp`` differs; concurrent calls build once."""
+        """Return the value of ``name``, built anew where ``stamp`` differs or it is older than ``max_age`` seconds; concurrent calls build once."""
         with self._lock:
             own = self._building.setdefault(name, threading.Lock())
         with own:
@@ -77,7 +77,7 @@ class ReadCache:
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """The project as one request sees it."""
+    """Access to the project's files during one request, and the visitor who sent it."""
 
     layout: ProjectPaths
     now: datetime
@@ -91,7 +91,7 @@ class ReadContext:
     """Set for a project that ``tunectl demo`` shows; None for a real one."""
 
     def load_config(self) -> ResolvedConfig:
-        """Return the composed configuration with the origins of its values.
+        """Return the composed configuration with the file and line of each value.
 
         Raises  ConfigError with every mistake.
         """
@@ -101,14 +101,14 @@ class ReadContext:
         return self.cache.get("config", stamp, lambda: checks.load_project_config(self.layout))
 
     def load_settings(self) -> TunectlConfig:
-        """Return the composed configuration.
+        """Return the composed configuration as a validated object.
 
         Raises  ConfigError with every mistake.
         """
         return self.load_config().root
 
     def list_stages(self) -> list[StageStatus]:
-        """Return the state of each stage.
+        """Return whether each stage is up to date, in the order of the pipeline.
 
         Raises  ConfigError with every mistake; ArtifactError where dvc.lock is damaged.
         """
@@ -122,7 +122,7 @@ class ReadContext:
         return self.cache.get("stages", stamp_files(list_build_files(self.layout)), read, max_age=MAX_AGE_SECONDS)
 
     def read_json(self, path: Path, shape: type[T] | Any = Any) -> Any:
-        """Return the content of a JSON file, decoded once while it is unchanged; None where it is absent."""
+        """Return the content of a JSON file, converted to ``shape`` and decoded once while it is unchanged; None where it is absent."""
         stamp = stamp_files([path])
         if not stamp:
             return None
@@ -130,7 +130,7 @@ class ReadContext:
 
 
 def stamp_files(paths: Iterator[Path] | list[Path]) -> Stamp:
-    """Return name, size and time of change of the existing files among ``paths``."""
+    """Return (name, size, time of change) of the existing files among ``paths``."""
     stamp = []
     for path in paths:
         try:
@@ -142,12 +142,12 @@ def stamp_files(paths: Iterator[Path] | list[Path]) -> Stamp:
 
 
 def list_setting_files(layout: ProjectPaths) -> Iterator[Path]:
-    """Return the files that the configuration is composed of."""
+    """Yield the files that the configuration is composed of."""
     yield from sorted(layout.conf.rglob("*.yaml"))
 
 
 def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
-    """Return the files from which the state of the stages follows; of raw data those that the stages last read."""
+    """Yield the files from which the state of the stages follows; of raw data those that the stages last read."""
     from tunectl.pipeline.stages import STAGES
 
     yield from list_setting_files(layout)
@@ -165,13 +165,13 @@ def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
 
 
 class ProblemList:
-    """Collects what cannot be read, by part; the other parts are read all the same."""
+    """Collects the errors of the sections of a screen that cannot be read, by section; the other sections are still shown."""
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
 
     def attempt(self, part: str, read: Callable[[], T], otherwise: T) -> T:
-        """Return the result of ``read``, or ``otherwise`` and a problem with the reason under ``part``."""
+        """Return the result of ``read``; if it fails, record the error under the section ``part`` and return ``otherwise``."""
         try:
             return read()
         except TunectlError as error:

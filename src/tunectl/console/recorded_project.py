@@ -26,7 +26,7 @@ NAME: Final = "recording.json"
 
 
 class Recording(Struct, frozen=True):
-    """What was recorded, and what was left out."""
+    """Facts about a recorded project: when, from which version and commit, and which files were left out."""
 
     project: str
     ended_at: datetime
@@ -39,7 +39,7 @@ class Recording(Struct, frozen=True):
 
 
 def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
-    """Write a copy of the recorded project into the empty ``folder``, with the settings in ``conf`` under the recorded overrides.
+    """Copy the recorded project into the empty ``folder``, with the settings of ``conf`` and the recorded overrides; return its paths and facts.
 
     The settings are those of this installation: recorded ones would be refused as soon as a setting is added or renamed.
     Raises  InfrastructureError where this installation lacks the record, or the disk refuses.
@@ -63,7 +63,7 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
 
 
 def read_recording(layout: ProjectPaths) -> Recording:
-    """Return the facts of a recorded project's own file.
+    """Return the facts about a recorded project, from ``.tunectl/``.
 
     Raises  ArtifactError where it is no recorded project.
     """
@@ -72,7 +72,7 @@ def read_recording(layout: ProjectPaths) -> Recording:
 
 
 def choose_clock(recording: Recording | None) -> Callable[[], datetime]:
-    """Return a function that gives the time; for a recorded project it continues from the end of the recording."""
+    """Return a function that returns the current time; for a recorded project it continues from the end of the recording."""
     if recording is None:
         return lambda: datetime.now(UTC)
     behind = datetime.now(UTC) - recording.ended_at
@@ -80,14 +80,14 @@ def choose_clock(recording: Recording | None) -> Callable[[], datetime]:
 
 
 class RecordedRegistry(ReleaseRegistry):
-    """A registry whose releases are valid without the files that the recording left out."""
+    """Release registry of a recorded project: files that the recording left out are no problem."""
 
     def verify(self, release: str) -> list[str]:
-        """Return everything else that is wrong with a release."""
+        """Return the problems of a release, one sentence each, without those of files that the recording left out."""
         absent = read_recording(ProjectPaths(self.root.parents[1])).left_out
         expected = {f"{name} is missing" for name in absent}
         return [problem for problem in super().verify(release) if problem not in expected]
 
     def verify_quickly(self, release: str) -> list[str]:
-        """Return the same as ``verify``: without weights a release is read in milliseconds."""
+        """Return the problems of a release as ``verify`` does; without weights that takes milliseconds."""
         return self.verify(release)

@@ -102,7 +102,7 @@ _REMOTE: Final = re.compile(r"url\((?!#)|expression|javascript", re.IGNORECASE)
 
 
 def clean(page: str) -> str:
-    """Return the body of ``page`` without header, navigation and footer, and without anything that is not in the lists of this module."""
+    """Return the body of the HTML report ``page`` without header, navigation and footer, and without markup that this module does not list."""
     parser = _Cleaner()
     parser.feed(page)
     parser.close()

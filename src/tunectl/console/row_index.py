@@ -36,7 +36,7 @@ class _Line(Struct, frozen=True):
 
 
 class RowIndex:
-    """The lines of one file."""
+    """Index of one JSONL file of rows: where each line begins, its reason or kind, and its raw file."""
 
     def __init__(self, path: Path) -> None:
         """Read ``path`` once.
@@ -73,11 +73,11 @@ class RowIndex:
         return len(self._starts) - 1
 
     def count_labels(self) -> list[tuple[str, int]]:
-        """Return the number of lines by reason (of a reject) or kind (of a row), most first."""
+        """Return (reason of a reject or kind of a row, number of lines), most first."""
         return self._count(self._reasons)
 
     def count_sources(self) -> list[tuple[str, int]]:
-        """Return the number of lines by raw file, most first."""
+        """Return (raw file, number of lines), most first."""
         return self._count(self._sources)
 
     def _count(self, numbers: Sequence[int]) -> list[tuple[str, int]]:
@@ -85,7 +85,7 @@ class RowIndex:
         return [(names[number], count) for number, count in Counter(numbers).most_common() if names[number]]
 
     def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
-        """Return the numbers (from 0) of the lines with that reason or kind, raw file (or folder) and text; an empty filter matches all."""
+        """Return the line numbers, from 0, with this ``label`` (reject reason or row kind), raw file (or folder) and text; an empty filter matches all."""
         lines: Sequence[int] = range(len(self))
         if text:
             lines = list(self._search(text))
@@ -111,7 +111,7 @@ class RowIndex:
                 line += len(block)
 
     def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the rows of some lines.
+        """Return the rows of the lines with these numbers (from 0), decoded.
 
         Raises  DataError for a line that is no record.
         """
@@ -147,6 +147,6 @@ def _has_text(value: Any, text: str) -> bool:
 
 
 def open_index(context: ReadContext, path: Path) -> RowIndex | None:
-    """Return the index of a file, built once while it is unchanged; None where the file is absent."""
+    """Return the index of a file of rows, built once while it is unchanged; None where the file is absent."""
     stamp = stamp_files([path])
     return context.cache.get(f"rows {path}", stamp, lambda: RowIndex(path)) if stamp else None

@@ -39,7 +39,7 @@ Query = Mapping[str, str]
 
 
 class Screen(NamedTuple):
-    """A page of the console, with the same content as JSON."""
+    """One page of the console: its route, title, template, reader and scope; the same content is served as JSON."""
 
     path: str
     """``{name}`` stands for one part; the JSON is at the same path with ``.json`` (``/home.json`` for ``/``)."""
@@ -87,6 +87,6 @@ SCREENS: Final[tuple[Screen, ...]] = (
 )
 
 
-def twin_path(path: str) -> str:
-    """Return the path of a screen's JSON."""
+def json_path(path: str) -> str:
+    """Return the path of a screen's JSON: ``/build.json`` for ``/build``."""
     return "/home.json" if path == "/" else f"{path}.json"

@@ -16,7 +16,7 @@ MAX_SERVERS: Final = 8
 
 
 class ServerState(Struct, frozen=True):
-    """What a server said."""
+    """Address of one server of ``console.servers``, and whether it is ready."""
 
     address: str
     state: str
@@ -24,7 +24,7 @@ class ServerState(Struct, frozen=True):
 
 
 def ask_servers(addresses: Sequence[str]) -> list[ServerState]:
-    """Ask each server whether it is ready."""
+    """Request ``/readyz`` of each server at once; return the states in the order of ``addresses``."""
     with ThreadPoolExecutor(MAX_SERVERS) as several:
         return list(several.map(_ask_server, addresses))
 

@@ -29,7 +29,7 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, TOP = 126, 66, 24, 40, 22
 
 
 def draw_graph(nodes: Sequence[StageNode], above: Mapping[str, Sequence[str]]) -> str:
-    """Return the graph; ``above`` has the stages that each stage reads."""
+    """Return the pipeline as SVG; ``above`` has for each stage the stages that it reads."""
     there = {node.stage for node in nodes if node.stage in PLACES}
     lines = "".join(
         _draw_line(one, stage) for stage in there for one in above.get(stage, ()) if stage in PLACES and one in there

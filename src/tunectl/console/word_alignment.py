@@ -10,7 +10,7 @@ MAX_WORDS: Final = 8_000
 
 
 def align_words(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the places in ``left`` and ``right`` of the longest sequence of words that both have in this order."""
+    """Return (index in ``left``, index in ``right``) of each word of the longest sequence that both have in this order."""
     places: dict[str, int] = {}
     for place, word in enumerate(left[:MAX_WORDS]):
         places[word] = places.get(word, 0) | 1 << place

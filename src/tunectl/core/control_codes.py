@@ -11,5 +11,5 @@ change the direction in which text is shown."""
 
 
 def replace_control_codes(text: str) -> str:
-    """Return ``text`` with the replacement character in place of each control code; line ends and tabs are kept."""
+    """Return ``text`` with U+FFFD in place of each control code; line ends and tabs are kept."""
     return _CODES.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -12,7 +12,10 @@ MAX_SECONDS: Final = 1.0
 
 
 class DeclaredPattern:
-    """A pattern of the configuration. Raises ConfigError where a text takes too long: ``(a|a)*$`` doubles with each letter."""
+    """A regular expression from the configuration, whose searches have a time limit.
+
+    Raises  ConfigError where a text takes too long: ``(a|a)*$`` doubles with each letter.
+    """
 
     __slots__ = ("_pattern",)
 
@@ -24,14 +27,14 @@ class DeclaredPattern:
             raise ConfigError([f"the pattern {pattern!r} is not a regular expression: {error}"]) from error
 
     def search(self, text: str) -> Any:
-        """Return the first match, or None."""
+        """Return the first match object (of the library regex), or None."""
         try:
             return self._pattern.search(text, timeout=MAX_SECONDS)
         except TimeoutError as error:
             raise self._build_error(text) from error
 
     def find_all(self, text: str) -> list[Any]:
-        """Return every match."""
+        """Return the match objects of all matches, in order."""
         try:
             return list(self._pattern.finditer(text, timeout=MAX_SECONDS))
         except TimeoutError as error:

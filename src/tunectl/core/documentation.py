@@ -16,19 +16,19 @@ _WITH_ANCHORS = ("errors", "commands", "settings", "glossary")
 
 
 class DocumentationPage(NamedTuple):
-    """A file, and one of its headings or ``""``."""
+    """A file of the documentation, and the anchor of one of its headings or ``""``."""
 
     path: Path
     anchor: str
 
     @property
     def address(self) -> str:
-        """Return the address for a browser."""
+        """The page's address for a browser, with the anchor."""
         return self.path.as_uri() + (f"#{self.anchor}" if self.anchor else "")
 
 
 def find_folder(package: Path = _PACKAGE) -> Path:
-    """Return the folder of the pages: those in the wheel, those that ``make docs`` built, or the Markdown files.
+    """Return the folder of the documentation: the pages in the wheel, those that ``make docs`` built, or the Markdown files.
 
     Raises:
         InfrastructureError: where this installation has none of them.
@@ -44,7 +44,7 @@ def find_folder(package: Path = _PACKAGE) -> Path:
 
 
 def find_page(folder: Path, slug: str) -> DocumentationPage:
-    """Return the page that a slug names.
+    """Return the page, with the anchor, that ``tunectl docs SLUG`` opens.
 
     Args:
         folder: Folder of the pages.
@@ -70,7 +70,7 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
 
 
 def read_anchors(path: Path) -> dict[str, None]:
-    """Return the anchors of a page, in its order; those of a Markdown file as GitHub makes them."""
+    """Return the anchors of a page as keys, in its order; those of a Markdown file as GitHub makes them."""
     headings = _ANCHOR[path.suffix].findall(path.read_text(encoding="utf-8"))
     if path.suffix == ".md":
         headings = [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]

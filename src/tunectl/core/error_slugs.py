@@ -41,7 +41,7 @@ def find_slug(error: BaseException) -> str | None:
 
 
 def iter_raises(tree: ast.AST) -> Iterator[tuple[int, str, ast.Call]]:
-    """Yield line, slug and call of each ``raise Error(message, ...)`` whose message has constant words."""
+    """Yield (line, slug, call) of each ``raise Error(message, ...)`` whose message has constant words."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             slug = make_slug(read_text(node.exc.args[0]) or "")
@@ -50,7 +50,7 @@ def iter_raises(tree: ast.AST) -> Iterator[tuple[int, str, ast.Call]]:
 
 
 def make_slug(message: str) -> str | None:
-    """Return the first constant words of a message with placeholders, joined by hyphens; None where there are too few."""
+    """Return the slug of a message with placeholders, its first constant words joined by hyphens; None where there are too few."""
     words = re.findall(r"[a-z0-9_]+", message.replace("'", "").lower())[:MAX_WORDS]
     return "-".join(words) if len(words) >= MIN_WORDS else None
 

@@ -10,7 +10,7 @@ import hashlib
 
 
 def hash_to_bytes(text: str) -> bytes:
-    """Return eight bytes of BLAKE2b: sort by them for a random order that never changes."""
+    """Return the first eight bytes of a BLAKE2b digest: sort by them for a random order that never changes."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
@@ -20,7 +20,7 @@ def hash_to_unit(text: str) -> float:
 
 
 def hash_to_id(*parts: object, size: int = 8) -> str:
-    """Return a name computed from the JSON of ``parts``: 2 x ``size`` hexadecimal digits."""
+    """Return an id computed from the JSON of ``parts``: 2 x ``size`` hexadecimal digits."""
     import msgspec
 
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=size).hexdigest()

@@ -21,7 +21,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: UTC time, level, logger, text, and whatever was passed as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render one record; ``extra`` fields become keys of the object."""
+        """Return one record as a line of JSON; ``extra`` fields become keys of the object."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {"at": f"{stamp}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
         line["text"] = record.getMessage()
@@ -32,10 +32,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """Text for people, without codes that control their terminal."""
+    """Formats a log record as text for people, without codes that control their terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render one record."""
+        """Return one record as text."""
         return replace_control_codes(super().format(record))
 
 

@@ -12,7 +12,7 @@ from tunectl.core.errors import MissingExtraError
 
 
 class RequiredPackage(NamedTuple):
-    """A library that some part of the program will import."""
+    """A library that will be imported, the extra that installs it, and the setting or stage that needs it."""
 
     package: str
     """Import name of the library, without submodules."""

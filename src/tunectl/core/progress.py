@@ -19,17 +19,17 @@ EVERY = 30.0
 
 
 class Bar(Protocol):
-    """Progress of one running piece of work."""
+    """Progress bar of one running piece of work."""
 
     def advance(self, steps: float = 1, **figures: str) -> None:
-        """Move by ``steps``; ``figures`` are shown beside the bar, for example ``loss="1.203"``."""
+        """Add ``steps`` to the completed ones; ``figures`` are shown beside the bar, for example ``loss="1.203"``."""
 
 
 class ProgressRenderer(Protocol):
-    """Draws bars."""
+    """Protocol of a renderer of progress bars: a terminal, the log, or a journal."""
 
     def bar(self, label: str, total: float | None) -> AbstractContextManager[Bar]:
-        """Open a bar of ``total`` steps, or of unknown length where None."""
+        """Return a context manager that shows a bar of ``total`` steps (None: unknown) and yields it."""
 
 
 class _Silent:
@@ -54,7 +54,7 @@ class LogProgress:
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[_LogBar]:
-        """Open a bar; bars inside it share its interval of logging."""
+        """Yield a bar of ``total`` steps (None: unknown) that logs its progress; bars inside it share its interval of logging."""
         now = self._clock()
         if not self._open:
             self._logged_at = now
@@ -65,7 +65,7 @@ class LogProgress:
             self._open -= 1
 
     def due(self) -> float | None:
-        """Return the time, where enough time has passed since the last line; else None."""
+        """Return the current time if enough has passed since the last line in the log; else None."""
         now = self._clock()
         if now - self._logged_at < self._every:
             return None
@@ -94,18 +94,18 @@ _renderer: list[ProgressRenderer] = [_Silent()]
 
 
 def set_renderer(renderer: ProgressRenderer) -> None:
-    """Draw all later bars with ``renderer``."""
+    """Show all later bars with ``renderer``."""
     _renderer[0] = renderer
 
 
 def get_renderer() -> ProgressRenderer:
-    """Return the renderer that draws bars now."""
+    """Return the renderer that shows bars now."""
     return _renderer[0]
 
 
 @contextmanager
 def use_renderer(renderer: ProgressRenderer) -> Iterator[None]:
-    """Draw the bars of the block with ``renderer``, later ones as before."""
+    """Show the bars of the block with ``renderer``, later ones as before."""
     before = _renderer[0]
     _renderer[0] = renderer
     try:
@@ -115,7 +115,7 @@ def use_renderer(renderer: ProgressRenderer) -> Iterator[None]:
 
 
 def bar(label: str, total: float | None = None) -> AbstractContextManager[Bar]:
-    """Open a bar of ``total`` steps: a context manager whose value moves it, ``shown.advance(32)``."""
+    """Return a context manager that yields a bar called ``label`` of ``total`` steps (None: unknown): ``shown.advance(32)`` moves it."""
     return _renderer[0].bar(label, total)
 
 

@@ -29,7 +29,7 @@ StageOutcome = Literal["finished", "failed", "stopped"]
 
 
 class JournalStart(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
-    """The first line."""
+    """First line of a journal: the stage, its process, and the digest of its configuration."""
 
     at: float
     """Seconds since 1970, as in the other lines."""
@@ -40,7 +40,7 @@ class JournalStart(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
 
 
 class JournalStep(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
-    """Progress of one piece of work."""
+    """A line of a journal: progress of one bar of a stage. ``at`` is in seconds since 1970."""
 
     at: float
     label: str
@@ -51,7 +51,7 @@ class JournalStep(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
 
 
 class JournalEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
-    """The last line."""
+    """Last line of a journal: how the stage ended."""
 
     at: float
     outcome: StageOutcome
@@ -77,13 +77,13 @@ class ProgressJournal:
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[progress.Bar]:
-        """Open a bar of the other renderer whose moves are recorded."""
+        """Yield a bar of the other renderer (``total`` steps, None: unknown) whose progress is recorded."""
         with self._inner.bar(label, total) as inner_bar:
             self.note(label, 0, total, {})
             yield _JournalBar(self, inner_bar, label, total)
 
     def note(self, label: str, completed: float, total: float | None, figures: dict[str, str]) -> None:
-        """Write the progress of ``label``, or keep it until the next line is due."""
+        """Record that the bar ``label`` has ``completed`` of ``total`` steps; it is written when the next line is due."""
         now = self._clock()
         self._waiting.pop(label, None)
         self._waiting[label] = JournalStep(now, label, completed, total, figures)
@@ -93,13 +93,13 @@ class ProgressJournal:
             self.append(self._waiting.pop(label))
 
     def flush(self) -> None:
-        """Write the progress that was not written yet: the last one of each bar."""
+        """Write the last progress of each bar that was not written yet."""
         for step in self._waiting.values():
             self.append(step)
         self._waiting.clear()
 
     def append(self, line: JournalLine) -> None:
-        """Add one line at once."""
+        """Write one line at once."""
         if self._broken:
             return
         try:

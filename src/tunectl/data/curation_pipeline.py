@@ -1,4 +1,4 @@
-"""Curation pipeline: filters in their required order, and their counts."""
+"""Curation pipeline: the filters of curate in the order in which they must run, and the counts that they report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tunectl.privacy.mask import PiiMasker
 
 @dataclass(frozen=True, slots=True)
 class FilterDeps:
-    """Functions from libraries that the filters need; tests pass plain functions."""
+    """Functions from libraries that the filters need, built from their settings; tests pass plain functions."""
 
     mojibake: Callable[[Repair], RepairStep]
     languages: Callable[[Language], Guesser]
@@ -34,7 +34,7 @@ class FilterDeps:
 
 
 class CurationEngine(Protocol):
-    """Runs the filters somewhere else than in this process, with the same result."""
+    """Runs the filters outside this process, on Ray, with the same result as in it."""
 
     def __call__(
         self,
@@ -54,7 +54,7 @@ class CurationEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurationPipeline:
-    """The filters of one run, in the order in which they run; None is switched off.
+    """The filters of one run of curate, in the order in which they run; a filter that is switched off is None.
 
     Repair is first, so that all others see complete text; masking is before comparing, so that rows which differ only in a name are duplicates.
     """
@@ -69,7 +69,7 @@ class CurationPipeline:
 
     @classmethod
     def build(cls, parts: CurateFilters, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
-        """Return the filters that ``parts`` declares; ``threads`` None uses all cores."""
+        """Return the filters that ``parts`` declares; ``threads`` None: all cores."""
         return cls(
             repair=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
             quality=QualityFilter(parts.quality) if parts.quality else None,
@@ -80,22 +80,22 @@ class CurationPipeline:
         )
 
     def blocks(self) -> list[Transform]:
-        """Return the filters that are switched on, in their order."""
+        """Return the filters that are switched on, in the order in which they run."""
         return [block for block in map(self.find_block, BLOCKS) if block is not None]
 
     def find_block(self, name: str) -> Transform | None:
-        """Return the filter of a name in ``BLOCKS``; None where it is switched off."""
+        """Return the filter with a name of ``BLOCKS``; None where it is switched off."""
         block: Transform | None = getattr(self, name)
         return block
 
     def collect_dropped_answers(self) -> list[RejectedRow]:
-        """Return answers that were dropped from records which were kept with other answers."""
+        """Return the reference answers that were dropped from records which were kept with other answers, as lines for a file."""
         return [
             reject for block in (self.repair, self.quality, self.exact) if block is not None for reject in block.dropped
         ]
 
     def report(self, before: RecordTally, after: RecordTally, *, rejected: Counter[str], merged: int) -> CurationReport:
-        """Return the counts of all filters."""
+        """Return the report of the run: counts before and after, rejects by reason, and ``merged``, the records merged into others."""
         sizes = sorted(self.near.sizes.items()) if self.near else []
         return CurationReport(
             records=curation_report.count_records(before, after),

@@ -12,7 +12,7 @@ from tunectl.data.transform import Record
 
 
 class Duplicates(Struct, frozen=True):
-    """Duplicate records."""
+    """Numbers of duplicate records that curate removed, merged or marked."""
 
     exact: int = 0
     """Records rejected as exact duplicates."""
@@ -27,7 +27,7 @@ class Duplicates(Struct, frozen=True):
 
 
 class Answers(Struct, frozen=True):
-    """Reference answers: ``before == after + sum(dropped.values()) + rejected``."""
+    """Numbers of reference answers: ``before == after + sum(dropped.values()) + rejected``."""
 
     before: int = 0
     after: int = 0
@@ -38,7 +38,7 @@ class Answers(Struct, frozen=True):
 
 
 class RecordCounts(Struct, frozen=True):
-    """Number of records by type."""
+    """Numbers of documents and examples before and after curate."""
 
     documents_before: int = 0
     documents_after: int = 0
@@ -47,7 +47,7 @@ class RecordCounts(Struct, frozen=True):
 
 
 class CurationReport(Struct, frozen=True):
-    """All counts of the stage curate. An absent part (null) was switched off."""
+    """All counts of the stage curate; the fields of a filter that was switched off are null."""
 
     records: RecordCounts
     answers: Answers
@@ -67,7 +67,7 @@ class CurationReport(Struct, frozen=True):
 
 
 class RecordTally(Struct):
-    """Number of records by type, their answers, and their declared sources."""
+    """Running count of records: by type, with their answers, and by declared source."""
 
     documents: int = 0
     examples: int = 0
@@ -77,7 +77,7 @@ class RecordTally(Struct):
 
     @property
     def count(self) -> int:
-        """All records."""
+        """Number of all records."""
         return self.documents + self.examples
 
     def add(self, other: RecordTally) -> None:
@@ -90,7 +90,7 @@ class RecordTally(Struct):
 
 
 def tally_records(records: Iterable[Record]) -> RecordTally:
-    """Count records."""
+    """Return the counts of ``records`` by type, answers and source."""
     tally = RecordTally()
     for record in records:
         tally.kinds[record.kind] = tally.kinds.get(record.kind, 0) + 1
@@ -103,12 +103,12 @@ def tally_records(records: Iterable[Record]) -> RecordTally:
 
 
 def count_records(before: RecordTally, after: RecordTally) -> RecordCounts:
-    """Return the records by type, before and after."""
+    """Return the numbers of documents and examples, before and after."""
     return RecordCounts(before.documents, after.documents, before.examples, after.examples)
 
 
 def count_answers(before: RecordTally, after: RecordTally, dropped: Sequence[RejectedRow]) -> Answers:
-    """Count reference answers before and after; an answer that was neither kept nor dropped belonged to a rejected record."""
+    """Return the numbers of reference answers; one that was neither kept nor dropped belonged to a rejected record."""
     reasons: Counter[str] = Counter(reject.reason for reject in dropped)
     return Answers(
         before=before.answers,
@@ -119,5 +119,5 @@ def count_answers(before: RecordTally, after: RecordTally, dropped: Sequence[Rej
 
 
 def count_sources(before: RecordTally, after: RecordTally) -> dict[str, dict[str, int]]:
-    """Return records of each declared source, before and after."""
+    """Return by declared source the number of its records ``{"before": 9, "after": 7}``."""
     return {kind: {"before": count, "after": after.kinds.get(kind, 0)} for kind, count in sorted(before.kinds.items())}

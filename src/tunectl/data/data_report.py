@@ -25,7 +25,7 @@ SAMPLES = 5
 
 
 class Lengths(Struct):
-    """Words of each text."""
+    """Word counts of the texts in the report, one number per text."""
 
     documents: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Lengths(Struct):
 
 
 class RejectCount(Struct, frozen=True):
-    """The rows that one stage rejected for one reason."""
+    """Number of rows that one stage rejected for one reason, with samples."""
 
     stage: str
     reason: str
@@ -46,7 +46,7 @@ class RejectCount(Struct, frozen=True):
 
 
 class FieldShares(Struct, frozen=True):
-    """Shares of the values of one field, in each split."""
+    """Shares of the values of one field in train, validation and test."""
 
     field: str
     values: list[str]
@@ -56,7 +56,7 @@ class FieldShares(Struct, frozen=True):
 
 
 class DataFacts(Struct, frozen=True):
-    """Everything on the page that comes from artifacts."""
+    """Everything that the page of the data report shows, read from artifacts."""
 
     accounts: list[StageRowCounts]
     losses: list[RejectCount]
@@ -80,7 +80,7 @@ class DataFacts(Struct, frozen=True):
 
 
 def gather(folders: Mapping[str, Path]) -> DataFacts:
-    """Read the finished artifacts of ``folders`` (stage to folder, in pipeline order).
+    """Return the facts of the report from the finished artifacts of ``folders`` (stage to folder, in pipeline order).
 
     Raises  ArtifactError when ingest has not run.
     """
@@ -178,7 +178,7 @@ def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -
 
 
 def findings(facts: DataFacts) -> list[tuple[str, str]]:
-    """Return the main findings as (``bad``, ``warn`` or ``good``, sentence)."""
+    """Return the main findings of the report as (``bad``, ``warn`` or ``good``, sentence)."""
     notes = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
         ("good", "Every row is accounted for.")
     ]
@@ -210,11 +210,11 @@ def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
         notes.append(
             ("warn", f"Test has {report.sizes['test']} records: only large differences between models will show.")
         )
-    notes.extend(("warn", sentence) for sentence in _unlike(report))
+    notes.extend(("warn", sentence) for sentence in _list_field_differences(report))
     return notes
 
 
-def _unlike(report: SplitReport) -> Sequence[str]:
+def _list_field_differences(report: SplitReport) -> Sequence[str]:
     """Return one sentence for each field whose test is significant and whose distance is not negligible."""
     sentences = []
     for entry in report.balance.get("records", []):

@@ -30,14 +30,14 @@ Verdict = Literal["more helps", "enough", "cannot tell"]
 
 
 class TrainAndScore(Protocol):
-    """Trains a model on some records and measures it on validation."""
+    """Trains a model on some records and scores it on validation; tests pass a fake."""
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """Return the likelihood of the right answers of each validation example, in one order for every ``train``."""
+        """Train on ``train`` (``label``: its share, ``50%``) and return the likelihood of each validation example's answers, in one order for all calls."""
 
 
 class Likelihood(Struct, frozen=True):
-    """Likelihood of the right answers of one validation example."""
+    """Likelihood of the reference answers of one validation example under a trained model."""
 
     id: str
     """Id of the example."""
@@ -47,7 +47,7 @@ class Likelihood(Struct, frozen=True):
 
 
 class MeasuredSize(Struct, frozen=True):
-    """Measurement with a share of the training rows."""
+    """Likelihoods on validation after training on one share of the training rows."""
 
     share: float
     rows: int
@@ -55,7 +55,7 @@ class MeasuredSize(Struct, frozen=True):
 
 
 class CurvePoint(Struct, frozen=True):
-    """One size on the curve: loss in nats per token, with its interval."""
+    """One measured size on the learning curve: loss in nats per token, with its interval."""
 
     share: float
     rows: int
@@ -65,7 +65,7 @@ class CurvePoint(Struct, frozen=True):
 
 
 class ExpectedGain(Struct, frozen=True):
-    """Fall of the loss in nats per token, with its interval."""
+    """Fall of the loss in nats per token by more data, with its interval; positive is better."""
 
     value: float
     low: float
@@ -73,7 +73,7 @@ class ExpectedGain(Struct, frozen=True):
 
 
 class Curve(Struct, frozen=True):
-    """The learning curve and its conclusion."""
+    """The fitted learning curve, its measured points, and whether more data is worth collecting."""
 
     marks: list[CurvePoint]
     validation: int
@@ -95,12 +95,12 @@ class Curve(Struct, frozen=True):
     """The conclusion as a sentence."""
 
     def predict(self, rows: float) -> float:
-        """Return the loss that the fitted law predicts for ``rows`` records."""
+        """Return the loss, in nats per token, that the fitted law predicts for ``rows`` records."""
         return power_law.PowerLaw(self.limit, self.slope, self.decay).predict(rows)
 
 
 def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tuple[float, list[Example]]]:
-    """Yield each share of ``SHARES`` with its records: every part holds the smaller ones, and records keep their order.
+    """Yield (share of ``SHARES``, its records): each subset contains the smaller ones, and records keep their order.
 
     Raises  DataError where train is too small for four different sizes.
     """
@@ -116,7 +116,7 @@ def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tupl
 
 
 def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, clusters: Mapping[str, str]) -> Curve:
-    """Fit the curve through ``points`` (ascending sizes) and decide whether twice the data is worth collecting.
+    """Return the curve fitted through ``points`` (ascending sizes), with the verdict whether twice the data is worth collecting.
 
     ``worth`` is in nats per token; ``clusters`` maps the id of a validation example to its group. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
     Raises  DataError where validation has fewer than two groups of examples with answers.

@@ -24,7 +24,7 @@ WRITES: Mapping[str, tuple[str, ...]] = {
 
 
 class Reads(NamedTuple):
-    """Rows that a stage reads."""
+    """Files of an earlier stage whose rows a stage reads, and the unit in which it counts them."""
 
     stage: str
     """Stage that wrote them."""
@@ -45,7 +45,7 @@ READS: Mapping[str, tuple[Reads, ...]] = {
 
 
 class StageRowCounts(Struct, frozen=True):
-    """The row counts of one stage, and what is wrong with them."""
+    """Row counts of one stage, and the problems found in them."""
 
     stage: str
     rows_in: int
@@ -58,7 +58,7 @@ class StageRowCounts(Struct, frozen=True):
 
 
 def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
-    """Return one line for each stage of ``folders`` (artifact folder by stage, in pipeline order) that keeps row counts.
+    """Return the row counts of each stage of ``folders`` (artifact folder by stage, in pipeline order) that keeps some.
 
     Counts the lines of the files themselves, so that changed counts or a truncated file are found.
     Raises  ArtifactError when no folder has row counts: nothing was built yet.
@@ -73,7 +73,7 @@ def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
 
 
 def problems(lines: Sequence[StageRowCounts]) -> list[str]:
-    """Return all that is wrong, in pipeline order."""
+    """Return the problems of all stages as sentences, in pipeline order."""
     return [problem for line in lines for problem in line.problems]
 
 
@@ -109,7 +109,7 @@ def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterato
     counts = [
         count_rows(folders[source.stage], source.files)
         if source.unit == "record"
-        else answers(folders[source.stage], source.files)
+        else count_answers(folders[source.stage], source.files)
         for source in reads
     ]
     if sum(counts) != account.rows_in:
@@ -122,7 +122,7 @@ def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterato
 
 
 def count_rows(folder: Path, names: Sequence[str]) -> int:
-    """Return lines of the files ``names`` in ``folder``; a file that is absent has none."""
+    """Return the number of lines of the files ``names`` in ``folder``; an absent file has none."""
     total = 0
     for name in names:
         if (folder / name).is_file():
@@ -131,8 +131,8 @@ def count_rows(folder: Path, names: Sequence[str]) -> int:
     return total
 
 
-def answers(folder: Path, names: Sequence[str]) -> int:
-    """Count the reference answers in the files ``names``; an example without separate answers counts as one."""
+def count_answers(folder: Path, names: Sequence[str]) -> int:
+    """Return the number of reference answers in the files ``names``; an example without separate answers counts as one."""
     return sum(
         max(1, len(example.answers)) for name in names for example in atomic_io.read_rows(folder / name, Example)
     )

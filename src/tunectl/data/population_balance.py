@@ -23,7 +23,7 @@ MOST_UNKNOWN = 20
 
 
 class ValueShare(Struct, frozen=True):
-    """One value of a field: how often it occurs, and how often it should."""
+    """Observed share of one value of a field, with its interval, and its share of the population."""
 
     value: str
     rows: int
@@ -36,12 +36,12 @@ class ValueShare(Struct, frozen=True):
 
     @property
     def out_of_balance(self) -> bool:
-        """Whether the population's share lies outside the interval."""
+        """Whether the population's share lies outside the interval of the observed share."""
         return not self.low <= self.target <= self.high
 
 
 class FieldBalance(Struct, frozen=True):
-    """One field against its population."""
+    """Shares of one field's values in the data, beside those of the population."""
 
     field: str
     values: list[ValueShare]
@@ -58,7 +58,7 @@ class FieldBalance(Struct, frozen=True):
 
     @property
     def size(self) -> str:
-        """Cohen's word for the distance of the shares: negligible, small, medium or large."""
+        """Word of Cohen for the distance of the shares: negligible, small, medium or large."""
         return goodness_of_fit.effect_size_label(self.test.effect) if self.test else "unknown"
 
 
@@ -71,7 +71,7 @@ def measure_shares(
     weights: Sequence[float] | None = None,
     clusters: Sequence[str] | None = None,
 ) -> FieldBalance:
-    """Return the shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population).
+    """Return the shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population, 0 to 1).
 
     With ``weights`` the shares are weighted. Rows of one name in ``clusters`` are not independent; without it each row is.
     """
@@ -107,7 +107,7 @@ def measure_shares(
 def raking_weights(
     examples: Sequence[Example], population: Mapping[str, Mapping[str, float]], *, low: float, high: float
 ) -> RakingResult:
-    """Return weights from ``low`` to ``high``, mean 1, that bring all fields of ``population`` to their shares at once (raking)."""
+    """Return weights from ``low`` to ``high``, mean 1, with which all fields of ``population`` have their shares at once (raking)."""
     margins = []
     for field, target in population.items():
         number = {value: code for code, value in enumerate(target)}
@@ -119,7 +119,7 @@ def raking_weights(
 def resample_counts(
     examples: Sequence[Example], weights: Sequence[float], *, fields: Sequence[str], most: int, seed: int
 ) -> list[int]:
-    """Return how often each record is written so that the records follow ``weights``: their sum in all, 0 to ``most`` each.
+    """Return how often each record is written, 0 to ``most`` times, so that the counts follow ``weights`` and have their sum.
 
     Systematic sampling along the records sorted by their values of ``fields``, then by hashed id: chance moves no combination of values by
     one record, and the order of rows does not matter.

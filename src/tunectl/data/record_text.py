@@ -26,7 +26,7 @@ def all_texts(record: Document | Example) -> Iterator[str]:
 
 
 def map_texts(record: Document | Example, change: Change) -> Document | Example:
-    """Return ``record`` with ``change(text, place)`` in place of every text; the same object when nothing changed."""
+    """Return ``record`` with each text replaced by ``change(text, place)``; the same object where nothing changed."""
     if isinstance(record, Document):
         text = change(record.text, "document")
         return record if text == record.text else replace(record, text=text)
@@ -87,13 +87,13 @@ def input_text(example: Example) -> str:
 
 
 def text_for_language_id(example: Example) -> str:
-    """Return ``output_text`` without answers that call tools: their JSON has no language."""
+    """Return the reference answers as one text, without those that call tools: their JSON has no language."""
     answers = [answer for answer in example.answers if not answer.calls]
     return output_text(replace(example, answers=answers)) if answers or not example.answers else ""
 
 
 def output_text(example: Example) -> str:
-    """Return all reference answers in alphabetical order, or all trained segments."""
+    """Return all reference answers in alphabetical order, or all trained segments, as one text."""
     if example.answers:
         return "\n".join(sorted(answer.text for answer in example.answers))
     return "\n".join(segment.text for segment in example.segments if segment.train)

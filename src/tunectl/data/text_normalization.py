@@ -8,7 +8,7 @@ _EDGES = ".,;:!?'\"…\u2018\u2019“”„«»"
 
 
 def normalize(text: str) -> str:
-    """Return the text case folded, with one space between words and no punctuation at their edges; signs inside and between words stay.
+    """Return the text case-folded, with one space between words and no punctuation at their edges; signs inside and between words stay.
 
     A text of such punctuation only is unchanged, so that ``?`` and ``!`` differ.
     """
@@ -17,7 +17,7 @@ def normalize(text: str) -> str:
 
 
 def digest16(*parts: str | bytes) -> bytes:
-    """Return a 16-byte digest of parts, for large sets and dictionaries; the length of each part is included, so that their borders matter."""
+    """Return a 16-byte digest of ``parts``, as a key of large sets; the length of each part is included, so that their borders matter."""
     total = blake2b(digest_size=16)
     for part in parts:
         content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part

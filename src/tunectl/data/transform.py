@@ -1,6 +1,6 @@
-"""The protocol of filters: each takes records, and none disappears without a reason.
+"""The protocol of filters: each takes records and returns one outcome for each, so that none disappears without a reason.
 
-A filter takes records and yields one outcome for each: the record (perhaps changed), ``Dropped``, or ``MergedInto``. ``Pipeline.run``
+A filter takes records and yields one outcome for each: the record (perhaps changed), ``RejectedRecord``, or ``MergedRecord``. ``Pipeline.run``
 chains filters and checks after each that the sum holds.
 """
 
@@ -23,8 +23,8 @@ from tunectl.data.record_text import all_texts
 Record: TypeAlias = Document | Example
 
 
-class Dropped(Struct, frozen=True):
-    """A rejected record."""
+class RejectedRecord(Struct, frozen=True):
+    """Outcome of a filter: the record is rejected, with the reason and a detail."""
 
     record: Record
     reason: RejectReason
@@ -33,15 +33,15 @@ class Dropped(Struct, frozen=True):
     """The value, the pattern, or the duplicate's id that caused it."""
 
 
-class MergedInto(Struct, frozen=True):
-    """A record whose answers were merged into another record: it counts as kept."""
+class MergedRecord(Struct, frozen=True):
+    """Outcome of a filter: the record's answers were merged into the record with the id ``into``; it counts as kept."""
 
     record: Record
     into: str
     """Id of the record that it was merged into."""
 
 
-Outcome: TypeAlias = Record | Dropped | MergedInto
+Outcome: TypeAlias = Record | RejectedRecord | MergedRecord
 
 
 Scope = Literal["record", "input", "corpus"]
@@ -49,22 +49,22 @@ Scope = Literal["record", "input", "corpus"]
 
 
 class Transform(Protocol):
-    """One filter."""
+    """Protocol of a filter of curate: yields one outcome for each record."""
 
     @property
     def scope(self) -> Scope:
-        """How records may be divided for it."""
+        """How records may be divided for it: ``record`` (each alone), ``input`` (all of one input together) or ``corpus`` (all together)."""
 
     @property
     def name(self) -> str:
-        """Name in progress bars and errors."""
+        """Name of the filter in progress bars and errors."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Yield one outcome for each record."""
 
 
 class Pipeline:
-    """Runs filters one after another and counts the rows.
+    """Runs filters one after another and counts rejected and kept records.
 
     A merged record follows the one that it was merged into: when that one is rejected later, so is it.
     """
@@ -78,7 +78,7 @@ class Pipeline:
         """Numbers in ``_merged`` of the records that were merged into each record, by its id."""
 
     def run(self, blocks: Sequence[Transform], records: Iterable[Record]) -> Sequence[Record]:
-        """Run ``blocks`` on ``records``; the remaining records are counted as kept in the tally.
+        """Run ``blocks`` on ``records`` and return the remaining ones, which the row counter counts as kept.
 
         Raises  TunectlError when a filter loses or invents a record: a bug in that filter.
         """
@@ -100,9 +100,9 @@ class Pipeline:
         outcomes = 0
         for outcome in track(block(records), block.name, total=len(records)):
             outcomes += 1
-            if isinstance(outcome, Dropped):
+            if isinstance(outcome, RejectedRecord):
                 self._reject(outcome)
-            elif isinstance(outcome, MergedInto):
+            elif isinstance(outcome, MergedRecord):
                 inside = self._inside.pop(outcome.record.id, [])
                 self._merged.append(outcome.record)
                 self._inside.setdefault(outcome.into, []).extend([len(self._merged) - 1, *inside])
@@ -111,10 +111,10 @@ class Pipeline:
         check_outcomes(block, len(records), outcomes)
         return remaining
 
-    def _reject(self, outcome: Dropped) -> None:
+    def _reject(self, outcome: RejectedRecord) -> None:
         inside = (self._merged[number] for number in self._inside.pop(outcome.record.id, []))
         for record in (outcome.record, *inside):
-            self.tally.reject(reject_outcome(Dropped(record, outcome.reason, outcome.detail)))
+            self.tally.reject(reject_outcome(RejectedRecord(record, outcome.reason, outcome.detail)))
 
 
 def check_outcomes(block: Transform, records: int, outcomes: int) -> None:
@@ -129,8 +129,8 @@ def check_outcomes(block: Transform, records: int, outcomes: int) -> None:
         )
 
 
-def reject_outcome(outcome: Dropped) -> RejectedRow:
-    """Return the row of rejects.jsonl for a rejected record."""
+def reject_outcome(outcome: RejectedRecord) -> RejectedRow:
+    """Return the line of rejects.jsonl for a rejected record."""
     sample = truncate(" | ".join(all_texts(outcome.record)))
     return RejectedRow(source_of(outcome.record), outcome.reason, outcome.detail, sample)
 

@@ -135,7 +135,7 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
     for name, slot in cfg.attributes.items():
         if isinstance(slot, PatternSlot):
             exact[name] = {
-                value: _words("|".join(f"(?:{cfg.whole(pattern)})" for pattern in patterns))
+                value: _words("|".join(f"(?:{cfg.expand_terms(pattern)})" for pattern in patterns))
                 for value, patterns in [*slot.values.items(), (_DECOY, slot.decoys)]
                 if patterns
             }

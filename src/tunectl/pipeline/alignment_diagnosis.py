@@ -30,7 +30,7 @@ from tunectl.training.rl.rl_types import ValidationPoint
 
 @dataclass(frozen=True, slots=True)
 class AlignmentInputs:
-    """Inputs of one comparison of aligned and tuned."""
+    """Paths and data of one evaluation that the diagnosis of the aligned model needs: artifacts, test inputs, answers and scores."""
 
     base: Path
     """Model folder that the adapters belong to."""
@@ -64,14 +64,14 @@ def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage
 
 
 def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
-    """Return the facts that align wrote, at the validation of the kept weights, or at the best later one where sft's were kept."""
+    """Return steps, reward and KL of the training that align recorded, at the validation whose weights were kept (sft's: the best later one)."""
     first = record.validation[0]
     if record.best_step:
         look = next(point for point in record.validation if point.step == record.best_step)
     else:
-        look = max(record.validation[1:], key=lambda point: _rise(first, point), default=first)
+        look = max(record.validation[1:], key=lambda point: _measure_improvement(first, point), default=first)
     offline = record.method in alignment_causes.OFFLINE
-    rise = _rise(first, look) if not offline or first.held_out_loss is not None else None
+    rise = _measure_improvement(first, look) if not offline or first.held_out_loss is not None else None
     with history.open(newline="", encoding="utf-8") as stream:
         steps = list(csv.DictReader(stream))
     return AlignmentRun(
@@ -97,7 +97,7 @@ def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
     )
 
 
-def _rise(first: ValidationPoint, look: ValidationPoint) -> float:
+def _measure_improvement(first: ValidationPoint, look: ValidationPoint) -> float:
     """Return how much the objective improved since the first validation: less loss on held-out judgments, else more reward."""
     if first.held_out_loss is not None and look.held_out_loss is not None:
         return first.held_out_loss - look.held_out_loss

@@ -35,7 +35,7 @@ T = TypeVar("T", "BuildRequest", "BuildStop")
 
 
 class BuildRequest(msgspec.Struct, frozen=True):
-    """Who started a build, and why."""
+    """Record of a build that the console started in the background: process id, author, reason and overrides (``.tunectl/build.json``)."""
 
     process: int
     """Process id of ``tunectl repro``."""
@@ -45,7 +45,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
 
 
 class BuildStop(msgspec.Struct, frozen=True):
-    """Who stopped a build, and why."""
+    """Record of a build that was stopped from the console: process id, author and reason (``.tunectl/build_stop.json``)."""
 
     process: int
     """Process id of ``tunectl repro``."""
@@ -54,7 +54,7 @@ class BuildStop(msgspec.Struct, frozen=True):
 
 
 def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
-    """Start ``tunectl repro`` with ``overrides``, which are recorded as usual; validate them before.
+    """Start ``tunectl repro`` as a separate process and return its record; ``overrides`` are valid and are recorded in ``conf/overrides.yaml``.
 
     It returns when the build holds its lock, or has ended, so that of two concurrent starts only one succeeds.
     Raises  LockTimeoutError where a build runs; InfrastructureError where the log cannot be written.
@@ -92,7 +92,7 @@ def _spawn_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str,
 
 
 def find_build(layout: ProjectPaths) -> int | None:
-    """Return the process of the build that runs in this project; None without one."""
+    """Return the process id of the build that runs in this project; None where none runs."""
     if not lock.is_locked(layout.repro_lock):
         return None
     match = re.search(r"process (\d{1,9})", layout.repro_lock.read_text(encoding="utf-8", errors="replace"))
@@ -100,12 +100,12 @@ def find_build(layout: ProjectPaths) -> int | None:
 
 
 def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:
-    """Return who started the build of ``process`` in the background; None where it was started otherwise."""
+    """Return the record of the build with the process id ``process``; None where it was not started in the background."""
     return _read_record(layout.build_request, BuildRequest, process)
 
 
 def read_stop(layout: ProjectPaths, process: int) -> BuildStop | None:
-    """Return who stopped the build of ``process`` from the console; None where nobody did."""
+    """Return the record of the stop of the build with the process id ``process``; None where it was not stopped from the console."""
     return _read_record(layout.build_stop, BuildStop, process)
 
 
@@ -118,7 +118,7 @@ def _read_record(path: Path, shape: type[T], process: int) -> T | None:
 
 
 def stop_build(layout: ProjectPaths, stop: BuildStop) -> None:
-    """Interrupt a build that ``find_build`` returned: finished stages are kept, training goes on from its last checkpoint.
+    """Interrupt the build ``stop.process``: finished stages are kept, training goes on from its last checkpoint.
 
     Author and reason are written first, so that the build's own record has them.
     Raises  InfrastructureError where the process is not one of this machine's, or is another user's.
@@ -139,7 +139,7 @@ def stop_build(layout: ProjectPaths, stop: BuildStop) -> None:
 
 
 def read_log_end(layout: ProjectPaths) -> str:
-    """Return the last lines of the output of the build in the background; empty without one."""
+    """Return the last lines of ``build.log``; empty where no build was started in the background."""
     try:
         with layout.build_log.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)

@@ -80,7 +80,7 @@ def _write_report(layout: ProjectPaths, folder: Path) -> Path:
 
 
 def start_sync(layout: ProjectPaths, settings: Track) -> None:
-    """Send the spool in a process that outlives this one; a build in a worktree leaves it to the project."""
+    """Start ``tunectl track sync`` as a process that outlives this one; do nothing in a worktree, whose project sends its spool."""
     if not settings.to or supervised_process.MARK in os.environ:
         return
     layout.track.mkdir(parents=True, exist_ok=True)
@@ -100,14 +100,14 @@ def start_sync(layout: ProjectPaths, settings: Track) -> None:
 
 
 class ReleaseMirror:
-    """Starts a sync whenever champion or challenger has changed; for programs that call it repeatedly."""
+    """Starts ``tunectl track sync`` (registry to MLflow's model registry) when champion or challenger changed since the last call."""
 
     def __init__(self, layout: ProjectPaths, settings: Track, store: ReleaseRegistry) -> None:
         self._layout, self._settings, self._store = layout, settings, store
         self._last_sync = (store.champion(), store.trial())
 
     def sync_if_changed(self) -> bool:
-        """Start a sync where it is due; returns whether it was."""
+        """Start ``tunectl track sync`` in a separate process if champion or challenger changed; return whether it was started."""
         now = (self._store.champion(), self._store.trial())
         if self._settings.registered_model is None or now == self._last_sync:
             return False
@@ -117,7 +117,7 @@ class ReleaseMirror:
 
 
 def mirror_releases(layout: ProjectPaths) -> None:
-    """Start a sync after a release command has moved a pointer, where releases are mirrored. Never raises for a broken ``conf/``."""
+    """Start ``tunectl track sync`` after a release command, where ``track`` mirrors releases. Never raises for a broken ``conf/``."""
     from tunectl.config.loading import checks
 
     if not (layout.conf / "config.yaml").is_file():
@@ -132,7 +132,7 @@ def mirror_releases(layout: ProjectPaths) -> None:
 
 
 def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit_code: int) -> BuildRecord:
-    """Return the record of the build that has just ended."""
+    """Return the tracking record of the build that has just ended, after ``seconds`` and with ``exit_code``."""
     from tunectl.backends.vcs import dvc_lock, git_worktree
 
     executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
@@ -173,7 +173,7 @@ def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, ex
 
 
 def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None]) -> int:
-    """Send every build of the spool to every tracker, then mirror the releases; returns how many builds were sent.
+    """Send every build of the spool to every tracker, then mirror the releases; return how many builds were sent. ``tell`` gets progress lines.
 
     Raises  LockTimeoutError where another process is sending; MissingExtraError; the error of the first refused build,
             which stays in the spool, after the others were tried.
@@ -203,7 +203,7 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
 
 
 def list_waiting(layout: ProjectPaths) -> list[BuildRecord]:
-    """Return the builds that were not sent yet."""
+    """Return the records of the builds in the spool, which were not sent yet."""
     return [spool.load(folder) for folder in spool.list_builds(layout.track / SPOOL)]
 
 

@@ -25,7 +25,7 @@ CHUNK = 8
 
 
 class CandidateBatch(NamedTuple):
-    """New questions, and the progress of the whole."""
+    """Annotation tasks of one generated batch, with the progress over all inputs."""
 
     questions: list[AnnotationTask]
     done: int
@@ -36,12 +36,12 @@ class CandidateBatch(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The progress as text, for the page."""
+        """Progress as a sentence, ``12 of 40 inputs are answered``, for the annotation page."""
         return f"{self.done} of {self.of} inputs are answered."
 
 
 def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[CandidateBatch]:
-    """Yield questions as they are generated, a few at a time. Batches that an interrupted run has finished are read from disk.
+    """Yield annotation tasks batch by batch as their answers are generated; batches that an interrupted run finished are read from disk.
 
     Raises  ArtifactError when a model is not there; DataError when there are no inputs.
     """
@@ -66,7 +66,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
             chunk = keyed[start : start + CHUNK]
             names = atomic_io.sha256_json([prompt for _, prompt in chunk])[:12]
             samples = answer_cache.read_or_generate(
-                work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start)
+                work / f"{names}.jsonl", chunk, partial(writers.generate_pairs, chunk, start)
             )
             result = [
                 annotation_tasks.make_task(item.example, item.prompt, item.answers, settings.systems)
@@ -87,14 +87,14 @@ def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> st
 
 
 class CandidateGenerator:
-    """The models under comparison, loaded for the first answer; two equal systems share a model."""
+    """Generates answers with the two systems of ``annotate.prepare.systems``; loads a model at its first use, once where both are equal."""
 
     def __init__(self, root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]], stack: ExitStack) -> None:
         self._root, self._folders, self._stack = root, folders, stack
         self._loaded: dict[tuple[Path, Path | None], Write] = {}
 
-    def pairs(self, chunk: Sequence[tuple[Example, str]], start: int) -> list[list[str]]:
-        """Return two answers to each input."""
+    def generate_pairs(self, chunk: Sequence[tuple[Example, str]], start: int) -> list[list[str]]:
+        """Return for each input of ``chunk`` (example, prompt key) the answers [first system, second system]; ``start``, the index of its first input, seeds the sampling."""
         examples = [example for example, _ in chunk]
         both = [
             self._of(pair)(examples, self._root.seed + 1000 * turn + start) for turn, pair in enumerate(self._folders)

@@ -29,7 +29,7 @@ _SKIPPED = frozenset({"lineno", "col_offset", "end_lineno", "end_col_offset", "c
 
 
 class Module(msgspec.Struct, frozen=True):
-    """Digest of one source file, and the names in it."""
+    """Digest of one source file, and the modules and strings that it names; cached while size and time of change are unchanged."""
 
     stamp: tuple[int, int]
     """Size in bytes and time of change in nanoseconds, to know whether to read it again."""
@@ -79,7 +79,7 @@ def stage_code_digests(
 
 
 def transitive_imports(modules: dict[str, Module], starts: Iterable[str]) -> set[str]:
-    """Return all modules that ``starts`` import, directly or through others; parent packages included."""
+    """Return the names of all modules that ``starts`` import, directly or through others; parent packages included."""
     todo, result = list(starts), set[str]()
     for start in todo:
         if start not in modules:
@@ -121,7 +121,7 @@ def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:
     _strip(tree)
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     imports = set(_imports(tree.body, package)) | {text.partition(":")[0] for text in texts if _DOTTED.match(text)}
-    meaning = hashlib.sha256("".join(_spell(tree)).encode()).hexdigest()
+    meaning = hashlib.sha256("".join(_serialize_tree(tree)).encode()).hexdigest()
     return Module(stamp, meaning, sorted(imports), sorted(filter(_may_name_a_file, texts)))
 
 
@@ -187,19 +187,19 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*above, *([node.module] if node.module else [])])
 
 
-def _spell(node: object) -> Iterator[str]:
+def _serialize_tree(node: object) -> Iterator[str]:
     """Yield a syntax tree as text, equal in every Python version: without positions and without empty fields."""
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for field, value in ast.iter_fields(node):
             if field not in _SKIPPED and value is not None and value != []:
                 yield f" {field}="
-                yield from _spell(value)
+                yield from _serialize_tree(value)
         yield ")"
     elif isinstance(node, list):
         yield "["
         for item in node:
-            yield from _spell(item)
+            yield from _serialize_tree(item)
         yield "]"
     else:
         yield repr(node)

@@ -62,7 +62,7 @@ UNTUNED_LENGTH = 0.6
 
 @dataclass(frozen=True, slots=True)
 class DatasetSize:
-    """Size of the sources, counted or extrapolated."""
+    """Rows, documents, answers and characters of the declared sources, counted or extrapolated from a sample."""
 
     files: dict[str, int]
     """Number of files by type."""
@@ -81,7 +81,7 @@ class DatasetSize:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The base model."""
+    """Size of the base model, from which tokens are converted to time and memory."""
 
     parameters: int
     layers: int
@@ -107,7 +107,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """One row of the estimate."""
+    """Estimated tokens, memory and minutes of one stage: a row of ``tunectl estimate``."""
 
     stage: str
     tokens: int | None
@@ -122,7 +122,7 @@ class StageCost:
 def estimate(
     root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, *, safety_questions: int
 ) -> list[StageCost]:
-    """Return the estimate of all stages, in their order."""
+    """Return one estimate per stage, in the order of the pipeline; ``safety_questions`` is the number of safety prompts that evaluate asks."""
     return [
         _estimate_model(root, size),
         _estimate_ingest(amounts),
@@ -150,12 +150,12 @@ def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> floa
 
 
 def prefill_seconds(tokens: float, size: ModelShape, machine: Machine) -> float:
-    """Return the seconds to read ``tokens`` tokens of prompts or references."""
+    """Return the seconds to process ``tokens`` tokens of prompts or references, without generating any (prefill)."""
     return tokens * size.layers * machine.speed.read * READ_FACTOR
 
 
 def decode_seconds(rows: float, new: float, batch: int, size: ModelShape, machine: Machine) -> float:
-    """Return the seconds to generate ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
+    """Return the seconds to generate ``new`` tokens in each of ``rows`` answers, ``batch`` answers at a time.
 
     A step has a constant cost and one per row: a line through the two timed batches.
     """
@@ -211,7 +211,7 @@ def _estimate_cpt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, m
 
 
 def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
-    """Return tokens that sft trains on in all epochs, and reads in validation; prompt and answer together, without padding."""
+    """Return (tokens that sft trains on in all epochs, tokens that it reads in validation): prompt and answer together, without padding."""
     prompts = amounts.input_characters / amounts.characters_a_token + TEMPLATE_TOKENS * amounts.inputs
     answers = amounts.answer_characters / amounts.characters_a_token + ANSWER_TOKENS * amounts.answers
     if not root.sft.prefix_sharing and amounts.inputs:
@@ -255,8 +255,8 @@ def _estimate_preferences(root: TunectlConfig, amounts: DatasetSize, size: Model
     return StageCost("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
 
 
-def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
-    """Return the numbers of training and validation pairs, the tokens per pair, and a description; where pairs share their input, inputs are counted instead."""
+def estimate_pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
+    """Return (training pairs, validation pairs, tokens per pair, description); where pairs share their input, the inputs are counted instead."""
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
@@ -286,7 +286,7 @@ def _estimate_reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape
     if "reward" in machine.seconds:
         seconds, basis = machine.seconds["reward"], "as long as last time"
         return StageCost("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
-    train, held_out, tokens, what = pairs(root, amounts)
+    train, held_out, tokens, what = estimate_pairs(root, amounts)
     train, held_out = (
         min(train, reward.max_pairs.train or train),
         min(held_out, reward.max_pairs.validation or held_out),
@@ -311,7 +311,7 @@ def _estimate_align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape,
     if not isinstance(align, Rloo | Grpo):
         if "align" in machine.seconds:
             return StageCost("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
-        count, _, tokens, what = pairs(root, amounts)
+        count, _, tokens, what = estimate_pairs(root, amounts)
         seconds = START_SECONDS + 1.5 * count * tokens * align.epochs / train_speed(root, size, machine)
         return StageCost("align", None, _fit_bytes(size), seconds / 60, f"for {count:,} {what}")
     rows = align.prompts_per_step * align.num_generations
@@ -347,7 +347,7 @@ def _estimate_evaluate(
     work = [(inputs, prompt, untuned), (inputs, prompt + shots * example, tuned)]
     work += [(inputs, prompt, tuned)] * (1 + aligned)
     spent = 0.0
-    for count, shared in _search(root):
+    for count, shared in _list_prompt_candidates(root):
         searched_inputs = min(cfg.prompts.inputs, inputs) if cfg.prompts is not None else 0
         spent += searched_inputs * (prompt + count * example + decoding.max_new_tokens)
         if cfg.prompts is not None and spent <= cfg.prompts.max_tokens:
@@ -387,7 +387,7 @@ def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShap
     return StageCost("package", tokens, memory, seconds / 60, basis)
 
 
-def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
+def _list_prompt_candidates(root: TunectlConfig) -> list[tuple[int, bool]]:
     """Return the number of worked examples of each prompt in the search, and whether all inputs get the same ones."""
     prompts = root.evaluate.prompts
     if prompts is None:

@@ -16,7 +16,7 @@ ON_DISK_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class CurationRates:
-    """Exact and near duplicates of short documents (``make bench-curate``), on two CPUs."""
+    """Seconds per document of exact and near deduplication, locally and on Ray (``make bench-curate``, short documents, two CPUs)."""
 
     local_seconds: float
     """Seconds per document, with two threads."""
@@ -31,20 +31,20 @@ MEASURED: CurationRates | None = None
 
 
 def estimate_memory(records: int, characters: int) -> int:
-    """Return the bytes that records take in memory while they are curated on this machine."""
+    """Return the peak memory in bytes of curating ``records`` records with ``characters`` characters in all."""
     if characters + RECORD_BYTES * records > IN_MEMORY_BYTES:
         return ON_DISK_BYTES * records
     return IN_MEMORY_FACTOR * characters
 
 
 def find_break_even(rates: CurationRates, cpus: int) -> int | None:
-    """Return the number of documents from which on Ray on ``cpus`` CPUs is faster; None where it never is."""
+    """Return the number of documents above which Ray on ``cpus`` CPUs is faster than local; None where it never is."""
     gain = rates.local_seconds - rates.ray_cpu_seconds / cpus
     return round(rates.ray_start_seconds / gain) if gain > 0 else None
 
 
 def describe_break_even(rates: CurationRates | None, cpus: tuple[int, ...] = (2, 16, 64)) -> str:
-    """Return one line for people."""
+    """Return a sentence that names the number of documents above which Ray is faster, for each number of CPUs."""
     if rates is None:
         return "curate.engine=ray: from which size it takes less time than local was not measured"
     sizes = [(count, find_break_even(rates, count)) for count in cpus]

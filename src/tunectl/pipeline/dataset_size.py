@@ -34,7 +34,7 @@ TEXTS = 200
 
 @dataclass
 class _RunningTotal:
-    """A running sum; each source adds its own, scaled from its sample."""
+    """Sums over all sources; the counts of each are scaled from its sample."""
 
     files: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
@@ -65,7 +65,7 @@ class _RunningTotal:
 
 
 def estimate_dataset_size(layout: ProjectPaths, ingest: Ingest) -> DatasetSize:
-    """Count the sources, or extrapolate from their beginnings; Hub data sets and web pages are not fetched.
+    """Return rows, documents and characters of the sources, counted or extrapolated; Hub data sets and web pages are not fetched.
 
     Raises  DataError for a source that is missing, or whose format cannot be decided.
     """

@@ -66,7 +66,7 @@ class FederationRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """A federation that this project takes part in."""
+    """The federated training that this project serves, joins or simulates: its settings and the base model."""
 
     layout: ProjectPaths
     root: TunectlConfig
@@ -75,12 +75,12 @@ class Federation:
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """Absolute path of the folder with the federation's tasks, rounds and logs."""
         return (self.layout.state_dir / "federate" / self.root.federate.name).absolute()
 
 
 def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
-    """Compose, check, and find the base model.
+    """Return the federation that ``conf/`` and the overrides ``words`` declare, after checking settings, packages and base model.
 
     Raises  ConfigError with every mistake; UsageError for settings that a federation does not support; ArtifactError where the model is not built.
     """
@@ -97,7 +97,7 @@ def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
 
 
 def serve(federation: Federation, tell: Tell) -> Path:
-    """Run the server until its rounds are done, or resume it where it was stopped; return the folder of the adapter.
+    """Run the server until its rounds are done, resuming an interrupted run; return the adapter's folder. ``tell`` gets progress lines.
 
     Raises  UsageError without a token where other machines connect; InfrastructureError with the reason where it gives up.
     """
@@ -112,7 +112,7 @@ def serve(federation: Federation, tell: Tell) -> Path:
 
 
 def join(federation: Federation, name: str, tell: Tell) -> None:
-    """Take part as a client, with the training rows of this project, until the server has no more rounds.
+    """Run a client called ``name`` on this project's training rows until the server has no more rounds. ``tell`` gets progress lines.
 
     Raises  UsageError without a token; DataError without rows; InfrastructureError with the reason where the server is lost.
     """
@@ -129,7 +129,7 @@ def join(federation: Federation, name: str, tell: Tell) -> None:
 
 
 def simulate(federation: Federation, tell: Tell) -> Path:
-    """Run a server and its clients on this machine, each with a part of the training inputs; return the folder of the adapter.
+    """Run a server and its clients on this machine, each with a share of the training inputs; return the folder of the adapter.
 
     A client that ends early is left out of the rounds that follow.
     Raises  DataError where a client would get no rows; InfrastructureError with the reason where the server gives up.
@@ -144,14 +144,14 @@ def simulate(federation: Federation, tell: Tell) -> Path:
         )
     with lock.file_lock(federation.folder / "server.lock", f"the server of {settings.name}"):
         prepare_server(federation, expected_clients=len(parts))
-        play(federation, parts, tell)
+        run_simulation(federation, parts, tell)
         return finish(federation)
 
 
-def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Example]]], tell: Tell) -> None:
-    """Run the prepared server, and a client for each part.
+def run_simulation(federation: Federation, parts: Sequence[tuple[list[Example], list[Example]]], tell: Tell) -> None:
+    """Run the prepared server, and one client per (train, validation) pair of ``parts``, until all rounds are done.
 
-    Raises  as ``simulate``.
+    Raises  DataError where a client has no rows; InfrastructureError with the reason where the server gives up.
     """
     root, count = federation.folder, federation.root.federate.simulate.max_concurrent_fits
     task: ServerTask = atomic_io.read_json(root / exchange.SERVER, ServerTask)
@@ -169,7 +169,7 @@ def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Examp
 
 
 def prepare_server(federation: Federation, *, expected_clients: int = 0) -> None:
-    """Write the server's task and the first adapter; existing rounds with the same settings are kept.
+    """Write the server's task and the first adapter; keep existing rounds of the same settings. ``expected_clients`` 0: not known.
 
     Raises  UsageError where the folder holds rounds of other settings.
     """
@@ -213,7 +213,7 @@ def prepare_client(
     address: str,
     locks: Sequence[str] = (),
 ) -> None:
-    """Write the client's task, and its rows for the local trainings.
+    """Write the client's task and training rows into ``folder``; ``address``: HOST:PORT of the server; ``locks``: files that limit concurrent trainings.
 
     Raises  DataError where it has no rows to train on.
     """
@@ -242,7 +242,7 @@ def prepare_client(
 
 
 def finish(federation: Federation) -> Path:
-    """Write the adapter of the last round and its record; return its folder."""
+    """Write the adapter of the last round and ``federated.json``; return the adapter's folder."""
     folder, settings = federation.folder, federation.root.federate
     rounds = exchange.read_rounds(folder)
     weights = exchange.read_weights(exchange.round_file(folder, len(rounds)))
@@ -254,7 +254,7 @@ def finish(federation: Federation) -> Path:
 
 
 def read_examples(layout: ProjectPaths) -> tuple[list[Example], list[Example]]:
-    """Return training and validation inputs of the project."""
+    """Return the training and the validation examples of the project's split."""
     folder = layout.artifact("split")
     train, validation = (
         list(atomic_io.read_rows(folder / f"{name}.jsonl", Example)) for name in ("train", "validation")
@@ -265,7 +265,7 @@ def read_examples(layout: ProjectPaths) -> tuple[list[Example], list[Example]]:
 def partition(
     examples: tuple[list[Example], list[Example]], shares: Sequence[float], seed: int
 ) -> list[tuple[list[Example], list[Example]]]:
-    """Divide the training inputs among clients by ``shares``; clusters stay together. Every client validates on the same inputs."""
+    """Return (train, validation) per client: train is divided by ``shares`` without cutting clusters, validation is whole for each."""
     train, validation = examples
     clusters: dict[str, list[Example]] = {}
     for example in train:
@@ -283,7 +283,7 @@ def partition(
 
 
 def check_token(variable: str, host: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Check the length of the shared secret where another machine takes part.
+    """Check that the environment variable ``variable`` holds a secret that is long enough, unless ``host`` is loopback.
 
     Raises  UsageError where it is absent or too short.
     """

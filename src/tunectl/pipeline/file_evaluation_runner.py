@@ -27,7 +27,7 @@ COLUMNS = "check the file; name its columns with --input-column NAME --reference
 
 @dataclass(frozen=True)
 class FileEvalOptions:
-    """Options of ``tunectl evaluate DATA``; None: as the project declares. An error names the option of the command."""
+    """Options of ``tunectl evaluate DATA``; None means the project's setting. An error names the option of the command."""
 
     source: str | None = None
     """Source of ingest whose settings are used to read the file."""
@@ -48,7 +48,7 @@ class FileEvalOptions:
 
 @dataclass(frozen=True)
 class FileEval:
-    """A file to evaluate on, and how."""
+    """A prepared evaluation of models on one file: its inputs, the settings, and the backend that answers them."""
 
     data: Path
     root: TunectlConfig
@@ -58,15 +58,15 @@ class FileEval:
     backend: EvaluationBackend
 
     @property
-    def close(self) -> float:
-        """Word counts that differ by at most this share count as equal."""
+    def length_tolerance(self) -> float:
+        """Relative difference up to which two word counts are equal, as in ``evaluate.aligned.length_tolerance``."""
         return self.root.evaluate.aligned.length_tolerance
 
 
 def prepare_evaluation(
     layout: ProjectPaths, options: FileEvalOptions, data: Path, overrides: Sequence[str]
 ) -> FileEval:
-    """Read ``data`` and the settings; no model is loaded yet.
+    """Read ``data`` and the settings, and return the evaluation to run; no model is loaded yet.
 
     Raises  UsageError for an invalid option; DataError for a file without inputs and references; ConfigError for invalid
             slot rules.
@@ -86,7 +86,7 @@ def prepare_evaluation(
 
 
 def run_evaluation(job: FileEval, model: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
-    """Return one model's answers to the inputs of the job, and everything measured on them."""
+    """Answer the inputs of ``job`` with ``model``; return the result for the file, and the scores of the model alone."""
     from tunectl.evaluation import file_evaluation
 
     task, backend = job.task, job.backend
@@ -116,7 +116,7 @@ def run_evaluation(job: FileEval, model: ModelChoice) -> tuple[FileEvalResult, S
 
 
 def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | BeamSearch:
-    """Return greedy, or beams where they are asked for."""
+    """Return beam search where the options ask for beams, else greedy decoding."""
     from tunectl.config.schema.evaluate import BeamSearch, Greedy
 
     tokens = root.evaluate.decoding.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
@@ -130,7 +130,7 @@ def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | B
 
 
 def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
-    """Return how the project reads its sources: as its artifacts were made, or as declared where there are none."""
+    """Return the ingest settings with which the project's artifacts were made; the declared ones where there are no artifacts."""
     if not layout.config("ingest").is_file():
         return root.ingest
     from tunectl.pipeline import resolved_config
@@ -141,7 +141,7 @@ def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
 
 
 def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[list[Item], dict[str, int]]:
-    """Return the inputs of ``data``, and how many of its examples cannot be used, by reason.
+    """Return the usable inputs of ``data``, and the number of unusable examples by reason.
 
     Raises  DataError when the file is missing or empty, its format cannot be detected, or no row has input and reference.
     """
@@ -172,7 +172,7 @@ def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSo
     """Return a source that reads ``data`` like the project's own source of examples, changed by the options."""
     from tunectl.config.schema.ingest import FileReading, FileSource
 
-    like = _like(options.source, ingest)
+    like = _find_source_options(options.source, ingest)
     columns = like.columns.model_dump() | {"split": None}
     form = options.format or like.format
     if (options.input_column is None) != (options.reference_column is None):
@@ -212,7 +212,7 @@ def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSou
         raise UsageError(f"{location} = {first['input']!r}: {first['msg']}") from error
 
 
-def _like(name: str | None, ingest: Ingest) -> RowOptions:
+def _find_source_options(name: str | None, ingest: Ingest) -> RowOptions:
     """Return the source whose settings are used.
 
     Raises  UsageError for a name that is not declared, or where several sources with different prompts are possible.

@@ -1,4 +1,4 @@
-"""The first small build, ``experiment=first``: a verdict in minutes on few inputs, and what to build next."""
+"""The first small build, ``experiment=first``: which commands follow it, and whether a project should begin with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOES_ON: Final = "experiment=small"
 
 
 def next_lines(layout: ProjectPaths) -> list[str]:
-    """Return what the first look did not do, and the commands that do it; empty after any other recipe."""
+    """Return lines for the terminal: what ``experiment=first`` left out, and the commands that do it; empty after any other recipe."""
     if all(override.text != RECIPE for override in override_file.load_overrides(layout)):
         return []
     lines = ["this was a first look: nothing was learned from people's preferences, and nothing was packaged"]
@@ -25,7 +25,7 @@ def next_lines(layout: ProjectPaths) -> list[str]:
 
 
 def is_untouched(layout: ProjectPaths) -> bool:
-    """Return whether nothing was built in this project and no override recorded: then ``experiment=first`` is the right begin."""
+    """Return whether the project has no build and no recorded override, so that ``experiment=first`` should be proposed."""
     return (
         not override_file.load_overrides(layout)
         and not (layout.root / "dvc.lock").is_file()

@@ -32,14 +32,14 @@ SCHEDULERS: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """A validated job, and the file that its scheduler reads."""
+    """A validated job that was not sent yet, and the text of the file that its scheduler reads."""
 
     spec: JobSpec
     text: str
 
 
 def plan_job(layout: ProjectPaths, stages: Sequence[str], words: Sequence[str]) -> PlannedJob:
-    """Check settings, commit and remote, and write the file; nothing is sent.
+    """Return a job with its scheduler's file, after checking settings, commit and DVC remote; nothing is sent.
 
     Args:
         layout: the project.
@@ -124,7 +124,7 @@ def _write_file(layout: ProjectPaths, spec: JobSpec, scheduler: Any) -> str:
 
 
 def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
-    """Push the job's inputs to the DVC remote, then send the job to its scheduler; returns its record, which is written.
+    """Push the job's inputs to the DVC remote, send the job to its scheduler, write its record, and return it.
 
     Raises  InfrastructureError where the remote or the scheduler refuses; then there is no job, and no record.
     """
@@ -152,7 +152,7 @@ def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
 
 
 def read_state(record: JobRecord) -> str:
-    """Return pending, running, finished, failed, canceled or lost.
+    """Ask the scheduler for the job's state: pending, running, finished, failed, canceled or lost; return it.
 
     Raises  InfrastructureError where the scheduler cannot be asked.
     """
@@ -161,12 +161,12 @@ def read_state(record: JobRecord) -> str:
 
 
 def read_reason(record: JobRecord, state: str) -> str:
-    """Return why a pending job waits, where its scheduler gives a reason."""
+    """Return why the scheduler keeps a pending job waiting; empty where it gives no reason."""
     return slurm_scheduler.read_reason(record) if record.to == "slurm" and state == "pending" else ""
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
-    """Return the command that prints the job's output.
+    """Return the command line that prints the job's output; with ``follow`` until the job ends.
 
     Raises  InfrastructureError where its program is not installed, or nothing was printed yet.
     """
@@ -175,7 +175,7 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 
 
 def cancel_job(record: JobRecord) -> None:
-    """End the job; its checkpoints stay in its folder.
+    """Cancel the job at its scheduler; its checkpoints stay in its folder.
 
     Raises  InfrastructureError where the scheduler cannot be asked.
     """

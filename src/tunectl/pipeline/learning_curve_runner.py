@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: TrainAndScore | None = None) -> Curve:
-    """Train on parts of train, score each on validation, fit the curve.
+    """Train on growing subsets of train, score each on validation, and return the curve that is fitted to the losses.
 
     ``worth`` is the fall of the loss, in nats per token, for which twice the data is worth collecting.
     Raises  ArtifactError where model, split or cpt is not built, or was made from another configuration;
@@ -48,7 +48,9 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
     settings, record = resolved_config.load_stage_config(layout, "sft")
     work = layout.work("curve", atomic_io.sha256_json({"record": record, "inputs": digests})[:16])
     train = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
-    trainer = learner or SftTrainAndScore(layout, settings, work, seed=settings.seed, stands=_stands(layout, digests))
+    trainer = learner or SftTrainAndScore(
+        layout, settings, work, seed=settings.seed, is_sft_current=_is_sft_current(layout, digests)
+    )
     points = []
     with progress.bar("learning curve", len(SHARES)) as bar:
         for share, rows in take_nested_subsets(train, seed=settings.seed):
@@ -75,7 +77,7 @@ def _upstream(layout: ProjectPaths) -> Sequence[str]:
     return names
 
 
-def _stands(layout: ProjectPaths, digests: dict[str, str]) -> bool:
+def _is_sft_current(layout: ProjectPaths, digests: dict[str, str]) -> bool:
     """Return whether the sft artifact is finished, and made from this configuration and these inputs."""
     try:
         result = load_input_artifact(layout, "sft")
@@ -96,17 +98,23 @@ def _point(work: Path, share: float, rows: Sequence[Example], learner: TrainAndS
 
 
 class SftTrainAndScore:
-    """Trains with the sft stage and measures with the evaluation's generator."""
+    """Trains an adapter with the sft stage and measures the likelihood of the validation answers; the default of ``learner``."""
 
-    def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, stands: bool) -> None:
-        """Take the settings of the sft stage; ``stands``: its artifact can be used for all of train."""
-        self._layout, self._settings, self._work, self._seed, self._stands = layout, settings, work, seed, stands
+    def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, is_sft_current: bool) -> None:
+        """Take the settings of the sft stage; ``is_sft_current``: its artifact can be used for all of train."""
+        self._layout, self._settings, self._work, self._seed, self._is_sft_current = (
+            layout,
+            settings,
+            work,
+            seed,
+            is_sft_current,
+        )
         adapted = layout.artifact("cpt")
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """Return the likelihood of the answers of each validation example, under an adapter that was trained on ``train``."""
-        if label == "100%" and self._stands:
+        """Train an adapter on ``train`` (``label``: its share of all, ``50%``); return the likelihood of each validation example's answers under it."""
+        if label == "100%" and self._is_sft_current:
             return self._score(self._layout.artifact("sft"))
         folder = self._work / label.rstrip("%")
         adapter = folder / "adapter"

@@ -29,7 +29,7 @@ PARTS: Final = ("train", "validation", "test")
 
 
 class RowStep(Struct, frozen=True):
-    """What one stage did with a row."""
+    """One stage in which a row was found: kept, or rejected with a reason."""
 
     stage: str
     file: str
@@ -44,7 +44,7 @@ class RowStep(Struct, frozen=True):
 
 
 def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
-    """Yield every step of a row, given by its id or by its source (FILE:ROW, or the end of a file's path).
+    """Yield one step per stage for the row ``word``: a record's id, or its source (FILE:ROW, or the end of a file's path).
 
     Lines that cannot contain the word are not decoded, so that a large artifact is read at the speed of the disk.
     Raises  DataError for a line that is no record.
@@ -101,7 +101,7 @@ def format_source(source: Any) -> str:
 
 
 def is_in_train_split(steps: Sequence[RowStep]) -> bool:
-    """Return whether the row is in the training part of the current split."""
+    """Return whether one of the ``steps`` is train.jsonl of the current split."""
     return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
 
 
@@ -115,14 +115,14 @@ def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
 
 
 def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[RowStep]) -> list[str]:
-    """Return releases that were trained on the current split, where the row is in its training part."""
+    """Return the ids of releases that were trained on the current split; empty where the row of ``steps`` is not in train.jsonl."""
     if not is_in_train_split(steps):
         return []
     return [name for name in store.ids() if is_split_of_release(layout, store.manifest(name))]
 
 
 def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
-    """Return by raw file how many of its answers are in train, validation and test."""
+    """Return by raw file the number of its answers in train, validation and test: ``{file: {"train": 12}}``."""
     result: dict[str, Counter[str]] = {}
     for part in PARTS:
         for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
@@ -132,7 +132,7 @@ def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
 
 
 def list_raw_rows(layout: ProjectPaths) -> list[str]:
-    """Return every raw row in the training part of the current split, as FILE:ROW."""
+    """Return every raw row of the current split's train.jsonl, as FILE:ROW, sorted."""
     sources = _read_answer_sources(layout.artifact("split") / TRAIN)
     return sorted({format_source({"file": source.file, "row": source.row}) for source in sources})
 

@@ -16,7 +16,7 @@ ADAPTER = "adapter_config.json"
 
 
 class ModelChoice(NamedTuple):
-    """Weights, and the adapter for them."""
+    """Folder of a model's weights, and the folder of the adapter that is applied to them; None without one."""
 
     folder: Path
     adapter: Path | None
@@ -25,7 +25,7 @@ class ModelChoice(NamedTuple):
 def resolve_model(
     layout: ProjectPaths, model: str | None, adapter: str | None, *, option: str = "--model"
 ) -> ModelChoice:
-    """Return the folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``option`` names the first option in messages.
+    """Return the folders that ``--model`` and ``--adapter`` name, checked to belong together; ``option`` names the first option in messages.
 
     Raises  UsageError where a name means nothing; ArtifactError where a stage has not run, or the adapter was trained on
             another model.
@@ -77,14 +77,14 @@ def _adapter(folder: Path, text: str) -> Path:
 
 
 def base_of_adapter(layout: ProjectPaths) -> Path:
-    """Return the model that sft trains: the weights of cpt, or the base model where cpt is switched off."""
+    """Return the folder of the model that sft trains: cpt's weights, or the base model where cpt is switched off."""
     cpt = layout.artifact("cpt")
     passed = (cpt / manifest.PASSED_THROUGH).is_file() or not (cpt / "config.json").is_file()
     return layout.artifact("model") if passed else cpt
 
 
 def from_folder(layout: ProjectPaths, folder: Path) -> Path:
-    """Return ``folder`` itself where it has a contract, else a prepared copy of it."""
+    """Return ``folder`` itself where it holds model_spec.json, else the folder of a prepared copy."""
     if (folder / model_spec.NAME).is_file():
         return folder
     source = FolderModel(method="folder", path=str(folder), sha256=None)
@@ -94,7 +94,7 @@ def from_folder(layout: ProjectPaths, folder: Path) -> Path:
 
 
 def prepare_model(layout: ProjectPaths, model: BaseModelConfig) -> Path:
-    """Return the folder that the model stage makes of a declared model, kept in the cache.
+    """Prepare a declared base model as the stage model does; return its folder in the cache.
 
     A folder on this machine may change, so its weights are part of the key.
     """

@@ -34,7 +34,7 @@ REPORT = ("numpy", "jinja2", "matplotlib")
 
 
 def list_required_packages(config: Any, stages: Iterable[str]) -> list[RequiredPackage]:
-    """Return the packages of the named stages; ``config`` is the whole configuration, or the part of one stage."""
+    """Return the optional packages that ``stages`` import; ``config`` is the whole configuration, or that of one stage."""
     return [RequiredPackage(package, extra, name) for name in stages for package, extra in RULES[name](config)]
 
 
@@ -57,7 +57,7 @@ def _has_method(config: Any, stage: str) -> bool:
 
 
 def list_upstream_stages(targets: Iterable[str]) -> list[str]:
-    """Return the targets and all stages that they read, in the order of the pipeline; all stages where there are no targets."""
+    """Return the names of the targets and of all stages that they read, in the order of the pipeline; all without targets."""
     todo = [name for name in targets if name in RULES]
     if not todo:
         return [stage.name for stage in STAGES]

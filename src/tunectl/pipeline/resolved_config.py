@@ -34,13 +34,13 @@ def settings_class(stage: str) -> type[BaseModel]:
 
 
 def stage_view(stage: str, root: BaseModel) -> dict[str, Any]:
-    """Return the part of the whole configuration that a stage declares, as plain values."""
+    """Return the sections of the whole configuration that a stage declares, as plain values."""
     values = root.model_dump(mode="json")
     return {name: values[name] for name in settings_class(stage).model_fields}
 
 
 def load_stage_config(layout: ProjectPaths, stage: str) -> tuple[Any, dict[str, Any]]:
-    """Return the settings object of a stage, and the record as it stands in the file (for digests).
+    """Return the settings object of a stage, and the plain content of its JSON file (for digests).
 
     Raises  ArtifactError when the file is absent, damaged, or does not fit the settings class of this version.
     """

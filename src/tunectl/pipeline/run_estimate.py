@@ -25,7 +25,7 @@ SMALL = resource_check.ModelSize(parameters=135_000_000, layers=30, hidden=576, 
 
 
 def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
-    """Estimate tokens, bytes and minutes of each stage, as plain values.
+    """Return the estimate as plain values: ``stages`` (tokens, memory_gb, minutes, last seconds, basis), their totals, model and machine.
 
     Raises  DataError for a source that is missing or cannot be understood.
     """
@@ -67,7 +67,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
 
 
 def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_check.ModelSize, str]:
-    """Return parameters and shape of the base model: from its artifact, its folder, or the number in its name.
+    """Return the shape of the base model, and where it is from: its artifact, its folder, or the number in its name.
 
     Raises  UsageError where a model that was not downloaded yet has no size in its name.
     """
@@ -92,7 +92,7 @@ def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_chec
 
 
 def guess_shape(parameters: int) -> resource_check.ModelSize:
-    """Return a usual shape for a number of parameters: wider and deeper together, as model families grow."""
+    """Return the typical layers and widths of a model with ``parameters`` weights, scaled from those of a small model."""
     growth = (parameters / SMALL.parameters) ** (1 / 3)
     return resource_check.ModelSize(
         parameters=parameters,
@@ -104,7 +104,7 @@ def guess_shape(parameters: int) -> resource_check.ModelSize:
 
 
 def adapter_parameters(shape: resource_check.ModelSize, rank: int) -> int:
-    """Return the number of weights of a LoRA adapter on all linear layers of a usual block: four of attention, three of the MLP."""
+    """Return the number of weights of a LoRA adapter of this rank on all linear layers: four of attention, three of the MLP."""
     attention = 4 * 2 * shape.hidden
     mlp = 3 * (shape.hidden + shape.intermediate)
     return shape.layers * rank * (attention + mlp)

@@ -36,7 +36,7 @@ MAX_POINTS: Final = 200
 
 
 class RunVerdict(msgspec.Struct, frozen=True):
-    """Verdict of a gate."""
+    """Verdict of one stage's gate (reward, evaluate, package), with its reason and evidence, as kept in a run's record."""
 
     passed: bool
     verdict: str = ""
@@ -46,7 +46,7 @@ class RunVerdict(msgspec.Struct, frozen=True):
 
 
 class RunFailure(msgspec.Struct, frozen=True):
-    """Why a run ended early."""
+    """Error that ended a run: message, hint, and the stage that raised it."""
 
     message: str
     stage: str | None = None
@@ -67,7 +67,7 @@ class StageLaunch(msgspec.Struct, frozen=True):
 
 
 class RunStage(msgspec.Struct, frozen=True):
-    """A stage whose artifact is up to date at the end of the run."""
+    """A stage in a run's record whose artifact is up to date at its end: manifest digest, seconds, and whether it was executed."""
 
     name: str
     manifest: str
@@ -85,7 +85,7 @@ class RunStage(msgspec.Struct, frozen=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The small part of a record, for one row of a list."""
+    """The fields of a run's record that lists of runs show; read without the settings and curves."""
 
     id: str
     """Name of the file without its ending: start of the run (UTC), and a digest of what it built."""
@@ -124,7 +124,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(RunSummary, frozen=True, kw_only=True):
-    """The whole record of a run."""
+    """Everything that is recorded about one run: its summary, the settings, all scores and the curves."""
 
     settings: dict[str, Any] = {}
     """Resolved settings of each stage."""
@@ -138,7 +138,7 @@ class RunRecord(RunSummary, frozen=True, kw_only=True):
 
 @dataclass
 class RunEnd:
-    """End of a run; filled while it runs."""
+    """Outcome of the current run; the caller of ``record_run`` fills it before the record is written."""
 
     exit_code: int = 0
     error: str = ""
@@ -150,7 +150,7 @@ class RunEnd:
 def record_run(
     layout: ProjectPaths, project: str, *, targets: Sequence[str] = (), unattended: bool = False
 ) -> Iterator[RunEnd]:
-    """Write the record of the run that is the block, also after an error; a build never fails because of it."""
+    """Write the record of the run inside the ``with`` block when it ends, also by an error; yields the outcome to fill. Never raises itself."""
     end, started_at = RunEnd(), time.time()
     try:
         yield end
@@ -168,12 +168,12 @@ def record_run(
 
 
 def find_exit_code(error: BaseException) -> int:
-    """Return with what a run ends that ``error`` ends."""
+    """Return the exit code of a run that ``error`` ended: that of a TunectlError, 130 for Ctrl-C, else 1."""
     return int(getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1))
 
 
 def find_ledger(layout: ProjectPaths) -> Path:
-    """Return the folder of a run's record: of the project itself for a retrain in a worktree, which is removed after it."""
+    """Return the folder of the run records; a retrain in a worktree uses the project's own, since the worktree is removed."""
     root = layout.root.absolute()
     for folder in root.parents:
         project = ProjectPaths(folder)
@@ -183,14 +183,14 @@ def find_ledger(layout: ProjectPaths) -> Path:
 
 
 def list_runs(layout: ProjectPaths) -> list[str]:
-    """Return the names of all runs, the newest first."""
+    """Return the ids of all runs of the ledger, the newest first."""
     folder = layout.runs
     names = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")] if folder.is_dir() else []
     return sorted(names, reverse=True)
 
 
 def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSummary], list[str]]:
-    """Return the summaries of ``names``, and a sentence for each that cannot be read."""
+    """Return the summaries of the runs ``names``, and a sentence for each that cannot be read."""
     result, problems = list[RunSummary](), list[str]()
     for name in names:
         try:
@@ -201,7 +201,7 @@ def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSumm
 
 
 def read_run(layout: ProjectPaths, name: str) -> RunRecord:
-    """Return the whole record of a run.
+    """Return the whole record of the run ``name``.
 
     Raises  ArtifactError where there is none of that name, or it cannot be read.
     """

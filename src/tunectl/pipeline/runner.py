@@ -1,4 +1,4 @@
-"""Run one stage of the pipeline.
+"""Run one stage of the pipeline: check its inputs, give it its settings and an empty folder, and replace its artifact when it succeeds.
 
 The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and an empty folder. Only when
 it succeeds does that folder replace the old artifact; the manifest is written last.
@@ -54,14 +54,14 @@ def _refuse_while_restoring(name: str) -> None:
 
 
 def compose(layout: ProjectPaths) -> None:
-    """Write one resolved JSON per stage."""
+    """Write the resolved configuration of every stage, ``artifacts/config/<stage>.json``."""
     from tunectl.pipeline.stages.compose import compose as compose_all
 
     compose_all(layout)
 
 
 def run_stage(layout: ProjectPaths, name: str) -> None:
-    """Run one stage of the table in this process.
+    """Run one stage of the pipeline in this process and replace its artifact.
 
     Raises  ArtifactError when an input is absent, corrupted, or was made from another configuration; MissingExtraError that
             names every missing library which the stage will import.
@@ -106,7 +106,7 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
 
 
 def join_stage(layout: ProjectPaths, name: str) -> int:
-    """Run the processes of this machine for the trainings of a stage that another machine runs; returns how many trainings there were.
+    """Run this machine's processes of a stage's trainings that another machine leads; return the number of trainings.
 
     Raises  UsageError for a stage without training, or settings with one machine; InfrastructureError where the other machine does not join in time.
     """

@@ -50,7 +50,7 @@ ROWS_A_VALUE: Final = 3
 
 
 class SourcePreview(msgspec.Struct, frozen=True):
-    """Findings about one source."""
+    """Counts of one source before a project exists: how it is read, what is kept, and what curate would find."""
 
     files: int
     rows: int
@@ -83,7 +83,7 @@ class SourcePreview(msgspec.Struct, frozen=True):
 
 
 def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDataset, scratch: Path) -> SourcePreview:
-    """Read a source as ingest would, and curate the result with the filters of ``root``; ``scratch`` is an empty folder.
+    """Return what ingest and curate would make of the ``declared`` source, with the filters of ``root``; ``scratch`` is an empty folder.
 
     Raises  DataError where the source is missing, empty, or of an unknown type or format; InfrastructureError for a Hub that cannot be reached.
     """
@@ -105,7 +105,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         flags["cut"] = flags["cut"] or next(stream, None) is not None
 
     key = f"ingest.sources.{name}"
-    with keep_child(), _quiet():
+    with keep_child(), _mute_reader_log():
         for file, rows in _open(declared, key):
             collector.read_file(file, limit(rows))
         report = collector.finish()
@@ -137,7 +137,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _mute_reader_log() -> Iterator[None]:
     """Mute the log of the readers: the preview has its content."""
     log = logging_setup.get_logger("tunectl.data")
     level = log.level

@@ -17,7 +17,7 @@ ProgressState = Literal["running", "finished", "failed", "stopped", "killed"]
 
 
 class BarProgress(msgspec.Struct, frozen=True):
-    """Latest progress of one piece of work of a stage."""
+    """Latest state of one progress bar of a stage: done, total, and the values that it reported. Times are seconds since 1970."""
 
     label: str
     done: float
@@ -39,7 +39,7 @@ class BarProgress(msgspec.Struct, frozen=True):
 
 
 class StageProgress(msgspec.Struct, frozen=True):
-    """The running, or the last, run of a stage. Times are seconds since 1970."""
+    """Progress of a stage's running or last run, from its journal. Times are seconds since 1970."""
 
     stage: str
     state: ProgressState

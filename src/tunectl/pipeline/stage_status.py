@@ -31,7 +31,7 @@ ABSENT: Final = "(none)"
 
 
 class StageChange(msgspec.Struct, frozen=True):
-    """One reason to run a stage again."""
+    """One input that differs from the stage's last run: a setting, source, upstream artifact or its code."""
 
     what: str
     """A setting as ``sft.lora_rank``, ``code``, ``source PATH``, ``input PATH`` or ``output PATH``."""
@@ -46,7 +46,7 @@ class StageChange(msgspec.Struct, frozen=True):
 
 
 class StageStatus(msgspec.Struct, frozen=True):
-    """Whether a stage would run again, and how its last run went."""
+    """Whether a stage is up to date, why not, and the duration and verdict of its last run."""
 
     stage: str
     state: StageState
@@ -58,7 +58,7 @@ class StageStatus(msgspec.Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """The reasons as one text."""
+        """All changes as one text; empty without any."""
         return "; ".join(map(str, self.changes))
 
 
@@ -96,13 +96,13 @@ def _read_recorded_status(layout: ProjectPaths, name: str, *, built: bool) -> St
 
 
 def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
-    """Return the verdict that a stage wrote, or None where it writes none."""
+    """Return the content of the stage's verdict.json; None where it wrote none."""
     path = layout.artifact(stage) / "verdict.json"
     return atomic_io.read_json(path) if path.is_file() else None
 
 
 def format_value(value: Any) -> str:
-    """Return a setting's value as people write it in YAML; a long one is cut."""
+    """Return a setting's value as text in YAML; a long one is cut."""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 40 else f"{text[:39]}…"
 

@@ -30,7 +30,7 @@ SYSTEMS = ("aligned", "tuned")
 def confirm_best(
     layout: ProjectPaths, study: SweepStudy, stop: threading.Event, tell: Callable[[str], None]
 ) -> SweepConfirmation | None:
-    """Build and compare the best trial and the start; None where there is no single best trial, or no other start.
+    """Build the best trial and the current settings anew and return their comparison; None after a stop, or without a single better trial.
 
     A sweep is confirmed once: repeated looks at the test split would be a choice by it.
     Raises  UsageError where one of the two builds fails, or they have no test inputs in common.
@@ -86,7 +86,7 @@ class _BuildAnswers:
 
 
 def compare_builds(number: int, start: Any, best: Any) -> SweepConfirmation:
-    """Return the difference in the primary metric, on the test inputs that both answered, with a paired interval.
+    """Return the difference in the primary metric between the builds ``start`` and ``best`` (trial ``number``), with a paired interval.
 
     Raises  UsageError where fewer than two inputs are common, as when the space changes the split.
     """

@@ -28,7 +28,7 @@ PACKAGES = (RequiredPackage("optuna", "sweep", "sweep"),)
 
 
 class SweepPlan(NamedTuple):
-    """A validated sweep."""
+    """A sweep from ``conf/sweep`` whose space and objective are valid, before its study is opened."""
 
     section: Sweep
     overrides: list[str]
@@ -41,7 +41,7 @@ class SweepPlan(NamedTuple):
 
 
 def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
-    """Compose and validate; ``words``: ``sweep.KEY=VALUE`` of the sweep, and other overrides for every trial.
+    """Return the validated sweep. ``words``: overrides, ``sweep.KEY=VALUE`` for the sweep itself, others for every trial.
 
     Raises  ConfigError with file and line of every mistake; MissingExtraError for the sweep and for its stages.
     """
@@ -67,7 +67,7 @@ def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
 
 
 def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep, str]:
-    """Return the section, and the address of the storage: that of the environment where its variable is set."""
+    """Return the section ``sweep``, and the URL of its storage; ``words`` are overrides."""
     require_all(PACKAGES)
     overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
     section = checks.load_config(layout, overrides).root.sweep
@@ -75,12 +75,12 @@ def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep
 
 
 def storage_url(section: Sweep) -> str:
-    """Return the address of the storage of a sweep."""
+    """Return the URL of a sweep's storage: the value of its environment variable where that is set, else the setting."""
     return os.environ.get(section.storage_env) or section.storage
 
 
-def open_existing(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
-    """Return the sweep of the plan; a new one builds the commit that is checked out.
+def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
+    """Return the study of the planned sweep in its storage; a new one records the commit that is checked out, which its trials build.
 
     Raises  UsageError for a tree with changes that are not committed, and for a name that another sweep has.
     """

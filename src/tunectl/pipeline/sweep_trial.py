@@ -28,17 +28,17 @@ PRUNED = TrialPrunedError.exit_code
 
 
 class TrialRunner(Protocol):
-    """Runs trials: a repro in a worktree; tests pass a fake."""
+    """Runs one trial of a sweep; in production a repro in a worktree, in tests a fake."""
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
-        """Run a trial to its end; None where ``stop`` was set.
+        """Run a trial to its end and return its outcome; None where ``stop`` was set.
 
         ``note``: address and settings with which the stages report to the sweep.
         """
 
 
 class WorktreeTrials:
-    """Trials of one sweep on this machine."""
+    """Builds the trials of one sweep on this machine, each in a Git worktree with the project's DVC cache."""
 
     def __init__(self, layout: ProjectPaths, section: Sweep, definition: SweepDefinition) -> None:
         self._layout = layout
@@ -47,7 +47,7 @@ class WorktreeTrials:
         self.folder = layout.sweeps / section.name
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
-        """Build the trial, and read the metrics of its objective.
+        """Build the trial, with ``note`` in its environment, and return the metrics of its objective; None where ``stop`` was set.
 
         Raises  UsageError where the metric of the objective is absent; InfrastructureError of Git and DVC.
         """
@@ -64,7 +64,7 @@ class WorktreeTrials:
     def build(
         self, name: str, overrides: Sequence[str], stage: str, environment: Mapping[str, str], stop: threading.Event
     ) -> tuple[Path, int]:
-        """Build up to ``stage`` in the worktree ``name``; returns the project in it and the exit code of ``tunectl repro``."""
+        """Build up to ``stage`` in the worktree ``name``; return (the project's folder in it, exit code of ``tunectl repro``)."""
         place = self.folder / name
         mark = str(place.absolute())
         supervised_process.kill_marked(mark)  # what a killed worker left running here
@@ -82,7 +82,7 @@ class WorktreeTrials:
         return project, code
 
     def remove(self, name: str) -> None:
-        """Remove a worktree of ``build``."""
+        """Remove the worktree ``name`` that ``build`` made."""
         git_worktree.remove(self._layout.root, self.folder / name)
 
     def _open_worktree(self, path: Path, overrides: Sequence[str], mark: str) -> Path:

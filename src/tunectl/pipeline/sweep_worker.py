@@ -28,14 +28,14 @@ MAX_FAILURES = 3
 
 
 def worker_name() -> str:
-    """Return a name that no other worker has."""
+    """Return a unique name for a worker: host, process id and a random part."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def run_worker(
     study: SweepStudy, trials: TrialRunner, stop: threading.Event, tell: Callable[[str], None], worker: str = ""
 ) -> int:
-    """Run trials until there are no more; returns how many ended here.
+    """Run trials until there are no more; return the number of trials that ended here. ``tell`` gets progress lines.
 
     Raises  TunectlError where the trial of the current settings fails, or several in a row: then their values are not the cause.
     """
@@ -87,7 +87,7 @@ def _run_trial(
 def run_workers(
     layout: ProjectPaths, study: SweepStudy, count: int, tell: Callable[[str], None], *, confirm: bool = False
 ) -> int:
-    """Run one worker here, and ``count - 1`` more as processes; returns how many trials ended in this one.
+    """Run one worker here and ``count - 1`` as processes; return the number of trials that ended in this one. ``tell`` gets progress lines.
 
     ``confirm``: the best trial is compared with the start on the test split when all have ended.
 

@@ -36,7 +36,7 @@ _EXTRA = re.compile(r"extra ?== ?['\"]([\w-]{1,60})['\"]")
 
 
 class SystemCheck(NamedTuple):
-    """One result."""
+    """Result of one check of ``tunectl doctor``: status, what was found and what to do."""
 
     name: str
     status: Status
@@ -46,7 +46,7 @@ class SystemCheck(NamedTuple):
 
 
 def check_system(folder: Path) -> list[SystemCheck]:
-    """Check this machine for a project in ``folder``."""
+    """Return the results of all checks of this machine, for a project in ``folder``."""
     gpus = list_gpus()
     return [
         check_python(sys.version_info[:3]),
@@ -65,7 +65,10 @@ def check_system(folder: Path) -> list[SystemCheck]:
 
 
 def refuse_problems(checks: Sequence[SystemCheck]) -> None:
-    """Refuse to go on where there is a problem. Raises  InfrastructureError with every problem and what to do."""
+    """Check that none of ``checks`` is a problem.
+
+    Raises  InfrastructureError with every problem and what to do.
+    """
     problems = [check for check in checks if check.status == "problem"]
     if problems:
         raise InfrastructureError(
@@ -75,7 +78,7 @@ def refuse_problems(checks: Sequence[SystemCheck]) -> None:
 
 
 def check_python(version: tuple[int, ...]) -> SystemCheck:
-    """Check the interpreter's version."""
+    """Return the check of the interpreter's version."""
     result, minimum = ".".join(map(str, version)), ".".join(map(str, MIN_PYTHON))
     if version[:2] >= MIN_PYTHON:
         return SystemCheck("Python", "ok", result, "")
@@ -85,14 +88,14 @@ def check_python(version: tuple[int, ...]) -> SystemCheck:
 
 
 def check_cores(count: int) -> SystemCheck:
-    """Check the number of cores that this process may use."""
+    """Return the check of the number of cores that this process may use."""
     if count >= MIN_CORES:
         return SystemCheck("cores", "ok", str(count), "")
     return SystemCheck("cores", "note", str(count), f"training is slow on fewer than {MIN_CORES} cores")
 
 
 def check_memory(free: int | None) -> SystemCheck:
-    """Check the bytes of free memory; None where the machine does not report them."""
+    """Return the check of free memory, in bytes; None where the machine does not report it."""
     if free is None:
         return SystemCheck("memory", "note", "unknown", "this system does not report its free memory")
     if free >= MIN_MEMORY:
@@ -102,14 +105,14 @@ def check_memory(free: int | None) -> SystemCheck:
 
 
 def check_disk(free: int) -> SystemCheck:
-    """Check the free bytes on the project's disk."""
+    """Return the check of the free bytes on the project's disk."""
     if free >= MIN_DISK:
         return SystemCheck("disk", "ok", f"{free / 1e9:.1f} GB free", "")
     return SystemCheck("disk", "note", f"{free / 1e9:.1f} GB free", "free some space; dvc gc -w deletes old artifacts")
 
 
 def check_torch(version: str | None, gpus: list[str]) -> SystemCheck:
-    """Check that torch is installed, in a build that fits the GPU."""
+    """Return the check that torch (its version, None where absent) is installed in a build that fits the GPUs, named as by ``list_gpus``."""
     if version is None:
         return SystemCheck("torch", "problem", "not installed", format_install_command("train"))
     if gpus and version.endswith("+cpu"):
@@ -119,21 +122,21 @@ def check_torch(version: str | None, gpus: list[str]) -> SystemCheck:
 
 
 def check_gpu(gpus: list[str]) -> SystemCheck:
-    """Report the GPUs that the driver lists."""
+    """Return a result that lists the GPUs of the driver; never a problem."""
     if gpus:
         return SystemCheck("GPU", "ok", "; ".join(gpus), "")
     return SystemCheck("GPU", "note", "none that nvidia-smi lists", "hardware=cpu is the setting for this machine")
 
 
 def check_git(version: str | None) -> SystemCheck:
-    """Check that Git works; DVC and the release tags need it."""
+    """Return the check that Git works (its version, None where absent); DVC and the release tags need it."""
     if version is not None:
         return SystemCheck("Git", "ok", version.removeprefix("git version "), "")
     return SystemCheck("Git", "problem", "not found", "install Git, for example: apt-get install git")
 
 
 def check_docker(installed: bool, version: str | None) -> SystemCheck:
-    """Check that a Docker engine runs; only images and the monitoring stack need it."""
+    """Return the check that a Docker engine runs (its version, None where none answers); only images and monitoring need it."""
     if version:
         return SystemCheck("Docker", "ok", version, "")
     if installed:
@@ -142,7 +145,7 @@ def check_docker(installed: bool, version: str | None) -> SystemCheck:
 
 
 def check_ports(ports: dict[str, int]) -> SystemCheck:
-    """Check that the ports of the project's services are free; ``ports`` has the port of each section."""
+    """Return the check that the ports of the project's services are free; ``ports`` has the port of each section."""
     occupied = {section: port for section, port in ports.items() if port and not is_port_free(port)}
     listing = ", ".join(f"{port} {section}" for section, port in ports.items())
     if not occupied:
@@ -156,7 +159,7 @@ def check_ports(ports: dict[str, int]) -> SystemCheck:
 
 
 def check_extras(missing: dict[str, list[str]]) -> SystemCheck:
-    """Return which extras are complete; ``missing`` has the absent packages of each."""
+    """Return a result that lists complete and incomplete extras; ``missing`` has the absent packages of each."""
     complete = [extra for extra, packages in missing.items() if not packages]
     absent = [extra for extra, packages in missing.items() if packages]
     result = f"complete: {', '.join(complete) or 'none'}; not complete: {', '.join(absent) or 'none'}"
@@ -167,7 +170,7 @@ def check_extras(missing: dict[str, list[str]]) -> SystemCheck:
 
 
 def find_missing_by_extra(requirements: list[str] | None = None) -> dict[str, list[str]]:
-    """Find the packages of each extra of this distribution that are not installed.
+    """Return for each extra of this distribution the packages that are not installed.
 
     Args:
         requirements: as the installed metadata lists them (``Requires-Dist``); None reads those.
@@ -188,7 +191,7 @@ def find_missing_by_extra(requirements: list[str] | None = None) -> dict[str, li
 
 
 def find_version(package: str) -> str | None:
-    """Find the installed version of a distribution; None where it is absent."""
+    """Return the installed version of a distribution; None where it is absent."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -196,7 +199,7 @@ def find_version(package: str) -> str | None:
 
 
 def list_ports(folder: Path) -> dict[str, int]:
-    """Return the port of each section's service: as the project in ``folder`` declares them, else as a new project does."""
+    """Return the port of each service by its section: as the project in ``folder`` declares them, else the defaults."""
     from tunectl.config.loading import checks
 
     layout = ProjectPaths(folder)
@@ -221,13 +224,13 @@ def is_port_free(port: int) -> bool:
 
 
 def list_gpus() -> list[str]:
-    """Return name, memory and driver of each GPU that ``nvidia-smi`` lists."""
+    """Return one line per GPU from ``nvidia-smi``: name, memory and driver; empty without one."""
     output = run_program("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     return output.splitlines() if output else []
 
 
 def run_program(*command: str) -> str | None:
-    """Run a program and return its output; None where it is absent, fails or does not end in time."""
+    """Return the output of a program; None where it is absent, fails or does not end in time."""
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -30,7 +30,7 @@ def find_trusted_keys_file(layout: ProjectPaths) -> Path | None:
 
 
 def open_trust(layout: ProjectPaths) -> TrustStore | None:
-    """Open the trusted keys; None where signatures are not checked.
+    """Return the store of trusted keys; None where signatures are not checked.
 
     Raises  InfrastructureError, DataError where the file cannot be used; MissingExtraError without the extra sign.
     """

@@ -84,7 +84,7 @@ def test_both_sides_come_about_equally_often(opened):
 
 def test_what_a_reward_model_doubts_most_comes_first():
     items, plan = [question(number) for number in range(6)], QueuePolicy(0, 0, 1, 1)
-    found = active_sampling.next_task(items, [], "Ada", 0, plan, telling={"q001": 0.1, "q003": 0.4, "q004": 0.2})
+    found = active_sampling.next_task(items, [], "Ada", 0, plan, uncertainties={"q001": 0.1, "q003": 0.4, "q004": 0.2})
     assert found.question.id == "q003"
 
 

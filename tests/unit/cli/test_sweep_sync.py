@@ -39,7 +39,7 @@ def test_a_sweep_that_ends_sends_its_builds(
     monkeypatch.setattr(sweep_show, "open_named", lambda *_: (STUDY, []))
     monkeypatch.setattr(sweep_show, "print_summary", lambda *_, **__: None)
     monkeypatch.setattr(sweep_setup, "load_plan", lambda *_: plan)
-    monkeypatch.setattr(sweep_setup, "open_existing", lambda *_: STUDY)
+    monkeypatch.setattr(sweep_setup, "open_or_create", lambda *_: STUDY)
     monkeypatch.setattr(git_worktree, "revision", lambda _: "c")
     resolved = SimpleNamespace(root=SimpleNamespace(track="the trackers"))
     monkeypatch.setattr(checks, "load_project_config", lambda *_: resolved)

@@ -15,7 +15,7 @@ from tunectl.access.api_keys import KeyStore
 from tunectl.console import console_sessions
 from tunectl.console.console_guard import MAX_FORM_BYTES, check_target
 from tunectl.console.console_sessions import SignIn
-from tunectl.console.screen_table import SCREENS, twin_path
+from tunectl.console.screen_table import SCREENS, json_path
 
 OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
 
@@ -28,7 +28,7 @@ def console(tmp_path: Path) -> Console:
 def test_without_a_session_no_screen_opens(console: Console) -> None:
     stranger = console.stranger()
     for screen in SCREENS:
-        page, twin = stranger.get(screen.path), stranger.get(twin_path(screen.path))
+        page, twin = stranger.get(screen.path), stranger.get(json_path(screen.path))
         assert page.status_code == 303, screen.path
         assert page.headers["location"].startswith("/enter"), screen.path
         assert twin.status_code == 401, screen.path

@@ -64,7 +64,7 @@ def test_a_stamp_that_fails_ends_no_updates() -> None:
 def test_a_stream_ends_with_its_session() -> None:
     async def play() -> None:
         watcher, open_ = ChangeWatcher(lambda: 0, seconds=0.02), [True]
-        stream = stream_changes(watcher, watcher.subscribe(), lambda: open_[0], beat=0.02)
+        stream = stream_changes(watcher, watcher.subscribe(), lambda: open_[0], heartbeat_seconds=0.02)
         await anext(stream)
         assert await anext(stream) == b": beat\n\n"
         open_[0] = False

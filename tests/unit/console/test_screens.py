@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import truncate
 from tunectl.console import html_pages
 from tunectl.console.read_context import ReadContext
-from tunectl.console.screen_table import SCREENS, Screen, twin_path
+from tunectl.console.screen_table import SCREENS, Screen, json_path
 from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
@@ -86,7 +86,7 @@ def test_a_screen_opens_and_is_valid(console: Console, screen: Screen) -> None:
 
 @pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.path)
 def test_the_twin_of_a_screen_is_its_struct(console: Console, screen: Screen) -> None:
-    reply = console.client.get(twin_path(fill(screen.path)))
+    reply = console.client.get(json_path(fill(screen.path)))
     query = {**EXAMPLES, "release": "0123456789abcdef"}
     try:
         expected = screen.read(

@@ -74,7 +74,7 @@ def list_bundled() -> list[str]:
     """Every pattern that the project's own configuration declares."""
     rules = SlotErrorRules.model_validate(yaml.safe_load(Path("conf/evaluate/e2e.yaml").read_text())["slots"])
     found = [
-        rules.whole(one)
+        rules.expand_terms(one)
         for slot in rules.attributes.values()
         for patterns in getattr(slot, "values", {}).values()
         for one in patterns

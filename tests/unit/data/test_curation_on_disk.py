@@ -68,12 +68,14 @@ def test_the_room_is_asked_for_before_the_work(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=60)
 def test_clusters_from_files_are_those_from_memory(texts: list[str], threshold: float, part: int) -> None:
     plan = minhash.MinHashParams(threshold, "word", 2, bands=5, rows=2, threads=2)
-    expected = minhash.clusters([texts], plan)
+    expected = minhash.list_cluster_labels([texts], plan)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minhash, "BUCKET_PART", part)
         scratch = Path(tempfile.gettempdir())
-        assert minhash.clusters([texts], plan, scratch) == expected
-        assert minhash.clusters([texts, texts], plan, scratch) == minhash.clusters([texts, texts], plan)
+        assert minhash.list_cluster_labels([texts], plan, scratch) == expected
+        assert minhash.list_cluster_labels([texts, texts], plan, scratch) == minhash.list_cluster_labels(
+            [texts, texts], plan
+        )
 
 
 @pytest.mark.parametrize("part", [7, 2**20])
@@ -81,10 +83,10 @@ def test_one_giant_bucket_is_one_cluster(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(minhash, "BUCKET_PART", part)
     texts = [f"the very same template of many words for shop number {number} in town today" for number in range(200)]
     plan = minhash.MinHashParams(0.6, "word", 2, 20, 2)
-    assert set(minhash.clusters([texts], plan, tmp_path)) == {0}
-    assert minhash.clusters([["same words"] * 50], plan, tmp_path) == [0] * 50
-    assert minhash.clusters([[]], plan, tmp_path) == []
-    assert minhash.clusters([["", "?", "word"]], plan, tmp_path) == [0, 1, 2]
+    assert set(minhash.list_cluster_labels([texts], plan, tmp_path)) == {0}
+    assert minhash.list_cluster_labels([["same words"] * 50], plan, tmp_path) == [0] * 50
+    assert minhash.list_cluster_labels([[]], plan, tmp_path) == []
+    assert minhash.list_cluster_labels([["", "?", "word"]], plan, tmp_path) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("seed", range(3))

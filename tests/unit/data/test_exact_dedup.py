@@ -10,7 +10,7 @@ from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswe
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.data.dedup.exact import ExactDedup, MergeReferences
 from tunectl.data.text_normalization import digest16, normalize
-from tunectl.data.transform import Dropped, MergedInto, Pipeline
+from tunectl.data.transform import MergedRecord, Pipeline, RejectedRecord
 
 
 def source(row: int) -> Source:
@@ -52,19 +52,19 @@ def test_documents_first_one_stays() -> None:
     )
     assert outcomes == [
         Document("1", "Hi there", source(1)),
-        Dropped(Document("2", "hi there!", source(2)), "exact_duplicate", "same as 1"),
+        RejectedRecord(Document("2", "hi there!", source(2)), "exact_duplicate", "same as 1"),
     ]
 
 
 def test_strict_comparison_sees_case() -> None:
     outcomes = list(ExactDedup(loose=False)([Document("1", "Hi", source(1)), Document("2", "hi", source(2))]))
-    assert not any(isinstance(outcome, Dropped) for outcome in outcomes)
+    assert not any(isinstance(outcome, RejectedRecord) for outcome in outcomes)
 
 
 def test_two_answers_to_one_input_are_no_duplicates() -> None:
     records = [pair(1, "q", "one"), pair(2, "q", "two"), pair(3, "q", "One."), pair(4, "other", "one")]
     outcomes = list(ExactDedup(loose=True)(records))
-    assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, False, True, False]
+    assert [isinstance(outcome, RejectedRecord) for outcome in outcomes] == [False, False, True, False]
 
 
 def test_a_repeated_answer_inside_a_record_is_dropped_and_counted() -> None:
@@ -88,7 +88,7 @@ def test_segments_and_tokens_are_compared_whole() -> None:
     text = Example("s1", source(4), segments=[Segment("a", train=True)])
     same = Example("s2", source(5), segments=[Segment("a", train=True)])
     outcomes = list(ExactDedup(loose=True)([tokens, other, again, text, same]))
-    assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, False, True, False, True]
+    assert [isinstance(outcome, RejectedRecord) for outcome in outcomes] == [False, False, True, False, True]
 
 
 def test_references_become_one_record_with_their_sources() -> None:
@@ -98,7 +98,7 @@ def test_references_become_one_record_with_their_sources() -> None:
     assert isinstance(joined, Example)
     assert joined.answers == [ReferenceAnswer("one", source(1)), ReferenceAnswer("two", source(2))]
     assert joined.fields == {"a": "x"}
-    assert merged == MergedInto(second, "e1")
+    assert merged == MergedRecord(second, "e1")
     assert block.conflicts == 1
 
 
@@ -114,7 +114,7 @@ def test_merged_rows_share_the_fate_of_their_record() -> None:
         name = "all"
 
         def __call__(self, records):  # type: ignore[no-untyped-def]
-            return (Dropped(record, "language") for record in records)
+            return (RejectedRecord(record, "language") for record in records)
 
     tally = RowCounter("curate")
     left = Pipeline(tally).run(

@@ -7,7 +7,7 @@ import pytest
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Source, Tokens
 from tunectl.config.schema.curate import Language
 from tunectl.data.filters.language import LanguageFilter
-from tunectl.data.transform import Dropped
+from tunectl.data.transform import RejectedRecord
 
 PLACE = Source("a", 1)
 
@@ -28,7 +28,7 @@ def outcomes(*records: Document | Example, **more: object) -> list[object]:
 
 def test_a_sure_foreign_text_goes_and_says_why() -> None:
     document = Document("1", "Brot und Butter und Bier", PLACE)
-    assert outcomes(document) == [Dropped(document, "language", "de with confidence 0.90")]
+    assert outcomes(document) == [RejectedRecord(document, "language", "de with confidence 0.90")]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_sides_of_an_example(side: str, rejected: bool) -> None:
     example = Example(
         "1", PLACE, [Message("user", "Brot und Butter und Bier")], [ReferenceAnswer("bread and butter and beer", PLACE)]
     )
-    assert isinstance(outcomes(example, side=side)[0], Dropped) is rejected
+    assert isinstance(outcomes(example, side=side)[0], RejectedRecord) is rejected
 
 
 def test_tokenized_rows_have_no_text_and_stay() -> None:

@@ -16,7 +16,7 @@ from tunectl.config.schema.curate import NearDedupConfig
 from tunectl.data.dedup import minhash
 from tunectl.data.dedup.jaccard import JaccardMatrix
 from tunectl.data.dedup.near import NearDedup
-from tunectl.data.transform import Dropped
+from tunectl.data.transform import RejectedRecord
 
 WORDS = ["peach", "Bakery", "straße", "12", "café", "ärger", "東京", "o'clock", "x_y", "a"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(", ".join), max_size=14)
@@ -66,7 +66,7 @@ def test_similarity_is_that_of_plain_sets(texts: list[str], how: tuple[str, int]
 @settings(deadline=None, max_examples=60)
 def test_clusters_are_those_of_brute_force(texts: list[str], how: tuple[str, int], threshold: float) -> None:
     plan = minhash.MinHashParams(threshold, how[0], how[1], threads=1, **SURE)  # type: ignore[arg-type]
-    assert minhash.clusters([texts], plan) == plain_clusters(texts, *how, threshold)
+    assert minhash.list_cluster_labels([texts], plan) == plain_clusters(texts, *how, threshold)
 
 
 def corpus(seed: int, bases: int) -> list[str]:
@@ -88,7 +88,7 @@ def corpus(seed: int, bases: int) -> list[str]:
 def test_recall_is_within_the_bound_and_no_pair_is_wrong() -> None:
     texts = corpus(3, 300)
     plan = minhash.MinHashParams(0.6, "word", 2, bands=12, rows=4, seed=1)
-    labels = minhash.clusters([texts], plan)
+    labels = minhash.list_cluster_labels([texts], plan)
     likely = found = 0.0
     for one, other in itertools.combinations(range(len(texts)), 2):
         similarity = plain_similarity(texts[one], texts[other], "word", 2)
@@ -112,7 +112,10 @@ def test_clusters_do_not_depend_on_the_order(seed: int) -> None:
     plan = minhash.MinHashParams(0.6, "word", 2, bands=3, rows=4, seed=2)
     order = list(range(len(texts)))
     random.Random(seed).shuffle(order)
-    straight, shuffled = minhash.clusters([texts], plan), minhash.clusters([[texts[place] for place in order]], plan)
+    straight, shuffled = (
+        minhash.list_cluster_labels([texts], plan),
+        minhash.list_cluster_labels([[texts[place] for place in order]], plan),
+    )
     assert groups(straight) == {frozenset(order[place] for place in group) for group in groups(shuffled)}
 
 
@@ -125,15 +128,15 @@ def groups(labels: list[int]) -> set[frozenset[int]]:
 
 def test_threads_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = corpus(7, 100)
-    one = minhash.clusters([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=1))
+    one = minhash.list_cluster_labels([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=1))
     monkeypatch.setattr("tunectl.data.dedup.shingles.CHUNK_CHARACTERS", 500)
     monkeypatch.setattr("tunectl.data.dedup.jaccard.PART_CHARACTERS", 700)
-    assert minhash.clusters([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=3)) == one
+    assert minhash.list_cluster_labels([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=3)) == one
 
 
 def test_a_bucket_larger_than_the_whole_is_still_one_cluster() -> None:
     texts = [f"the very same template of many words for shop number {number} in town today" for number in range(200)]
-    assert set(minhash.clusters([texts], minhash.MinHashParams(0.6, "word", 2, 20, 2))) == {0}
+    assert set(minhash.list_cluster_labels([texts], minhash.MinHashParams(0.6, "word", 2, 20, 2))) == {0}
 
 
 def near(**more: object) -> NearDedupConfig:
@@ -170,7 +173,7 @@ def test_the_longest_stays_and_the_reject_says_why() -> None:
     outcomes = list(block([document("1", LONG), document("2", f"{LONG} today"), document("3", "nothing like it")]))
 
     assert outcomes[1:] == [document("2", f"{LONG} today"), document("3", "nothing like it")]
-    assert isinstance(outcomes[0], Dropped)
+    assert isinstance(outcomes[0], RejectedRecord)
     assert outcomes[0].detail == "0.92 like 2"
     assert block.sizes == {2: 1}
 
@@ -179,7 +182,7 @@ def test_the_first_stays_when_declared() -> None:
     outcomes = list(
         NearDedup(near(keep="first"), seed=0, threads=1)([document("1", LONG), document("2", f"{LONG} today")])
     )
-    assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, True]
+    assert [isinstance(outcome, RejectedRecord) for outcome in outcomes] == [False, True]
 
 
 def test_marked_clusters_all_stay() -> None:
@@ -200,14 +203,14 @@ def test_marked_clusters_all_stay() -> None:
 def test_sides_with_like_inputs(side: str, removed: int) -> None:
     records = [example("1", LONG, "yes it is so nice there"), example("2", f"{LONG} today", "closed on monday we fear")]
     outcomes = list(NearDedup(near(side=side), seed=0, threads=1)(records))
-    assert sum(isinstance(outcome, Dropped) for outcome in outcomes) == removed
+    assert sum(isinstance(outcome, RejectedRecord) for outcome in outcomes) == removed
 
 
 @pytest.mark.parametrize(("side", "removed"), [("input", 0), ("output", 1), ("both", 0)])
 def test_sides_with_like_outputs(side: str, removed: int) -> None:
     records = [example("1", "an ad for the mill", LONG), example("2", "what is on sundays", f"{LONG} today")]
     outcomes = list(NearDedup(near(side=side), seed=0, threads=1)(records))
-    assert sum(isinstance(outcome, Dropped) for outcome in outcomes) == removed
+    assert sum(isinstance(outcome, RejectedRecord) for outcome in outcomes) == removed
 
 
 def test_tokenized_rows_pass() -> None:

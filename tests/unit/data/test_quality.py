@@ -12,7 +12,7 @@ from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswe
 from tunectl.config.schema.curate import Quality, WordBounds
 from tunectl.data.filters import quality
 from tunectl.data.filters.quality import QualityFilter
-from tunectl.data.transform import Dropped
+from tunectl.data.transform import RejectedRecord
 
 PLACE = Source("a.csv", 1)
 OFF: dict[str, Any] = {
@@ -41,7 +41,7 @@ REPETITION = {
 
 def judge(record: Document | Example, **rules: Any) -> tuple[str, str] | None:
     (outcome,) = QualityFilter(Quality.model_validate(OFF | rules))([record])
-    return (outcome.reason, outcome.detail) if isinstance(outcome, Dropped) else None
+    return (outcome.reason, outcome.detail) if isinstance(outcome, RejectedRecord) else None
 
 
 def document(text: str) -> Document:

@@ -12,7 +12,7 @@ from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswe
 from tunectl.chat import tool_calls
 from tunectl.config.schema.curate import Repair
 from tunectl.data.filters.repair import RepairText, normalize_whitespace, strip_control_chars, strip_html
-from tunectl.data.transform import Dropped
+from tunectl.data.transform import RejectedRecord
 
 PLACE = Source("a.csv", 1)
 ALL = Repair(mojibake=True, control_characters=True, html=True, unicode_form="NFC", white_space=True)
@@ -112,7 +112,7 @@ def test_tool_arguments_are_data_and_stay() -> None:
 )
 def test_nothing_left_is_rejected(record: Document | Example, reason: str) -> None:
     (outcome,) = RepairText(ALL, mojibake=str)([record])
-    assert isinstance(outcome, Dropped)
+    assert isinstance(outcome, RejectedRecord)
     assert outcome.reason == reason
 
 

@@ -7,7 +7,7 @@ import pytest
 from tunectl.artifacts.records import Document, Source
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.core.errors import TunectlError
-from tunectl.data.transform import Dropped, Pipeline
+from tunectl.data.transform import Pipeline, RejectedRecord
 
 ROWS = [Document(str(number), f"text {number}", Source("a.csv", number)) for number in (1, 2, 3)]
 
@@ -20,7 +20,7 @@ class Drop:
         self.id = name
 
     def __call__(self, records):  # type: ignore[no-untyped-def]
-        return (Dropped(record, "language", "why") if record.id == self.id else record for record in records)
+        return (RejectedRecord(record, "language", "why") if record.id == self.id else record for record in records)
 
 
 def test_rows_in_are_kept_or_rejected_with_their_source_and_sample() -> None:

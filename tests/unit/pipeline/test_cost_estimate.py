@@ -126,14 +126,14 @@ def test_sampled_answers_of_a_simulated_annotator_take_time(roots: Any) -> None:
 def test_a_withheld_attribute_costs_a_pair_the_prompt_that_it_would_share(roots: Any) -> None:
     """Measured on E2E: about 70 tokens a pair where inputs are shared, about 135 where three in four are not."""
     shared, alone = (
-        cost_estimate.pairs(
+        cost_estimate.estimate_pairs(
             roots("preferences=e2e", f"preferences.contrast.attributes.masked_attribute_share={share}"), AMOUNTS
         )[2]
         for share in (0, 0.75)
     )
     assert shared == pytest.approx(70, rel=0.15)
     assert alone == pytest.approx(135, rel=0.15)
-    people = cost_estimate.pairs(roots("preferences=default"), AMOUNTS)
+    people = cost_estimate.estimate_pairs(roots("preferences=default"), AMOUNTS)
     assert people[:2] == (1000, 200)
     assert people[2] == pytest.approx(
         126 / 3.6 + cost_estimate.TEMPLATE_TOKENS + 2 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)
@@ -143,7 +143,7 @@ def test_a_withheld_attribute_costs_a_pair_the_prompt_that_it_would_share(roots:
 def test_pairs_of_a_simulated_annotator_share_the_answers_of_an_input(roots: Any) -> None:
     """Local Lens: 90 inputs of about 390 tokens, five answers each; its 1,005 pairs read alone would be five times as many."""
     root = roots("preferences=local_lens")
-    train, held, tokens, _ = cost_estimate.pairs(root, AMOUNTS)
+    train, held, tokens, _ = cost_estimate.estimate_pairs(root, AMOUNTS)
     assert (train, held) == (90, 16)
     assert tokens == pytest.approx(
         126 / 3.6 + cost_estimate.TEMPLATE_TOKENS + 5 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)

@@ -36,7 +36,7 @@ _MANY_MISSING = 4
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
-    """A valid configuration."""
+    """A validated configuration, with the composed tree and origins that it was made from."""
 
     root: TunectlConfig
     composition: ComposedConfig
@@ -50,7 +50,7 @@ class _ConfigIssue:
 
 
 def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> ResolvedConfig:
-    """Compose a project's ``conf/`` and check it.
+    """Return the validated configuration of a project's ``conf/`` with ``overrides`` applied.
 
     Raises  ConfigError with every mistake at once; UsageError where there is no ``conf/config.yaml``.
     """
@@ -68,20 +68,23 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
 
 
 def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> ResolvedConfig:
-    """Compose and check ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) take precedence over them.
+    """Return the validated configuration of ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) win.
 
-    Raises  as load_config
+    Raises  ConfigError with every mistake at once; UsageError where there is no ``conf/config.yaml``.
     """
     recorded = override_file.load_overrides(layout)
     return load_config(layout, override_file.merge_overrides(recorded, typed) if typed else recorded)
 
 
 def validate_config(schema: type[M], composition: ComposedConfig) -> M:
-    """Return the tree as ``schema``; raise all mistakes of composing and of the schema in one ConfigError."""
+    """Return the composed tree as an instance of ``schema``.
+
+    Raises  ConfigError with all mistakes of composing and of the schema.
+    """
     reported_paths = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
     settings = None
-    mistakes = [*_not_finite(composition), *_not_named(composition)]  # JSON has no infinity: it would turn into null
+    mistakes = [*_not_finite(composition), *_check_key_types(composition)]  # JSON has no infinity: it would become null
     reported_paths |= {mistake.path for mistake in mistakes}
     lines += [mistake.text for mistake in mistakes]
     try:
@@ -89,7 +92,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
     except ValidationError as error:
         lines += [
             mistake.text
-            for mistake in _mistakes(schema, composition, error)
+            for mistake in _list_issues(schema, composition, error)
             if not _is_already_reported(mistake, reported_paths)
         ]
     if settings is None or lines:
@@ -116,7 +119,7 @@ def _not_finite(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
             yield _ConfigIssue(path, "value", f"{_head(composition, path, value)}: must be a finite number")
 
 
-def _not_named(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
+def _check_key_types(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
     """Yield keys that YAML does not read as text, such as a bare yes."""
     for path, key in _find_non_text_keys(composition.tree, ()):
         origin = composition.origins.find(path) or composition.origins.file_of(path)
@@ -140,7 +143,9 @@ def _stringify_keys(tree: Any) -> Any:
     return {str(key): _stringify_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
-def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: ValidationError) -> Iterator[_ConfigIssue]:
+def _list_issues(
+    schema: type[BaseModel], composition: ComposedConfig, error: ValidationError
+) -> Iterator[_ConfigIssue]:
     """Yield one mistake for each error; a misspelled key and the missing key that was meant are one."""
     result = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
     missing = {location.path: location for location, item in result if item["type"] == "missing"}
@@ -149,7 +154,7 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
         if item["type"] == "extra_forbidden":
             near = (
                 ""
-                if _foreign(location)
+                if _find_union_tag(location)
                 else closest_setting(schema, composition.tree, location.path, sorted(missing, key=to_dotted_key))
             )
             missing = {path: other for path, other in missing.items() if to_dotted_key(path) != near}
@@ -233,7 +238,7 @@ def _close_value(value: Any, shape: TypeInfo) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _foreign(location: SchemaLocation) -> str:
+def _find_union_tag(location: SchemaLocation) -> str:
     """Return the tag of another member of a tagged union to which an unknown key belongs; empty where there is none."""
     key = str(location.path[-1])
     return next((_tag_of(other) for other in location.siblings if key in other.model_fields), "")
@@ -242,8 +247,8 @@ def _foreign(location: SchemaLocation) -> str:
 def _unknown(composition: ComposedConfig, location: SchemaLocation, near: str) -> str:
     value = get_at(composition.tree, location.path)
     head = _head(composition, location.path, value, show=not isinstance(value, dict | list))
-    if location.owner is not None and _foreign(location):
-        return f"{head}: no such setting where {_tag_of(location.owner)}, only where {_foreign(location)}"
+    if location.owner is not None and _find_union_tag(location):
+        return f"{head}: no such setting where {_tag_of(location.owner)}, only where {_find_union_tag(location)}"
     if near:
         return f"{head}: no such setting; did you mean {near}?"
     names = list(location.owner.model_fields) if location.owner is not None else []

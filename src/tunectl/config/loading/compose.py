@@ -52,7 +52,7 @@ NOTHING = "nothing was run"
 
 @dataclass(frozen=True, slots=True)
 class ComposedConfig:
-    """The composed ``conf/`` and overrides, before validation."""
+    """The merged configuration before validation: the tree, the origin of each value, and mistakes found so far."""
 
     tree: dict[str, Any]
     """Plain values, interpolations resolved."""
@@ -63,7 +63,7 @@ class ComposedConfig:
 
 
 def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
-    """Compose ``conf/config.yaml`` with ``overrides``, later ones over earlier ones.
+    """Return the merged tree of ``conf/config.yaml`` and ``overrides``, later ones over earlier ones, with the origin of each value.
 
     Mistakes that still leave a tree are collected in ``problems``.
     Raises  UsageError where there is no ``conf/config.yaml``; ConfigError for YAML that cannot be read.
@@ -305,7 +305,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
                 )
             )
         elif value == "???":
-            problems.append(OverrideError(path, _mandatory(conf, path, where)))
+            problems.append(OverrideError(path, _explain_missing_value(conf, path, where)))
         elif isinstance(value, str) and _RESOLVER.search(value):
             text = "only ${other.setting} is allowed; a resolver would make the same YAML mean different things"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
@@ -321,7 +321,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
             except InterpolationToMissingValueError:
                 problems.append(OverrideError(path, ""))  # the missing value itself is reported
             except OmegaConfBaseException:
-                problems.append(OverrideError(path, _dangling(raw, path, value, where)))
+                problems.append(OverrideError(path, _explain_missing_target(raw, path, value, where)))
         elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in references:
             text = f"nothing reads it: no setting refers to ${{{to_dotted_key(path)}}}"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
@@ -332,7 +332,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
     return raw
 
 
-def _mandatory(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:
+def _explain_missing_value(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:
     """Return the message for a value that the user must give; the comment above it in the file describes it."""
     text = f"{to_dotted_key(path)}: must be given ({origin}): {to_dotted_key(path)}=<value>"
     if origin is None or not origin.file.endswith(".yaml") or not origin.line:
@@ -341,7 +341,7 @@ def _mandatory(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:
     return f"{text}\n    {note}" if note else text
 
 
-def _dangling(raw: dict[str, Any], path: KeyPath, value: str, origin: ValueOrigin | None) -> str:
+def _explain_missing_target(raw: dict[str, Any], path: KeyPath, value: str, origin: ValueOrigin | None) -> str:
     """Return the message for an interpolation without a target, with the nearest existing key."""
     start = f"{to_dotted_key(path)} = {format_value(value)} ({origin})"
     targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]

@@ -1,4 +1,4 @@
-"""Convert a file of LLaMA-Factory or Axolotl to our settings: key by key by ``foreign_keys``, then what depends on several keys."""
+"""Convert a config file of LLaMA-Factory or Axolotl to settings of tunectl: first key by key, then what depends on several keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 
 
 def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
-    """Convert a file of Axolotl."""
+    """Return the settings that a config file of Axolotl converts to, and those that have no counterpart."""
     draft = _apply_rules(foreign, "axolotl")
     foreign = draft.foreign
     if foreign.get("base_model"):
@@ -71,7 +71,7 @@ def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
 
 
 def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str, Any]) -> ImportedConfig:
-    """Convert a file of LLaMA-Factory; ``datasets_info`` is its ``dataset_info.json``, empty where it was not found."""
+    """Return the settings that a LLaMA-Factory file converts to; ``datasets_info``: its ``dataset_info.json``, empty where not found."""
     draft = _apply_rules(foreign, "llama-factory")
     foreign = draft.foreign
     if foreign.get("model_name_or_path"):

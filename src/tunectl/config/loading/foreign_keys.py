@@ -1,4 +1,4 @@
-"""The settings of LLaMA-Factory and Axolotl beside ours: one table for both, and the conversions that it names.
+"""Table of the settings of LLaMA-Factory and Axolotl with their counterparts in tunectl, and the conversions that it names.
 
 Names and meanings are those of ``llamafactory-cli train FILE`` and ``axolotl train FILE``.
 """
@@ -18,7 +18,7 @@ OFF: Final[tuple[Any, ...]] = (None, False, "", [], {}, "none", 0)
 
 
 class UnsupportedKey(NamedTuple):
-    """A setting that could not be carried over."""
+    """A setting of the other tool that could not be carried over: its value, and why."""
 
     key: str
     value: Any
@@ -29,7 +29,7 @@ class UnsupportedKey(NamedTuple):
 
 @dataclass(slots=True)
 class ImportedConfig:
-    """What an import has collected so far."""
+    """Result of an import while it is built: settings, comments, and keys that could not be carried over."""
 
     foreign: Mapping[str, Any]
     """Settings of the other tool's file."""
@@ -44,7 +44,7 @@ class ImportedConfig:
     dropped: list[UnsupportedKey] = field(default_factory=list)
 
     def set(self, name: str, value: Any, note: str = "") -> None:
-        """Give one of our settings a value; ``note`` becomes a comment beside it.
+        """Set the dotted setting ``name`` of tunectl; ``note`` becomes a comment beside it.
 
         One that would be read as another setting, which may hold an address or a name of a secret, is listed as not carried over.
         """
@@ -56,12 +56,12 @@ class ImportedConfig:
             self.notes[name] = note
 
     def drop(self, key: str, reason: str, matters: str = EFFECT) -> None:
-        """List one of their settings as having no counterpart."""
+        """List the other tool's setting ``key`` as not carried over; ``matters``: whether that changes the result."""
         self.dropped.append(UnsupportedKey(key, self.foreign.get(key), matters, reason))
 
     @contextmanager
     def catch_bad_value(self, key: str) -> Iterator[None]:
-        """List ``key`` as not converted where its value has an unexpected type."""
+        """List ``key`` as not converted if the block fails because its value has an unexpected type."""
         try:
             yield
         except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -73,7 +73,7 @@ Conversion = Callable[[ImportedConfig, str, Any, str], None]
 
 
 class ForeignKey(NamedTuple):
-    """One row of the table: a setting under the name of each tool, ours, and how its value is converted."""
+    """One setting of LLaMA-Factory and Axolotl, its counterpart in tunectl, and the conversion of its value."""
 
     axolotl: str
     """Names in Axolotl, separated by blanks; empty where it has none."""
@@ -87,22 +87,22 @@ class ForeignKey(NamedTuple):
 
 
 def skip(*_: Any) -> None:
-    """Do nothing: the setting is converted together with others (``foreign_import``), or tunectl always works that way."""
+    """Do nothing: the setting is converted together with others (``foreign_import``), or tunectl always works as it says."""
 
 
 def drop_effective(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
-    """List a setting that has no counterpart and changes the result."""
+    """List ``key``, which has no counterpart, as not carried over, unless it is switched off; its loss changes the result."""
     if value not in OFF:
         draft.drop(key, reason)
 
 
 def drop_harmless(draft: ImportedConfig, key: str, _: Any, reason: str) -> None:
-    """List a setting that has no counterpart and does not change the result."""
+    """List ``key``, which has no counterpart, as not carried over; its loss does not change the result."""
     draft.drop(key, reason, NONE)
 
 
 def require(*allowed: Any) -> Conversion:
-    """List a setting unless it has one of the values ``allowed``: tunectl always works that way."""
+    """Return a conversion that lists a setting as unsupported unless its value is among ``allowed``, which tunectl does anyway."""
 
     def check(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
         if value not in allowed:
@@ -115,7 +115,7 @@ def require(*allowed: Any) -> Conversion:
 
 
 def convert(function: Callable[[Any], Any]) -> Conversion:
-    """Set the value that ``function`` returns; it may raise ValueError with the reason why a value cannot be converted."""
+    """Return a conversion that sets ``function(value)``; a ValueError of it is the reason why the value cannot be converted."""
 
     def apply(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
         try:
@@ -127,7 +127,7 @@ def convert(function: Callable[[Any], Any]) -> Conversion:
 
 
 def look_up(table: Mapping[str, str], description: str) -> Conversion:
-    """Convert by a table, ours to theirs; any other value is refused with our names."""
+    """Return a conversion by ``table``: tunectl's value to the other tool's names of it, separated by blanks; others are refused."""
 
     def find(value: Any) -> str:
         for ours, theirs in table.items():
@@ -139,20 +139,20 @@ def look_up(table: Mapping[str, str], description: str) -> Conversion:
 
 
 def to_int(value: Any) -> int:
-    """Return an integer, also where YAML read it as text; refuses fractions."""
+    """Return an integer, also where YAML read it as text. Raises  ValueError for a fraction."""
     if float(value) != int(float(value)):
         raise ValueError(f"{value} is not a whole number")
     return int(float(value))
 
 
 def split_targets(value: Any) -> Any:
-    """Return LLaMA-Factory's lora_target: a list, or names separated by commas."""
+    """Return LLaMA-Factory's ``lora_target`` as a list of module names, from a list or names separated by commas."""
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
     return "all-linear" if names in (["all"], ["all-linear"]) else names
 
 
 def set_template(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
-    """Set a named chat template, or the model's own where there is none of that name."""
+    """Set a chat template by its name, or the model's own where tunectl has none of that name."""
     name = str(value)
     if name in TEMPLATES:
         draft.set(own_key, name)
@@ -176,7 +176,7 @@ def set_template_text(draft: ImportedConfig, key: str, value: Any, own_key: str)
 
 
 def set_stage(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
-    """Convert LLaMA-Factory's stage: pt is our cpt."""
+    """Convert LLaMA-Factory's ``stage``: ``pt`` becomes the section cpt, ``sft`` is kept, others are unsupported."""
     if value == "pt":
         draft.groups["cpt"] = "lora"
         draft.drop(key, "further pre-training is the cpt stage here, switched on; its settings keep our values")
@@ -185,7 +185,7 @@ def set_stage(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
 
 
 def set_save_steps(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
-    """Convert LLaMA-Factory's save_steps, which may be a share of all steps."""
+    """Set the steps between checkpoints from LLaMA-Factory's ``save_steps``; a share of all steps is not carried over."""
     if isinstance(value, int) and value >= 1:
         draft.set(own_key, value)
     else:
@@ -193,13 +193,13 @@ def set_save_steps(draft: ImportedConfig, key: str, value: Any, own_key: str) ->
 
 
 def set_patience(draft: ImportedConfig, _: str, value: Any, own_key: str) -> None:
-    """Set early stopping by a number of validations."""
+    """Set early stopping after ``value`` validations without improvement."""
     if value:
         draft.set(own_key, {"patience": to_int(value), "min_delta": 0.0})
 
 
 def set_end_of_turn(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
-    """Set the end of turn, which is a single token here."""
+    """Set the end-of-turn token, of which tunectl has one."""
     tokens = [str(item) for item in value or []]
     if tokens:
         draft.set(own_key, tokens[0])
@@ -208,14 +208,14 @@ def set_end_of_turn(draft: ImportedConfig, key: str, value: Any, own_key: str) -
 
 
 def drop_special_tokens(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
-    """Drop the setting: special tokens come from the model."""
+    """List special tokens as not carried over: those of the model are used."""
     names = sorted(name for name, token in (value or {}).items() if token)
     if names:
         draft.drop(key, f"{', '.join(names)}: special tokens are the model's own; padding is masked by length", NONE)
 
 
 def report_to(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
-    """Set the trackers, of which Axolotl has a setting each; those that tunectl does not know are listed."""
+    """Set the experiment trackers; those that tunectl does not know are listed as unsupported."""
     if key != "report_to" and not value:
         return
     trackers = value if key == "report_to" else key.removeprefix("use_").partition("_")[0]
@@ -396,5 +396,5 @@ KEYS: tuple[ForeignKey, ...] = (
 
 
 def list_rules(tool: Tool) -> dict[str, ForeignKey]:
-    """Map the name of each setting of ``tool`` to its row."""
+    """Return the rows of the table by the setting's name in ``tool``."""
     return {name: row for row in KEYS for name in (row.axolotl if tool == "axolotl" else row.llama_factory).split()}

@@ -1,4 +1,4 @@
-"""Read the other tool's file, and write ours."""
+"""Read a YAML file of LLaMA-Factory or Axolotl, and write the converted settings as overrides or as an experiment file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST = 100_000
 
 
 def load_yaml(text: str, name: str) -> dict[str, Any]:
-    """Return the other tool's YAML as a mapping.
+    """Return the YAML text of the other tool's file ``name`` as a mapping.
 
     Raises  UsageError where it is not YAML, not a mapping or too long, naming the file.
     """
@@ -62,14 +62,14 @@ def _count_characters(node: Any, counts: dict[int, float]) -> float:
 
 
 def to_overrides(draft: ImportedConfig) -> list[str]:
-    """Return the draft as arguments for ``tunectl repro``; sources are left out, because they need a file."""
+    """Return the imported settings as arguments for ``tunectl repro``; sources are left out, because they need a file."""
     words = [f"{group}={option}" for group, option in sorted(draft.groups.items()) if group != "ingest"]
     plain = {name: value for name, value in draft.values.items() if not name.startswith("ingest.") and value != "???"}
     return words + [f"{name}={_word(value)}" for name, value in plain.items()]
 
 
 def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
-    """Return the draft as the text of ``conf/experiment/<name>.yaml``."""
+    """Return the imported settings as the text of ``conf/experiment/<name>.yaml``; ``origin``: the file that they were converted from."""
     needed = "".join(f" {key}=..." for key, value in draft.values.items() if value == "???")
     lines = [
         "# @package _global_",

@@ -50,23 +50,23 @@ def group_schema(name: str) -> dict[str, Any]:
 
     info = TunectlConfig.model_fields[name]
     schema = _of(info.annotation) if isinstance(info.annotation, type) else {}
-    return _add_title_and_defaults(_loosen(schema), f"conf/{name}")
+    return _add_title_and_defaults(_allow_partial_files(schema), f"conf/{name}")
 
 
 def experiment_schema() -> dict[str, Any]:
     """Return JSON Schema of ``config.yaml`` and of experiments: any part of the configuration."""
     from tunectl.config.schema.root import TunectlConfig
 
-    return _add_title_and_defaults(_loosen(_of(TunectlConfig)), "conf/config.yaml and conf/experiment")
+    return _add_title_and_defaults(_allow_partial_files(_of(TunectlConfig)), "conf/config.yaml and conf/experiment")
 
 
 def write_file(path: Path) -> None:
-    """Write the schema of the whole configuration to ``path``."""
+    """Write the JSON Schema of the whole configuration to the file ``path``."""
     atomic_io.write_json(path, root_schema())
 
 
 def write_folder(layout: ProjectPaths, folder: Path) -> Iterator[str]:
-    """Write one schema per group below ``folder`` and bind them in ``.vscode/settings.json``; yields what was done.
+    """Write one schema file per group below ``folder`` and bind them in ``.vscode/settings.json``; yields lines about what was done.
 
     Raises  ConfigError where the present settings file is not plain JSON, so nothing in it is lost.
     """
@@ -107,7 +107,7 @@ def _prose_of(kind: type[BaseModel]) -> dict[str, str]:
     return result
 
 
-class _Described(GenerateJsonSchema):
+class _SchemaWithDescriptions(GenerateJsonSchema):
     """Adds the docstrings of section classes to their properties."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
@@ -122,21 +122,25 @@ class _Described(GenerateJsonSchema):
 
 
 def _of(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(schema_generator=_Described, mode="validation")
+    return model.model_json_schema(schema_generator=_SchemaWithDescriptions, mode="validation")
 
 
-def _loosen(schema: Any) -> Any:
+def _allow_partial_files(schema: Any) -> Any:
     """Allow an interpolation for every setting, and in every section settings that are left to the base files."""
     if isinstance(schema, list):
-        return [_loosen(item) for item in schema]
+        return [_allow_partial_files(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     # A part of a section may fit several members of a union, so exactly one becomes at least one.
     result = {
-        _ANY.get(key, key): _loosen(value) for key, value in schema.items() if key not in {"required", "discriminator"}
+        _ANY.get(key, key): _allow_partial_files(value)
+        for key, value in schema.items()
+        if key not in {"required", "discriminator"}
     }
     if isinstance(schema.get("properties"), dict):
-        result["properties"] = {name: _or_later(_loosen(value)) for name, value in schema["properties"].items()}
+        result["properties"] = {
+            name: _or_later(_allow_partial_files(value)) for name, value in schema["properties"].items()
+        }
     return result
 
 

@@ -46,7 +46,7 @@ def load_overrides(layout: ProjectPaths) -> list[Override]:
 
 
 def merge_overrides(recorded: Sequence[Override], typed: Sequence[str]) -> list[Override]:
-    """Return recorded overrides followed by new ones; a new one replaces a recorded one of the same key."""
+    """Return the recorded overrides followed by the typed ones; a typed one replaces a recorded one of the same key."""
     latest: dict[str, Override] = {}
     for override in [*recorded, *(Override.from_cli(text) for text in typed)]:
         latest.pop(_key(override.text), None)
@@ -55,7 +55,7 @@ def merge_overrides(recorded: Sequence[Override], typed: Sequence[str]) -> list[
 
 
 def save_overrides(layout: ProjectPaths, overrides: Sequence[Override]) -> None:
-    """Record exactly these overrides atomically; where the list is unchanged the file is not written.
+    """Replace the content of ``conf/overrides.yaml`` by these overrides, atomically; where nothing changes the file is not written.
 
     Check them first: nothing is validated here.
     Raises  InfrastructureError where the file cannot be written.

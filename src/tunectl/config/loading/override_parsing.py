@@ -17,7 +17,7 @@ _GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An override and its origin."""
+    """An override ``key=value`` or ``group=option``, and where it was given."""
 
     text: str
     """``key=value`` or ``group=option``."""
@@ -25,13 +25,13 @@ class Override:
 
     @staticmethod
     def from_cli(text: str) -> Override:
-        """Return an override from the command line."""
+        """Return the override that was typed as ``text`` on the command line."""
         return Override(text, ValueOrigin(override=text))
 
 
 @dataclass(frozen=True, slots=True)
 class OverrideError:
-    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest valid name."""
+    """One mistake in an override or recipe. Where ``suggest`` is set, validation adds the nearest valid name."""
 
     path: KeyPath
     text: str
@@ -46,7 +46,7 @@ def list_options(conf: Path, group: str) -> list[str]:
 def classify_overrides(
     conf: Path, overrides: Sequence[Override], problems: list[OverrideError], parse: Callable[[str], Any]
 ) -> tuple[dict[str, Override], list[tuple[Override, KeyPath, Any]]]:
-    """Split overrides into choices of files and values; mistakes are noted in ``problems`` and left out.
+    """Return (override per group that chooses a file, [(override, key path, value)] in order); mistakes go to ``problems``.
 
     ``parse`` converts the text of a value, or raises ValueError.
     """
@@ -101,7 +101,7 @@ def _bad_choice(conf: Path, override: Override, group: str, option: str) -> Over
 
 
 def unknown_option(conf: Path, group: str, option: str, options: Sequence[str]) -> str:
-    """Return the message for a group without this option: the options it has, and the nearest."""
+    """Return the error message for a group without this option: the options that it has, and the nearest."""
     near = get_close_matches(option, options, 1, 0.5)
     guess = f"; did you mean {group}={near[0]}?" if near else ""
     return f"{conf.name}/{group} has no option {option}; there are {', '.join(options)}{guess}"
@@ -123,7 +123,7 @@ def apply_override(
     value: Any,
     problems: list[OverrideError],
 ) -> None:
-    """Set one value. A key that is not there yet is created: validation decides whether it may exist."""
+    """Set ``value`` at ``path`` in ``raw``. A key that is not there yet is created: validation decides whether it may exist."""
     node: Any = raw
     prefix: KeyPath = ()
     for part, after in zip(path, (*path[1:], None), strict=True):

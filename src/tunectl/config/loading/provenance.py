@@ -14,7 +14,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ValueOrigin:
-    """Who set a value: a line of a file, or an override that was typed."""
+    """Place where a value was set: file and line, or an override."""
 
     file: str = ""
     """Relative to the project; empty for an override."""
@@ -31,7 +31,7 @@ class ValueOrigin:
 
 @dataclass(slots=True)
 class Provenance:
-    """The origin of every key of a composed tree; a later file or override replaces the origin of what it sets."""
+    """Origin of every key of a composed tree; a later file or override replaces the origin of what it sets."""
 
     by_path: dict[KeyPath, ValueOrigin] = field(default_factory=dict)
 
@@ -44,7 +44,7 @@ class Provenance:
             self.set((*path, key), inner, origin)
 
     def merge(self, path: KeyPath, nodes: Mapping[KeyPath, tuple[Any, ValueOrigin]]) -> None:
-        """Add the keys of one file below ``path``; ``nodes`` come parents first."""
+        """Record the keys of one file below ``path``; ``nodes`` maps key path to (value, origin), parents first."""
         for below, (value, origin) in nodes.items():
             if not isinstance(value, Mapping):
                 self._forget((*path, *below))
@@ -59,7 +59,7 @@ class Provenance:
         return None
 
     def file_of(self, path: Sequence[str | int]) -> str:
-        """Return the file that sets most of a section, for a key that is missing from it; empty where none does."""
+        """Return the file that sets most keys of the section at ``path``, for a message about a missing key; empty where none does."""
         files = [origin.file for below, origin in self.by_path.items() if below[: len(path)] == tuple(path)]
         named = [file for file in files if file]
         return max(set(named), key=named.count) if named else ""
@@ -70,7 +70,7 @@ class Provenance:
 
 
 def to_dotted_key(path: Sequence[str | int]) -> str:
-    """Return ``ingest.sources.0.path``, as overrides spell it."""
+    """Return a key path as text, as in overrides: ``ingest.sources.0.path``."""
     return ".".join(str(part) for part in path)
 
 
@@ -81,7 +81,7 @@ def format_value(value: Any) -> str:
 
 
 def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield every value of a tree that is not a filled mapping or list, with its path."""
+    """Yield (key path, value) of every value of a tree that is not a filled mapping or list."""
     below = list(_children(tree))
     if not below:
         yield path, tree
@@ -90,7 +90,7 @@ def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
-    """Return every key of a YAML file with its value and line, parents before children.
+    """Return (value, origin with line) by key path for every key of a YAML file, parents before children.
 
     ``name`` is the file's name in messages. Raises  yaml.YAMLError for a file that is not YAML.
     """

@@ -9,13 +9,20 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from tunectl.config.loading.provenance import KeyPath, to_dotted_key
-from tunectl.config.loading.type_descriptions import TypeInfo, inspect_type, names, of_field, section, union_members
+from tunectl.config.loading.type_descriptions import (
+    TypeInfo,
+    inspect_type,
+    list_setting_names,
+    of_field,
+    section,
+    union_members,
+)
 
 Model = type[BaseModel]
 
 
 def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
-    """Return the end of the message about an unknown key: where it exists already, or which key was probably meant."""
+    """Return a hint for an unknown key at ``path``: the place where that key exists, or the key that was probably meant."""
     if has_path(tree, path):
         return f"; write {to_dotted_key(path)}=<value>"
     near = closest_setting(schema, tree, path, ())
@@ -49,7 +56,7 @@ def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[K
 
 def _names_at(schema: Model, tree: Any, above: KeyPath) -> tuple[str, ...]:
     branch = _walk(schema, tree, above)
-    return names(branch, get_at(tree, above)) if branch is not None else ()
+    return list_setting_names(branch, get_at(tree, above)) if branch is not None else ()
 
 
 def _walk(schema: Model, tree: Any, path: KeyPath) -> TypeInfo | None:
@@ -90,7 +97,7 @@ def _iter_settings(schema: Model, tree: Any, above: KeyPath = ()) -> Iterator[Ke
 
 
 def has_path(tree: Any, path: KeyPath) -> bool:
-    """Return whether there is anything at a path, null included."""
+    """Return whether the tree has a value at a path; null counts."""
     for part in path:
         in_list = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
         if not in_list and not (isinstance(tree, dict) and part in tree):
@@ -100,7 +107,7 @@ def has_path(tree: Any, path: KeyPath) -> bool:
 
 
 def get_at(tree: Any, path: KeyPath) -> Any:
-    """Return the value at a path; None where there is none."""
+    """Return the value at a path of the tree; None where there is none."""
     for part in path:
         if not has_path(tree, (part,)):
             return None

@@ -26,7 +26,7 @@ SIMPLE: dict[Any, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TypeInfo:
-    """One annotation, decomposed."""
+    """A type annotation of a setting, decomposed into alternatives, bounds and nullability."""
 
     kinds: tuple[Any, ...]
     """The alternatives; one where there is no choice. Null is not among them."""
@@ -37,13 +37,13 @@ class TypeInfo:
 
 
 def of_field(info: FieldInfo) -> TypeInfo:
-    """Return the type of one field of a section."""
+    """Return the decomposed type of one field of a section class."""
     name = info.discriminator if isinstance(info.discriminator, str) else None
     return inspect_type(info.annotation, tuple(info.metadata), name)
 
 
 def inspect_type(annotation: Any, metadata: tuple[Any, ...] = (), discriminator: str | None = None) -> TypeInfo:
-    """Decompose an annotation: ``Annotated``, root models, unions and null."""
+    """Return an annotation decomposed: ``Annotated``, root models, unions and null are resolved."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *extra = get_args(annotation)
@@ -89,13 +89,13 @@ def union_members(shape: TypeInfo) -> dict[str, type[BaseModel]]:
 
 
 def section(kind: Any) -> type[BaseModel] | None:
-    """Return ``kind`` as a section class; None where it is a plain value."""
+    """Return ``kind`` if it is a section class of the schema; None where it is a plain type."""
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaLocation:
-    """One position in the tree, as the schema sees it."""
+    """A key path in the configuration, with its type and the section class that declares it."""
 
     path: KeyPath
     shape: TypeInfo
@@ -106,7 +106,7 @@ class SchemaLocation:
 
 
 def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> SchemaLocation:
-    """Convert the location of a validation error to a key's path: the tags of unions in it are not keys."""
+    """Return the key path and type at the location of a validation error of pydantic: union tags in it are not keys."""
     shape, path, owner = TypeInfo((root,), nullable=False, metadata=()), (), None
     siblings: tuple[type[BaseModel], ...] = ()
     current_path: KeyPath = path
@@ -147,8 +147,8 @@ def _plain_kind(shape: TypeInfo, name: str) -> Any:
     return None
 
 
-def names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
-    """Return the settings that ``value`` could have under ``shape``; all members' where its tag is not known."""
+def list_setting_names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
+    """Return the setting names that ``value`` may have under ``shape``; those of all members where its tag is unknown."""
     members = union_members(shape)
     if members and isinstance(value, Mapping) and str(value.get(shape.discriminator)) in members:
         return tuple(members[str(value[shape.discriminator])].model_fields)

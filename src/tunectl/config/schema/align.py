@@ -26,7 +26,7 @@ class BaseRewardTerm(StrictModel):
 
 
 class RewardModelTerm(BaseRewardTerm):
-    """The trained reward model; its scores are centered and scaled by its scores of validation answers."""
+    """Reward term: score of the trained reward model, centered and scaled by its scores of validation answers."""
 
     method: Literal["reward_model"]
     """Name of this choice."""
@@ -35,7 +35,7 @@ class RewardModelTerm(BaseRewardTerm):
 
 
 class CheckTerm(BaseRewardTerm):
-    """A declared check, from 0 to 1; an answer to which it does not apply gets the mean of the others."""
+    """Reward term: a declared check, from 0 to 1; an answer to which it does not apply gets the mean of the others."""
 
     method: Literal["check"]
     """Name of this choice."""
@@ -44,7 +44,7 @@ class CheckTerm(BaseRewardTerm):
 
 
 class LengthTerm(BaseRewardTerm):
-    """0 for answers within the bounds; falls linearly to -1 outside (DAPO's soft overlong punishment, arXiv 2503.14476)."""
+    """Reward term: 0 within the length bounds, falling linearly to -1 outside (DAPO's soft overlong punishment, arXiv 2503.14476)."""
 
     method: Literal["length"]
     """Name of this choice."""
@@ -63,7 +63,7 @@ class LengthTerm(BaseRewardTerm):
 
 
 class RepetitionTerm(BaseRewardTerm):
-    """Minus the share of an answer's word n-grams that occurred in it before."""
+    """Reward term: minus the share of an answer's word n-grams that occurred in it before."""
 
     method: Literal["repetition"]
     """Name of this choice."""
@@ -75,7 +75,7 @@ RewardTerm = Annotated[RewardModelTerm | CheckTerm | LengthTerm | RepetitionTerm
 
 
 class ScoreMeasure(StrictModel):
-    """Score of the answers against the validation references."""
+    """Validation metric: BLEU or chrF of the answers against the validation references."""
 
     method: Literal["score"]
     """Name of this choice."""
@@ -84,7 +84,7 @@ class ScoreMeasure(StrictModel):
 
 
 class CheckMeasure(StrictModel):
-    """Pass rate of a declared check, 0 to 100; use one that the reward does not contain."""
+    """Validation metric: pass rate of a declared check, 0 to 100; use one that the reward does not contain."""
 
     method: Literal["check"]
     """Name of this choice."""
@@ -228,7 +228,7 @@ def _same(check: Check, other: Check) -> bool:
 
 
 class Rloo(OnlineRl):
-    """REINFORCE with the other answers of the same prompt as baseline (Ahmadian et al., arXiv 2402.14740)."""
+    """Method rloo: REINFORCE with the other answers of the same prompt as baseline (Ahmadian et al., arXiv 2402.14740)."""
 
     method: Literal["rloo"]
     """Name of this choice."""
@@ -239,7 +239,7 @@ class Rloo(OnlineRl):
 
 
 class Grpo(OnlineRl):
-    """Rewards relative to those of the same prompt's answers (Shao et al., arXiv 2402.03300)."""
+    """Method grpo: rewards relative to those of the same prompt's answers (Shao et al., arXiv 2402.03300)."""
 
     method: Literal["grpo"]
     """Name of this choice."""
@@ -263,7 +263,7 @@ class OfflinePreference(AlignBase):
 
 
 class Dpo(OfflinePreference):
-    """Direct preference optimization (Rafailov et al., arXiv 2305.18290)."""
+    """Method dpo: direct preference optimization (Rafailov et al., arXiv 2305.18290)."""
 
     method: Literal["dpo"]
     """Name of this choice."""
@@ -288,7 +288,7 @@ class Dpo(OfflinePreference):
 
 
 class Kto(OfflinePreference):
-    """Kahneman-Tversky optimization on single answers, good or bad (Ethayarajh et al., arXiv 2402.01306); a pair is one of each."""
+    """Method kto: Kahneman-Tversky optimization on single good or bad answers (Ethayarajh et al., arXiv 2402.01306); a pair is one of each."""
 
     method: Literal["kto"]
     """Name of this choice."""
@@ -303,18 +303,18 @@ class Kto(OfflinePreference):
 
 
 class NoAlign(StrictModel):
-    """The model of sft is the result."""
+    """Switches alignment off: the model of sft is the result."""
 
     method: Literal["none"]
     """Name of this choice."""
 
 
 class AlignConfig(RootModel[Annotated[Rloo | Grpo | Dpo | Kto | NoAlign, Field(discriminator="method")]]):
-    """The align section of ``conf/``."""
+    """The section ``align``: preference optimization of the tuned model, or none."""
 
 
 class AlignStage(StrictModel):
-    """The part of the configuration that the align stage reads."""
+    """Sections of the configuration that the stage align reads, from ``artifacts/config/align.json``."""
 
     project: str
     """Name of the project, for reports and trackers."""

@@ -14,7 +14,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^,\n]+$")]
 
 
 class CandidateGenerationConfig(StrictModel):
-    """How the answers to compare are generated."""
+    """Settings of ``tunectl annotate prepare``: which inputs and models produce the answers that people compare."""
 
     inputs: int = Field(ge=1, le=100_000)
     """Number of inputs, drawn with the seed."""
@@ -27,7 +27,7 @@ class CandidateGenerationConfig(StrictModel):
 
 
 class QueuePolicyConfig(StrictModel):
-    """Order of the questions."""
+    """Settings of the order of annotation tasks: repeats and attention checks."""
 
     repeat_rate: float = Field(ge=0, le=0.5)
     """Share of turns that repeat a judged question, to measure agreement: one of others first, else an old one of their own."""
@@ -38,7 +38,7 @@ class QueuePolicyConfig(StrictModel):
 
 
 class Annotate(StrictModel):
-    """The annotate section of ``conf/``."""
+    """The section ``annotate``: the page on which people compare answers."""
 
     store: str = Field(min_length=1)
     """Folder of questions and judgments, relative to the project. Commit it."""
@@ -55,7 +55,7 @@ class Annotate(StrictModel):
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches the page."""
+        """Whether ``host`` is reachable from this machine only."""
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @model_validator(mode="after")

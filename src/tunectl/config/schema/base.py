@@ -11,17 +11,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class StrictModel(BaseModel):
-    """A section of the configuration.
+    """Base class of the configuration's sections.
 
-    Fields have a type, bounds and one line of prose (a string under the field), and no default: values live in ``conf/``
-    and nowhere else, so a reader never looks in two places. None is absent, zero is zero.
+    Fields have a type, bounds and one line of prose (a string under the field), and no default: values live in ``conf/`` and nowhere else,
+    so a reader never looks in two places. None is absent, zero is zero.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), strict=False)
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine by its name or its address; other names are not resolved."""
+    """Return whether a host name or address is this machine's own (loopback); other names are not resolved."""
     if host == "localhost":
         return True
     try:
@@ -31,7 +31,7 @@ def is_loopback(host: str) -> bool:
 
 
 def validate_host(address: str) -> None:
-    """Check the address that a program listens on.
+    """Check that ``address`` is one that a program can listen on.
 
     Raises  ValueError where it is neither localhost nor an IP address.
     """

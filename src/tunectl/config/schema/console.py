@@ -14,7 +14,7 @@ WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class ConsoleConfig(StrictModel):
-    """The console section of ``conf/``."""
+    """The section ``console``: the web page of the project."""
 
     host: str = Field(min_length=1)
     """Address to listen on; localhost or an IP address. One that other machines reach needs ``keys_file`` and ``hosts``."""
@@ -33,7 +33,7 @@ class ConsoleConfig(StrictModel):
 
     @property
     def loopback(self) -> bool:
-        """Say whether only this machine reaches the console."""
+        """Whether ``host`` is reachable from this machine only."""
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @model_validator(mode="after")

@@ -52,11 +52,11 @@ class LoraCpt(StrictModel):
 
 
 class ContinuedPretraining(RootModel[Annotated[CptDisabled | LoraCpt, Field(discriminator="method")]]):
-    """The cpt section of ``conf/``."""
+    """The section ``cpt``: continued pretraining on raw text, or none."""
 
 
 class CptStage(StrictModel):
-    """The part of the configuration that the cpt stage reads."""
+    """Sections of the configuration that the stage cpt reads, from ``artifacts/config/cpt.json``."""
 
     cpt: ContinuedPretraining
     """The section of this stage."""

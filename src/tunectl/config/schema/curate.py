@@ -1,4 +1,4 @@
-"""Section ``curate``: repair, quality, language, personal data, duplicates. Null switches a part off."""
+"""Section ``curate``: repair, quality, language, personal data, duplicates. Null switches one of them off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CaselessPattern = Annotated[str, AfterValidator(partial(validate_pattern, ignore
 
 
 class Repair(StrictModel):
-    """Text normalization; it rejects nothing."""
+    """Steps of text normalization; none rejects a record."""
 
     mojibake: bool
     """Repair text that was decoded with the wrong encoding (``cafÃ©`` to ``café``)."""
@@ -41,7 +41,7 @@ class WordBounds(StrictModel):
 
     @model_validator(mode="after")
     def validate_order(self) -> Self:
-        """Refuse bounds that no text can satisfy."""
+        """Refuse bounds that no text can satisfy; return the section."""
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
             raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
         return self
@@ -65,7 +65,7 @@ class Repetition(StrictModel):
 
 
 class Boilerplate(StrictModel):
-    """Lines that every page of a site carries."""
+    """Filter for lines that every page of a site carries, such as cookie notices."""
 
     phrases: list[CaselessPattern] = Field(min_length=1)
     """Regular expressions, found anywhere in a line, without regard to case."""
@@ -74,7 +74,7 @@ class Boilerplate(StrictModel):
 
 
 class Quality(StrictModel):
-    """Filters; a record that fails one is rejected with its name."""
+    """Quality filters; a record that fails one is rejected with the filter's reason."""
 
     documents: WordBounds | None
     """Length of documents."""
@@ -104,7 +104,7 @@ class Quality(StrictModel):
 
 
 class Language(StrictModel):
-    """Language filter."""
+    """Filter that rejects texts that are certainly in another language than the allowed ones."""
 
     allowed: list[str] = Field(min_length=1)
     """ISO 639-1 codes, for example ``en``."""
@@ -137,7 +137,7 @@ class ExactDedupConfig(StrictModel):
 
 
 class Shingling(StrictModel):
-    """The pieces that two texts are compared by."""
+    """Cut of texts into overlapping pieces (shingles), by which they are compared."""
 
     unit: Literal["word", "character"]
     """What a piece is made of; characters for languages without spaces."""
@@ -165,7 +165,7 @@ class NearDedupConfig(StrictModel):
 
 
 class CurateFilters(StrictModel):
-    """What is done to the records; the parts run in this order."""
+    """The filters of curate, in the order in which they run; null switches one off."""
 
     repair: Repair | None
     """Normalize text."""
@@ -184,7 +184,7 @@ class CurateFilters(StrictModel):
 
 
 class Curate(CurateFilters):
-    """The curate section of ``conf/``."""
+    """The section ``curate``: the filters, and how they are run."""
 
     engine: Literal["local", "ray"] = Field(exclude=True)
     """local: in the process of the stage. ray: on a Ray cluster, by Ray Data; the result is the same to the byte, so that another
@@ -192,7 +192,7 @@ class Curate(CurateFilters):
 
 
 class CurateStage(StrictModel):
-    """The part of the configuration that the curate stage reads."""
+    """Sections of the configuration that the stage curate reads, from ``artifacts/config/curate.json``."""
 
     curate: CurateFilters
     seed: int

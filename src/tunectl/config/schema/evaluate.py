@@ -21,7 +21,7 @@ def _compiles(pattern: str) -> str:
 
 
 class Greedy(StrictModel):
-    """Always the likeliest next token."""
+    """Greedy decoding: always the likeliest next token."""
 
     method: Literal["greedy"]
     """Name of this choice."""
@@ -43,7 +43,7 @@ class BeamSearch(StrictModel):
 
 
 class Sampling(StrictModel):
-    """Seeded sampling from the likely next tokens."""
+    """Seeded sampling with temperature and nucleus (top-p)."""
 
     method: Literal["sampling"]
     """Name of this choice."""
@@ -74,7 +74,7 @@ class PromptSearch(StrictModel):
 
 
 class RegexCheck(StrictModel):
-    """An answer must, or must not, match a pattern."""
+    """Check: an answer must, or must not, match a regular expression."""
 
     method: Literal["regex"]
     """Name of this choice."""
@@ -89,7 +89,7 @@ class RegexCheck(StrictModel):
 
 
 class SchemaCheck(StrictModel):
-    """An answer must be JSON of a declared shape."""
+    """Check: an answer must be JSON that fits a JSON Schema."""
 
     method: Literal["json_schema"]
     """Name of this choice."""
@@ -100,7 +100,7 @@ class SchemaCheck(StrictModel):
 
 
 class FactsCheck(StrictModel):
-    """Facts of the input must be in the answer; the score is the share that is."""
+    """Check: facts of the input must be in the answer; the score is the share that is."""
 
     method: Literal["facts"]
     """Name of this choice."""
@@ -135,7 +135,7 @@ class PlantedSecret(StrictModel):
 
 
 class SafetyConfig(StrictModel):
-    """The bundled offline safety questions, asked of base and tuned model."""
+    """Settings of the safety test: bundled prompts that base and tuned model answer offline."""
 
     max_new_tokens: int = Field(ge=1, le=1024)
     """Tokens in one answer to a safety question at most."""
@@ -148,7 +148,7 @@ class SafetyConfig(StrictModel):
 
 
 class LlmJudge(StrictModel):
-    """A language model behind an OpenAI-compatible address that compares two answers, asked in both positions."""
+    """An LLM judge behind an OpenAI-compatible address that compares two answers, asked in both orders."""
 
     base_url: str = Field(pattern=r"^https?://")
     """Address up to and including ``/v1``."""
@@ -167,7 +167,7 @@ class LlmJudge(StrictModel):
 
 
 class EvalGate(StrictModel):
-    """When the tuned model counts as better."""
+    """Conditions under which the tuned model counts as better than the base model."""
 
     primary_metric: Primary
     """Metric that decides."""
@@ -180,7 +180,7 @@ class EvalGate(StrictModel):
 
 
 class AlignedGate(StrictModel):
-    """When the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
+    """Conditions under which the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
 
     metric: Compared
     """Metric that decides; higher is better, except for slot_error. win_rate: by the evaluation reward model."""
@@ -203,7 +203,7 @@ class AlignedGate(StrictModel):
 
 
 class SliceConfig(StrictModel):
-    """The same metrics on parts of the test split."""
+    """Fields by whose values the test inputs are grouped; each group of enough inputs gets metrics of its own."""
 
     fields: tuple[str, ...]
     """Declared fields of the records, for example neighbourhood; the kind of source is always there."""
@@ -212,7 +212,7 @@ class SliceConfig(StrictModel):
 
 
 class Evaluate(StrictModel):
-    """The evaluate section of ``conf/``: base, prompted and tuned model on the test split."""
+    """The section ``evaluate``: how base, prompted, tuned and aligned model are compared on the test split."""
 
     split: Literal["test", "validation"]
     """Part of the data whose inputs every system answers. validation: to choose settings by, as a sweep does; a release needs test."""
@@ -261,7 +261,7 @@ class Evaluate(StrictModel):
 
 
 class EvaluateStage(StrictModel):
-    """The part of the configuration that the evaluate stage reads."""
+    """Sections of the configuration that the stage evaluate reads, from ``artifacts/config/evaluate.json``."""
 
     project: str
     """Name of the project, for the report's title."""

@@ -21,7 +21,7 @@ class FederateTls(StrictModel):
 
 
 class SimulatedClients(StrictModel):
-    """Clients on one machine."""
+    """Settings of ``tunectl federate simulate``: clients on one machine."""
 
     shares: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
     """Share of the training inputs that each client has; one client for each number."""
@@ -30,7 +30,7 @@ class SimulatedClients(StrictModel):
 
 
 class Federate(StrictModel):
-    """The federate section of ``conf/``."""
+    """The section ``federate``: training of one adapter on several machines that do not share data."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the federation; its rounds are in `.tunectl/federate/NAME`."""

@@ -35,18 +35,18 @@ class FeedbackFromLog(StrictModel):
 
 
 class FeedbackDisabled(StrictModel):
-    """No training rows from user feedback."""
+    """Switches feedback off: no training rows are made from it."""
 
     method: Literal["none"]
     """Name of this choice."""
 
 
 class FeedbackConfig(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(discriminator="method")]]):
-    """The feedback section of ``conf/``."""
+    """The section ``feedback``: training rows from user feedback, or none."""
 
 
 class FeedbackStage(StrictModel):
-    """The part of the configuration that the feedback stage reads."""
+    """Sections of the configuration that the stage feedback reads, from ``artifacts/config/feedback.json``."""
 
     feedback: FeedbackConfig
     """The section of this stage."""

@@ -10,7 +10,7 @@ from tunectl.config.schema.base import StrictModel
 
 
 class HardwareProfile(StrictModel):
-    """How training and generation use the machine."""
+    """The section ``hardware``: device, precision, and batch sizes of training and generation."""
 
     device: Literal["cpu", "cuda"]
     """Device of the tensors."""

@@ -14,7 +14,7 @@ EnvVariableField = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
 
 
 class InferenceLogConfig(StrictModel):
-    """The inference_log section of ``conf/``."""
+    """The section ``inference_log``: where requests, answers and feedback of the server are stored."""
 
     url: str = Field(pattern=r"^(sqlite:///.+|postgresql(\+psycopg)?://.+)$")
     """Database: ``sqlite:///FILE``, relative to the project, or ``postgresql://USER@HOST/NAME``; a server on another machine must have a valid certificate, unless ``?sslmode=`` sets another check."""

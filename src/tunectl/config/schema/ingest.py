@@ -61,7 +61,7 @@ def _fillable(template: str) -> str:
 
 
 class PromptTemplate(StrictModel):
-    """Text put around the inputs of every example of a source."""
+    """Texts that are put around the input of every example of a source."""
 
     template: Annotated[str, AfterValidator(_fillable)] | None
     """The last user turn: ``{prompt}`` stands for the input of the row, ``{column}`` for a column of the row. Null: the input alone."""
@@ -70,7 +70,7 @@ class PromptTemplate(StrictModel):
 
 
 class ColumnMapping(StrictModel):
-    """Columns by their meaning, where their names do not tell it. Nested columns have dots."""
+    """Columns of a source by their meaning, where their names do not tell it. Nested columns have dots."""
 
     text: list[Column] | None
     """Columns with the raw text of documents; several are joined with an empty line between them."""
@@ -84,8 +84,8 @@ class ColumnMapping(StrictModel):
     """Column with train, validation or test. Null: a column called split with such values."""
 
     @property
-    def pinned(self) -> bool:
-        """Return whether any column is set."""
+    def has_columns(self) -> bool:
+        """Whether any column is named."""
         return any(value is not None for value in (self.text, self.prompt, self.answer, self.system))
 
     @model_validator(mode="after")
@@ -111,21 +111,21 @@ class RowLimits(StrictModel):
 
 
 class PageLimits(RowLimits):
-    """Limits of rows and of the size of web pages."""
+    """Limits on the rows of a source and on the size of its web pages."""
 
     max_file_bytes: int = Field(ge=1)
     """Bytes at most, packed and unpacked; a larger file or page is rejected as ``file_too_big``."""
 
 
 class FileLimits(PageLimits):
-    """Limits of rows, of the size of files, and of their number."""
+    """Limits on the rows of a source, and on the size and number of its files."""
 
     max_files: int = Field(ge=1, le=10_000_000)
     """Files at most; more is an error."""
 
 
 class Fetch(StrictModel):
-    """How declared addresses are fetched. robots.txt is always obeyed; unchanged pages come from the cache."""
+    """Fetching of declared web addresses. robots.txt is always obeyed; unchanged pages come from the cache."""
 
     user_agent: str = Field(min_length=1)
     """User agent sent with every request; add an address where site owners can reach you."""
@@ -142,7 +142,7 @@ class Fetch(StrictModel):
 
 
 class RowOptions(StrictModel):
-    """How the rows of a source are interpreted."""
+    """Meaning of a source's rows: format, columns, fields and limits."""
 
     holds: Literal["auto", "documents", "examples"]
     """documents: raw text. examples: input and answer. auto: examples where the columns say so, else documents."""
@@ -163,7 +163,7 @@ class RowOptions(StrictModel):
 
     @model_validator(mode="after")
     def _pins_fit(self) -> Self:
-        if self.format == "columns" and not self.columns.pinned:
+        if self.format == "columns" and not self.columns.has_columns:
             raise ValueError(
                 "format is columns, but no column is set; for example columns: {prompt: [mr], answer: ref}"
             )
@@ -179,7 +179,7 @@ class RowOptions(StrictModel):
 
 
 class FileOptions(StrictModel):
-    """How files are opened, whatever their rows mean."""
+    """Reading of a source's files: type, encoding and limits."""
 
     type: FileType
     """Type of file. auto: by extension, checked against the first bytes."""
@@ -190,14 +190,14 @@ class FileOptions(StrictModel):
 
 
 class FileReading(RowOptions, FileOptions):
-    """How files and pages are read."""
+    """Options of a source of files or pages: how they are opened, and what their rows mean."""
 
     limits: PageLimits
     """Bounds on size and count."""
 
 
 class FileSource(FileReading):
-    """A file, a folder with everything below it, or a glob."""
+    """A file, a folder with everything below it, or a glob, as one source."""
 
     method: Literal["files"]
     """Name of this kind of source."""
@@ -208,7 +208,7 @@ class FileSource(FileReading):
 
 
 class UrlSource(FileReading):
-    """Web pages."""
+    """A list of web pages that are fetched and read."""
 
     method: Literal["urls"]
     """Name of this kind of source."""
@@ -237,7 +237,7 @@ DataSource = Annotated[FileSource | UrlSource | HubDataset, Field(discriminator=
 
 
 class Ingest(StrictModel):
-    """The ingest section of ``conf/``."""
+    """The section ``ingest``: the raw sources of the project."""
 
     sources: dict[SourceName, DataSource] = Field(min_length=1)
     """Sources by name. The name is stored with every record, as its ``kind``."""
@@ -246,7 +246,7 @@ class Ingest(StrictModel):
 
 
 class IngestStage(StrictModel):
-    """The part of the configuration that the ingest stage reads."""
+    """Sections of the configuration that the stage ingest reads, from ``artifacts/config/ingest.json``."""
 
     ingest: Ingest
     """The section of this stage."""

@@ -10,14 +10,14 @@ from tunectl.config.schema.base import StrictModel
 
 
 class LocalLaunch(StrictModel):
-    """In the process of the stage."""
+    """Trains in the process of the stage."""
 
     method: Literal["local"]
     """Name of this choice."""
 
 
 class TorchrunLaunch(StrictModel):
-    """Several processes by torchrun, one per card."""
+    """Trains in several processes that torchrun starts, one per GPU."""
 
     method: Literal["torchrun"]
     """Name of this choice."""
@@ -53,7 +53,7 @@ Workers = Annotated[int, Field(ge=1, le=4096)]
 
 
 class RayLaunch(StrictModel):
-    """Workers of a Ray cluster, by Ray Train."""
+    """Trains in workers of a Ray cluster, with Ray Train."""
 
     method: Literal["ray"]
     """Name of this choice."""
@@ -82,4 +82,4 @@ class RayLaunch(StrictModel):
 
 
 class LaunchConfig(RootModel[Annotated[LocalLaunch | TorchrunLaunch | RayLaunch, Field(discriminator="method")]]):
-    """The launch section of ``conf/``."""
+    """The section ``launch``: the processes and machines on which a training runs."""

@@ -54,7 +54,7 @@ class WheelModel(StrictModel):
 
 
 class BaseModelConfig(StrictModel):
-    """The model section of ``conf/``."""
+    """The section ``model``: the base model and its chat template."""
 
     source: Annotated[HubModel | FolderModel | WheelModel, Field(discriminator="method")]
     """Where the base model comes from."""
@@ -69,7 +69,7 @@ class BaseModelConfig(StrictModel):
 
 
 class ModelStage(StrictModel):
-    """The part of the configuration that the model stage reads."""
+    """Sections of the configuration that the stage model reads, from ``artifacts/config/model.json``."""
 
     model: BaseModelConfig
     """The section of this stage."""

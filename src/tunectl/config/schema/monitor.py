@@ -40,7 +40,7 @@ class EncoderConfig(StrictModel):
 
 
 class MonitorWindow(StrictModel):
-    """One window of traffic."""
+    """Size of one window of live traffic: when it closes, and how many of its rows are tested for drift."""
 
     max_rows: int = Field(ge=50, le=1_000_000)
     """Rows after which a window closes (answers of the champion, one per session); more rows detect smaller changes, but later."""
@@ -63,7 +63,7 @@ class MonitorWindow(StrictModel):
 
 
 class DetectionRuleConfig(StrictModel):
-    """How the verdict on a window is reached."""
+    """Error rate and effect sizes from which the verdict on a window follows."""
 
     false_alarms_per_1000: float = Field(ge=0.01, le=50)
     """False verdicts per 1,000 evaluations in the long run, all signals and pools of windows together; lower gives later alarms."""
@@ -76,7 +76,7 @@ class DetectionRuleConfig(StrictModel):
 
 
 class MonitorPrompts(StrictModel):
-    """Reference of the prompts."""
+    """Reference with which the prompts of a window are compared."""
 
     reference: Literal["live", "training"]
     """live: accepted windows of traffic. training: the training prompts; only where users ask the same."""
@@ -87,7 +87,7 @@ class MonitorPrompts(StrictModel):
 
 
 class MonitorAnswers(StrictModel):
-    """Reference of the answers."""
+    """Reference with which the answers of a window are compared."""
 
     reference: Literal["release", "live"]
     """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where there are any,
@@ -95,7 +95,7 @@ class MonitorAnswers(StrictModel):
 
 
 class Monitor(StrictModel):
-    """The monitor section of ``conf/``."""
+    """The section ``monitor``: drift detection on the inference log."""
 
     host: str = Field(min_length=1)
     """Address to listen on with metrics and reports; localhost or an IP address."""
@@ -136,7 +136,7 @@ class Monitor(StrictModel):
 
 
 class MonitorSettings(StrictModel):
-    """The part of the configuration that the monitor reads."""
+    """Sections of the configuration that the monitor reads."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Title of the monitor's pages."""

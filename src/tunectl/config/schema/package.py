@@ -17,14 +17,14 @@ EngineName = Literal["openvino", "transformers", "vllm"]
 
 
 class NoPackage(StrictModel):
-    """No release is built."""
+    """Switches packaging off: no release is built."""
 
     method: Literal["none"]
     """Name of this choice."""
 
 
 class ServingDecoding(StrictModel):
-    """Decoding of requests that do not set it."""
+    """Default decoding of the server, for requests that set none."""
 
     temperature: float = Field(ge=0, le=2)
     """Divides the logits; 0: greedy."""
@@ -35,7 +35,7 @@ class ServingDecoding(StrictModel):
 
 
 class ProbeConfig(StrictModel):
-    """Probes: answers that a server must reproduce before it is ready."""
+    """Settings of the probes: prompts with answers that a server must reproduce before it is ready."""
 
     prompts: int = Field(ge=1, le=256)
     """Number of probes, from validation inputs that tuned and base model answer differently."""
@@ -65,21 +65,21 @@ class ParityConfig(StrictModel):
 
 
 class Bento(StrictModel):
-    """The Bento that is built."""
+    """Settings of the Bento that is built from the release."""
 
     name: str | None = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
     """Name of the Bento. Null: that of the project. Its version is the name of the release."""
 
 
 class Gguf(StrictModel):
-    """A GGUF file for llama.cpp and Ollama, beside the release."""
+    """Settings of the GGUF file for llama.cpp and Ollama that is written beside the release."""
 
     type: Literal["f16", "bf16", "q8_0"]
     """Type of the weights; q8_0 is the smallest."""
 
 
 class ReleaseConfig(StrictModel):
-    """A release for one engine."""
+    """Contents of a release, its engine, and the tests that it must pass."""
 
     method: Literal["release"]
     """Name of this choice."""
@@ -116,11 +116,11 @@ class ReleaseConfig(StrictModel):
 
 
 class Package(RootModel[Annotated[ReleaseConfig | NoPackage, Field(discriminator="method")]]):
-    """The package section of ``conf/``."""
+    """The section ``package``: a release, or none."""
 
 
 class PackageStage(StrictModel):
-    """The part of the configuration that the package stage reads."""
+    """Sections of the configuration that the stage package reads, from ``artifacts/config/package.json``."""
 
     project: str
     """Name of the release."""
@@ -139,7 +139,7 @@ class PackageStage(StrictModel):
 
     @property
     def server(self) -> ServeSettings:
-        """Return the settings of the server in the Bento."""
+        """Return the server's settings, as the Bento gets them."""
         return ServeSettings(
             project=self.project, serve=self.serve, inference_log=self.inference_log, annotate=self.annotate
         )

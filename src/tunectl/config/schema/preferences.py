@@ -30,7 +30,7 @@ PreferenceFormatName = Literal[
 
 
 class PreferenceColumns(StrictModel):
-    """Columns by their meaning, where their names do not tell it. Nested columns have dots."""
+    """Columns of a source of preferences by their meaning, where their names do not tell it. Nested columns have dots."""
 
     prompt: Column | None
     """The input."""
@@ -66,7 +66,7 @@ class PreferenceFiles(FileOptions):
 
 
 class BracketedAttributes(StrictModel):
-    """Attributes are in the last turn of the input: ``name[The Vaults], eatType[pub]``."""
+    """Attributes are read from the last turn of the input: ``name[The Vaults], eatType[pub]``."""
 
     method: Literal["bracketed"]
     """Name of this choice."""
@@ -76,7 +76,7 @@ class BracketedAttributes(StrictModel):
 
 
 class FieldAttributes(StrictModel):
-    """Attributes are declared fields of the examples; an empty one is absent."""
+    """Attributes are read from declared fields of the examples; an empty one is absent."""
 
     method: Literal["fields"]
     """Name of this choice."""
@@ -85,7 +85,7 @@ class FieldAttributes(StrictModel):
 
 
 class ContrastPairs(StrictModel):
-    """Number of pairs of each split at most."""
+    """Most contrastive pairs in each split."""
 
     train: int = Field(ge=1)
     """Pairs to train on."""
@@ -96,7 +96,7 @@ class ContrastPairs(StrictModel):
 
 
 class ContrastKinds(StrictModel):
-    """Weights of the kinds of difference, in any unit; 0 leaves out a kind.
+    """Relative weights of the kinds of difference in contrastive pairs; 0 leaves out a kind.
 
     Every attribute gets pairs in these proportions, as far as the inputs allow: with 1, 1, 1 an attribute is missing
     about as often as it is wrong, and about as often as every other attribute.
@@ -132,14 +132,14 @@ class ContrastivePairs(StrictModel):
 
 
 class PreferencesDisabled(StrictModel):
-    """No preferences."""
+    """Switches preferences off: no judgments are read or made."""
 
     method: Literal["none"]
     """Name of this choice."""
 
 
 class PreferencesConfig(StrictModel):
-    """Judgments of all sources, as pairs and as single good or bad answers."""
+    """Sources of judgments, which become pairs of answers and single good or bad answers."""
 
     method: Literal["merged"]
     """Name of this choice."""
@@ -176,11 +176,11 @@ class PreferencesConfig(StrictModel):
 
 
 class Preferences(RootModel[Annotated[PreferencesDisabled | PreferencesConfig, Field(discriminator="method")]]):
-    """The preferences section of ``conf/``."""
+    """The section ``preferences``: judgments of answers, or none."""
 
 
 class PreferencesStage(StrictModel):
-    """The part of the configuration that the preferences stage reads."""
+    """Sections of the configuration that the stage preferences reads, from ``artifacts/config/preferences.json``."""
 
     preferences: Preferences
     """The section of this stage."""

@@ -18,7 +18,7 @@ Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class RetrainSchedule(StrictModel):
-    """When to retrain without drift."""
+    """Times at which a retrain starts without drift, as cron."""
 
     cron: str = Field(min_length=1)
     """``minute hour day month weekday``, or monthly, or quarterly (at 3:00 on the first day)."""
@@ -27,7 +27,7 @@ class RetrainSchedule(StrictModel):
 
 
 class ApprovalConfig(StrictModel):
-    """Decisions that wait for a person, and how people are asked."""
+    """Which steps of a retrain need a person's approval, and how people are asked."""
 
     training: Literal["none", "required"]
     """none: drift starts a retrain without approval. required: a person approves it first."""
@@ -65,7 +65,7 @@ class RateLimitConfig(StrictModel):
 
 
 class MinimumData(StrictModel):
-    """Training data required before a retrain starts."""
+    """Amounts of training data that must be there before a retrain starts."""
 
     min_examples: int = Field(ge=0)
     """Rows that people approved of or edited, of all snapshots; a schedule or a person may retrain with none at 0."""
@@ -76,7 +76,7 @@ class MinimumData(StrictModel):
 
 
 class PromotionGate(StrictModel):
-    """Offline comparison of challenger and champion."""
+    """Settings of the promotion gate: offline comparison of challenger and champion before live traffic."""
 
     golden_set_size: int = Field(ge=10)
     """Items of the golden set, drawn from the test split at the first release; feedback is never added to it."""
@@ -132,7 +132,7 @@ class CanaryConfig(StrictModel):
 
 
 class WatchResources(StrictModel):
-    """Resources of a training beside a live server."""
+    """CPU, memory and device limits of a training beside a live server."""
 
     nice: int = Field(ge=0, le=19)
     """Scheduling priority of a retrain; higher yields more to the server."""
@@ -143,7 +143,7 @@ class WatchResources(StrictModel):
 
 
 class RetrainTrainConfig(StrictModel):
-    """How a retrain runs."""
+    """Limits and overrides of the training of a retrain."""
 
     max_hours: float = Field(gt=0)
     """Time limit in hours; then the retrain is ended."""
@@ -159,7 +159,7 @@ class RetrainTrainConfig(StrictModel):
 
 
 class RetrainingConfig(StrictModel):
-    """The retrain section of ``conf/``."""
+    """The section ``retrain``: triggers, approval, promotion gate and canary test."""
 
     host: str = Field(min_length=1)
     """Address to listen on."""

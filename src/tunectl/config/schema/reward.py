@@ -12,7 +12,7 @@ from tunectl.config.schema.sft import EarlyStopping, Schedule
 
 
 class NoReward(StrictModel):
-    """No reward model."""
+    """Switches the reward model off; evaluate then has no win rate by it."""
 
     method: Literal["none"]
     """Name of this choice."""
@@ -39,7 +39,7 @@ class MaxPairs(StrictModel):
 
 
 class RewardGate(StrictModel):
-    """When a reward model is good enough for align."""
+    """Conditions under which a reward model is good enough for align."""
 
     confidence: float = Field(gt=0.5, lt=1)
     """Level of all intervals; higher asks for more evidence."""
@@ -50,7 +50,7 @@ class RewardGate(StrictModel):
 
 
 class RewardModelConfig(StrictModel):
-    """Low-rank update of the tuned model with one output, the reward; Bradley-Terry loss on pairs."""
+    """Reward model: LoRA on the tuned model with one output, trained on pairs with the Bradley-Terry loss."""
 
     method: Literal["lora", "dora", "rslora"]
     """lora (arXiv 2106.09685), dora (2402.09353) or rslora (2312.03732)."""
@@ -116,11 +116,11 @@ class RewardModelConfig(StrictModel):
 
 
 class Reward(RootModel[Annotated[NoReward | RewardModelConfig, Field(discriminator="method")]]):
-    """The reward section of ``conf/``."""
+    """The section ``reward``: a reward model, or none."""
 
 
 class RewardStage(StrictModel):
-    """The part of the configuration that the reward stage reads."""
+    """Sections of the configuration that the stage reward reads, from ``artifacts/config/reward.json``."""
 
     reward: Reward
     """The section of this stage."""

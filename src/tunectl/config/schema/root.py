@@ -34,14 +34,14 @@ from tunectl.config.schema.track import Track
 
 
 class DataVariables(StrictModel):
-    """Inputs of an experiment, which its sources refer to as ``${data.path}``."""
+    """Variables of an experiment, which its sources refer to as ``${data.path}``."""
 
     path: str = Field(min_length=1)
     """File, folder or glob."""
 
 
 class TunectlConfig(StrictModel):
-    """The composed configuration of ``conf/``."""
+    """The whole composed configuration of ``conf/``: one field per section."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the project in reports, model cards and tracking."""

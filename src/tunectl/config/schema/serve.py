@@ -15,7 +15,7 @@ Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 
 
 class ServeEngine(StrictModel):
-    """Settings of the inference engine."""
+    """Threads, memory and precision of the inference engine."""
 
     threads: int = Field(ge=0, le=1024)
     """CPU threads; 0: all."""
@@ -62,7 +62,7 @@ class KeyLimitsConfig(StrictModel):
 
 
 class VariantConfig(StrictModel):
-    """Models loaded beside the champion."""
+    """Which models are loaded beside the champion."""
 
     base: bool
     """Also serve the base model, under the name base; needs a release with layout adapter."""
@@ -71,7 +71,7 @@ class VariantConfig(StrictModel):
 
 
 class TlsConfig(StrictModel):
-    """HTTPS by the server itself."""
+    """Certificate and key with which the server itself speaks HTTPS."""
 
     certificate_file: str = Field(min_length=1)
     """Certificate with its chain, PEM."""
@@ -80,7 +80,7 @@ class TlsConfig(StrictModel):
 
 
 class ShutdownConfig(StrictModel):
-    """How the server stops."""
+    """Delays of the server between SIGTERM and its end."""
 
     pre_stop_seconds: float = Field(ge=0, le=600)
     """Seconds between readiness going false and the end of new requests, so that load balancers notice."""
@@ -89,7 +89,7 @@ class ShutdownConfig(StrictModel):
 
 
 class Serve(StrictModel):
-    """The serve section of ``conf/``."""
+    """The section ``serve``: the server of the champion."""
 
     host: str = Field(min_length=1)
     """Address to listen on; localhost or an IP address."""
@@ -129,7 +129,7 @@ class Serve(StrictModel):
 
 
 class ServeSettings(StrictModel):
-    """The part of the configuration that the server reads."""
+    """Sections of the configuration that the server reads."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the model in requests."""

@@ -13,7 +13,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 class EarlyStopping(StrictModel):
-    """Early stopping by the validation loss."""
+    """End of sft before its last epoch, where the validation loss no longer falls."""
 
     patience: int = Field(ge=1, le=1000)
     """Validations in a row without improvement before training stops."""
@@ -63,7 +63,7 @@ class Privacy(StrictModel):
 
 
 class Sft(StrictModel):
-    """The sft section of ``conf/``."""
+    """The section ``sft``: supervised fine-tuning of a LoRA adapter."""
 
     method: Literal["lora", "dora", "rslora", "qlora"]
     """lora (arXiv 2106.09685), dora (2402.09353), rslora (2312.03732), or qlora (2305.14314: 4-bit base, needs CUDA)."""
@@ -149,7 +149,7 @@ class Sft(StrictModel):
 
 
 class SftStage(StrictModel):
-    """The part of the configuration that the sft stage reads."""
+    """Sections of the configuration that the stage sft reads, from ``artifacts/config/sft.json``."""
 
     sft: Sft
     """The section of this stage."""

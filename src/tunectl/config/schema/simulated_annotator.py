@@ -16,7 +16,7 @@ Annotator = Annotated[str, Field(pattern=r"(?i)simulated", max_length=60)]
 
 
 class BaseCriterion(StrictModel):
-    """Settings of every criterion."""
+    """Settings that every criterion of a simulated annotator has."""
 
     name: CriterionName
     """Name, and tag of the judgments that it decided."""
@@ -25,7 +25,7 @@ class BaseCriterion(StrictModel):
 
 
 class FactsCriterion(BaseCriterion):
-    """Facts must be in the answer; the score is the share that is."""
+    """Criterion: the share of the input's facts that the answer contains."""
 
     method: Literal["facts"]
     """Name of this choice."""
@@ -47,7 +47,7 @@ class FactsCriterion(BaseCriterion):
 
 
 class PatternCriterion(BaseCriterion):
-    """A pattern must match a number of times."""
+    """Criterion: a regular expression matches the answer a number of times within bounds."""
 
     method: Literal["pattern"]
     """Name of this choice."""
@@ -68,7 +68,7 @@ class PatternCriterion(BaseCriterion):
 
 
 class WordsCriterion(BaseCriterion):
-    """The answer must have a number of words."""
+    """Criterion: the answer's number of words is within bounds."""
 
     method: Literal["words"]
     """Name of this choice."""

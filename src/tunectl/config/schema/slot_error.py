@@ -21,7 +21,7 @@ Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1)]
 
 
 class VerbatimSlot(StrictModel):
-    """The value itself must be in the answer, whatever its case, accents, hyphens and apostrophes."""
+    """Rule for an attribute whose value itself must be in the answer, whatever its case, accents, hyphens and apostrophes."""
 
     method: Literal["verbatim"]
     """Name of this choice."""
@@ -30,7 +30,7 @@ class VerbatimSlot(StrictModel):
 
 
 class PatternSlot(StrictModel):
-    """Each value has patterns that express it in other words."""
+    """Rule for an attribute whose values may be expressed in other words: each has patterns."""
 
     method: Literal["patterns"]
     """Name of this choice."""
@@ -45,7 +45,7 @@ Slot = Annotated[VerbatimSlot | PatternSlot, Field(discriminator="method")]
 
 
 class SlotErrorRules(StrictModel):
-    """How the slot error rate is measured: which attributes of the input does an answer miss, or get wrong?"""
+    """Rules of the slot error rate: for each attribute of the input, how an answer expresses its values."""
 
     parse: Literal["bracketed", "fields"]
     """bracketed: the input reads ``name[value], name[value]``. fields: the attributes are declared fields of the record."""
@@ -94,14 +94,14 @@ class SlotErrorRules(StrictModel):
 
     def _refuse_bad(self, where: str, pattern: str) -> None:
         try:
-            whole = validate_pattern(self.whole(pattern))
+            whole = validate_pattern(self.expand_terms(pattern))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if not where.startswith("terms.") and re.match(whole, ""):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
-    def whole(self, pattern: str) -> str:
-        """Return ``pattern`` with its terms replaced."""
+    def expand_terms(self, pattern: str) -> str:
+        """Return a pattern with each ``<term>`` replaced by its alternatives."""
         while TERM.search(pattern):
             pattern = TERM.sub(lambda result: f"(?:{'|'.join(self.terms[result[1]])})", pattern)
         return pattern

@@ -13,7 +13,7 @@ GroupName = Annotated[str, Field(min_length=1)]
 
 
 class Shares(StrictModel):
-    """Shares of the splits; they sum to 1."""
+    """Shares of records in train, validation and test; they sum to 1."""
 
     train: float = Field(gt=0, lt=1)
     """Share of records to train on."""
@@ -33,7 +33,7 @@ class Shares(StrictModel):
 
 
 class HoldOut(StrictModel):
-    """Values of one field that occur in validation or test only; every other value occurs in train only.
+    """Values of one field that are held out: they occur in validation or test only, every other value in train only.
 
     A record in another split than its value allows is rejected as ``held_out_value``. A group whose values all belong
     to one split goes there.
@@ -66,7 +66,7 @@ class ContaminationCheck(StrictModel):
 
 
 class Reweight(StrictModel):
-    """Give each train record a loss weight, so that the weighted shares are those of the population (raking)."""
+    """Adjustment of train to the population by a loss weight of each record (raking)."""
 
     method: Literal["reweight"]
     """Name of this method."""
@@ -77,7 +77,7 @@ class Reweight(StrictModel):
 
 
 class Resample(StrictModel):
-    """Leave out or repeat train records, so that the shares are those of the population."""
+    """Adjustment of train to the population by leaving out or repeating records."""
 
     method: Literal["resample"]
     """Name of this method."""
@@ -106,7 +106,7 @@ Target = Annotated[dict[GroupName, Share], Field(min_length=2), AfterValidator(_
 
 
 class Split(StrictModel):
-    """The split section of ``conf/``."""
+    """The section ``split``: how records are divided into train, validation and test."""
 
     shares: Shares
     """Sizes. A split column of the data has precedence: records stay in the split that it names."""
@@ -138,7 +138,7 @@ class Split(StrictModel):
 
 
 class SplitStage(StrictModel):
-    """The part of the configuration that the split stage reads."""
+    """Sections of the configuration that the stage split reads, from ``artifacts/config/split.json``."""
 
     split: Split
     """The section of this stage."""

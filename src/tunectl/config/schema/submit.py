@@ -31,14 +31,14 @@ ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9
 
 
 class SlurmOptions(StrictModel):
-    """Options for sbatch only."""
+    """Options of a job on SLURM (sbatch); the other schedulers ignore them."""
 
     options: list[Annotated[Line, Field(pattern=r"^--[a-z][a-z0-9-]*(=\S.*)?$")]]
     """More options of sbatch, such as ``--partition=gpu``."""
 
 
 class KubernetesOptions(StrictModel):
-    """Options for Kubernetes only."""
+    """Options of a job on Kubernetes; the other schedulers ignore them."""
 
     image: Line | None
     """Image with bash, git and tunectl. Null: not on Kubernetes."""
@@ -53,14 +53,14 @@ class KubernetesOptions(StrictModel):
 
 
 class RayOptions(StrictModel):
-    """Options for ``ray job submit`` only."""
+    """Options of a job of ``ray job submit``; the other schedulers ignore them."""
 
     address: Annotated[Line, Field(pattern=r"^(https?|ray)://\S+$")]
     """Dashboard of the cluster."""
 
 
 class Submit(StrictModel):
-    """The submit section of ``conf/``."""
+    """The section ``submit``: the cluster job that ``tunectl submit`` sends."""
 
     to: Literal["slurm", "kubernetes", "ray"]
     """Scheduler of the job: sbatch, kubectl or ``ray job submit``."""

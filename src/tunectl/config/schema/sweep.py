@@ -17,7 +17,7 @@ ValidatedStage = Literal["cpt", "sft", "reward"]
 
 
 class SweepRange(StrictModel):
-    """Numbers between two bounds; whole numbers where both bounds are whole."""
+    """Range of a numeric setting in a sweep; only whole numbers where both bounds are whole."""
 
     low: int | float
     """Lower bound."""
@@ -36,7 +36,7 @@ class SweepRange(StrictModel):
 
 
 class SweepObjective(StrictModel):
-    """A metric that decides which trial is best."""
+    """A metric that decides which trial is best, and its direction."""
 
     metric: MetricName
     """``STAGE.NAME`` in ``artifacts/metrics/STAGE.json``, for example sft.validation_loss, sft.seconds or evaluate.systems.tuned.bleu."""
@@ -45,7 +45,7 @@ class SweepObjective(StrictModel):
 
     @property
     def stage(self) -> str:
-        """Return the stage that measures it."""
+        """Return the name of the stage that measures the metric."""
         return self.metric.partition(".")[0]
 
 
@@ -63,7 +63,7 @@ class AshaPruner(StrictModel):
 
 
 class HyperbandPruner(StrictModel):
-    """Several brackets of successive halving (arXiv 1603.06560), which differ in how early they stop."""
+    """Hyperband: several brackets of successive halving (arXiv 1603.06560), which differ in how early they stop trials."""
 
     method: Literal["hyperband"]
     """Name of this choice."""
@@ -78,7 +78,7 @@ class HyperbandPruner(StrictModel):
 
 
 class MedianPruner(StrictModel):
-    """A trial stops where it is worse than the median of the earlier ones at the same step."""
+    """Median pruning: a trial stops where it is worse than the median of the earlier ones at the same step."""
 
     method: Literal["median"]
     """Name of this choice."""
@@ -94,7 +94,7 @@ Pruner = Annotated[AshaPruner | HyperbandPruner | MedianPruner, Field(discrimina
 
 
 class Sweep(StrictModel):
-    """The sweep section of ``conf/``."""
+    """The section ``sweep``: the search over settings that ``tunectl sweep`` runs."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
     """Name of the sweep; a new run with the same name continues its trials. Another space or objective needs another name."""

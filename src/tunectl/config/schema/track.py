@@ -10,7 +10,7 @@ from tunectl.config.schema.base import StrictModel
 
 
 class Track(StrictModel):
-    """The track section of ``conf/``. No stage reads it."""
+    """The section ``track``: experiment trackers and the model registry. No stage reads it."""
 
     to: list[Literal["mlflow", "wandb"]]
     """Trackers that get every build of `tunectl repro`; each needs its extra. Empty: none."""

@@ -11,11 +11,11 @@ MAX_REASON: Final = 500
 
 
 class ConflictError(GateError):
-    """Somebody else was faster: the state that was shown before the button was pressed has changed."""
+    """The state has changed since the confirmation page was shown, so the act was not performed (HTTP 409)."""
 
 
 def require_reason(form: Mapping[str, str]) -> str:
-    """Return the reason of a form.
+    """Return the reason that a form's ``reason`` field gives.
 
     Raises  UsageError where it is empty or too long.
     """

@@ -20,7 +20,7 @@ from tunectl.pipeline.stage_status import StageStatus
 
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return which stages would run and why, with the settings that were typed so far."""
+    """Return the confirmation page of a build: which stages would run and why, with the settings that were typed so far."""
     reason = _describe_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
@@ -53,7 +53,7 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
-    """Start the build, or show what the typed settings would change.
+    """Start a build in the background and return the path to go to; for ``answer=preview`` return the page with the typed settings applied.
 
     Raises  ConfigError naming every mistake of the settings; MissingExtraError; ConflictError where a build runs or the project
             changed; UsageError without a reason.
@@ -79,7 +79,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
 
 
 def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Return what runs, and what is kept of it."""
+    """Return the confirmation page of stopping the running build: the stage that runs, and what is kept of it."""
     process, stage = background_build.find_build(context.layout), find_running_stage(context)
     if process is None:
         words = (
@@ -107,7 +107,7 @@ def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa
 
 
 def stop(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Interrupt the build that was shown.
+    """Interrupt the build that the confirmation page showed; return the path to go to.
 
     Raises  ConflictError where that one has ended; UsageError without a reason; InfrastructureError where it runs elsewhere.
     """

@@ -23,7 +23,7 @@ PROTECTED: Final = ("reward.gate", "sft.privacy")
 
 
 def parse_settings(text: str) -> list[str]:
-    """Return the settings that were typed, each as ``key=value``.
+    """Return the settings of a text with ``key=value`` separated by spaces, one item each.
 
     Raises  UsageError for what is no setting, and for one that a build may not be given here.
     """
@@ -51,7 +51,7 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def is_allowed(key: str, value: str) -> bool:
-    """Say whether ``key=value`` may be typed in the console."""
+    """Return whether ``key=value`` may be given to a build in the console."""
     if key in GROUPS:
         return value.isascii() and value.replace("_", "").isalnum()
     section = key.partition(".")[0]

@@ -38,7 +38,7 @@ def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
 
 
 def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Return the form of a new key."""
+    """Return the form for a new key."""
     scopes = [ActField(f"scope_{scope}", scope, "checkbox", help=SCOPE_MEANINGS[scope]) for scope in get_args(KeyScope)]
     return ActPage(
         "Add a key",
@@ -58,7 +58,7 @@ def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa:
 
 
 def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Create a key and show it.
+    """Create a key and return the page that shows it once.
 
     Raises  ConflictError for a name that is taken; UsageError for no name, no scope, no reason, or a number that is none.
     """
@@ -132,24 +132,24 @@ def _change(context: ReadContext, form: Mapping[str, str], verb: str, name: str)
 
 
 def read_disable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return what a disabled key means."""
+    """Return the confirmation page of disabling the key ``form["key"]``."""
     words = "Within a second it opens nothing: programs that use it are refused, sessions of it end. It can be enabled again."
     return _ask(context, form, "disable", words, danger=True)
 
 
 def read_enable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return what an enabled key means."""
+    """Return the confirmation page of enabling the key ``form["key"]``."""
     return _ask(context, form, "enable", "Within a second it opens again what is listed here.", danger=False)
 
 
 def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return what removing means."""
+    """Return the confirmation page of removing the key ``form["key"]``."""
     words = "Within a second it opens nothing, and it cannot be brought back: make a new one instead."
     return _ask(context, form, "remove", words, danger=True)
 
 
 def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Disable a key."""
+    """Disable the key ``form["key"]``; return the path to go to."""
     name = _check(context, form)
     with _change(context, form, "disabled", name):
         api_keys.set_enabled(_find_path(context), name, enabled=False)
@@ -157,7 +157,7 @@ def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Enable a key."""
+    """Enable the key ``form["key"]``; return the path to go to."""
     name = _check(context, form)
     with _change(context, form, "enabled", name):
         api_keys.set_enabled(_find_path(context), name, enabled=True)
@@ -165,7 +165,7 @@ def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def perform_remove(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Remove a key."""
+    """Remove the key ``form["key"]``; return the path to go to."""
     name = _check(context, form)
     with _change(context, form, "removed", name):
         api_keys.remove(_find_path(context), name)

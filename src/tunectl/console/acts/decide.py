@@ -22,7 +22,7 @@ def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDeci
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return what yes and no mean.
+    """Return the confirmation page of an approval that a retrain waits for: what approving and rejecting mean.
 
     Raises  NotFoundError where no question is open.
     """
@@ -45,7 +45,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Record the decision under the visitor's name; the retrain controller acts on it.
+    """Record the approval or rejection under the visitor's name, for the retrain controller; return the path to go to.
 
     Raises  ConflictError where somebody has decided meanwhile; ApiError (403) where ``retrain.approval.people`` names others;
             UsageError without a reason, or for an answer that is neither yes nor no.

@@ -27,7 +27,7 @@ def _find_record(log: InferenceLog | None, form: Mapping[str, str]) -> Inference
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return how much data there is of that person, and what stays.
+    """Return the confirmation page of an erasure: how many records of the request's author there are, and what stays.
 
     Raises  NotFoundError for a request that is not in the log.
     """
@@ -71,7 +71,7 @@ def _count_inferences(log: InferenceLog | None, person: str | None) -> str:
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Delete the texts, and leave tombstones.
+    """Erase the texts of the request's author, leaving records without text; return a page with the result.
 
     Raises  UsageError where the request names no person.
     """

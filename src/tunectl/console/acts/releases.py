@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 5.0
 
 
 class SwapPreview(Struct, frozen=True):
-    """Consequences of an act on the releases."""
+    """Content of the confirmation page of a promotion, rollback, or start or end of a canary."""
 
     sentence: str
     consequences: list[str]
@@ -36,7 +36,7 @@ class SwapPreview(Struct, frozen=True):
 
 
 def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
-    """Return what promoting a release does."""
+    """Return the confirmation page of promoting the release ``query["release"]``."""
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -64,7 +64,7 @@ def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPrevie
 
 
 def promote(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Make a release the champion."""
+    """Make the release ``form["release"]`` the champion; return the path to go to."""
     store, name = _open(context), form["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -75,7 +75,10 @@ def promote(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
-    """Return what rolling back does; NotFoundError where there is nothing to go back to."""
+    """Return the confirmation page of a rollback.
+
+    Raises  NotFoundError where there is no previous champion.
+    """
     store = _open(context)
     champion = store.champion()
     if champion is None or champion.previous is None:
@@ -95,7 +98,7 @@ def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: 
 
 
 def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Make the champion before this one champion again."""
+    """Make the previous champion the champion again; return the path to go to."""
     store, reason = _open(context), require_reason(form)
     with _report_conflict():
         event = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
@@ -103,7 +106,7 @@ def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
-    """Return what starting a canary with a release does."""
+    """Return the confirmation page of starting a canary with the release ``query["release"]``."""
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -125,7 +128,7 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
 
 
 def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Start a canary with a release."""
+    """Start a canary with the release ``form["release"]`` on ``form["share"]`` percent of the users; return the path to go to."""
     store, name = _open(context), form["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -141,7 +144,10 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
-    """Return what removing the challenger does; NotFoundError where there is none."""
+    """Return the confirmation page of removing the challenger.
+
+    Raises  NotFoundError where there is none.
+    """
     store = _open(context)
     trial = store.trial()
     if trial is None:
@@ -157,7 +163,7 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
 
 
 def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Remove the challenger."""
+    """Remove the challenger, so that the champion answers all requests; return the path to go to."""
     store, reason = _open(context), require_reason(form)
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():

@@ -19,7 +19,7 @@ FORCE = ActField(
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Return who handles the request, and what follows from it."""
+    """Return the confirmation page of requesting a retrain: who handles the request, and what follows."""
     running = lock.is_locked(context.layout.retrain / LOCK)
     notice = (
         "The retrain controller takes it up within a minute."
@@ -47,7 +47,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Leave the request in the controller's inbox, with the visitor's name.
+    """Write a retrain request with the visitor's name to the retrain controller's inbox; return the path to go to.
 
     Raises  ConflictError where a retrain was asked for meanwhile, also by the same button; UsageError without a reason.
     """
@@ -67,7 +67,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def _digest_triggers(context: ReadContext) -> str:
-    """Return what stands for all triggers that there were: another one makes it another."""
+    """Return a digest of the ids of all triggers so far; it changes with each new trigger."""
     store = RunStore(context.layout.retrain)
     names = {one.trigger.id for one in store.list_outcomes()} | {one.id for one in store.list_pending_triggers()}
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]

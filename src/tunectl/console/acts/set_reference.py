@@ -27,7 +27,7 @@ def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[Dri
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Return what is compared with what from then on.
+    """Return the confirmation page of making a window of traffic the reference with which the prompts of later windows are compared.
 
     Raises  NotFoundError for a window that was not closed.
     """
@@ -55,7 +55,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Write the event that the monitor reads.
+    """Log the event that makes a window the monitor's reference of prompts; return the path to go to.
 
     Raises  ConflictError where another window was made the reference since; UsageError for one with too few rows.
     """

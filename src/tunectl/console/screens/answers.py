@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, manifest
-from tunectl.console.paging import place_page
+from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, stamp_files
 from tunectl.console.word_alignment import MAX_WORDS, align_words
 from tunectl.core.errors import ConfigError
@@ -34,7 +34,7 @@ ORDER: Final = ("base", "prompted", "nearest", "tuned", "aligned")
 
 
 class CheckResult(Struct, frozen=True):
-    """One declared check of one answer."""
+    """Score of one declared check on one answer."""
 
     name: str
     score: float
@@ -42,7 +42,7 @@ class CheckResult(Struct, frozen=True):
 
 
 class SystemAnswer(Struct, frozen=True):
-    """An answer of a system (base, tuned, aligned), and its scores on this input."""
+    """Answer of one system (base, tuned, aligned) to a test input, and its scores."""
 
     system: str
     title: str
@@ -53,7 +53,7 @@ class SystemAnswer(Struct, frozen=True):
 
 
 class AnswerCard(Struct, frozen=True):
-    """One test input with all answers."""
+    """One test input with its references and the answers of all systems."""
 
     id: str
     input: str
@@ -65,7 +65,7 @@ class AnswerCard(Struct, frozen=True):
 
 
 class FilterOption(Struct, frozen=True):
-    """One value of a filter and how many inputs have it."""
+    """One value of a filter, and the number of inputs that have it."""
 
     value: str
     title: str
@@ -73,7 +73,7 @@ class FilterOption(Struct, frozen=True):
 
 
 class AnswersScreen(Struct, frozen=True):
-    """One page of test inputs."""
+    """One page of the screen Answers: filtered test inputs, and the filters' options."""
 
     total: int = 0
     """Number of inputs of the evaluation."""
@@ -103,7 +103,7 @@ FILTERS: Final = ("system", "sort", "check", "slice", "kind", "q", "at")
 
 
 def read_answers(context: ReadContext, query: Mapping[str, str]) -> AnswersScreen:
-    """Read the answers of the last evaluation that pass the filters of ``query``.
+    """Return the test inputs of the last evaluation, with their answers, that pass the filters of ``query``.
 
     ``system``: only this one, beside the base. ``check``: NAME shows answers that fail it, NAME:passed those that pass. ``slice``:
     FIELD:VALUE. ``kind``: worst, lost, best ... as the report has them. ``q``: text in the input or an answer. ``sort``: see ``SORTS``.
@@ -119,7 +119,7 @@ def read_answers(context: ReadContext, query: Mapping[str, str]) -> AnswersScree
     against = _choose_pair(systems, picked.get("system", ""))
     matches = [row for row in rows if _passes(row, picked, checks, kinds, against)]
     matches = _sort(matches, picked.get("sort", "file"), against)
-    at = place_page(picked.get("at", ""), PAGE_SIZE, len(matches))
+    at = find_page_start(picked.get("at", ""), PAGE_SIZE, len(matches))
     only = [name for name in systems if not picked.get("system") or name in (picked["system"], "base")]
     return AnswersScreen(
         total=len(rows),
@@ -141,7 +141,7 @@ def read_answers(context: ReadContext, query: Mapping[str, str]) -> AnswersScree
 
 
 def read_inputs(context: ReadContext, problems: ProblemList) -> Sequence[AnswerRow]:
-    """Return all test inputs of the last evaluation."""
+    """Return all test inputs of the last evaluation; empty where there is none."""
     return problems.attempt("answers", lambda: _load_rows(context), ())
 
 
@@ -235,7 +235,7 @@ def _compare(row: AnswerRow, system: str) -> float:
 
 
 def measure_similarity(answer: str, references: Sequence[str]) -> float | None:
-    """Return the share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
+    """Return the share, 0 to 1, of words that an answer has in common, in order, with its nearest reference; None without one."""
     words = answer.casefold().split()
     return max((_share_words(words, text.casefold().split()) for text in references), default=None)
 

@@ -13,7 +13,7 @@ from tunectl.pipeline.background_build import BuildRequest
 
 
 class BuildScreen(Struct, frozen=True):
-    """The current state of the pipeline."""
+    """Content of the screen Build: all stages, which are stale, and the running build."""
 
     stages: list[StageNode]
     above: dict[str, list[str]]
@@ -30,7 +30,7 @@ class BuildScreen(Struct, frozen=True):
 
 
 def read_build(context: ReadContext, query: object) -> BuildScreen:  # noqa: ARG001 - every reader is called alike
-    """Read the state of every stage."""
+    """Return the state of every stage and of the running build."""
     problems = ProblemList()
     stages = list_nodes(context, problems)
     process = background_build.find_build(context.layout)

@@ -13,7 +13,7 @@ from tunectl.artifacts import atomic_io, manifest
 from tunectl.backends.vcs import dvc_cache
 from tunectl.console import paired_scores
 from tunectl.console.links import link
-from tunectl.console.paging import place_page
+from tunectl.console.paging import find_page_start
 from tunectl.console.paired_scores import PairedRuns
 from tunectl.console.read_context import NotFoundError, ProblemList, stamp_files
 from tunectl.console.screens.runs import (
@@ -45,7 +45,7 @@ _Answers = Mapping[str, AnswerRow]
 
 
 class MetricPair(Struct, frozen=True):
-    """One metric of one system in both runs."""
+    """One metric of one system in both runs, with the difference and its interval."""
 
     system: str
     name: str
@@ -65,14 +65,14 @@ class MetricPair(Struct, frozen=True):
 
 
 class AnswerWord(Struct, frozen=True):
-    """A piece of an answer, and whether only this run has it."""
+    """A piece of an answer's text, and whether only this run's answer has it."""
 
     text: str
     differs: bool
 
 
 class AnswerPair(Struct, frozen=True):
-    """One test input with the answers of both runs."""
+    """One test input with the answers of both runs and their scores."""
 
     id: str
     input: str
@@ -85,7 +85,7 @@ class AnswerPair(Struct, frozen=True):
 
 
 class CurveLink(Struct, frozen=True):
-    """One curve that one run or both have."""
+    """One training curve that either run has: its last value in each, and the address of its page."""
 
     stage: str
     figure: str
@@ -95,7 +95,7 @@ class CurveLink(Struct, frozen=True):
 
 
 class CompareScreen(Struct, frozen=True):
-    """Two runs: only their differences."""
+    """Differences of two runs: settings, stages, metrics, curves and answers."""
 
     old: RunRow | None = None
     new: RunRow | None = None
@@ -126,7 +126,7 @@ class CompareScreen(Struct, frozen=True):
 
 
 def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScreen:
-    """Compare the runs ``old`` and ``new``; without ``new`` the newest, without ``old`` the one before it.
+    """Return the differences between the runs ``old`` and ``new``; without ``new`` the newest, without ``old`` the one before it.
 
     ``system``, ``metric``, ``sort`` (see ``SORTS``) and ``at`` choose the answers.
     Raises  NotFoundError for a run that is not in the ledger.
@@ -243,7 +243,7 @@ def _compare_answers(
     gains = {name: (values[0].get(name), values[1].get(name)) for name in different}
     if sort != "file" and any(None not in pair for pair in gains.values()):
         different.sort(key=lambda name: _sort_key(gains[name], metric, sort))
-    at = place_page(query.get("at", ""), PAGE_SIZE, len(different))
+    at = find_page_start(query.get("at", ""), PAGE_SIZE, len(different))
     pairs = [_build_pair(name, system, gains[name], before, after) for name in different[at : at + PAGE_SIZE]]
     reason = "" if pairs else "Both runs gave the same answers, or were asked different questions."
     selection = {"system": system, "metric": metric, "sort": sort, "at": at, "answers": pairs, "answers_reason": reason}

@@ -16,7 +16,7 @@ from tunectl.pipeline.stages import STAGES
 
 
 class FlowStep(Struct, frozen=True):
-    """The rows of one stage."""
+    """Rows that one stage read, kept and rejected, with the reasons."""
 
     stage: str
     help: str
@@ -31,12 +31,12 @@ class FlowStep(Struct, frozen=True):
 
     @property
     def kept_share(self) -> float:
-        """Kept share of all rows, 0 to 1."""
+        """Kept rows over all rows that the stage read, 0 to 1."""
         return self.kept / self.rows_in if self.rows_in else 0.0
 
 
 class DataScreen(Struct, frozen=True):
-    """The rows of a project."""
+    """Content of the screen Data: rows stage by stage, raw files, and counts that do not add up."""
 
     steps: list[FlowStep]
     sources: list[tuple[str, int]]
@@ -49,7 +49,7 @@ class DataScreen(Struct, frozen=True):
 
 
 def read_data(context: ReadContext, query: object) -> DataScreen:  # noqa: ARG001 - every reader is called alike
-    """Read the row counts of every stage that has them."""
+    """Return the row counts of every stage that has written them."""
     problems, steps = ProblemList(), []
     lost: list[str] = []
     for stage in STAGES:

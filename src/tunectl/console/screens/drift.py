@@ -30,7 +30,7 @@ MAX_EXAMPLES: Final = 8
 
 
 class DriftExample(Struct, frozen=True):
-    """One inference as an example."""
+    """Prompt and answer of one inference, shown as an example of drift."""
 
     id: str
     question: str
@@ -38,7 +38,7 @@ class DriftExample(Struct, frozen=True):
 
 
 class DriftSegment(Struct, frozen=True):
-    """A segment whose share is larger (or smaller) than in the reference, with examples."""
+    """A segment of prompts whose share in the window differs from that in the reference, with examples."""
 
     name: str
     window: float
@@ -48,7 +48,7 @@ class DriftSegment(Struct, frozen=True):
 
 
 class DriftScreen(Struct, frozen=True):
-    """The windows, newest first, and the reference of prompts."""
+    """Content of the screen Drift: the newest windows, and the reference for prompts."""
 
     exists: bool = False
     """Whether anything was logged in this project."""
@@ -68,7 +68,7 @@ class DriftScreen(Struct, frozen=True):
 
 
 class DriftWindowScreen(Struct, frozen=True):
-    """One window: its verdict, every signal, and examples beside those of the reference."""
+    """Content of the screen of one window: its verdict, every signal, and examples beside those of the reference."""
 
     window: DriftWindow | None = None
     before: str = ""
@@ -85,7 +85,7 @@ class DriftWindowScreen(Struct, frozen=True):
 
 
 def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:
-    """Read the newest windows; ``number``: how many of them."""
+    """Return the newest closed windows, at most ``query["number"]`` (100)."""
     problems = ProblemList()
     settings = problems.attempt("settings", context.load_settings, None)
     empty = DriftScreen(problems=problems.problems)
@@ -99,7 +99,7 @@ def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:
 def describe_drift(
     settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, number: int
 ) -> DriftScreen:
-    """Return the newest ``number`` windows.
+    """Return the newest ``number`` windows and the reference from the inference log.
 
     Raises  InfrastructureError where the inference log cannot be had.
     """
@@ -130,7 +130,7 @@ def _describe_monitor(layout: ProjectPaths) -> str:
 
 
 def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWindowScreen:
-    """Read one window, given by its id or the beginning of it.
+    """Return one closed window, given by its id or the beginning of it.
 
     Raises  NotFoundError where there is none.
     """
@@ -152,7 +152,7 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
 def describe_window(
     settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, name: str
 ) -> DriftWindowScreen | None:
-    """Return the window whose id begins with ``name``; None where there is none.
+    """Return the window whose id begins with ``name``, with examples; None where there is none.
 
     Raises  InfrastructureError where the inference log cannot be had.
     """

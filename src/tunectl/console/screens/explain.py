@@ -50,7 +50,7 @@ EXAMPLE: Final = "an answer (chatcmpl-...), a release, a retrain, or a row (its 
 
 
 class ExplainScreen(Struct, frozen=True):
-    """What led to one thing, and what followed from it."""
+    """Content of the screen Explain: steps that led to one answer, row, release or retrain, and steps that followed from it."""
 
     id: str
     kind: SubjectKind
@@ -66,7 +66,7 @@ class ExplainScreen(Struct, frozen=True):
 
 
 def read_explain(context: ReadContext, query: Mapping[str, str]) -> ExplainScreen:
-    """Read what is known about ``query["id"]``; an id that nothing has is reported on the page, not raised."""
+    """Return the steps before and after ``query["id"]``; an unknown id is reported on the page, not raised."""
     name = query.get("id", "").strip()
     if not name:
         return ExplainScreen("", "nothing", "Explain", f"Give the id of {EXAMPLE}.")

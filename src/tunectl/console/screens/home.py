@@ -11,7 +11,7 @@ from tunectl.status.status_report import StatusReport
 
 
 class NextStep(Struct, frozen=True):
-    """What to do next, and its command."""
+    """The recommended next action, and its command."""
 
     text: str
     command: str
@@ -19,7 +19,7 @@ class NextStep(Struct, frozen=True):
 
 
 class HomeScreen(Struct, frozen=True):
-    """The state of a project."""
+    """Content of the screen Home: build, last verdict, status of the services, and the next step."""
 
     project: str
     verdict: str | None
@@ -34,7 +34,7 @@ class HomeScreen(Struct, frozen=True):
 
 
 def read_home(context: ReadContext, query: object) -> HomeScreen:  # noqa: ARG001 - every reader is called alike
-    """Read everything that Home shows."""
+    """Return everything that Home shows."""
     problems = ProblemList()
     stages = list_nodes(context, problems)
     settings = problems.attempt("settings", context.load_settings, None)

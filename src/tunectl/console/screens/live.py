@@ -40,7 +40,7 @@ FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "sin
 
 
 class FeedbackView(Struct, frozen=True):
-    """One feedback record about an answer."""
+    """One feedback record about an answer; ``opinion`` is ``good``, ``bad`` or empty."""
 
     kind: str
     value: str
@@ -50,7 +50,7 @@ class FeedbackView(Struct, frozen=True):
 
 
 class InferenceRow(Struct, frozen=True):
-    """An inference as the list shows it: texts are cut, and erased ones are empty."""
+    """One inference in a list: texts are cut, and erased ones are empty."""
 
     id: str
     accepted_at: datetime
@@ -67,7 +67,7 @@ class InferenceRow(Struct, frozen=True):
 
 
 class VariantFigures(Struct, frozen=True):
-    """Figures of one variant, from the inferences that were read."""
+    """Latency, refusals and ratings of one variant, from the inferences that were read."""
 
     variant: str
     requests: int
@@ -83,7 +83,7 @@ class VariantFigures(Struct, frozen=True):
 
 
 class LiveScreen(Struct, frozen=True):
-    """Counts, figures by variant, and one page of inferences."""
+    """Content of the screen Live: counts of the last day, metrics by variant, and one page of inferences."""
 
     exists: bool = False
     """Whether anything was logged in this project."""
@@ -108,14 +108,14 @@ class LiveScreen(Struct, frozen=True):
 
 
 class MessageView(Struct, frozen=True):
-    """One turn of a conversation."""
+    """Role and text of one message of a conversation."""
 
     role: str
     text: str
 
 
 class InferenceScreen(Struct, frozen=True):
-    """One inference in full."""
+    """Content of the screen of one inference: conversation, answer, feedback and metadata."""
 
     row: InferenceRow | None = None
     messages: list[MessageView] = field(default_factory=list)
@@ -132,10 +132,10 @@ class InferenceScreen(Struct, frozen=True):
 
 
 def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
-    """Read the newest inferences that pass the filters.
+    """Return the newest inferences that pass the filters of ``query``, with counts of the last day.
 
-    ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in
-    question or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the page before.
+    ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in prompt
+    or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the previous page.
     """
     problems = ProblemList()
     picked = {name: query[name] for name in FILTERS if query.get(name)}
@@ -213,7 +213,7 @@ def _passes(one: InferenceRecord, feedback: Sequence[Feedback], picked: Mapping[
 
 
 def judge_opinion(one: Feedback) -> str:
-    """Return whether feedback is for the answer (``good``), against it (``bad``), or neither (empty)."""
+    """Return ``good`` for feedback in favor of the answer, ``bad`` for feedback against it, else an empty text."""
     if one.kind == "thumb":
         return {"up": "good", "down": "bad"}.get(str(one.value), "")
     if one.kind == "rating" and isinstance(one.value, int | float):
@@ -248,7 +248,7 @@ def _summarize_variants(
 
 
 def build_row(one: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRow:
-    """Return one inference as the list shows it."""
+    """Return one inference for a list: texts are cut, and erased ones are empty."""
     return InferenceRow(
         one.id,
         one.accepted_at,
@@ -274,7 +274,7 @@ def _show_value(value: object) -> str:
 
 
 def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceScreen:
-    """Read one inference, given by its id or the beginning of it.
+    """Return one inference in full, given by its id or the beginning of it.
 
     Raises  NotFoundError where there is none.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PeopleScreen(Struct, frozen=True):
-    """Progress and agreement."""
+    """Content of the screen People: numbers of judged inputs, and the annotators' agreement."""
 
     questions: int = 0
     judged: int = 0
@@ -38,7 +38,7 @@ class PeopleScreen(Struct, frozen=True):
 
 
 def read_people(context: ReadContext, query: Mapping[str, str]) -> PeopleScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the store of judgments without taking its lock."""
+    """Return numbers and agreement from the store of judgments, without taking its lock."""
     problems = ProblemList()
     settings = problems.attempt("settings", context.load_settings, None)
     if settings is None:

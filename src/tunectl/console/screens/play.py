@@ -26,7 +26,7 @@ ROLES: Final = frozenset(("system", "developer", "user", "assistant"))
 
 
 class PlayVariant(Struct, frozen=True):
-    """One column."""
+    """A variant that can answer on the screen Play: champion, challenger or base."""
 
     name: str
     """Name of the variant in a request."""
@@ -34,21 +34,21 @@ class PlayVariant(Struct, frozen=True):
 
 
 class RecordedInput(Struct, frozen=True):
-    """One test input whose answers were recorded."""
+    """A test input with recorded answers, offered where no server is declared."""
 
     id: str
     text: str
 
 
 class ChatTurn(Struct, frozen=True):
-    """A message as a server is sent it."""
+    """Role and content of one message, as sent to a server."""
 
     role: str
     content: str
 
 
 class PlayScreen(Struct, frozen=True):
-    """The input, and the variants that can answer."""
+    """Content of the screen Play: the prompt, the servers, and the variants that can answer."""
 
     servers: list[str] = field(default_factory=list)
     variants: list[PlayVariant] = field(default_factory=list)
@@ -67,7 +67,7 @@ class PlayScreen(Struct, frozen=True):
 
 
 def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
-    """Read which variants can answer. ``replay``: an inference to ask again; ``recorded``: a test input; ``q``: a question."""
+    """Return which variants can answer. ``replay``: an inference to ask again; ``recorded``: a test input; ``q``: a prompt."""
     problems = ProblemList()
     settings = problems.attempt("settings", context.load_settings, None)
     console = settings.console if settings else None
@@ -95,7 +95,7 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
 
 
 def read_replay(context: ReadContext, name: str) -> tuple[list[ChatTurn], str]:
-    """Return the messages before the last question of an inference, and that question; nothing where there is no such inference."""
+    """Return (the messages before the last prompt of an inference, that prompt); both empty where there is no such inference."""
     if not name:
         return [], ""
     with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:

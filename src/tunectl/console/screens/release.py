@@ -20,7 +20,7 @@ RUNS: Final = 50
 
 
 class ReleaseScreen(Struct, frozen=True):
-    """A release with its files, its lineage, and its changes against the champion."""
+    """Content of the screen of one release: its manifest, lineage, and changes against the champion."""
 
     summary: ReleaseSummary
     manifest: ReleaseManifest | None
@@ -36,7 +36,7 @@ class ReleaseScreen(Struct, frozen=True):
 
 
 def read_release(context: ReadContext, query: Mapping[str, str], store: ReleaseRegistry | None = None) -> ReleaseScreen:
-    """Read the release that ``query["release"]`` names in full; ``store``: another registry than the project's.
+    """Return the release with the full id ``query["release"]``; ``store``: another registry than the project's.
 
     Raises  NotFoundError where the registry has none of that name.
     """

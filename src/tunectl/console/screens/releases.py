@@ -15,7 +15,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 
 class ChampionEntry(Struct, frozen=True):
-    """One entry of the champions' timeline: a release, and when it was the champion."""
+    """A period in which a release was the champion: who made it so, when, why, and until when."""
 
     release: str
     action: str
@@ -29,7 +29,7 @@ class ChampionEntry(Struct, frozen=True):
 
 
 class ReleaseSummary(Struct, frozen=True):
-    """Summary of a release, in the list and at the top of its page."""
+    """Verdicts, metrics and role of a release, in the list and at the top of its page."""
 
     id: str
     role: str
@@ -47,14 +47,14 @@ class ReleaseSummary(Struct, frozen=True):
 
 
 class ReleasesScreen(Struct, frozen=True):
-    """The releases of a project."""
+    """Content of the screen Releases: champion, canary, the champions over time, and all releases."""
 
     champion: ChampionPointer | None
     canary: CanaryState | None
     reigns: list[ChampionEntry]
     """Periods of the champions, the newest first."""
     releases: list[ReleaseSummary]
-    """Periods of the champions, the newest first."""
+    """All releases of the registry."""
     servers: list[ServerState] = field(default_factory=list)
     """Those of ``console.servers``."""
     problems: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def read_releases(
     query: object,  # noqa: ARG001 - every reader is called alike
     store: ReleaseRegistry | None = None,
 ) -> ReleasesScreen:
-    """Read the registry: that of the project, or ``store``."""
+    """Return the content of the registry: that of the project, or ``store``."""
     problems, store = ProblemList(), store or ReleaseRegistry(context.layout.releases)
     champion = problems.attempt("champion", store.champion, None)
     canary = problems.attempt("canary", store.trial, None)
@@ -85,7 +85,7 @@ def read_releases(
 
 
 def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> dict[str, str]:
-    """Return the current role of each release: champion, previous or challenger."""
+    """Return the role (champion, previous or challenger) of each release that has one, by release."""
     roles = {canary.release: "challenger"} if canary else {}
     if champion is not None:
         roles |= {champion.previous: "previous"} if champion.previous else {}
@@ -94,7 +94,7 @@ def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> 
 
 
 def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionEntry]:
-    """Return the periods of the champions, the newest first."""
+    """Return when each release was the champion, the newest period first."""
     swaps = swap_entries(events)
     ends = [*(swap.created_at for swap in swaps[1:]), None]
     reigns = []
@@ -108,7 +108,7 @@ def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionEntry
 
 
 def summarize_release(store: ReleaseRegistry, name: str, roles: dict[str, str]) -> ReleaseSummary:
-    """Return the summary of a release, also of one that cannot be read."""
+    """Return the summary of a release; one that cannot be read has the reason in ``damaged``. ``roles``: as of ``name_roles``."""
     problems = ProblemList()
     release: ReleaseManifest | None = problems.attempt(name, lambda: store.manifest(name), None)
     role = roles.get(name, "")

@@ -37,7 +37,7 @@ COMMANDS: Final = {"agreement": "tunectl data agreement"}
 
 
 class MetricColumn(Struct, frozen=True):
-    """One metric of the table of scores."""
+    """Name, unit and direction of one metric of the score table."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class MetricColumn(Struct, frozen=True):
 
 
 class ReportLink(Struct, frozen=True):
-    """One report that can be opened."""
+    """A stage's HTML report: whether it exists, and the command that writes it."""
 
     name: str
     title: str
@@ -57,7 +57,7 @@ class ReportLink(Struct, frozen=True):
 
 
 class ResultsScreen(Struct, frozen=True):
-    """The verdict, the scores with their intervals, and links to reports."""
+    """Content of the screen Results: the verdict, the scores with their intervals, and links to reports."""
 
     verdict: EvalVerdict | None = None
     """None before the first evaluation."""
@@ -82,7 +82,7 @@ class ResultsScreen(Struct, frozen=True):
 
 
 class ReportScreen(Struct, frozen=True):
-    """A report that a stage wrote, for the console's frame."""
+    """Content of the screen of one report that a stage wrote, cleaned for the console's frame."""
 
     name: str
     title: str
@@ -95,7 +95,7 @@ class ReportScreen(Struct, frozen=True):
 
 
 def read_results(context: ReadContext, query: Mapping[str, str]) -> ResultsScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the results of the evaluate stage."""
+    """Return the results of the evaluate stage."""
     problems = ProblemList()
     evaluation: Results | None = problems.attempt("results", lambda: _load(context), None)
     links = [_find_report(context, name) for name in REPORTS]
@@ -147,7 +147,7 @@ def _find_report(context: ReadContext, name: str) -> ReportLink:
 
 
 def read_report(context: ReadContext, query: Mapping[str, str]) -> ReportScreen:
-    """Read one report; its markup is cleaned, because a project may come from somebody else, with its reports.
+    """Return one report; its markup is cleaned, because a project may come from somebody else, with its reports.
 
     Raises  NotFoundError for a name that is no report.
     """

@@ -32,7 +32,7 @@ IF_NOBODY: Final = {
 
 
 class RetrainRow(Struct, frozen=True):
-    """State of a retrain run, and its trigger."""
+    """One retrain in a list: its state, trigger, reason and release."""
 
     id: str
     state: str
@@ -50,7 +50,7 @@ class RetrainRow(Struct, frozen=True):
 
 
 class PathState(Struct, frozen=True):
-    """One state in the course of a retrain."""
+    """One state in the course of a retrain: passed, current or still to come."""
 
     state: str
     status: str
@@ -59,7 +59,7 @@ class PathState(Struct, frozen=True):
 
 
 class TriggerRow(Struct, frozen=True):
-    """A trigger that is pending, or that started nothing."""
+    """A trigger of a retrain that is pending, or that started none, with the reason."""
 
     id: str
     at: datetime
@@ -71,7 +71,7 @@ class TriggerRow(Struct, frozen=True):
 
 
 class ScheduleRow(Struct, frozen=True):
-    """One schedule and its next slot."""
+    """One schedule of ``retrain.schedules`` and the time of its next run."""
 
     name: str
     cron: str
@@ -79,7 +79,7 @@ class ScheduleRow(Struct, frozen=True):
 
 
 class PendingDecision(Struct, frozen=True):
-    """An open question for a person."""
+    """An approval that a retrain waits for: start the training (``retrain``) or promote the release (``promote``)."""
 
     run: str
     question: str
@@ -96,7 +96,7 @@ class PendingDecision(Struct, frozen=True):
 
 
 class DecisionRow(Struct, frozen=True):
-    """A question that a person answered."""
+    """An answered approval of a retrain: approved or rejected, by whom, when and why."""
 
     run: str
     question: str
@@ -108,7 +108,7 @@ class DecisionRow(Struct, frozen=True):
 
 
 class RetrainScreen(Struct, frozen=True):
-    """The running retrain, all others, triggers, schedules and limits."""
+    """Content of the screen Retrain: the running retrain, all others, triggers, schedules and limits."""
 
     controller: str = "never"
     """``runs``, ``stopped`` or ``never``."""
@@ -130,7 +130,7 @@ class RetrainScreen(Struct, frozen=True):
 
 
 class RetrainRunScreen(Struct, frozen=True):
-    """All steps of one retrain."""
+    """Content of the screen of one retrain: its states, steps and pending approvals."""
 
     row: RetrainRow | None = None
     path: list[PathState] = field(default_factory=list)
@@ -140,7 +140,7 @@ class RetrainRunScreen(Struct, frozen=True):
 
 
 class DecisionsScreen(Struct, frozen=True):
-    """Open questions, and past decisions of people."""
+    """Content of the screen Decisions: pending approvals, and answered ones."""
 
     waiting: list[PendingDecision] = field(default_factory=list)
     decided: list[DecisionRow] = field(default_factory=list)
@@ -149,7 +149,7 @@ class DecisionsScreen(Struct, frozen=True):
 
 
 def read_retrain(context: ReadContext, query: Mapping[str, str]) -> RetrainScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the records of retraining; no lock is taken."""
+    """Return the retrains, triggers, schedules and limits, from files; no lock is taken."""
     problems = ProblemList()
     store = RunStore(context.layout.retrain)
     runs: list[RetrainRun] = problems.attempt("retrains", store.runs, [])
@@ -180,7 +180,7 @@ def read_retrain(context: ReadContext, query: Mapping[str, str]) -> RetrainScree
 
 
 def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetime) -> list[ScheduleRow]:
-    """Return the next slot of each schedule, the soonest first."""
+    """Return each schedule with the time of its next run, the soonest first."""
     from tunectl.retraining import cron
     from tunectl.retraining.schedules import AHEAD, CronSchedule
 
@@ -198,7 +198,7 @@ def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetim
 
 
 def describe_run(run: RetrainRun) -> RetrainRow:
-    """Return one retrain as the list shows it."""
+    """Return state, trigger and reason of one retrain, for a list."""
     last = run.steps[-1]
     release = (run.facts("evaluating") or run.facts("rejected")).get("release", "")
     reason = "" if last.message == run.trigger.message else last.message
@@ -217,12 +217,12 @@ def describe_run(run: RetrainRun) -> RetrainRow:
 
 
 def uses_canary(settings: TunectlConfig | None) -> bool:
-    """Say whether a staged release is tried on live traffic first; so it is assumed where the settings cannot be read."""
+    """Return whether a staged release gets a canary test first; true where the settings cannot be read."""
     return settings is None or settings.retrain.canary is not None
 
 
 def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
-    """Return the stations of a retrain: what it went through in its order, where it is, and what may follow."""
+    """Return the states of a retrain in their order: those that it went through, the current one, and those that may follow."""
     states = [PathState(step.state, "done", step.at) for step in run.steps]
     if run.ended:
         return states
@@ -235,7 +235,7 @@ def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
 
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
-    """Yield the questions that are open, and not past their time."""
+    """Yield the approvals that retrains wait for and whose deadline is not over."""
     for run, until in approvals.list_open(store, runs, now):
         facts = run.steps[-1].facts
         question = facts["question"]
@@ -269,7 +269,7 @@ def _list_facts(run: RetrainRun, question: str) -> Iterator[tuple[str, str]]:
 
 
 def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainRunScreen:
-    """Read one retrain, given by its id or the beginning of it.
+    """Return one retrain, given by its id or the beginning of it.
 
     Raises  NotFoundError where there is none.
     """
@@ -298,7 +298,7 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
 
 
 def read_decisions(context: ReadContext, query: Mapping[str, str]) -> DecisionsScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the open questions, with their deadlines, and past decisions."""
+    """Return the pending approvals with their deadlines, and the answered ones."""
     problems = ProblemList()
     store = RunStore(context.layout.retrain)
     runs: list[RetrainRun] = problems.attempt("retrains", store.runs, [])

@@ -16,7 +16,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 
 class RowTurn(Struct, frozen=True):
-    """One piece of text of a row."""
+    """One message or document text of a row, and whether it is trained on."""
 
     role: str
     """Role of the text: system, user, assistant, tool, document, answer, chosen, rejected."""
@@ -26,7 +26,7 @@ class RowTurn(Struct, frozen=True):
 
 
 class RowScreen(Struct, frozen=True):
-    """One row and its path through the stages."""
+    """Content of the screen of one row: its text, its fields, and what each stage did with it."""
 
     id: str
     source: str
@@ -44,7 +44,7 @@ class RowScreen(Struct, frozen=True):
 
 
 def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
-    """Read the row that ``query["id"]`` names, as written by the latest stage that has it.
+    """Return the row with the id ``query["id"]``, as written by the latest stage that has it.
 
     Raises  NotFoundError where no stage has it.
     """

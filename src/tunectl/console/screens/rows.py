@@ -23,7 +23,7 @@ LETTERS: Final = 280
 
 
 class RowSummary(Struct, frozen=True):
-    """One line of a file of rows."""
+    """One row in a list: its id, source, and the beginning of its texts."""
 
     id: str
     """Id of the record; empty for a reject, which has none."""
@@ -39,7 +39,7 @@ class RowSummary(Struct, frozen=True):
 
 
 class RowsScreen(Struct, frozen=True):
-    """A page of rows."""
+    """Content of the screen Rows: one page of a stage's rows or rejects, and the filters' options."""
 
     stage: str
     stages: list[str]
@@ -63,7 +63,7 @@ class RowsScreen(Struct, frozen=True):
 
 
 def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
-    """Read one page; ``query``: stage, part (rejects), file, reason, source, q and at.
+    """Return one page of rows; ``query``: stage, part (``rejects`` for rejected rows), file, reason, source, q (text) and at (index of the first row).
 
     Raises  NotFoundError for an unknown stage or file.
     """
@@ -144,7 +144,7 @@ def _parse_position(text: str, total: int) -> int:
 
 
 def summarize_row(row: Mapping[str, Any]) -> RowSummary:
-    """Return the summary of a row of any kind."""
+    """Return the summary of a decoded row: document, example, pair or reject."""
     votes = row.get("annotations") or [{}]
     source = row.get("source") or votes[0].get("source")
     if "reason" in row:

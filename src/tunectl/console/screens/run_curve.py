@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class CurveAxis(Struct, frozen=True):
-    """Steps, the x axis."""
+    """The training steps on the x axis of a curve."""
 
     label: str
     values: list[float]
 
 
 class CurveSeries(Struct, frozen=True):
-    """Values at the steps; None where this run has no value."""
+    """The values of one run at the steps of the axis; None where it has none."""
 
     label: str
     values: list[float | None]
 
 
 class CurveScreen(Struct, frozen=True):
-    """One curve of two runs over the same steps."""
+    """One training curve of two runs, over the steps of either."""
 
     title: str
     x: CurveAxis
@@ -39,7 +39,7 @@ class CurveScreen(Struct, frozen=True):
 
 
 def read_run_curve(context: ReadContext, query: Mapping[str, str]) -> CurveScreen:
-    """Read one curve of two runs, at all steps of either.
+    """Return one training curve of two runs, at all steps of either.
 
     Raises  NotFoundError where neither has it.
     """

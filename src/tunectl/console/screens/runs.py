@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from tunectl.config.loading.provenance import format_value, iter_leaves, to_dotted_key
-from tunectl.console.paging import place_page
+from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, stamp_files
 from tunectl.evaluation import metrics
 from tunectl.evaluation.results import Score
@@ -31,7 +31,7 @@ JUDGED: Final = ("aligned", "tuned")
 
 
 class ChangedSetting(Struct, frozen=True):
-    """One setting that differs between two runs."""
+    """One setting that differs between two runs, with both values."""
 
     what: str
     """STAGE: key."""
@@ -40,7 +40,7 @@ class ChangedSetting(Struct, frozen=True):
 
 
 class RunRow(Struct, frozen=True):
-    """One run: who started it, how long it took, how it ended."""
+    """One run in a list: who started it, how long it took, how it ended."""
 
     id: str
     started_at: datetime
@@ -73,7 +73,7 @@ class RunRow(Struct, frozen=True):
 
 
 class RunsScreen(Struct, frozen=True):
-    """One page of runs."""
+    """Content of the screen Runs: one page of the ledger."""
 
     rows: list[RunRow] = field(default_factory=list)
     total: int = 0
@@ -85,10 +85,10 @@ class RunsScreen(Struct, frozen=True):
 
 
 def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
-    """Read one page of the ledger."""
+    """Return one page of the ledger."""
     problems = ProblemList()
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
-    at = place_page(query.get("at", ""), PAGE_SIZE, len(names))
+    at = find_page_start(query.get("at", ""), PAGE_SIZE, len(names))
     page = names[at : at + PAGE_SIZE + 1]
     records = {name: try_load(context, problems, name) for name in page}
     readable = [record for record in records.values() if record is not None]
@@ -103,7 +103,7 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
 
 
 def try_load(context: ReadContext, problems: ProblemList, name: str) -> RunRecord | None:
-    """Read one run; an error becomes a problem on the page."""
+    """Return one run; None where it cannot be read, with the error in ``problems``."""
     return problems.attempt(f"run {name}", lambda: _load(context, name), None)
 
 
@@ -113,7 +113,7 @@ def _load(context: ReadContext, name: str) -> RunRecord:
 
 
 def build_row(record: RunRecord, before: RunRecord | None) -> RunRow:
-    """Return the row of a run; ``before`` is the run with which its settings are compared."""
+    """Return the row of a run; ``before``: the run with which its settings are compared."""
     changes = list(list_changes(before, record)) if before is not None else []
     system = next((name for name in JUDGED if name in record.primary_scores), next(iter(record.primary_scores), ""))
     verdict = record.verdicts.get("evaluate") or next(iter(record.verdicts.values()), None)
@@ -149,7 +149,7 @@ def list_changes(old: RunRecord, new: RunRecord) -> Iterator[ChangedSetting]:
 
 
 def flatten_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return values by setting; a section that several stages read comes once."""
+    """Return the settings of all stages by dotted key; a section that several stages read comes once."""
     sections = {name: section for view in settings.values() for name, section in view.items()}
     return {to_dotted_key(path): format_value(value) for path, value in iter_leaves(sections) if path}
 

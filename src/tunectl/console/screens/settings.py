@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
-from tunectl.console.paging import place_page
+from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, list_setting_files, stamp_files
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PAGE_SIZE: Final = 100
 
 
 class SettingRow(Struct, frozen=True):
-    """One setting of the composed configuration."""
+    """One setting of the composed configuration: value, file and line of origin, allowed values, meaning."""
 
     key: str
     """Key as in an override."""
@@ -39,14 +39,14 @@ class SettingRow(Struct, frozen=True):
 
 
 class SettingSection(Struct, frozen=True):
-    """One section and the number of its settings that match the search."""
+    """A section of the configuration, and the number of its settings that match the search."""
 
     name: str
     count: int
 
 
 class SettingsScreen(Struct, frozen=True):
-    """One page of settings."""
+    """Content of the screen Settings: one page of the settings that match the search."""
 
     rows: list[SettingRow] = field(default_factory=list)
     total: int = 0
@@ -63,7 +63,7 @@ class SettingsScreen(Struct, frozen=True):
 
 
 def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScreen:
-    """Read the composed settings. ``section``: only this one. ``q``: text in key, value or meaning. ``changed``: 1, only overrides."""
+    """Return the composed settings. ``section``: only this one. ``q``: text in key, value or meaning. ``changed``: 1, only overrides."""
     problems = ProblemList()
     picked = {name: query[name] for name in ("section", "q", "changed", "at") if query.get(name)}
     rows: Sequence[SettingRow] = problems.attempt("settings", lambda: _load_rows(context), ())
@@ -71,7 +71,7 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
     counts = Counter(row.key.partition(".")[0] for row in matches)
     if "section" in picked:
         matches = [row for row in matches if row.key.partition(".")[0] == picked["section"]]
-    at = place_page(picked.get("at", ""), PAGE_SIZE, len(matches))
+    at = find_page_start(picked.get("at", ""), PAGE_SIZE, len(matches))
     return SettingsScreen(
         rows=list(matches[at : at + PAGE_SIZE]),
         total=len(rows),
@@ -113,7 +113,7 @@ def _list_rows(resolved: ResolvedConfig) -> Iterator[SettingRow]:
 
 
 def describe_setting(root: BaseModel, path: KeyPath) -> tuple[str, str]:
-    """Return what is allowed at ``path`` and what it means, both from the class of its section; empty where a value is free in form."""
+    """Return (allowed values, meaning) of the setting at ``path``, from the class of its section; allowed values are empty where any are."""
     from pydantic import BaseModel as Section
 
     from tunectl.config.loading import type_descriptions
@@ -148,7 +148,7 @@ def _read_field_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 class KeyRow(Struct, frozen=True):
-    """One entry of the keys file; it has the key's hash, not the key."""
+    """One entry of the keys file: name, scopes and limits; it has the key's hash, not the key."""
 
     name: str
     scopes: list[str]
@@ -165,7 +165,7 @@ class KeyRow(Struct, frozen=True):
 
 
 class KeysScreen(Struct, frozen=True):
-    """The keys of the server and the console."""
+    """Content of the screen Keys: the entries of the keys file."""
 
     file: str = ""
     """File of keys; empty: the settings name none."""
@@ -177,7 +177,7 @@ class KeysScreen(Struct, frozen=True):
 
 
 def read_keys(context: ReadContext, query: Mapping[str, str]) -> KeysScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the keys file: names, scopes and states; it does not contain the keys themselves."""
+    """Return names, scopes and states of the keys file; it does not contain the keys themselves."""
     from tunectl.access import api_keys, scopes
 
     problems = ProblemList()

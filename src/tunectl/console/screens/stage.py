@@ -33,7 +33,7 @@ LEDGER: Final = 5
 
 
 class StageCurve(Struct, frozen=True):
-    """Figures of a stage over its steps."""
+    """The values of a stage's training over its steps, to be drawn as lines."""
 
     title: str
     x: CurveAxis
@@ -41,7 +41,7 @@ class StageCurve(Struct, frozen=True):
 
 
 class StageScreen(Struct, frozen=True):
-    """The current state of one stage."""
+    """Content of the screen of one stage: state, settings, files, metrics, rejects and curve."""
 
     node: StageNode
     settings: list[tuple[str, str]]
@@ -63,7 +63,7 @@ class StageScreen(Struct, frozen=True):
 
 
 def read_stage(context: ReadContext, query: Mapping[str, str]) -> StageScreen:
-    """Read the stage that ``query["stage"]`` names.
+    """Return the stage with the name ``query["stage"]``.
 
     Raises  NotFoundError where there is no such stage.
     """
@@ -114,7 +114,7 @@ def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def read_stage_curve(context: ReadContext, problems: ProblemList, stage: str) -> StageCurve | None:
-    """Return the losses of a stage over its steps, or its first figure where it has no loss; None without two points."""
+    """Return the losses of a stage over its steps, or its first other value where it has no loss; None with fewer than two points."""
     progress = stage_progress.read_stage_progress(context.layout, stage)
     for bar in sorted(progress.bars if progress else (), key=lambda one: -one.updated_at):
         curve = _build_curve(f"{bar.label}, {progress.state if progress else ''}", bar.curves)

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from tunectl.backends.sweeps import sweep_reader
 from tunectl.config.schema.sweep import Sweep
-from tunectl.console.paging import place_page
+from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import NotFoundError, ProblemList, stamp_files
 from tunectl.console.screens.run_curve import CurveAxis, CurveSeries
 from tunectl.core.url_credentials import hide_credentials
@@ -30,7 +30,7 @@ SERVER_SECONDS: Final = 10
 
 
 class SweepRow(Struct, frozen=True):
-    """Progress of a sweep."""
+    """One sweep in a list: trials by state, and the best one."""
 
     name: str
     words: str
@@ -42,7 +42,7 @@ class SweepRow(Struct, frozen=True):
 
 
 class SweepsScreen(Struct, frozen=True):
-    """All sweeps of the storage that ``sweep.storage`` names."""
+    """Content of the screen Sweeps: all sweeps of the storage that ``sweep.storage`` names."""
 
     rows: list[SweepRow] = field(default_factory=list)
     total: int = 0
@@ -52,7 +52,7 @@ class SweepsScreen(Struct, frozen=True):
 
 
 class SweepScreen(Struct, frozen=True):
-    """A sweep with its table of trials and its plots."""
+    """Content of the screen of one sweep: its trials, the best one, and its progress."""
 
     name: str
     summary: SweepSummary | None = None
@@ -71,7 +71,7 @@ class SweepScreen(Struct, frozen=True):
 
 
 def read_sweeps(context: ReadContext, query: Mapping[str, str]) -> SweepsScreen:  # noqa: ARG001 - every screen is read alike
-    """Read every sweep of the storage; an error becomes a problem on the page."""
+    """Return every sweep of the storage; an error becomes a problem on the page."""
     problems = ProblemList()
     url: str = problems.attempt("settings", lambda: _find_storage(context), "")
     if not url:
@@ -91,7 +91,7 @@ def read_sweeps(context: ReadContext, query: Mapping[str, str]) -> SweepsScreen:
 
 
 def read_sweep(context: ReadContext, query: Mapping[str, str]) -> SweepScreen:
-    """Read one sweep; ``at`` chooses the page of trials.
+    """Return the sweep with the name ``query["sweep"]``; ``at`` chooses the page of trials.
 
     Raises  NotFoundError where there is none of that name.
     """
@@ -105,7 +105,7 @@ def read_sweep(context: ReadContext, query: Mapping[str, str]) -> SweepScreen:
         return SweepScreen(name, problems=problems.problems)
     section = Sweep.model_validate(summary.definition.section)
     columns, rows = sweep_report.table(summary, section)
-    at = place_page(query.get("at", ""), PAGE_SIZE, len(rows))
+    at = find_page_start(query.get("at", ""), PAGE_SIZE, len(rows))
     x, series = _draw_progress(summary, section)
     return SweepScreen(
         name,

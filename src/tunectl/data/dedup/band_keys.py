@@ -49,7 +49,7 @@ class BandKeys:
             os.close(self._descriptor)
 
     def write(self, start: int, keys: Hashes) -> None:
-        """Set the keys (bands, n) of ``n`` items from ``start`` on."""
+        """Set the keys of the items from index ``start`` on; ``keys`` has shape (bands, items to set)."""
         if self._descriptor is None:
             self._array[:, start : start + keys.shape[1]] = keys
             return
@@ -57,7 +57,7 @@ class BandKeys:
             write_at(self._descriptor, memoryview(row).cast("B"), (band * self.items + start) * KEY_BYTES)
 
     def read(self, band: int) -> Hashes:
-        """Return (items,) keys of one band."""
+        """Return the keys of one band, shape (items,)."""
         import numpy as np
 
         size = self.items * KEY_BYTES

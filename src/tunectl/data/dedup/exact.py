@@ -13,18 +13,18 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Document, Example, ReferenceAnswer, RejectedRow, truncate
 from tunectl.data.text_normalization import digest16, normalize
-from tunectl.data.transform import Dropped, MergedInto, Outcome, Record, Scope
+from tunectl.data.transform import MergedRecord, Outcome, Record, RejectedRecord, Scope
 
 Form = Callable[[str], str]
 
 
 def identity(text: str) -> str:
-    """Return the text unchanged: the strict form of comparison."""
+    """Return the text unchanged: the form of comparison where ``curate.exact.normalize`` is false."""
     return text
 
 
 def exact_input_key(example: Example, form: Form = identity) -> bytes:
-    """Return the key of an input: roles, texts in the given form, tool calls, tools, and the user's own split.
+    """Return the key of an example's input as bytes: roles, texts in ``form``, tool calls, tools, and the user's own split.
 
     The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
     """
@@ -56,7 +56,7 @@ class ExactDedup:
 
     def _whole(self, record: Record, digest: bytes, seen: dict[bytes, str]) -> Outcome:
         if digest in seen:
-            return Dropped(record, "exact_duplicate", f"same as {seen[digest]}")
+            return RejectedRecord(record, "exact_duplicate", f"same as {seen[digest]}")
         seen[digest] = record.id
         return record
 
@@ -74,7 +74,7 @@ class ExactDedup:
                 seen[digest] = example.id
                 new_answers.append(answer)
         if not new_answers:
-            return Dropped(example, "exact_duplicate", twins[0].detail)
+            return RejectedRecord(example, "exact_duplicate", twins[0].detail)
         self.dropped += twins
         return replace(example, answers=new_answers) if twins else example
 
@@ -111,7 +111,7 @@ class MergeReferences:
             if index in merged:
                 first_record = collected[merged[index]]
                 self.conflicts += record.fields != first_record.fields
-                yield MergedInto(record, first_record.id)
+                yield MergedRecord(record, first_record.id)
             elif index in members:
                 yield _merge_answers([collected[member] for member in members[index]])
             else:

@@ -24,7 +24,7 @@ _KEPT_BITS = 48
 
 
 class JaccardMatrix:
-    """Compares items that have one or more sides of text.
+    """Computes Jaccard similarities of pairs of items; an item has one text, or two (input and answer), given as lists in ``sides``.
 
     Hashes are cut to 48 bits, so two different shingles of a pair of texts collide with a chance of 10^-14 each.
     """
@@ -36,7 +36,7 @@ class JaccardMatrix:
         self._sizes: Indexes | None = None
 
     def parts(self, left: Indexes, right: Indexes, indexes: Indexes) -> list[Links]:
-        """Cut pairs of positions in ``indexes`` into runs that fit in memory."""
+        """Return the pairs (left, right), cut into runs whose texts fit in memory; both are positions in ``indexes``."""
         import numpy as np
 
         if not len(left):
@@ -57,7 +57,7 @@ class JaccardMatrix:
         return self._sizes
 
     def at_least(self, left: Indexes, right: Indexes, threshold: float) -> Flags:
-        """Return (pairs,) whether the similarity of every side of the two items is at least ``threshold``."""
+        """Return for each pair (left, right) of items whether all their texts reach the similarity ``threshold`` (0 to 1); shape (pairs,)."""
         import numpy as np
 
         alive = np.arange(len(left))
@@ -69,7 +69,7 @@ class JaccardMatrix:
         return alike
 
     def similarity(self, texts: Sequence[str], left: Indexes, right: Indexes) -> Floats:
-        """Return (pairs,) shared shingles over all shingles, 0 to 1; two texts without words are 1 alike."""
+        """Return the similarity, 0 to 1, of each pair (left, right) of ``texts``: shared over all shingles; 1 for two texts without words; shape (pairs,)."""
         import numpy as np
 
         used, where = np.unique(np.concatenate((left, right)), return_inverse=True)

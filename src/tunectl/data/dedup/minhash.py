@@ -32,7 +32,7 @@ BUCKET_PART = 2**20  # rows of buckets whose pairs are listed at once: at most 3
 
 @dataclass(frozen=True, slots=True)
 class MinHashParams:
-    """Parameters of the search for near duplicates."""
+    """Parameters of the search for near duplicates: threshold, shingles and banding."""
 
     threshold: float
     """Jaccard similarity, above 0 to 1, from which two texts are near duplicates."""
@@ -46,14 +46,14 @@ class MinHashParams:
     threads: int = 2
 
 
-def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> list[int]:
-    """Label each item with the smallest index in its cluster: ``label_clusters`` as a list."""
+def list_cluster_labels(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> list[int]:
+    """Return for each item the smallest index in its cluster: the result of ``label_clusters`` as a list."""
     labels: list[int] = label_clusters(sides, plan, scratch).tolist()
     return labels
 
 
 def label_clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> Indexes:
-    """Return (items,) the smallest index in each item's cluster.
+    """Return for each item the smallest index in its cluster, shape (items,).
 
     ``sides`` holds one or more equally long lists of texts; two items are near duplicates when each side has at least the similarity
     ``plan.threshold``. Candidates come from the last side. The relation is made transitive: a cluster is a
@@ -95,7 +95,7 @@ def _sign(sides: Sequence[Sequence[str]], keys: BandKeys, plan: MinHashParams) -
 
 
 def draw_factors(plan: MinHashParams) -> Hashes:
-    """Return (bands, rows) odd factors: the permutations."""
+    """Return random odd factors, drawn with ``plan.seed``, of the hash permutations; shape (bands, rows)."""
     import numpy as np
 
     draw = np.random.default_rng(plan.seed)
@@ -103,7 +103,7 @@ def draw_factors(plan: MinHashParams) -> Hashes:
 
 
 def sign(sides: Sequence[Sequence[str]], factors: Hashes, plan: MinHashParams) -> tuple[Hashes, Hashes]:
-    """Return fingerprints of all sides (items,), and band keys of the last one (bands, items), 0 where it has no words."""
+    """Return (fingerprint of each item's texts, shape (items,); MinHash keys of its last text, shape (bands, items), 0 without words)."""
     result = shingles.shingle(sides[-1], unit=plan.unit, size=plan.size)
     prints = result.prints
     for other in sides[:-1]:
@@ -151,7 +151,7 @@ def _link(sides: Sequence[Sequence[str]], keys: BandKeys, indexes: Indexes, plan
 
 
 def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
-    """Yield pairs (left < right) with equal keys that are not in one group yet, from ``BUCKET_PART`` ranks at a time."""
+    """Yield arrays (left < right) of item pairs with equal ``key`` that are not in one ``group`` yet, in portions that bound memory."""
     import numpy as np
 
     order = np.argsort(key, kind="stable")
@@ -177,7 +177,7 @@ def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
 
 
 class SimilarityGraph:
-    """Pairs of similar items, and the connected component of each item."""
+    """Pairs of similar items, and the connected component of each item in ``group``."""
 
     def __init__(self, count: int) -> None:
         import numpy as np
@@ -188,7 +188,7 @@ class SimilarityGraph:
         self._merged = 0
 
     def add(self, left: Indexes, right: Indexes) -> None:
-        """Add pairs; ``merge`` updates ``group``."""
+        """Add pairs (left, right) of item indexes; ``merge`` then updates ``group``."""
         if len(left):
             self._links.append((left, right))
 
@@ -212,7 +212,7 @@ class SimilarityGraph:
 
 
 def find_components(count: int, left: Indexes, right: Indexes) -> Indexes:
-    """Return (count,) number of the connected component of each node."""
+    """Return for each of ``count`` nodes the number of its connected component, shape (count,); (left, right) are the edges."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -223,6 +223,6 @@ def find_components(count: int, left: Indexes, right: Indexes) -> Indexes:
 
 
 def map_threads(work: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
-    """Run ``work`` on each item, results in order; numpy releases the interpreter lock (GIL), so threads use the cores."""
+    """Return ``work(item)`` for each item, in order, computed in threads; numpy releases the interpreter lock (GIL)."""
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(work, items))

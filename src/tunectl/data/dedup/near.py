@@ -1,4 +1,4 @@
-"""Near duplicates: one of a cluster is kept, or all are kept and marked, so that they get into one split."""
+"""Near duplicates: one record of a cluster is kept, or all are kept with the id of their cluster, so that they get into one split."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tunectl.data.dedup.jaccard import JaccardMatrix
 from tunectl.data.dedup.side_texts import read_sides
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import digest16
-from tunectl.data.transform import Dropped, Outcome, Record, Scope
+from tunectl.data.transform import Outcome, Record, RejectedRecord, Scope
 
 if TYPE_CHECKING:
     from tunectl.data.dedup.shingles import Indexes
 
 
 class NearDedup:
-    """The filter for near duplicates.
+    """The filter for near duplicates: rejects all records of a cluster but one, or gives all of them the cluster's id.
 
     There must be one record per input before (``exact.MergeReferences``), so that answers to one input are never compared. Rows
     that were tokenized before have no text and pass.
@@ -70,7 +70,7 @@ class NearDedup:
                 yield with_cluster_id(record, marks.names[best])
             else:
                 detail = f"{marks.similarity[index]:.2f} like {everything[best].id}"
-                yield Dropped(record, "near_duplicate", detail)
+                yield RejectedRecord(record, "near_duplicate", detail)
 
     def _compare(self, records: Sequence[Record], indexes: array[int], marks: ClusterMarks) -> None:
         if len(indexes) < 2:
@@ -96,7 +96,7 @@ class NearDedup:
 
 @dataclass(frozen=True, slots=True)
 class ClusterMarks:
-    """Cluster of each record, by position."""
+    """Cluster of near duplicates of each record, by the record's position."""
 
     best: array[int]
     """Position of the record that is kept of its cluster; -1 without a cluster."""
@@ -107,12 +107,12 @@ class ClusterMarks:
 
     @classmethod
     def make(cls, count: int) -> ClusterMarks:
-        """Return marks of ``count`` records without a cluster."""
+        """Return an instance for ``count`` records of which none has a cluster."""
         return cls(array("q", [-1]) * count, array("d", [0.0]) * count, {})
 
 
 def find_members(labels: Indexes) -> Iterator[list[int]]:
-    """Yield the positions, ascending, of each label that occurs twice or more; the smallest label first."""
+    """Yield the ascending positions of each label that occurs twice or more; the smallest label first."""
     import numpy as np
 
     order = np.argsort(labels, kind="stable")
@@ -124,7 +124,7 @@ def find_members(labels: Indexes) -> Iterator[list[int]]:
 
 
 def choose_longest(records: Sequence[Record], members: list[int]) -> int:
-    """Return the longest member; of equally long ones the first in the alphabet."""
+    """Return the position of the member with the longest text; of equally long ones the first in the alphabet."""
 
     def rank(index: int) -> tuple[int, str, int]:
         text = _length_text(records[index])
@@ -134,14 +134,14 @@ def choose_longest(records: Sequence[Record], members: list[int]) -> int:
 
 
 def name_cluster(records: Sequence[Record], members: list[int]) -> str | None:
-    """Return the id of a cluster of examples; documents are never split, so theirs has none."""
+    """Return the id of a cluster of examples; None for documents, which are never split."""
     if isinstance(records[members[0]], Document):
         return None
     return digest16(*sorted(records[index].id for index in members)).hex()[:16]
 
 
 def with_cluster_id(record: Record, cluster: str | None) -> Record:
-    """Return the record with the id of its cluster; documents are never split, so they get none."""
+    """Return an example with ``cluster`` as its cluster id; a document, which is never split, unchanged."""
     return replace(record, cluster=cluster) if isinstance(record, Example) else record
 
 

@@ -40,18 +40,18 @@ class Shingles:
 
 
 class TextsOnDisk(Sequence[str]):
-    """Texts that are read when they are needed; their lengths are in memory."""
+    """Sequence of texts that are read from disk at each access; their lengths are in memory."""
 
     lengths: Sequence[int]
 
 
 def text_lengths(texts: Sequence[str]) -> Iterable[int]:
-    """Return characters of each text."""
+    """Return the number of characters of each text."""
     return texts.lengths if isinstance(texts, TextsOnDisk) else map(len, texts)
 
 
 def char_batches(texts: Sequence[str], characters: int = CHUNK_CHARACTERS) -> Iterator[tuple[int, int]]:
-    """Cut ``texts`` into runs of about ``characters`` characters; yields first and last + 1 index of each."""
+    """Yield (first, last + 1) index of each run of texts that together have about ``characters`` characters."""
     start = total = 0
     for index, length in enumerate(text_lengths(texts)):
         total += length + 1
@@ -63,7 +63,7 @@ def char_batches(texts: Sequence[str], characters: int = CHUNK_CHARACTERS) -> It
 
 
 def shingle(texts: Sequence[str], *, unit: Unit, size: int) -> Shingles:
-    """Hash the shingles of ``texts``; memory grows with their characters, so pass a chunk of them."""
+    """Return the hashed shingles of ``texts``; memory grows with their characters, so pass a chunk of them."""
     import numpy as np
 
     codes, bounds = _letters(texts)
@@ -132,7 +132,7 @@ def _mix_bits(codes: npt.NDArray[np.uint32]) -> Hashes:
 
 
 def splitmix64_finalize(values: Hashes) -> Hashes:
-    """Return the finalizer of splitmix64 (Steele, Lea and Flood 2014), in place: every input bit moves every output bit."""
+    """Return ``values`` mixed in place by the finalizer of splitmix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
     import numpy as np
 
     values ^= values >> np.uint64(30)
@@ -144,7 +144,7 @@ def splitmix64_finalize(values: Hashes) -> Hashes:
 
 
 def combine(total: Hashes, piece: Hashes) -> Hashes:
-    """Hash a running hash and one more value together, element by element."""
+    """Return the hash of the running hash ``total`` and one more value ``piece``, element by element."""
     import numpy as np
 
     return splitmix64_finalize(total * np.uint64(_BASE) + piece)

@@ -21,7 +21,7 @@ _SIDES: dict[TextSide, list[Callable[[Example], str]]] = {
 
 
 def read_sides(records: Sequence[Record], indexes: Sequence[int], side: TextSide) -> list[Sequence[str]]:
-    """Return one list of texts for each compared side of the records at ``indexes``, which are of one shape."""
+    """Return for each text to compare (document; input and/or answer by ``side``) its values in the records at ``indexes``, all of one type."""
     if indexes and isinstance(records[indexes[0]], Document):
         return [_read_texts(records, indexes, _document_text)]
 

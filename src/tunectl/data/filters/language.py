@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tunectl.artifacts.records import Document
 from tunectl.config.schema.curate import Language
 from tunectl.data.record_text import input_text, text_for_language_id
-from tunectl.data.transform import Dropped, Outcome, Record, Scope
+from tunectl.data.transform import Outcome, Record, RejectedRecord, Scope
 
 Guesser = Callable[[str], tuple[str, float]]
 UNKNOWN = "unknown"
@@ -17,7 +17,7 @@ _NO_LETTERS = re.compile(r"\[[A-Z]+_\d+\]|[\d\W_]+")
 
 
 class LanguageFilter:
-    """The filter that keeps the allowed languages.
+    """The filter that rejects texts that are certainly in a language that is not allowed.
 
     Short texts, and texts with an uncertain detection, are ``unknown`` and are kept. Both sides of an example are tested
     separately, so a translation into a disallowed language is found.
@@ -40,12 +40,12 @@ class LanguageFilter:
             foreign = [(code, sure) for code, sure in verdicts if code not in (UNKNOWN, *self.rule.allowed)]
             if foreign:
                 code, sure = foreign[0]
-                yield Dropped(record, "language", f"{code} with confidence {sure:.2f}")
+                yield RejectedRecord(record, "language", f"{code} with confidence {sure:.2f}")
             else:
                 yield record
 
     def judge(self, text: str) -> tuple[str, float]:
-        """Return language and confidence, or ``unknown``."""
+        """Return (ISO code, confidence 0 to 1) of the text's language; the code is ``unknown`` for a short or uncertain text."""
         # addresses, handles and tags are in no language, and neither are placeholders and digits
         plain_text = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
         words = _NO_LETTERS.sub(" ", plain_text)

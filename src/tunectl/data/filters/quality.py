@@ -19,7 +19,7 @@ from tunectl.config.schema.curate import Boilerplate, Quality, Repetition, WordB
 from tunectl.core.declared_pattern import DeclaredPattern
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import normalize
-from tunectl.data.transform import Dropped, Outcome, Record, Scope
+from tunectl.data.transform import Outcome, Record, RejectedRecord, Scope
 
 TextCheck: TypeAlias = Callable[[str], str | None]
 """Returns None for a good text, else what is wrong."""
@@ -34,7 +34,7 @@ _OPEN_WORDS = frozenset(
 
 
 def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) -> list[Rule]:
-    """Return rules for the fewest and most words."""
+    """Return the rules (reject reason, test of a text) for the fewest and most words."""
 
     def short(text: str) -> str | None:
         count = len(text.split())
@@ -56,7 +56,7 @@ def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) 
 
 
 def min_words_with_letters(minimum: float) -> list[Rule]:
-    """Return rules for the lowest share of words with a letter; texts without any letter have a reason of their own."""
+    """Return rules for texts with less than ``minimum`` (0 to 1) words with a letter, and for those without any letter."""
 
     def none(text: str) -> str | None:
         return None if any(map(str.isalpha, text)) else "no letter in it"
@@ -71,7 +71,7 @@ def min_words_with_letters(minimum: float) -> list[Rule]:
 
 
 def max_symbol_share(maximum: float) -> list[Rule]:
-    """Return a rule for the highest share of characters that are no letter, mark, digit, space or usual punctuation."""
+    """Return a rule for texts with more than ``maximum`` (0 to 1) characters that are no letter, digit, space or usual punctuation."""
 
     def check(text: str) -> str | None:
         if text.isascii():
@@ -90,7 +90,7 @@ def _mark(sign: str) -> bool:
 
 
 def repetition_bounds(bounds: Repetition) -> list[Rule]:
-    """Return rules for repeated lines and sequences of words."""
+    """Return rules (reject reason, test of a text) for repeated lines and sequences of words."""
     tops = [(2, bounds.top_2_gram_frac), (3, bounds.top_3_gram_frac), (4, bounds.top_4_gram_frac)]
 
     def lines(text: str) -> str | None:
@@ -117,7 +117,7 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
 
 
 def boilerplate(bounds: Boilerplate) -> list[Rule]:
-    """Return a rule for the highest share of boilerplate lines."""
+    """Return a rule for texts with too many lines that match boilerplate phrases."""
     pattern = any_of(bounds.phrases)
 
     def check(text: str) -> str | None:
@@ -129,7 +129,7 @@ def boilerplate(bounds: Boilerplate) -> list[Rule]:
 
 
 def matches_pattern(reason: RejectReason, pattern: re.Pattern[str] | DeclaredPattern) -> list[Rule]:
-    """Return a rule that rejects texts in which ``pattern`` is found; the detail is the match."""
+    """Return a rule that rejects texts in which ``pattern`` is found; the detail of the reject is the match."""
 
     def check(text: str) -> str | None:
         match = pattern.search(text)
@@ -144,7 +144,7 @@ def any_of(patterns: list[str]) -> DeclaredPattern:
 
 
 def find_truncation(text: str) -> str | None:
-    """Return the end at which a text is truncated: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
+    """Return the end at which a text is cut off (comma, opening bracket, dash, or a word that ends no sentence); None where it is complete."""
     end = text.rstrip()
     if end.endswith((",", ";", "(", "[", "{", "\u2013", "\u2014", "&")):
         return f"ends in {end[-1]}"
@@ -153,7 +153,7 @@ def find_truncation(text: str) -> str | None:
 
 
 class QualityFilter:
-    """The filter that applies the rules: to documents, to inputs, and to each answer.
+    """The filter that applies quality rules to documents, to inputs, and to each answer.
 
     An example is kept with the answers that pass; it is rejected when none does.
     """
@@ -188,11 +188,11 @@ class QualityFilter:
 
     def _document(self, document: Document) -> Outcome:
         offence = first_failed_rule(self.documents, document.text)
-        return Dropped(document, *offence) if offence else document
+        return RejectedRecord(document, *offence) if offence else document
 
     def _example(self, example: Example) -> Outcome:
         if example.messages and (offence := first_failed_rule(self.inputs, input_text(example))):
-            return Dropped(example, *offence)
+            return RejectedRecord(example, *offence)
         if not example.answers:
             return self._check_segments(example)
         question = normalize(input_text(example)) if self.echo else None
@@ -207,14 +207,14 @@ class QualityFilter:
             if offence is not None
         ]
         if not good:
-            return Dropped(example, bad[0].reason, bad[0].detail)
+            return RejectedRecord(example, bad[0].reason, bad[0].detail)
         self.dropped += bad
         return replace(example, answers=good) if bad else example
 
     def _check_segments(self, example: Example) -> Outcome:
         """Test template-free rows: their trained segments together are the answer. Tokenized rows cannot be tested."""
         offence = first_failed_rule(self.segments, output_text(example)) if example.segments else None
-        return Dropped(example, *offence) if offence else example
+        return RejectedRecord(example, *offence) if offence else example
 
     def _answer(self, text: str, question: str | None) -> tuple[RejectReason, str] | None:
         offence = first_failed_rule(self.answers, text)
@@ -251,7 +251,7 @@ def _control_tokens(quality: Quality) -> list[Rule]:
 
 
 def first_failed_rule(rules: list[Rule], text: str) -> tuple[RejectReason, str] | None:
-    """Return reason and detail of the first rule that ``text`` breaks."""
+    """Return (reason, detail) of the first rule that ``text`` breaks; None where it breaks none."""
     for reason, check in rules:
         detail = check(text)
         if detail is not None:

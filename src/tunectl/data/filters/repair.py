@@ -1,4 +1,4 @@
-"""Repair: normalize text; only texts that end up empty are rejected.
+"""Repair: normalize text; only texts that are empty afterwards are rejected.
 
 Every step is a function from text to text; a step that changed a text counts once under its name.
 """
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.curate import Repair
 from tunectl.data.record_text import Place, map_texts
-from tunectl.data.transform import Dropped, Outcome, Record, Scope
+from tunectl.data.transform import Outcome, Record, RejectedRecord, Scope
 
 RepairStep = Callable[[str], str]
 
@@ -47,14 +47,14 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def strip_control_chars(text: str) -> str:
-    """Remove terminal escapes, control codes and invisible characters."""
+    """Return the text without terminal escapes, control codes and invisible characters."""
     if "\x1b" in text:
         text = _ESCAPES.sub("", text)
     return _CONTROLS.sub("", text)
 
 
 def strip_html(text: str) -> str:
-    """Remove HTML: entities resolved, scripts and comments removed, block tags as line ends, other tags removed."""
+    """Return the text without HTML: entities resolved, scripts and comments removed, block tags as line ends, other tags removed."""
     for _ in range(3):  # feeds escape twice: &amp;lt;br&amp;gt;
         if "&" not in text or not _ENTITY.search(text):
             break
@@ -86,7 +86,7 @@ def _without_hidden(text: str) -> str:
 
 
 def normalize_whitespace(text: str) -> str:
-    """Normalize spaces and line ends: none at the end of lines, one between words, at most one empty line in a row."""
+    """Return the text with one space between words, none at line ends, and at most one empty line in a row."""
     text = _PARAGRAPHS.sub("\n\n", _LINE_ENDS.sub("\n", text))
     text = _INNER.sub(" ", _BLANKS.sub(" ", text))
     lines = "\n".join(line.rstrip(" ") for line in text.split("\n"))
@@ -94,7 +94,7 @@ def normalize_whitespace(text: str) -> str:
 
 
 def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, RepairStep]]:
-    """Return the declared steps in the order in which they must run; ``mojibake`` comes from a library."""
+    """Return the declared steps as (name, function) in the order in which they must run; ``mojibake`` comes from a library."""
     form = repair.unicode_form
     table: list[tuple[str, RepairStep | None]] = [
         ("mojibake", mojibake if repair.mojibake else None),
@@ -107,7 +107,7 @@ def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, Repair
 
 
 class RepairText:
-    """The filter that repairs every text; texts that end up empty are rejected.
+    """The filter that repairs every text; records whose text is empty afterwards are rejected.
 
     Template-free segments keep their white space and their tags: both can be part of the template.
     """
@@ -140,18 +140,18 @@ class RepairText:
 
     def _judge_example(self, example: Example) -> Outcome:
         if example.messages and not example.messages[-1].content.strip() and not example.messages[-1].tool_calls:
-            return Dropped(example, "empty_input")
+            return RejectedRecord(example, "empty_input")
         filled = [answer for answer in example.answers if answer.text.strip()]
         if example.answers and not filled:
-            return Dropped(example, "empty_answer")
+            return RejectedRecord(example, "empty_answer")
         if len(filled) < len(example.answers):
             empty = [answer for answer in example.answers if not answer.text.strip()]
             self.dropped += [RejectedRow(answer.source, "empty_answer") for answer in empty]
             return replace(example, answers=filled)
         if example.segments and not any(segment.text.strip() for segment in example.segments if segment.train):
-            return Dropped(example, "empty_answer")
+            return RejectedRecord(example, "empty_answer")
         return example
 
 
 def _judge(document: Document) -> Outcome:
-    return document if document.text.strip() else Dropped(document, "empty")
+    return document if document.text.strip() else RejectedRecord(document, "empty")

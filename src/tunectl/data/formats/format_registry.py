@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from tunectl.data.formats import conversations, instruction, pretokenized, production_logs
-from tunectl.data.readers.row import Parsed, RawRow, lower
+from tunectl.data.readers.row import ParsedRow, RawRow, lower
 
 
 class InstructionFormat(NamedTuple):
-    """One row of the table."""
+    """A supported format of examples or documents: how it is recognized and parsed."""
 
     name: str
     expects: str
     """Description of its columns for people."""
     fits: Callable[[dict[str, Any]], bool]
     """Returns whether a row with these columns (absent and null ones left out) may have this format."""
-    parse: Callable[[RawRow], Parsed]
+    parse: Callable[[RawRow], ParsedRow]
     uses: Callable[[dict[str, Any]], Collection[str]]
     """Returns the columns that it reads of such a row."""
 
 
 class UnsupportedFormat(NamedTuple):
-    """A known format that is not for supervised fine-tuning."""
+    """A known format that is not for supervised fine-tuning, such as preferences; it is recognized to explain the error."""
 
     name: str
     what: str
@@ -178,21 +178,21 @@ PROMPT_ONLY = UnsupportedFormat("prompt_only", "prompts without answers (prompt)
 
 
 def find(name: str) -> InstructionFormat:
-    """Return the format called ``name``; the schema allows no other."""
+    """Return the supported format called ``name``; the settings schema allows no other name."""
     return next(item for item in FORMATS if item.name == name)
 
 
 def detect_format(columns: dict[str, Any]) -> InstructionFormat | UnsupportedFormat | None:
-    """Return the format of a row with these columns, or None."""
+    """Return the format of a row with these columns; None where none fits."""
     present = {name: value for name, value in columns.items() if value is not None}
     every: tuple[InstructionFormat | UnsupportedFormat, ...] = (*REFUSED, *FORMATS, PROMPT_ONLY)
     return next((item for item in every if item.fits(present)), None)
 
 
 def case_insensitive_match(form: InstructionFormat) -> InstructionFormat:
-    """Return a format whose columns match except for capitals and surrounding blanks."""
+    """Return the format, changed to ignore case and surrounding blanks of column names."""
 
-    def parse(row: RawRow) -> Parsed:
+    def parse(row: RawRow) -> ParsedRow:
         return form.parse(replace(row, columns=lower(row.columns)))
 
     def uses(columns: dict[str, Any]) -> Collection[str]:

@@ -1,4 +1,4 @@
-"""Formats whose columns hold plain text: prompt/completion, Alpaca, question/answer, and columns that the user pins."""
+"""Formats whose columns hold plain text: prompt/completion, Alpaca, question/answer, and columns that the user declares."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tunectl.config.schema.ingest import ColumnMapping
 from tunectl.data.readers.conversation import parse_message, tools_of, with_calls, with_system
 from tunectl.data.readers.row import (
     FormatMismatchError,
-    Parsed,
+    ParsedRow,
     RawRow,
+    format_column_names,
     get_column,
     kind,
     list_of,
-    names,
     optional_text,
     parse_json_value,
     scalar,
@@ -45,13 +45,13 @@ REPLIES = ("output", "response", "answer", "answers")
 """Column names of the answer to an instruction or a question about a text."""
 
 
-def text(row: RawRow) -> Parsed:
-    """Read ``text``: raw text."""
-    return Parsed(text=text_of(row.columns, "text"))
+def text(row: RawRow) -> ParsedRow:
+    """Return a row with ``text``, raw text, parsed as a document."""
+    return ParsedRow(text=text_of(row.columns, "text"))
 
 
-def prompt_completion(row: RawRow) -> Parsed:
-    """Read ``prompt`` and ``completion``: two texts, or two lists of messages (TRL). Only the completion is trained on."""
+def prompt_completion(row: RawRow) -> ParsedRow:
+    """Return a row with ``prompt`` and ``completion`` parsed: two texts, or two lists of messages (TRL). Only the completion is trained on."""
     before = _messages(row.columns, "prompt", "user", train=False)
     after = _messages(row.columns, "completion", "assistant", train=None)
     tools = tools_of(row.columns.get("tools"))
@@ -61,8 +61,8 @@ def prompt_completion(row: RawRow) -> Parsed:
             if scalar(row.columns["completion"]) is not None
             else [after[0].content]
         )
-        return Parsed(turns=with_system(before, optional_text(row.columns, "system")), answers=answers, tools=tools)
-    return Parsed(turns=with_system([*before, *after], optional_text(row.columns, "system")), tools=tools)
+        return ParsedRow(turns=with_system(before, optional_text(row.columns, "system")), answers=answers, tools=tools)
+    return ParsedRow(turns=with_system([*before, *after], optional_text(row.columns, "system")), tools=tools)
 
 
 def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | None) -> list[Message]:
@@ -81,8 +81,8 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
     return [Message(t.role, t.content, t.name, t.tool_calls, train if t.role == "assistant" else None) for t in turns]
 
 
-def alpaca(row: RawRow) -> Parsed:
-    """Read ``instruction``, optional ``input`` or ``context``, ``output`` or ``response``; optional ``system`` and ``history``."""
+def alpaca(row: RawRow) -> ParsedRow:
+    """Return a parsed row with ``instruction``, optional ``input`` or ``context``, ``output`` or ``response``, ``system``, ``history``."""
     columns = row.columns
     return _parse_question_answer(
         columns, alpaca_input(columns), _first(columns, REPLIES), system=optional_text(columns, "system")
@@ -101,15 +101,15 @@ def alpaca_input(columns: dict[str, Any]) -> str:
     return f"{instruction}\n{extra}" if extra and instruction.strip() else extra or instruction
 
 
-def openorca(row: RawRow) -> Parsed:
-    """Read ``system_prompt``, ``question``, ``response``."""
+def openorca(row: RawRow) -> ParsedRow:
+    """Return a row with ``system_prompt``, ``question``, ``response`` parsed."""
     return _parse_question_answer(
         row.columns, text_of(row.columns, "question"), "response", system=optional_text(row.columns, "system_prompt")
     )
 
 
-def article_question(row: RawRow) -> Parsed:
-    """Read ``article`` (or ``context``, ``passage``), ``question``, ``answer``: the article comes first."""
+def article_question(row: RawRow) -> ParsedRow:
+    """Return a row with ``article`` (or ``context``, ``passage``), ``question``, ``answer`` parsed; the article comes first in the input."""
     columns = row.columns
     article, question = text_of(columns, _first(columns, ARTICLES)), text_of(columns, "question")
     prompt = f"{article}\n\n{question}" if article.strip() else question
@@ -118,12 +118,12 @@ def article_question(row: RawRow) -> Parsed:
     )
 
 
-def query_response(row: RawRow) -> Parsed:
-    """Read one input and one answer column with usual names; optional ``system`` and ``history`` (swift)."""
+def query_response(row: RawRow) -> ParsedRow:
+    """Return a row with one input and one answer column of usual names parsed; optional ``system`` and ``history`` (swift)."""
     pair = pair_of(row.columns)
     if pair is None:
         raise FormatMismatchError(
-            f"no input ({', '.join(INPUTS)}) with an answer ({', '.join(OUTPUTS)}); there are {names(row.columns)}"
+            f"no input ({', '.join(INPUTS)}) with an answer ({', '.join(OUTPUTS)}); there are {format_column_names(row.columns)}"
         )
     return _parse_question_answer(
         row.columns, text_of(row.columns, pair[0]), pair[1], system=optional_text(row.columns, "system")
@@ -131,15 +131,17 @@ def query_response(row: RawRow) -> Parsed:
 
 
 def pair_of(columns: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the input and answer column with usual names, or None."""
+    """Return the names of the input and answer columns, where both have usual names; else None."""
     input_column = next((name for name in INPUTS if columns.get(name) is not None), None)
     answer = next((name for name in OUTPUTS if columns.get(name) is not None and name != input_column), None)
     return (input_column, answer) if input_column and answer else None
 
 
-def _parse_question_answer(columns: dict[str, Any], question_column: str, answer: str, *, system: str | None) -> Parsed:
+def _parse_question_answer(
+    columns: dict[str, Any], question_column: str, answer: str, *, system: str | None
+) -> ParsedRow:
     turns = [*history(columns), Message("user", question_column)]
-    return Parsed(
+    return ParsedRow(
         turns=with_system(turns, system), answers=answers_of(columns, answer), tools=tools_of(columns.get("tools"))
     )
 
@@ -176,17 +178,17 @@ def answers_of(columns: dict[str, Any], name: str) -> list[str]:
     return [item for item in texts if item is not None]
 
 
-def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
-    """Return the columns that the user pinned."""
+def parse_declared_columns(row: RawRow, columns: ColumnMapping) -> ParsedRow:
+    """Return a row parsed by the columns that the source's ``columns`` setting names."""
     if columns.text is not None:
-        return Parsed(text=join_columns(row.columns, columns.text))
+        return ParsedRow(text=join_columns(row.columns, columns.text))
     if columns.prompt is None or columns.answer is None:
         raise FormatMismatchError(
             "map a column to text, or columns to prompt and answer (ingest.sources.<name>.fields)"
         )
     turns = [Message("user", join_columns(row.columns, columns.prompt))]
     system = None if columns.system is None else optional_text(row.columns, columns.system)
-    return Parsed(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
+    return ParsedRow(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
 
 
 def join_columns(columns: dict[str, Any], names: list[str]) -> str:

@@ -17,10 +17,10 @@ from tunectl.data.readers.row import (
     FormatMismatchError,
     RawRow,
     RowError,
+    format_column_names,
     get_column,
     kind,
     list_of,
-    names,
     optional_text,
     scalar,
     text_of,
@@ -36,7 +36,7 @@ _YES, _NO = frozenset({"true", "1", "yes", "good", "thumbs_up"}), frozenset({"fa
 
 
 class ParsedPreference(Struct, frozen=True):
-    """A preference, as a format reads it from a row."""
+    """A row of preferences after parsing: prompt turns, one or two answers, and which is better."""
 
     turns: list[Message]
     """The conversation before the answers."""
@@ -46,7 +46,7 @@ class ParsedPreference(Struct, frozen=True):
 
 
 class PreferenceFormat(NamedTuple):
-    """One row of the table."""
+    """A supported format of preferences: how it is recognized and parsed."""
 
     name: str
     expects: str
@@ -57,7 +57,7 @@ class PreferenceFormat(NamedTuple):
 
 
 def transcripts(row: RawRow) -> ParsedPreference:
-    r"""Read ``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
+    r"""Return a parsed row with ``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
 
     Raises  FormatMismatchError when one is not such a text; RowError ``different_prompts`` when they begin with different questions.
     """
@@ -90,20 +90,21 @@ def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
 
 
 def explicit_prompt(row: RawRow) -> ParsedPreference:
-    """Read ``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts, message lists or single messages; TRL, UltraFeedback, Axolotl.
+    """Return a parsed row with ``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts or messages; TRL, UltraFeedback, Axolotl.
 
     Where answers repeat the prompt's messages at their start, these are removed.
     """
     name = "prompt" if row.columns.get("prompt") is not None else "messages"
     before = _conversation(get_column(row.columns, name), name, "user")
     better, worse = (
-        _after(before, _conversation(row.columns.get(side), side, "assistant")) for side in ("chosen", "rejected")
+        _remove_prompt(before, _conversation(row.columns.get(side), side, "assistant"))
+        for side in ("chosen", "rejected")
     )
     return _build_pair(row, before, better, worse)
 
 
 def implicit_prompt(row: RawRow) -> ParsedPreference:
-    """Read ``chosen`` and ``rejected`` alone; their common beginning is the prompt: message lists, or texts (TRL)."""
+    """Return a parsed row with ``chosen`` and ``rejected`` alone; their common beginning is the prompt: message lists, or texts (TRL)."""
     better, worse = (row.columns.get(name) for name in ("chosen", "rejected"))
     if isinstance(better, str) and isinstance(worse, str) and not better.lstrip().startswith("[{"):
         return _common_text(better, worse)
@@ -128,14 +129,14 @@ def _common_text(better: str, worse: str) -> ParsedPreference:
 
 
 def sharegpt_pair(row: RawRow) -> ParsedPreference:
-    """Read ``conversations`` with ``chosen`` and ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
+    """Return a parsed row with ``conversations`` and ``chosen``, ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
     before = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
     better, worse = (_conversation(row.columns.get(name), name, "assistant") for name in ("chosen", "rejected"))
     return _build_pair(row, before, better, worse)
 
 
 def messages_rejected(row: RawRow) -> ParsedPreference:
-    """Read ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
+    """Return a parsed row: ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
     conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
     if not conversation:
         raise RowError("empty_turn", "messages is an empty list")
@@ -157,7 +158,7 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
 
 
 def axolotl_pair(row: RawRow) -> ParsedPreference:
-    """Read one of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
+    """Return a parsed row: ``question``, ``instruction``, ``input`` or ``query``, with ``chosen``/``rejected``, also with the ending ``_response``.
 
     Axolotl's intel, argilla and icr types, and LLaMA-Factory's alpaca with ranking (``instruction``, ``input``, ``history``).
     """
@@ -166,31 +167,31 @@ def axolotl_pair(row: RawRow) -> ParsedPreference:
     if not any(row.columns.get(name) is not None for name in ASKED):
         return _split_common_prefix(better, worse)
     before = _read_prompt(row)
-    return _build_pair(row, before, _after(before, better), _after(before, worse))
+    return _build_pair(row, before, _remove_prompt(before, better), _remove_prompt(before, worse))
 
 
 def parse_unpaired(row: RawRow) -> ParsedPreference:
-    """Read ``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``) and ``label`` (TRL, Axolotl KTO)."""
+    """Return a parsed row: ``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``), ``label`` (TRL, Axolotl KTO)."""
     has_prompt = row.columns.get("prompt") is not None
     before = _conversation(row.columns["prompt"], "prompt", "user") if has_prompt else _read_prompt(row)
     answer = _conversation(*_first(row, ("completion", "response", "output")), "assistant")
-    return _alone(row, before, _after(before, answer))
+    return _read_lone_answer(row, before, _remove_prompt(before, answer))
 
 
 def parse_unpaired_messages(row: RawRow) -> ParsedPreference:
-    """Read ``messages`` that end with an answer, and ``label`` (swift)."""
+    """Return a parsed row: ``messages`` that end with an answer, and ``label`` (swift)."""
     conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
-    return _alone(row, conversation[:-1], conversation[-1:])
+    return _read_lone_answer(row, conversation[:-1], conversation[-1:])
 
 
 def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
-    """Read ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
+    """Return a parsed row: ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
     conversation = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
-    return _alone(row, conversation[:-1], conversation[-1:])
+    return _read_lone_answer(row, conversation[:-1], conversation[-1:])
 
 
-def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
-    """Read the columns that the user set.
+def parse_declared_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
+    """Return a row parsed by the columns that the source's ``columns`` setting names.
 
     Raises  FormatMismatchError when one of them is absent.
     """
@@ -201,13 +202,13 @@ def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPrefe
     if columns.prompt is None:
         return _split_common_prefix(better, worse)
     before = _conversation(_present(row, columns.prompt), columns.prompt, "user")
-    return _build_pair(row, before, _after(before, better), _after(before, worse))
+    return _build_pair(row, before, _remove_prompt(before, better), _remove_prompt(before, worse))
 
 
 def _present(row: RawRow, name: str) -> Any:
     value = get_column(row.columns, name)
     if value is None:
-        raise FormatMismatchError(f"no column {name!r}; there are {names(row.columns)}")
+        raise FormatMismatchError(f"no column {name!r}; there are {format_column_names(row.columns)}")
     return value
 
 
@@ -246,7 +247,7 @@ def _data(text: str) -> bool:
     return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)
 
 
-def _after(before: list[Message], answer: list[Message]) -> list[Message]:
+def _remove_prompt(before: list[Message], answer: list[Message]) -> list[Message]:
     """Return an answer without the prompt that it repeats at its start."""
     turns = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
     if len(turns) > len(before) and [(t.role, t.content) for t in turns[: len(before)]] == [
@@ -276,7 +277,7 @@ def _system(row: RawRow) -> str | None:
     return optional_text(row.columns, "system") or optional_text(row.columns, "system_prompt")
 
 
-def _alone(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
+def _read_lone_answer(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
     name = "kto_tag" if row.columns.get("kto_tag") is not None else "label"
     text = scalar(row.columns.get(name))
     word = "" if text is None else text.strip().lower()

@@ -93,11 +93,11 @@ PREFERENCE_FORMATS: tuple[PreferenceFormat, ...] = (
 
 
 def get_format(name: str) -> PreferenceFormat:
-    """Return the format called ``name``; the schema allows no other."""
+    """Return the preference format called ``name``; the settings schema allows no other name."""
     return next(item for item in PREFERENCE_FORMATS if item.name == name)
 
 
 def detect_format(columns: dict[str, Any]) -> PreferenceFormat | None:
-    """Return the format of a row with these columns, or None."""
+    """Return the preference format of a row with these columns; None where none fits."""
     present = {name: value for name, value in columns.items() if value is not None}
     return next((item for item in PREFERENCE_FORMATS if item.fits(present)), None)

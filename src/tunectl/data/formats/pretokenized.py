@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tunectl.artifacts.records import Segment, Tokens
-from tunectl.data.readers.row import FormatMismatchError, Parsed, RawRow, RowError, list_of
+from tunectl.data.readers.row import FormatMismatchError, ParsedRow, RawRow, RowError, list_of
 
 IGNORED = -100
 """Label of a token that is not trained on, in PyTorch and all trainers."""
 
 
-def segments(row: RawRow) -> Parsed:
-    """Read ``segments: [{text, label}]`` (Axolotl input_output).
+def segments(row: RawRow) -> ParsedRow:
+    """Return a row with ``segments: [{text, label}]`` (Axolotl input_output) parsed.
 
     Raises  RowError ``nothing_trained``, ``empty_turn``.
     """
@@ -26,11 +26,11 @@ def segments(row: RawRow) -> Parsed:
         raise RowError("empty_turn", "there is no text in the segments")
     if not any(item.train and item.text for item in result):
         raise RowError("nothing_trained", "every segment has label false")
-    return Parsed(segments=result)
+    return ParsedRow(segments=result)
 
 
-def tokens(row: RawRow) -> Parsed:
-    """Read ``input_ids`` and ``labels``, optional ``attention_mask``: padding is cut off, missing labels are the ids.
+def tokens(row: RawRow) -> ParsedRow:
+    """Return a row with ``input_ids``, ``labels`` and ``attention_mask`` parsed: padding is cut off, missing labels are the ids.
 
     Raises  RowError ``wrong_labels`` when the lists have different lengths, ``nothing_trained`` when all labels are -100.
     """
@@ -47,7 +47,7 @@ def tokens(row: RawRow) -> Parsed:
     result = Tokens([ids[index] for index in learned_indexes], [labels[index] for index in learned_indexes])
     if not any(label != IGNORED for label in result.labels):
         raise RowError("nothing_trained", f"every label is {IGNORED}")
-    return Parsed(tokens=result)
+    return ParsedRow(tokens=result)
 
 
 def _numbers(row: RawRow, name: str) -> list[int]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from tunectl.data.readers.conversation import parse_message, tools_of
 from tunectl.data.readers.row import (
     FormatMismatchError,
-    Parsed,
+    ParsedRow,
     RawRow,
     RowError,
+    format_column_names,
     kind,
-    names,
     object_of,
 )
 
 
-def production_log(row: RawRow) -> Parsed:
-    """Read ``request`` and ``response``: OpenAI payloads as objects or JSON. Several choices with text become several answers.
+def production_log(row: RawRow) -> ParsedRow:
+    """Return a parsed row of ``request`` and ``response``: OpenAI payloads as objects or JSON. Several choices become several answers.
 
     Where all choices call tools, the first is the answer.
 
@@ -30,17 +30,17 @@ def production_log(row: RawRow) -> Parsed:
     tools = tools_of(request.get("tools"))
     choices = response.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise RowError("no_answer", f"response has no choices; it has {names(response)}")
+        raise RowError("no_answer", f"response has no choices; it has {format_column_names(response)}")
     replies = [
         parse_message({"role": "assistant", **object_of(choice, "choice").get("message", {})}, len(turns) + 1)
         for choice in choices
     ]
     if len(replies) == 1:
-        return Parsed(turns=[*turns, replies[0]], tools=tools)
+        return ParsedRow(turns=[*turns, replies[0]], tools=tools)
     answers = [answer.content for answer in replies if answer.content.strip() and not answer.tool_calls]
     calling = [answer for answer in replies if answer.tool_calls]
     if calling and not answers:
-        return Parsed(turns=[*turns, calling[0]], tools=tools)
+        return ParsedRow(turns=[*turns, calling[0]], tools=tools)
     if not answers:
         raise RowError("no_answer", f"none of the {len(replies)} choices has text")
-    return Parsed(turns=turns, answers=answers, tools=tools)
+    return ParsedRow(turns=turns, answers=answers, tools=tools)

@@ -31,7 +31,7 @@ from tunectl.data.partitioned.tables import (
     SelectRecords,
 )
 from tunectl.data.text_normalization import normalize
-from tunectl.data.transform import Dropped, Record, reject_outcome
+from tunectl.data.transform import Record, RejectedRecord, reject_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ RANGES: Any = {"path": "binary", "file": "int64", "start": "int64", "stop": "int
 
 @dataclass
 class PartitionedCuration:
-    """One run; ``blocks`` gets the counts and answers, as in local curation."""
+    """One run of curation in partitions; the counts and dropped answers are added to ``blocks``, as in local curation."""
 
     tables: CurationTables
     filters: CurateFilters
@@ -63,7 +63,7 @@ class PartitionedCuration:
     tally: FilterTally = field(default_factory=lambda: FilterTally(RecordTally()))
 
     def run(self, files: Sequence[Path], total: RowCounter, after: RowList[Record]) -> RecordTally:
-        """Curate the records of ``files``, documents first, into ``after``; returns the counts of what came in.
+        """Curate the records of ``files``, documents first, into ``after``, counting rows in ``total``; return the counts of the records that were read.
 
         Raises  DataError for a line that is no record.
         """
@@ -88,8 +88,11 @@ class PartitionedCuration:
         inside = 0
         for row, record in self._stream(remaining):
             outcome = marks.judge(row, record)
-            if isinstance(outcome, Dropped):
-                for lost in (outcome, *(Dropped(one, outcome.reason, outcome.detail) for one in merged.get(row, []))):
+            if isinstance(outcome, RejectedRecord):
+                for lost in (
+                    outcome,
+                    *(RejectedRecord(one, outcome.reason, outcome.detail) for one in merged.get(row, [])),
+                ):
                     total.reject(reject_outcome(lost))
             else:
                 after.append(outcome)
@@ -224,7 +227,7 @@ class PartitionedCuration:
 
 
 class ClusterTable:
-    """The cluster of each record that has near duplicates."""
+    """Cluster of each record that has near duplicates, looked up by the record's number."""
 
     def __init__(
         self, rows: Indexes | None = None, best: Indexes | None = None, similarity: Any = None, *, remove: bool = False
@@ -240,8 +243,8 @@ class ClusterTable:
         self.twins: Any = None
         """Positions in ``rows`` of the records that are not kept."""
 
-    def judge(self, row: int, record: Record) -> Record | Dropped:
-        """Return the record with its cluster of near duplicates, or the rejected record."""
+    def judge(self, row: int, record: Record) -> Record | RejectedRecord:
+        """Return the record numbered ``row`` with its cluster id, or as rejected where it is a near duplicate that is not kept."""
         import numpy as np
 
         if self.rows is None:
@@ -253,4 +256,4 @@ class ClusterTable:
         name, best_id = self.names[best]
         if not self.remove or best == row:
             return with_cluster_id(record, name)
-        return Dropped(record, "near_duplicate", f"{self.similarity[place]:.2f} like {best_id}")
+        return RejectedRecord(record, "near_duplicate", f"{self.similarity[place]:.2f} like {best_id}")

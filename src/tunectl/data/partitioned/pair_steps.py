@@ -1,4 +1,4 @@
-"""Near duplicates in partitions: sign, list candidates per bucket, compare them exactly, describe clusters."""
+"""Near duplicates in partitions: compute MinHash keys, list candidate pairs per bucket, compare them exactly, describe clusters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLUSTERS: Columns = {"label": "int64", "best": "int64", "name": "binary", "best_
 
 
 class SignRecords:
-    """Computes for each record with words its key in each band and the fingerprint of its words."""
+    """Computes for each record with words its MinHash key in each band, and the fingerprint of its words; a map step."""
 
     def __init__(self, near: NearDedupConfig, plan: minhash.MinHashParams, parts: int) -> None:
         self.near, self.plan, self.parts = near, plan, parts
@@ -57,7 +57,7 @@ class SignRecords:
 
 
 def split_by_shape(records: list[Record]) -> tuple[list[int], list[int]]:
-    """Return positions of documents, and of examples that have text."""
+    """Return (positions of documents, positions of examples that have text)."""
     documents = [index for index, record in enumerate(records) if isinstance(record, Document)]
     examples = [
         index for index, record in enumerate(records) if not isinstance(record, Document) and record.tokens is None
@@ -66,7 +66,7 @@ def split_by_shape(records: list[Record]) -> tuple[list[int], list[int]]:
 
 
 def list_pairs(batch: Batch) -> Batch:
-    """Return the candidates of all buckets of a partition: the pairs that the local search compares, and equal fingerprints."""
+    """Return the candidate pairs of all buckets of a partition: those that the local search compares, and equal fingerprints."""
     import numpy as np
 
     key, prints = batch["key"].view(np.uint64), batch["print"].view(np.uint64)
@@ -89,7 +89,7 @@ def list_pairs(batch: Batch) -> Batch:
 
 
 class PickTexts:
-    """Sends the records that are compared to the partitions that compare them."""
+    """Sends the texts of compared records to the partitions that compare them; a map step."""
 
     def __init__(self, requests: Load) -> None:
         """Store ``requests``, a function of (2, n): numbers of records, ascending, and the partition; a record may occur several times."""
@@ -110,7 +110,7 @@ class PickTexts:
 
 
 class ComparePairs:
-    """Measures the pairs of one partition exactly."""
+    """Computes the exact similarity of the pairs of one partition; a map step."""
 
     def __init__(self, pairs: Load, near: NearDedupConfig, threshold: float | None) -> None:
         """Measure ``pairs``, which returns (3, n): partition, ascending, and the numbers of two records.
@@ -139,7 +139,7 @@ class ComparePairs:
 
 
 class DescribeClusters:
-    """Determines for each cluster of a partition which record is kept, and the name of the cluster."""
+    """Determines for each cluster of a partition which record is kept, and the cluster's id; a map step."""
 
     def __init__(self, labels: Load, keep: str) -> None:
         """``labels`` returns (2, n): numbers of records, ascending, and the label of their cluster."""
@@ -164,5 +164,5 @@ class DescribeClusters:
 
 
 def is_document(row: Indexes) -> Any:
-    """Return whether each number is that of a document."""
+    """Return for each record number whether it is that of a document; shape (rows,)."""
     return row >> FILE_BITS == 0

@@ -27,7 +27,7 @@ from tunectl.data.partitioned.tables import (
     EventRows,
 )
 from tunectl.data.text_normalization import digest16
-from tunectl.data.transform import Dropped, MergedInto, Record, Transform, check_outcomes, reject_outcome
+from tunectl.data.transform import MergedRecord, Record, RejectedRecord, Transform, check_outcomes, reject_outcome
 
 EXACT, REFERENCES = BLOCKS.index("exact"), BLOCKS.index("references")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _BUILT: dict[str, CurationPipeline] = {}
 
 
 class FilterTally(msgspec.Struct):
-    """Counts of one batch: its records, and what the filters did."""
+    """Counts of one batch: its records, and how many each filter changed."""
 
     records: RecordTally
     repairs: dict[str, int] = {}
@@ -47,7 +47,7 @@ class FilterTally(msgspec.Struct):
 
 
 class JudgeRecords:
-    """Reads byte ranges of JSON lines and runs the filters that test each record by itself."""
+    """Reads byte ranges of JSON lines and runs the filters that need one record only; a map step."""
 
     def __init__(self, run_name: str, build: Callable[[], CurationPipeline], form: Form | None, parts: int) -> None:
         """``form`` is that of exact deduplication; None without it."""
@@ -90,13 +90,13 @@ def _take_counts(counts: Any) -> dict[str, int]:
 
 
 def choose_partition(record: Record, form: Form, parts: int) -> int:
-    """Return the partition of a record: equal records get the same one."""
+    """Return the index, 0 to ``parts`` - 1, of the partition of a record; records that are equal in ``form`` get the same one."""
     key = form(record.text).encode() if isinstance(record, Document) else exact_input_key(record, form)
     return int.from_bytes(digest16(key)[:8]) % parts
 
 
 def read_range(path: Path, file: int, start: int, stop: int) -> tuple[list[int], list[Record]]:
-    """Return the numbers and the records of the lines that begin in [start, stop).
+    """Return (numbers, records) of the lines of ``path`` that begin in the byte range [start, stop); ``file`` is its index, part of the numbers.
 
     Raises  DataError for a line that is no record, naming file and line.
     """
@@ -135,7 +135,7 @@ def _line_number(path: Path, position: int) -> int:
 def run_block(
     block: Transform, number: int, rows: list[int], records: Sequence[Record], events: EventRows
 ) -> tuple[list[int], list[Record]]:
-    """Run a filter on records; returns those that are kept, and adds an event for each of the others.
+    """Run the filter with the index ``number`` on records numbered ``rows``; return (numbers, records) that are kept; the others become events.
 
     Raises  TunectlError when the filter loses or invents a record: a bug in that filter.
     """
@@ -151,9 +151,9 @@ def run_block(
         if dropped:
             events.add(ANSWER, order, dropped)
             dropped.clear()
-        if isinstance(outcome, Dropped):
+        if isinstance(outcome, RejectedRecord):
             events.add(REJECT, order, reject_outcome(outcome))
-        elif isinstance(outcome, MergedInto):
+        elif isinstance(outcome, MergedRecord):
             events.add(MERGED, row_of[outcome.into], outcome.record, own=row)
         else:
             remaining_rows.append(row)
@@ -163,7 +163,7 @@ def run_block(
 
 
 class DropDuplicates:
-    """Runs exact deduplication and the merging of references on all records of one partition."""
+    """Runs exact deduplication and the merging of references on all records of one partition; a map step."""
 
     def __init__(self, *, exact: bool, loose: bool) -> None:
         self.exact, self.loose = exact, loose
@@ -183,7 +183,7 @@ class DropDuplicates:
 
 
 def decode_records(batch: Batch) -> tuple[list[int], list[Record]]:
-    """Return numbers and records of a batch of events of the type RECORD, in the order of the numbers."""
+    """Return (numbers, records) of the events of the type RECORD in a batch, in the order of the numbers."""
     import numpy as np
 
     order = np.argsort(batch["order"], kind="stable").tolist()
@@ -192,14 +192,14 @@ def decode_records(batch: Batch) -> tuple[list[int], list[Record]]:
 
 
 def decode_record(row: int, payload: bytes) -> Record:
-    """Return the record of an event."""
+    """Return the record in an event's ``payload``; ``row`` is its number, from which its type follows."""
     if row >> FILE_BITS == 0:
         return msgspec.json.decode(payload, type=Document)
     return msgspec.json.decode(payload, type=Example)
 
 
 def list_ranges(files: Sequence[Path], size: int) -> Iterator[dict[str, Any]]:
-    """Yield ranges of about ``size`` bytes of the existing files, in their order; the first file holds documents."""
+    """Yield byte ranges {file, path, start, stop} of about ``size`` bytes of the existing files, in order; the first file holds documents."""
     for number, path in enumerate(files):
         total = path.stat().st_size if path.is_file() else 0
         for start in range(0, total, size):

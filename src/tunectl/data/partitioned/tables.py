@@ -26,42 +26,42 @@ BLOCK_BITS = 56
 
 
 class CurationTables(Protocol):
-    """Runs work on tables. Work may run twice after a failure, so it changes nothing but its result."""
+    """Distributed tables and the work on them (Ray Data; in tests plain lists). Work may run twice, so it changes nothing but its result."""
 
     partitions: int
     """Fewest groups into which equal keys are spread."""
 
     def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
-        """Return a table with one batch per row."""
+        """Return a new distributed table with one batch per row."""
 
     def map(self, table: Any, work: Work, columns: Columns) -> Any:
-        """Return the table that ``work`` makes of each batch."""
+        """Return the table of the results of ``work`` on each batch; ``columns``: their names and types."""
 
     def group(self, table: Any, work: Work, columns: Columns) -> Any:
-        """Return the table that ``work`` makes of all rows with one value in the column ``part``, value after value."""
+        """Return the table of the results of ``work`` on all rows that have the same value in the column ``part``."""
 
     def join(self, tables: list[Any]) -> Any:
-        """Return the rows of all tables, which have the same columns."""
+        """Return one table with the rows of all tables, which have the same columns."""
 
     def read(self, table: Any, *, sort: Sequence[str] = ()) -> Iterator[Batch]:
         """Yield the batches of a table, in the order of the named columns."""
 
     def share(self, value: Any) -> Load:
-        """Make a value readable in every process."""
+        """Make a value readable in every process; return a function that loads it there."""
 
 
 class EventRows:
-    """Collects events of one batch."""
+    """Collects the events of one batch (kept records, rejects, counts) as rows, and returns them as columns."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, int, int, int, bytes]] = []
 
     def add(self, type_number: int, order: int, payload: Any, *, own: int = 0, part: int = 0) -> None:
-        """Add one event; ``payload`` becomes JSON."""
+        """Add one event: its type, its ``order`` in the output, the number ``own`` of a merged record, the partition ``part`` that it goes to, and a JSON ``payload``."""
         self._rows.append((type_number, order, own, part, msgspec.json.encode(payload)))
 
     def batch(self) -> Batch:
-        """Return the columns."""
+        """Return the collected events as columns: type, order, own, part, payload."""
         import numpy as np
 
         numbers = np.array([row[:4] for row in self._rows], np.int64).reshape(-1, 4)
@@ -84,7 +84,7 @@ def select_rows(batch: Batch, mask: np.ndarray[Any, Any]) -> Batch:
 
 
 class SelectRecords:
-    """Selects the kept records, or everything else."""
+    """Selects the kept records of a batch, or with ``others`` all other events; a map step."""
 
     def __init__(self, *, others: bool = False) -> None:
         self.others = others

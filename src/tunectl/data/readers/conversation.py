@@ -47,7 +47,7 @@ AFTER: dict[str, tuple[str, ...]] = {
 
 
 def parse_message(value: Any, number: int) -> Message:
-    """Return one turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number`` counts from 1.
+    """Return one turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number``: of the turn, from 1, for messages.
 
     Raises  FormatMismatchError when it has another shape; RowError ``unknown_role``, ``not_text``, ``bad_train_flag``,
             ``tool_arguments_not_json``.
@@ -82,7 +82,7 @@ def parse_message(value: Any, number: int) -> Message:
 
 
 def train_flag(value: dict[str, Any], number: int) -> bool | None:
-    """Return the train flag of a turn; None where it has none.
+    """Return the train flag of a turn; None where it has none. ``number``: of the turn, from 1, for messages.
 
     Raises  RowError ``bad_train_flag`` when it is not true, false, 1 or 0.
     """
@@ -95,7 +95,7 @@ def train_flag(value: dict[str, Any], number: int) -> bool | None:
 
 
 class Content(NamedTuple):
-    """Content of a turn."""
+    """Text of one turn, with the train flags of the turn or of its parts."""
 
     text: str
     train: bool | None
@@ -105,7 +105,7 @@ class Content(NamedTuple):
 
 
 def content_of(body: Any, role: Role, number: int) -> Content:
-    """Return the text of a turn and the train flags of its parts; content is text, nothing, or a list of typed parts."""
+    """Return the text of a turn and the train flags of its parts; ``body`` is text, null, or a list of typed parts."""
     if body is None:
         return Content("", None, [])
     if isinstance(body, str):
@@ -145,7 +145,7 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
 
 
 def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
-    """Return tool calls in OpenAI shape, with ``arguments`` as an object.
+    """Return tool calls in OpenAI shape, with ``arguments`` as an object. ``number``: of the turn, from 1, for messages.
 
     Raises  RowError ``tool_arguments_not_json``; FormatMismatchError when a call has no name.
     """
@@ -172,7 +172,7 @@ def _call(value: Any, number: int) -> dict[str, Any]:
 
 
 def tools_of(value: Any) -> list[dict[str, Any]]:
-    """Return the tools offered in a conversation: a list of objects, also as JSON in a string; absent or blank is none.
+    """Return the tool definitions of a conversation from a list, or JSON in a string; empty where absent or blank.
 
     Raises  RowError ``tools_not_json``.
     """
@@ -190,7 +190,7 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
 
 
 def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Message], list[Message]]:
-    """Check a conversation and split it into what comes before the answer, and the answer or answers as turns.
+    """Return (turns before the answer, the answer or answers as turns), after checking roles and their order.
 
     Turns after the last trained assistant turn have no effect and are removed.
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``.
@@ -214,7 +214,7 @@ def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Mes
 
 
 def with_calls(turns: list[Message]) -> list[Message]:
-    """Return the turns, with tool calls and results that are text (Hermes) converted to the common form."""
+    """Return the turns with tool calls and results that are text (Hermes) converted to objects."""
     return [_with_calls(turn) for turn in turns]
 
 
@@ -247,5 +247,5 @@ def with_system(turns: list[Message], system: str | None) -> list[Message]:
 
 
 def with_last_user(turns: list[Message], content: str) -> list[Message]:
-    """Return the turns, with another text in the last one."""
+    """Return the turns with ``content`` as the text of the last one."""
     return [*turns[:-1], replace(turns[-1], content=content)]

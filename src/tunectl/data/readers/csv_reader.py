@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """Delimiter and quoting of a table."""
+    """Delimiter and quoting of a CSV file, as detected."""
 
     delimiter: str
     quotes: Quotes
@@ -50,7 +50,7 @@ class CsvDialect:
         return f"{names[self.delimiter]} between cells, {quotes[self.quotes]}"
 
     def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """Return the rows of these lines."""
+        """Yield the cells of each row of ``lines``."""
         return csv.reader(
             lines,
             delimiter=self.delimiter,
@@ -62,7 +62,7 @@ class CsvDialect:
 
 
 def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
-    """Detect the dialect from the first characters of a table; ``among`` holds the possible delimiters.
+    """Return the dialect detected from the first characters of a table; ``among`` holds the possible delimiters.
 
     The dialect is chosen for which most lines of the sample belong to rows as wide as the header; common dialects are tried first. A
     table of one column has commas and doubled quotes.
@@ -99,7 +99,7 @@ def _agreement(dialect: CsvDialect, sample: str) -> float:
 
 
 class PushbackLines(Iterator[str]):
-    """Lines that can be put back, so that one broken quote does not consume the rows after it."""
+    """Iterator over lines that can be put back, so that one broken quote does not consume the rows after it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -128,7 +128,7 @@ class PushbackLines(Iterator[str]):
         return line
 
     def start(self) -> None:
-        """Forget the lines read: a new row begins."""
+        """Forget the lines read so far: a new row begins."""
         self.lines.clear()
         self._size = 0
 
@@ -142,20 +142,20 @@ class PushbackLines(Iterator[str]):
         return lines
 
 
-def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+def read_table(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
     """Yield the rows of a CSV or TSV file; row 1 is the first after the header.
 
     Raises  DataError when the header cannot be read or names a column twice.
     """
-    with open_text_file(file, reading.encoding, newline="") as stream:
+    with open_text_file(file, options.encoding, newline="") as stream:
         sample = stream.read(SAMPLE)
     match = _EXCEL.match(sample)
     if match is not None:
         sample = sample[match.end() :]
     dialect = detect_dialect(sample, among=match[1] if match else "\t" if file.type == "tsv" else DELIMITERS)
     _log.info("%s: %s", file.name, dialect)
-    csv.field_size_limit(min(reading.limits.max_characters, 2**31 - 1))
-    with open_text_file(file, reading.encoding, newline="") as stream:
+    csv.field_size_limit(min(options.limits.max_characters, 2**31 - 1))
+    with open_text_file(file, options.encoding, newline="") as stream:
         if match is not None:
             stream.readline()
         yield from rows(dialect, stream, file.name)

@@ -1,4 +1,4 @@
-"""Collect the references of one input from all rows of a source, on disk meanwhile."""
+"""Merge all rows of a source that have the same input into one example, on disk meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.artifacts.records import Example
 
 
 class ReferenceMerger:
-    """Collects examples of the same input: one record with all answers, in the order of each input's first row."""
+    """Merges examples with the same input into one with all answers, in the order of each input's first row."""
 
     def __init__(self, folder: Path) -> None:
         self._spool = DiskList(folder, Example)
@@ -23,7 +23,7 @@ class ReferenceMerger:
         self._members: list[array[int]] = []
 
     def add(self, example: Example) -> None:
-        """Add one example."""
+        """Add one example to those of its input."""
         number = self._spool.append(example)
         group = self._groups.setdefault(input_digest(example), len(self._members))
         if group == len(self._members):
@@ -31,7 +31,7 @@ class ReferenceMerger:
         self._members[group].append(number)
 
     def iter_merged(self) -> Iterator[Example]:
-        """Yield each input once; fields, split and source are those of its first row."""
+        """Yield one example per input; fields, split and source are those of its first row."""
         for members in self._members:
             first = self._spool[members[0]]
             if len(members) > 1:
@@ -42,7 +42,7 @@ class ReferenceMerger:
 
 
 def input_digest(example: Example) -> bytes:
-    """Return the identity of an input: the conversation before the answer, the tools, and the user's own split.
+    """Return a digest that identifies an input: the conversation before the answer, the tools, and the user's own split.
 
     Ids of examples follow from it, so it stays beside ``exact_input_key``: docs/decisions/0016-same-input.md.
     """

@@ -24,7 +24,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class SourceReport(Struct, frozen=True):
-    """Result of reading one source."""
+    """Counts and format decisions of one source, as ingest records them."""
 
     declared: str
     """Path, addresses or data set, as declared."""
@@ -39,12 +39,12 @@ class SourceReport(Struct, frozen=True):
 
 
 class ExampleReader(SourceReader[DetectedFormat]):
-    """Reads the files of one source, one after the other; ``finish`` completes its counts."""
+    """Reads the files of one source into documents and examples, one file after the other; ``finish`` completes its counts."""
 
     def __init__(
         self,
         kind: str,
-        reading: RowOptions,
+        options: RowOptions,
         declared: str,
         *,
         folder: Path,
@@ -56,27 +56,27 @@ class ExampleReader(SourceReader[DetectedFormat]):
             "ingest.sources",
             kind,
             declared,
-            limits=reading.limits,
-            fields=reading.fields,
+            limits=options.limits,
+            fields=options.fields,
             tally=tally,
             max_rejected_share=max_rejected_share,
         )
-        self._reading, self._emit = reading, emit
-        self._references = ReferenceMerger(folder) if reading.merge_references else None
-        template = reading.prompt.template or ""
+        self._options, self._emit = options, emit
+        self._references = ReferenceMerger(folder) if options.merge_references else None
+        template = options.prompt.template or ""
         self._requested |= {name for _, name, _, _ in Formatter().parse(template) if name}
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedFormat:
-        """Return how the rows of a file are read."""
-        return detect(self._reading, file, sample, self._key)
+        """Return the format of a file's rows, from a sample of them."""
+        return detect(self._options, file, sample, self._key)
 
-    def explain_pinning(self) -> str:
-        """Return how to correct a wrong format decision."""
+    def suggest_format_setting(self) -> str:
+        """Return a hint how to set a format that was detected wrongly."""
         format_names = ", ".join(item.name for item in FORMATS)
         return f"say what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
 
     def finish(self) -> SourceReport:
-        """Write the merged examples, and close the account of the source.
+        """Write the merged examples, and return the counts of the source.
 
         Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
                 as, or when a declared field never occurred.
@@ -108,8 +108,8 @@ class ExampleReader(SourceReader[DetectedFormat]):
         return report
 
     def make(self, row: RawRow, decision: DetectedFormat) -> None:
-        """Build the record of one row and store it."""
-        record = build_record(row, decision, self._reading, self._kind)
+        """Build the document or example of one row and write it."""
+        record = build_record(row, decision, self._options, self._kind)
         self.keep(1)
         self._fields_seen.update(record.fields)
         if isinstance(record, Example) and record.answers and self._references is not None:

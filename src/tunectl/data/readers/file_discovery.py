@@ -64,7 +64,7 @@ _CACHED = re.compile(r"md5/[0-9a-f]{2}/[0-9a-f]{30}")
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a source, with what is known about it before it is opened."""
+    """A file of a source, with its type and columns as known before it is opened."""
 
     path: Path
     name: str
@@ -78,7 +78,7 @@ class SourceFile:
 
 
 def glob_files(path: str, root: Path, key: str) -> list[Path]:
-    """Return the files that a declared path means, sorted; names that begin with a dot are left out, of folders too.
+    """Return the files that a declared path means, sorted; without files and folders whose names begin with a dot.
 
     ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
     Raises  DataError when there is no such file or folder, or nothing in it.
@@ -156,12 +156,12 @@ def find_outside(file: Path, declared: str, root: Path) -> Path | None:
 
 
 def file_type(path: Path) -> str | None:
-    """Return the type of a file by its extension, without a compression one; None where it is unknown."""
+    """Return the type of a file (csv, json, ...) by its extension, without a compression one; None where it is unknown."""
     return TYPES.get(plain_suffix(path))
 
 
 def plain_suffix(path: Path) -> str:
-    """Return the extension in lower case, without a compression one after it."""
+    """Return the extension in lower case, ``.csv`` for ``a.CSV.gz``: without a compression one."""
     suffixes = [item.lower() for item in path.suffixes]
     if suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
@@ -169,7 +169,7 @@ def plain_suffix(path: Path) -> str:
 
 
 def open_decompressed(path: Path) -> IO[bytes]:
-    """Open a file for reading bytes, decompressed where its name says that it is compressed."""
+    """Open a file for reading and return the stream of its bytes, decompressed where its name says that it is compressed."""
     opener = OPENERS.get(path.suffix.lower())
     return path.open("rb") if opener is None else cast("IO[bytes]", opener(path, "rb"))
 
@@ -192,7 +192,7 @@ def unpacks_beyond(path: Path, limit: int) -> bool:
 
 
 def require_known(files: list[SourceFile], path: str, key: str) -> None:
-    """Refuse a source without any readable file.
+    """Check that the source ``path``, declared at the dotted ``key``, has at least one readable file.
 
     Raises  DataError naming the extensions found and those that are known.
     """
@@ -209,7 +209,7 @@ def require_known(files: list[SourceFile], path: str, key: str) -> None:
 
 
 def sniff_binary(head: bytes, *, zeros: bool = False) -> str | None:
-    """Return the type of a file that is not text, from its first bytes; None where it may be text.
+    """Return the type of a file that is not text, from its first bytes; None where it may be text. ``zeros``: zero bytes are no sign of it.
 
     UTF-16 and UTF-32 hold zero bytes and are text: they begin with a byte order mark, or ``zeros`` says that the user
     declared the encoding.

@@ -20,7 +20,7 @@ from tunectl.data.formats.format_registry import (
     find,
 )
 from tunectl.data.readers.file_discovery import TABLES, SourceFile
-from tunectl.data.readers.row import Parsed, RawRow, RowError, as_json, lower, names
+from tunectl.data.readers.row import ParsedRow, RawRow, RowError, as_json, format_column_names, lower
 
 Holds = Literal["documents", "examples"]
 SAMPLE_ROWS = 100
@@ -30,7 +30,7 @@ SHOWN = 300
 
 
 class DetectedFormat(NamedTuple):
-    """How the rows of a file are read."""
+    """Format of a file's rows, as detected or set: how they are parsed, and what decided it."""
 
     type: str
     format: str
@@ -39,58 +39,58 @@ class DetectedFormat(NamedTuple):
     """For people: the columns that decided, or that the format was set."""
     expects: str
     """Description of the format's columns."""
-    parse: Callable[[RawRow], Parsed]
+    parse: Callable[[RawRow], ParsedRow]
     unused: tuple[str, ...] = ()
     """Columns of the first row that are not read; for tables only."""
 
 
-def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key: str) -> DetectedFormat:
-    """Return the format of a file from its first rows, or as set. ``key`` is the source's dotted key, for messages.
+def detect(options: RowOptions, file: SourceFile, sample: Sequence[RawRow], key: str) -> DetectedFormat:
+    """Return the format of a file's rows, detected from its first ones or as set. ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when the columns fit no format, fit preferences, or contradict ``holds``; it shows the first row.
     """
     kind = file.type or "rows"
-    pins = reading.columns
+    pins = options.columns
     if pins.text is not None or pins.prompt is not None:
-        holds: Holds = "documents" if pins.text is not None and reading.holds != "examples" else "examples"
+        holds: Holds = "documents" if pins.text is not None and options.holds != "examples" else "examples"
         columns = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
         column_names = ", ".join(columns)
-        unused = _find_unused_columns(sample, reading, [*columns, *filter(None, [pins.system])])
+        unused = _find_unused_columns(sample, options, [*columns, *filter(None, [pins.system])])
         return DetectedFormat(
             kind,
             "columns",
             holds,
             f"pinned: {column_names}",
             column_names,
-            partial(instruction.parse_pinned_columns, columns=pins),
+            partial(instruction.parse_declared_columns, columns=pins),
             unused,
         )
-    if reading.format != "auto":
-        return _decision(reading, kind, find(reading.format), "pinned", sample, key)
+    if options.format != "auto":
+        return _decision(options, kind, find(options.format), "pinned", sample, key)
     if file.type not in TABLES and file.type is not None:
-        page = _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)._replace(unused=())
+        page = _decision(options, kind, find("text"), f"kind of file: {file.type}", sample, key)._replace(unused=())
         return page._replace(parse=_not_an_example) if page.holds == "examples" else page
-    has_text = reading.holds == "documents" and bool(sample) and "text" in sample[0].columns
-    result = find("text") if has_text else _likeliest(sample, key, reading)
-    reason = f"columns {names(sample[0].columns)}" if sample else "no rows"
-    return _decision(reading, kind, result, reason, sample, key)
+    has_text = options.holds == "documents" and bool(sample) and "text" in sample[0].columns
+    result = find("text") if has_text else _likeliest(sample, key, options)
+    reason = f"columns {format_column_names(sample[0].columns)}" if sample else "no rows"
+    return _decision(options, kind, result, reason, sample, key)
 
 
-def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Collection[str]) -> tuple[str, ...]:
+def _find_unused_columns(sample: Sequence[RawRow], options: RowOptions, used: Collection[str]) -> tuple[str, ...]:
     if not sample:
         return ()
-    template = (name for _, name, _, _ in Formatter().parse(reading.prompt.template or "") if name)
-    used_names = {*used, *reading.fields.values(), *template, reading.columns.split or "split"}
+    template = (name for _, name, _, _ in Formatter().parse(options.prompt.template or "") if name)
+    used_names = {*used, *options.fields.values(), *template, options.columns.split or "split"}
     roots = used_names | {name.partition(".")[0] for name in used_names}
     return tuple(name for name in sample[0].columns if name not in roots)
 
 
-def _not_an_example(row: RawRow) -> Parsed:
+def _not_an_example(row: RawRow) -> ParsedRow:
     """Return whether a row is a page among examples, say a README, which must not be trained on by accident."""
     raise RowError("not_an_example", f"{row.source.location} is raw text; set format: text to learn from it as it is")
 
 
-def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> InstructionFormat:
+def _likeliest(sample: Sequence[RawRow], key: str, options: RowOptions) -> InstructionFormat:
     """Return the format of most rows of the sample."""
     if not sample:
         return find("text")
@@ -99,7 +99,7 @@ def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> Instr
         detected = _most([detect_format(lower(row.columns)) for row in sample])
         detected = case_insensitive_match(detected) if isinstance(detected, InstructionFormat) else detected
     if detected is None:
-        raise _unknown(sample[0], key, reading)
+        raise _unknown(sample[0], key, options)
     if isinstance(detected, UnsupportedFormat):
         first = next(
             row for row in sample if detected in (detect_format(row.columns), detect_format(lower(row.columns)))
@@ -114,38 +114,38 @@ def _most(formats: list[InstructionFormat | UnsupportedFormat | None]) -> Instru
 
 
 def _decision(
-    reading: RowOptions, kind: str, format_: InstructionFormat, reason: str, sample: Sequence[RawRow], key: str
+    options: RowOptions, kind: str, format_: InstructionFormat, reason: str, sample: Sequence[RawRow], key: str
 ) -> DetectedFormat:
     natural: Holds = "documents" if format_.name == "text" else "examples"
-    if reading.holds == "documents" and natural == "examples":
+    if options.holds == "documents" and natural == "examples":
         example_row = f"\n    {truncate_row(sample[0])}" if sample else ""
         raise DataError(
             f"{key}: holds is documents, but {sample[0].source.location if sample else 'the rows'} looks like {format_.name} ({reason}){example_row}",
             hint=f"let holds be examples, or say where the text is: {key}.columns.text=[<column>]",
         )
-    holds: Holds = "examples" if reading.holds == "examples" else natural
-    unused = _find_unused_columns(sample, reading, format_.uses(sample[0].columns) if sample else ())
+    holds: Holds = "examples" if options.holds == "examples" else natural
+    unused = _find_unused_columns(sample, options, format_.uses(sample[0].columns) if sample else ())
     return DetectedFormat(kind, format_.name, holds, reason, format_.expects, format_.parse, unused)
 
 
 def truncate_row(row: RawRow) -> str:
-    """Return the start of a row, for messages."""
+    """Return the beginning of a row as text, for messages."""
     return truncate(as_json(row.columns), SHOWN)
 
 
-def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
-    columns = [name for name, value in row.columns.items() if _says_something(value)]
+def _unknown(row: RawRow, key: str, options: RowOptions) -> DataError:
+    columns = [name for name, value in row.columns.items() if _is_input_or_answer(value)]
     first, second = (columns[0], columns[1]) if len(columns) > 1 else ("<input>", "<answer>")
     pairs = f"{key}.columns.prompt=[{first}] {key}.columns.answer={second}"
     text = f"{key}.columns.text=[<column>]"
     choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
     return DataError(
-        f"{key}: the columns of {row.source.location} fit no format that is known: {names(row.columns)}\n    {truncate_row(row)}",
-        hint=f"say which columns they are: {choices[reading.holds]}",
+        f"{key}: the columns of {row.source.location} fit no format that is known: {format_column_names(row.columns)}\n    {truncate_row(row)}",
+        hint=f"say which columns they are: {choices[options.holds]}",
     )
 
 
-def _says_something(value: object) -> bool:
+def _is_input_or_answer(value: object) -> bool:
     """Return whether a value may be an input or an answer, and is not only the number of its row."""
     return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
 

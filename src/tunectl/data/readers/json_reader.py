@@ -1,4 +1,4 @@
-"""JSON and JSON lines."""
+"""Read JSON files and JSON lines row by row."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _MOST_DEEP: Final = 100
 """Limit on nested lists and objects of a row; far below the recursion limit of what writes it."""
 
 
-def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+def read_json_lines(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
     """Yield one row per line; row numbers are line numbers, blank lines are not rows.
 
     A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``. A list, or objects over
     several lines, are read as ``read_json`` does: such files often have this name.
     """
-    if _spread(file, reading):
-        yield from read_json(file, reading)
+    if _spread(file, options):
+        yield from read_json(file, options)
         return
     decoder = msgspec.json.Decoder()
-    with open_text_file(file, reading.encoding, newline="\n") as stream:
+    with open_text_file(file, options.encoding, newline="\n") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield _row(decoder, line, Source(file.name, number))
 
 
-def _spread(file: SourceFile, reading: FileOptions) -> bool:
+def _spread(file: SourceFile, options: FileOptions) -> bool:
     """Return whether the first line that is not blank opens an object or a list without closing it, or is a whole list."""
-    with open_text_file(file, reading.encoding, newline="\n") as stream:
+    with open_text_file(file, options.encoding, newline="\n") as stream:
         first = next((line.strip() for line in stream if line.strip()), "")
         rest = next((line for line in stream if line.strip()), None)
     if rest is None:
@@ -77,13 +77,13 @@ def _decode_raw(text: str | msgspec.Raw) -> str:
     return text if isinstance(text, str) else bytes(text)[:2000].decode(errors="replace")
 
 
-def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+def read_json(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
     """Yield the objects of a list, of the only list inside an object, or one object; row numbers count from 1.
 
     The whole text is in memory, its rows are decoded one by one. JSON lines under this name are read as such.
     A file that is not JSON is one reject ``not_json``.
     """
-    with open_text_file(file, reading.encoding, newline="") as stream:
+    with open_text_file(file, options.encoding, newline="") as stream:
         text = stream.read()
     if not text.strip():
         return
@@ -92,7 +92,7 @@ def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Rejec
     except (msgspec.DecodeError, RecursionError) as error:
         objects = None if _looks_like_lines(text) else _objects_in(text)
         if _looks_like_lines(text):
-            yield from read_json_lines(file, reading)
+            yield from read_json_lines(file, options)
         elif objects is not None:
             yield from _rows(objects, file.name)
         else:

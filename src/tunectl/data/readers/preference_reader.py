@@ -23,7 +23,7 @@ from tunectl.data.readers.conversation import split_off_answer, tools_of, with_c
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import truncate_row
 from tunectl.data.readers.record_builder import digest, read_split
-from tunectl.data.readers.row import RawRow, RowError, get_column, kind, names, scalar
+from tunectl.data.readers.row import RawRow, RowError, format_column_names, get_column, kind, scalar
 from tunectl.data.readers.source_reader import FormatDecision, SourceReader
 from tunectl.data.split.groups import prompt_key
 
@@ -33,7 +33,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class DetectedPreferenceFormat(NamedTuple):
-    """How the rows of a file are read."""
+    """Format of a file's preference rows, as detected or set: how they are parsed, and what decided it."""
 
     type: str
     format: str
@@ -45,7 +45,7 @@ class DetectedPreferenceFormat(NamedTuple):
 
 
 class PreferenceSourceReport(Struct, frozen=True):
-    """Result of reading one source of preferences."""
+    """Counts and format decisions of one source of preferences."""
 
     declared: str
     files: int
@@ -56,12 +56,12 @@ class PreferenceSourceReport(Struct, frozen=True):
 
 
 class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
-    """Reads the files of one source of preferences; ``finish`` completes its counts."""
+    """Reads the files of one source of preferences into judgments; ``finish`` completes its counts."""
 
     def __init__(
         self,
         kind: str,
-        reading: PreferenceFiles,
+        options: PreferenceFiles,
         *,
         tally: RowCounter,
         emit: Callable[[Comparison], None],
@@ -70,32 +70,32 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         super().__init__(
             SECTION,
             kind,
-            reading.path,
-            limits=reading.limits,
-            fields=reading.fields,
+            options.path,
+            limits=options.limits,
+            fields=options.fields,
             tally=tally,
             max_rejected_share=max_rejected_share,
         )
-        self._reading, self._emit = reading, emit
+        self._options, self._emit = options, emit
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedPreferenceFormat:
-        """Return how the rows of a file are read."""
-        return decide(self._reading, file, sample, self._key)
+        """Return the format of a file's rows, from a sample of them."""
+        return decide(self._options, file, sample, self._key)
 
-    def explain_pinning(self) -> str:
-        """Return how to correct a wrong format decision."""
+    def suggest_format_setting(self) -> str:
+        """Return a hint how to set a format that was detected wrongly."""
         format_names = ", ".join(item.name for item in PREFERENCE_FORMATS)
         return f"say what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
-        """Build the judgment of one row and store it; the caller counts the row."""
-        comparison = build_comparison(row, decision.parse(row), self._reading, self._kind)
+        """Build the judgment of one row and keep it; the caller counts the row."""
+        comparison = build_comparison(row, decision.parse(row), self._options, self._kind)
         self._counts["kept"] += 1
         self._fields_seen.update(comparison.fields)
         self._emit(comparison)
 
     def finish(self) -> PreferenceSourceReport:
-        """Complete the counts of the source.
+        """Complete the counts of the source and return them.
 
         Raises  DataError when it held no rows, when all were rejected, or when its format was wrong.
         """
@@ -108,37 +108,37 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         )
 
 
-def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
-    """Return the format of a file from its first rows, or as set.
+def decide(options: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
+    """Return the preference format of a file, detected from its first rows or as set. ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when the columns fit no format of preferences; it shows the first row.
     """
-    columns, type_ = reading.columns, file.type or "rows"
-    if columns.chosen is not None or columns.prompt is not None or reading.format == "columns":
+    columns, type_ = options.columns, file.type or "rows"
+    if columns.chosen is not None or columns.prompt is not None or options.format == "columns":
         pins = ", ".join(
             name for name in (columns.prompt, columns.chosen or "chosen", columns.rejected or "rejected") if name
         )
-        parse = partial(preference_formats.parse_pinned_columns, columns=columns)
+        parse = partial(preference_formats.parse_declared_columns, columns=columns)
         return DetectedPreferenceFormat(type_, "columns", "preferences", f"set: {pins}", pins, parse)
-    if reading.format != "auto":
-        format_ = get_format(reading.format)
+    if options.format != "auto":
+        format_ = get_format(options.format)
         return DetectedPreferenceFormat(type_, format_.name, "preferences", "pinned", format_.expects, format_.parse)
     counts = Counter(detect_format(row.columns) for row in sample)
     counts.pop(None, None)
     if not counts:
         raise DataError(
-            f"{key}: the columns of {sample[0].source.location} fit no format of preferences: {names(sample[0].columns)}\n"
+            f"{key}: the columns of {sample[0].source.location} fit no format of preferences: {format_column_names(sample[0].columns)}\n"
             f"    {truncate_row(sample[0])}",
             hint=f"say which columns they are: {key}.columns.prompt, {key}.columns.chosen and {key}.columns.rejected",
         )
     likeliest, _ = counts.most_common(1)[0]
     assert likeliest is not None
-    reason = f"columns {names(sample[0].columns)}"
+    reason = f"columns {format_column_names(sample[0].columns)}"
     return DetectedPreferenceFormat(type_, likeliest.name, "preferences", reason, likeliest.expects, likeliest.parse)
 
 
-def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceFiles, kind_: str) -> Comparison:
-    """Return the record of one row.
+def build_comparison(row: RawRow, parsed: ParsedPreference, options: PreferenceFiles, kind_: str) -> Comparison:
+    """Return the judgment of one parsed row; ``kind_`` is the name of its source.
 
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
             ``unknown_split``, ``empty_answer``, ``tools_not_json``.
@@ -147,22 +147,22 @@ def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceF
     if all(_blank(answer) for answer in parsed.answers):
         raise RowError("empty_answer", "there is no text in any answer")
     for answer in parsed.answers:
-        _sound(parsed.turns, answer)
+        _check_turns(parsed.turns, answer)
     offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
     size = sum(len(turn.content) for turns in (parsed.turns, *parsed.answers) for turn in turns)
-    if size > reading.limits.max_characters:
-        raise RowError("too_long", f"{size} characters; limits.max_characters is {reading.limits.max_characters}")
-    fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
+    if size > options.limits.max_characters:
+        raise RowError("too_long", f"{size} characters; limits.max_characters is {options.limits.max_characters}")
+    fields = {name: scalar(get_column(row.columns, column)) for name, column in options.fields.items()}
     return Comparison(
         id=digest("j", kind_, row.source.file, row.source.row, parsed.turns, parsed.answers),
         prompt=prompt_key(Example("", _NOWHERE, messages=parsed.turns, tools=offered)),
         messages=parsed.turns,
         answers=parsed.answers,
         choice=parsed.choice,
-        annotation=_vote(row, reading),
+        annotation=_vote(row, options),
         kind=kind_,
         fields={name: value.strip() for name, value in fields.items() if value is not None and value.strip()},
-        split=read_split(row, reading.columns.split),
+        split=read_split(row, options.columns.split),
         tools=offered,
     )
 
@@ -171,7 +171,7 @@ def _blank(answer: list[Message]) -> bool:
     return not any(turn.content.strip() or turn.tool_calls for turn in answer)
 
 
-def _sound(before: list[Message], answer: list[Message]) -> None:
+def _check_turns(before: list[Message], answer: list[Message]) -> None:
     """Check roles and their order; an empty answer is allowed, since it can be compared with another (HH has such)."""
     if not before:
         raise RowError("empty_turn", "there is no prompt")
@@ -183,8 +183,8 @@ def _sound(before: list[Message], answer: list[Message]) -> None:
     split_off_answer([*turns, *answer], [])
 
 
-def _vote(row: RawRow, reading: PreferenceFiles) -> AnnotationMetadata:
-    pins = reading.columns
+def _vote(row: RawRow, options: PreferenceFiles) -> AnnotationMetadata:
+    pins = options.columns
 
     def read_column(pinned: str | None, *usual: str) -> str | None:
         texts = (scalar(get_column(row.columns, name)) for name in ([pinned] if pinned else usual))

@@ -14,7 +14,7 @@ from tunectl.core.hashing import hash_to_id
 from tunectl.data.readers.conversation import split_off_answer, with_last_user, with_system
 from tunectl.data.readers.disk_buffer import input_digest
 from tunectl.data.readers.format_detection import DetectedFormat
-from tunectl.data.readers.row import Parsed, RawRow, RowError, get_column, missing_column, scalar
+from tunectl.data.readers.row import ParsedRow, RawRow, RowError, get_column, missing_column, scalar
 
 SPLITS: dict[str, Literal["train", "validation", "test"]] = {
     "train": "train",
@@ -30,35 +30,35 @@ SPLITS: dict[str, Literal["train", "validation", "test"]] = {
 """Allowed values of a split column, in any case."""
 
 
-def build_record(row: RawRow, decision: DetectedFormat, reading: RowOptions, kind: str) -> Document | Example:
-    """Return the record of one row; ``kind`` is the name of its source.
+def build_record(row: RawRow, decision: DetectedFormat, options: RowOptions, kind: str) -> Document | Example:
+    """Return the document or example of one row; ``kind`` is the name of its source.
 
     Raises  RowError with one of the named reasons when the row must be rejected.
     """
     parsed = decision.parse(row)
     if decision.holds == "documents":
-        return _document(row, parsed, reading, kind)
-    example = _example(row, parsed, reading, kind)
-    _check_length(_length(example), reading)
-    return msgspec.structs.replace(example, id=_example_id(example, merged=reading.merge_references))
+        return _document(row, parsed, options, kind)
+    example = _example(row, parsed, options, kind)
+    _check_length(_length(example), options)
+    return msgspec.structs.replace(example, id=_example_id(example, merged=options.merge_references))
 
 
-def _document(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Document:
+def _document(row: RawRow, parsed: ParsedRow, options: RowOptions, kind: str) -> Document:
     text = parsed.text or ""
     if not text.strip():
         raise RowError("no_text", "there is no text in it")
-    _check_length(len(text), reading)
+    _check_length(len(text), options)
     source = row.source
-    return Document(digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, reading))
+    return Document(digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, options))
 
 
-def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Example:
+def _example(row: RawRow, parsed: ParsedRow, options: RowOptions, kind: str) -> Example:
     shared: dict[str, Any] = {
         "id": "",
         "source": row.source,
         "kind": kind,
-        "fields": fields_of(row, reading),
-        "split": split_of(row, reading),
+        "fields": fields_of(row, options),
+        "split": split_of(row, options),
         "tools": parsed.tools,
     }
     if parsed.text is not None:
@@ -68,14 +68,14 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
     if parsed.segments or parsed.tokens is not None:
         return Example(segments=parsed.segments, tokens=parsed.tokens, **shared)
     messages, answers = split_off_answer(parsed.turns, parsed.answers)
-    if reading.prompt.template is not None and messages[-1].role == "user":
-        messages = with_last_user(messages, apply_prompt_template(reading.prompt.template, messages[-1], row))
-    messages = with_system(messages, reading.prompt.system)
+    if options.prompt.template is not None and messages[-1].role == "user":
+        messages = with_last_user(messages, apply_prompt_template(options.prompt.template, messages[-1], row))
+    messages = with_system(messages, options.prompt.system)
     return Example(messages=messages, answers=[tool_calls.to_answer(turn, row.source) for turn in answers], **shared)
 
 
 def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
-    """Fill a prompt template: ``{prompt}`` and the columns of the row are replaced.
+    """Return ``message`` with its text put into a prompt template: ``{prompt}`` and columns of the row are replaced.
 
     Raises  FormatMismatchError when the row lacks a column.
     """
@@ -91,32 +91,32 @@ def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
     return "".join(pieces)
 
 
-def fields_of(row: RawRow, reading: RowOptions) -> dict[str, str]:
-    """Return the declared fields that this row has; blank ones are left out."""
-    fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
+def fields_of(row: RawRow, options: RowOptions) -> dict[str, str]:
+    """Return the values of the source's declared fields in this row, by field; blank ones are left out."""
+    fields = {name: scalar(get_column(row.columns, column)) for name, column in options.fields.items()}
     return {name: value.strip() for name, value in fields.items() if value is not None and value.strip()}
 
 
-def split_of(row: RawRow, reading: RowOptions) -> Literal["train", "validation", "test"] | None:
-    """Return the user's own split of a row; None where it has none."""
-    return read_split(row, reading.columns.split)
+def split_of(row: RawRow, options: RowOptions) -> Literal["train", "validation", "test"] | None:
+    """Return the split that the row's own column names; None where it names none."""
+    return read_split(row, options.columns.split)
 
 
-def read_split(row: RawRow, pinned: str | None) -> Literal["train", "validation", "test"] | None:
-    """Return the split that a row's column names; ``pinned`` is the column, None for one called split.
+def read_split(row: RawRow, column: str | None) -> Literal["train", "validation", "test"] | None:
+    """Return the split that a row's column names; ``column`` None: the one called split, where it has such a value.
 
-    Raises  RowError ``unknown_split`` when the pinned column says something else than train, validation or test.
+    Raises  RowError ``unknown_split`` when the named column says something else than train, validation or test.
     """
-    label = scalar(get_column(row.columns, pinned or "split"))
+    label = scalar(get_column(row.columns, column or "split"))
     split = None if label is None else SPLITS.get(label.strip().lower())
-    if pinned is not None and split is None:
-        raise RowError("unknown_split", f"column {pinned!r} says {label!r}; known are {', '.join(SPLITS)}")
+    if column is not None and split is None:
+        raise RowError("unknown_split", f"column {column!r} says {label!r}; known are {', '.join(SPLITS)}")
     return split
 
 
-def _check_length(characters: int, reading: RowOptions) -> None:
-    if characters > reading.limits.max_characters:
-        raise RowError("too_long", f"{characters} characters; limits.max_characters is {reading.limits.max_characters}")
+def _check_length(characters: int, options: RowOptions) -> None:
+    if characters > options.limits.max_characters:
+        raise RowError("too_long", f"{characters} characters; limits.max_characters is {options.limits.max_characters}")
 
 
 def _length(example: Example) -> int:

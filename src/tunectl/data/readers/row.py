@@ -15,14 +15,14 @@ from tunectl.artifacts.reject_reasons import RejectReason
 
 
 class RawRow(Struct, frozen=True):
-    """Output of a reader: named values, and their location. A page or flyer is a row with a ``text`` column."""
+    """One row as a reader yields it: columns by name, and its place in the source. A page or flyer is a row with a ``text`` column."""
 
     source: Source
     columns: dict[str, Any]
 
 
-class Parsed(Struct, frozen=True):
-    """A row as its format parses it. Filled: ``text``, or ``turns``, or ``segments``, or ``tokens``."""
+class ParsedRow(Struct, frozen=True):
+    """A row after parsing by its format. Exactly one is filled: ``text``, ``turns``, ``segments`` or ``tokens``."""
 
     text: str | None = None
     turns: list[Message] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Parsed(Struct, frozen=True):
 
 
 class RowError(Exception):
-    """A row that must be rejected: a named reason, and what is wrong."""
+    """Raised for a row that must be rejected: carries the reject reason and the detail."""
 
     def __init__(self, reason: RejectReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}")
@@ -44,14 +44,14 @@ class RowError(Exception):
 
 
 class FormatMismatchError(RowError):
-    """A row that does not have the format with which it is read; many of them mean that the format is wrong."""
+    """Raised for a row that does not fit the format with which it is read; many of them mean that the format is wrong."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("wrong_columns", detail)
 
 
 def get_column(columns: dict[str, Any], name: str) -> Any:
-    """Return the value of a column, or of a nested one written with dots; None where there is none."""
+    """Return the value of a column, or of a nested one (``a.b``); None where it is absent."""
     if name in columns:
         return columns[name]
     value: Any = columns
@@ -63,7 +63,7 @@ def get_column(columns: dict[str, Any], name: str) -> Any:
 
 
 def scalar(value: Any) -> str | None:
-    """Return a plain value as text; None for null, NaN, lists and objects."""
+    """Return a text, number or boolean as text; None for null, NaN, lists and objects."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -137,29 +137,29 @@ def object_of(value: Any, name: str) -> dict[str, Any]:
 
 
 def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatchError:
-    """Return the error for a missing column, with the existing ones and the one that was probably meant."""
+    """Return the error for a missing column, with the existing names and the one that was probably meant."""
     lower = {column.lower(): column for column in columns}
     near = get_close_matches(name.lower(), list(lower), 1)
     meant = f"; did you mean {lower[near[0]]}?" if near else ""
-    return FormatMismatchError(f"no column {name!r}{wanted_by}; there are {names(columns)}{meant}")
+    return FormatMismatchError(f"no column {name!r}{wanted_by}; there are {format_column_names(columns)}{meant}")
 
 
 def lower(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns with their names in lower case and without surrounding blanks; the first of equal names counts."""
+    """Return the columns with lower-case names without surrounding blanks; the first of equal names counts."""
     lowered: dict[str, Any] = {}
     for name, value in columns.items():
         lowered.setdefault(name.strip().lower(), value)
     return lowered
 
 
-def names(columns: dict[str, Any]) -> str:
-    """Return the column names for a message, at most twelve."""
+def format_column_names(columns: dict[str, Any]) -> str:
+    """Return the column names for a message, at most twelve, separated by commas."""
     listed = ", ".join(list(columns)[:12])
     return listed + (f" and {len(columns) - 12} more" if len(columns) > 12 else "") if columns else "none"
 
 
 def kind(value: Any) -> str:
-    """Return the type of a value as text."""
+    """Return the type of a value in words, for messages."""
     descriptions = {
         str: "text",
         bool: "true or false",

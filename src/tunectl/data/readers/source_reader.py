@@ -27,7 +27,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class FormatDecision(Struct, frozen=True):
-    """One format decision, and the files that it was made for."""
+    """A format that ingest detected or was told, and the number of files that it holds for; kept in decisions.json."""
 
     type: str
     format: str
@@ -39,39 +39,39 @@ class FormatDecision(Struct, frozen=True):
     files: int = 1
 
 
-class Decided(Protocol):
-    """The format decision for the rows of a file."""
+class FileFormat(Protocol):
+    """Protocol of a detected format: type of file, name of the row format, and what decided it."""
 
     @property
     def type(self) -> str:
-        """Type of file."""
+        """Type of file: csv, json, html, ..."""
 
     @property
     def format(self) -> str:
-        """Meaning of its columns."""
+        """Name of the row format, as in ``ingest.sources.NAME.format``: alpaca, messages, ..."""
 
     @property
     def holds(self) -> str:
-        """What its rows become: documents or examples."""
+        """What the rows become: documents, examples or judgments."""
 
     @property
     def why(self) -> str:
-        """The columns that decided, or that the format was set."""
+        """Reason of the decision: the columns that fit, or that the format was set."""
 
     @property
     def expects(self) -> str:
-        """Description of the format's columns."""
+        """Description of the columns that the format has."""
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Columns of the first row that are not read."""
+        """Columns of the first row that the format does not read."""
 
 
-D = TypeVar("D", bound=Decided)
+D = TypeVar("D", bound=FileFormat)
 
 
 class SourceReader(ABC, Generic[D]):
-    """Reads the files of one source, one after the other; subclasses define what a row becomes.
+    """Reads the files of one source, one after the other; subclasses define what record a row becomes.
 
     ``section`` is the dotted key above the source's name; ``fields`` maps the name of a declared field to its column.
     """
@@ -102,24 +102,24 @@ class SourceReader(ABC, Generic[D]):
 
     @abstractmethod
     def decide(self, file: SourceFile, sample: list[RawRow]) -> D:
-        """Return how the rows of a file are read.
+        """Return the format of a file's rows, from a sample of them.
 
         Raises  DataError when the first rows fit no format, or contradict what is declared.
         """
 
     @abstractmethod
     def make(self, row: RawRow, decision: D) -> None:
-        """Build the record of one row and store it.
+        """Build the record of one row and write it.
 
         Raises  RowError when the row must be rejected.
         """
 
     @abstractmethod
-    def explain_pinning(self) -> str:
-        """Return how to correct a wrong format decision, as text."""
+    def suggest_format_setting(self) -> str:
+        """Return a hint how to set a format that was detected wrongly."""
 
     def read_file(self, file: SourceFile, items: Iterable[RawRow | RejectedRow]) -> None:
-        """Read one file.
+        """Read one file: build a record of each of ``items``, or count why it is rejected.
 
         Raises  DataError when its format cannot be decided, or was decided or set wrongly, or a limit is exceeded.
         """
@@ -145,7 +145,7 @@ class SourceReader(ABC, Generic[D]):
                 self._require_fit(SAMPLE_ROWS)
 
     def build(self, row: RawRow, decision: D) -> None:
-        """Build the record of a row, or count why it is rejected."""
+        """Build the record of a row with ``make``, or count why it is rejected."""
         try:
             self.make(row, decision)
         except RowError as error:
@@ -156,18 +156,18 @@ class SourceReader(ABC, Generic[D]):
             self.reject(RejectedRow(row.source, error.reason, error.detail, truncate(as_json(row.columns))))
 
     def keep(self, rows: int) -> None:
-        """Count rows that were kept."""
+        """Count ``rows`` rows as kept."""
         self._counts["kept"] += rows
         self._tally.keep(rows)
 
     def reject(self, reject: RejectedRow) -> None:
-        """Count a rejected row."""
+        """Count a rejected row, and keep it for rejects.jsonl."""
         self._rejected[reject.reason] += 1
         self._firsts.setdefault(reject.reason, reject)
         self._tally.reject(reject)
 
     def require_sound(self) -> None:
-        """Refuse a source that was read with a wrong format, or is empty.
+        """Check that the source was read in the right format and holds rows.
 
         Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
                 as, or when a declared field never occurred.
@@ -218,7 +218,7 @@ class SourceReader(ABC, Generic[D]):
             f"    the row: {truncate_row(row)}",
             f"    {decision.format} expects: {decision.expects}",
         ]
-        return DataError("\n".join(lines), hint=self.explain_pinning())
+        return DataError("\n".join(lines), hint=self.suggest_format_setting())
 
     def _require_rows(self) -> None:
         if not self._counts["rows"]:

@@ -47,7 +47,7 @@ _PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
 
 
 class DecodeError(DataError):
-    """A file that is not in the encoding with which it is read."""
+    """Raised for a file that is not in the encoding with which it is read."""
 
     def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
         encoding_name = "UTF-8" if encoding == UTF8 else encoding
@@ -58,7 +58,7 @@ class DecodeError(DataError):
 
 
 class NotTextError(DataError):
-    """A file of another type than its name or the settings say."""
+    """Raised for a file of another type than its name or the settings say."""
 
     def __init__(self, file: SourceFile, description: str) -> None:
         super().__init__(f"{file.name} is read as {file.type}, but it is {description}", hint=NOT_TEXT)
@@ -67,7 +67,7 @@ class NotTextError(DataError):
 
 
 class CorruptArchiveError(DataError):
-    """A compressed file that cannot be unpacked to its end."""
+    """Raised for a compressed file that cannot be unpacked to its end."""
 
     def __init__(self, file: SourceFile, reason: str) -> None:
         super().__init__(
@@ -78,7 +78,7 @@ class CorruptArchiveError(DataError):
 
 
 def usable_charset(label: str) -> str | None:
-    """Return the encoding that a page or its server means by a label; None where it is UTF-8 or unknown.
+    """Return the encoding that a page or its server means by ``label``; None where it is UTF-8 or unknown.
 
     As in browsers (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page whose label could be
     read is not UTF-16. Python's other codecs are unknown: some take quadratic time, or raise errors of their own.
@@ -92,7 +92,7 @@ def usable_charset(label: str) -> str | None:
 
 @contextmanager
 def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
-    """Open a text file; ``encoding`` None is UTF-8.
+    """Open a text file for the block and yield its stream; ``encoding`` None is UTF-8, ``newline`` as in ``open``.
 
     Raises  DecodeError, with the offset of the first byte that does not fit; NotTextError for a binary file; CorruptArchiveError for a
             compressed one that cannot be unpacked.
@@ -137,30 +137,30 @@ def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
             passed += len(chunk)
 
 
-def read_text(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield a text file as one row."""
-    with open_text_file(file, reading.encoding, newline=None) as stream:
+def read_text(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
+    """Yield a text file as one row with a ``text`` column."""
+    with open_text_file(file, options.encoding, newline=None) as stream:
         text = stream.read()
     yield whole_file_row(file, text, {})
 
 
-def read_lines(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+def read_lines(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a text file with one document per line, as one row per line; blank lines are not rows."""
-    with open_text_file(file, reading.encoding, newline=None) as stream:
+    with open_text_file(file, options.encoding, newline=None) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield RawRow(Source(file.name, number), {"text": line.rstrip("\n")})
 
 
-def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+def read_markdown(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a Markdown file as one row; plain values of its front matter become columns."""
-    with open_text_file(file, reading.encoding, newline=None) as stream:
+    with open_text_file(file, options.encoding, newline=None) as stream:
         body, columns = front_matter(stream.read())
     yield whole_file_row(file, body, columns)
 
 
 def front_matter(text: str) -> tuple[str, dict[str, str]]:
-    """Return a Markdown text without its front matter, and the plain ``key: value`` lines of that."""
+    """Return (a Markdown text without its front matter, the plain ``key: value`` lines of that)."""
     match = _FRONT.match(text)
     if match is None:
         return text, {}
@@ -171,7 +171,7 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
 
 
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
-    """Return a whole file as one row, or a reject ``no_text``."""
+    """Return a text as one row with ``columns`` beside it, or a reject ``no_text`` where it is blank."""
     if not text.strip():
         return RejectedRow(Source(file.name), "no_text", "there is no text in it")
     return RawRow(Source(file.name), {**columns, "text": text})

@@ -26,7 +26,7 @@ HELD: tuple[SplitName, ...] = ("test", "validation")
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """How to split. ``held_out`` maps a field to its values of validation and of test."""
+    """Settings of the split as plain values: shares, strata, groups, and ``held_out``: by field its values of validation and of test."""
 
     shares: Mapping[SplitName, float]
     stratify: tuple[str, ...]
@@ -37,7 +37,7 @@ class SplitRule:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Split of one record; ``reason`` and ``detail`` say why it is rejected, None where it is not."""
+    """Split of one record; ``reason`` and ``detail`` are set where it is rejected."""
 
     part: SplitName
     reason: RejectReason | None = None
@@ -104,7 +104,7 @@ def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_m
 
 
 def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[SplitName, frozenset[str]]]) -> set[SplitName]:
-    """Return the splits that ``example`` may be in, by its values of the fields in ``held_out``; may be empty where fields disagree."""
+    """Return the splits that ``example`` may be in by its values of the fields in ``held_out``; empty where they contradict each other."""
     may: set[SplitName] = set(PARTS)
     for name, values in held_out.items():
         value = example.fields.get(name, "")

@@ -35,7 +35,7 @@ def find_contaminated(
     ngram: int,
     overlap: float,
 ) -> list[Leak]:
-    """Return the worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``examples``.
+    """Return for each record of ``train`` its worst leak: at least the share ``overlap`` (0 to 1) of a held-out text's ``ngram``-word runs is in it.
 
     A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
     said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they are
@@ -89,14 +89,14 @@ def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
 
 
 def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tuple[str, ...]]:
-    """Return the distinct runs of ``size`` words; for a shorter text none, or all of it in one piece where ``whole``."""
+    """Return the distinct runs of ``size`` words; none for a shorter text, or all of it as one run where ``whole``."""
     if len(tokens) < size:
         return {tuple(tokens)} if whole and tokens else set()
     return {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}
 
 
 def overlap_share(train: Iterable[Example], examples: Iterable[Example], *, ngram: int = 4) -> float | None:
-    """Return the share of the ``ngram``-word runs of the held-out answers, counted with repetitions, that occur in some train answer.
+    """Return the share, 0 to 1, of the ``ngram``-word runs of the held-out answers that occur in some train answer, counted with repetitions.
 
     A high share means that answers can be composed from memory. None where no held-out answer is that long.
     """

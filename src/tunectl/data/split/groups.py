@@ -55,7 +55,7 @@ def _normalize_text(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Records that stay together."""
+    """Examples that must be in one split, by their indexes."""
 
     key: str
     """Name of the group, constant as long as its declared values or its first input stay, so that more data moves few groups."""
@@ -64,7 +64,7 @@ class Group:
 
 
 def find_connected_groups(examples: Sequence[Example], fields: Sequence[str]) -> list[Group]:
-    """Return connected groups of ``examples``, in order of their first record.
+    """Return the groups of ``examples`` that must stay together, in order of their first record.
 
     Two records are joined when they have the same input, the same cluster, or the same value of one of ``fields``. A record
     without a value for a field is not joined by it.

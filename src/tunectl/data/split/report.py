@@ -13,7 +13,7 @@ NAME = "report.json"
 
 
 class LeakSample(Struct, frozen=True):
-    """One leak, for people to judge."""
+    """One leak as shown in the report: the texts of both records."""
 
     what: str
     """input or answer."""
@@ -25,7 +25,7 @@ class LeakSample(Struct, frozen=True):
 
 
 class ContaminationReport(Struct, frozen=True):
-    """Train records and documents that reveal validation or test records."""
+    """Numbers and samples of train records that reveal validation or test records."""
 
     found: int
     """Number of train examples."""
@@ -39,7 +39,7 @@ class ContaminationReport(Struct, frozen=True):
 
 
 class Weights(Struct, frozen=True):
-    """How train was adjusted to the population: by loss weights or by copies."""
+    """Adjustment of train to the population, by loss weights or by copies, and its effect."""
 
     method: str
     effective: float
@@ -52,7 +52,7 @@ class Weights(Struct, frozen=True):
 
 
 class SplitReport(Struct, frozen=True):
-    """Sizes, leakage and balance."""
+    """Content of the split stage's report.json: sizes, leaks, and balance against the population."""
 
     sizes: dict[str, int]
     """Number of records in train, validation and test."""
@@ -75,7 +75,7 @@ class SplitReport(Struct, frozen=True):
 
 
 def imbalance_sentences(balance: dict[str, list[FieldBalance]], rows: str) -> Iterator[str]:
-    """Yield sentences about ``rows`` (records, documents, train), where they differ from the population.
+    """Yield sentences on where ``rows``, a noun such as ``records`` or ``train``, differ from the population.
 
     They name values that are over- or under-represented, that never occur, and that the population does not name.
     """

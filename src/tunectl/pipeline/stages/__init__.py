@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """One row of the table."""
+    """Name, help text and settings class of one pipeline stage."""
 
     name: str
     help: str
@@ -20,7 +20,7 @@ class Stage(NamedTuple):
 
     @property
     def module(self) -> str:
-        """Dotted path of the stage's module."""
+        """Dotted path of the stage's module, such as ``tunectl.pipeline.stages.sft``."""
         return f"tunectl.pipeline.stages.{self.name}"
 
 
@@ -68,7 +68,7 @@ COMPOSE = "compose"
 
 
 def find(name: str) -> Stage:
-    """Return the stage called ``name``.
+    """Return the entry of the stage table for ``name``.
 
     Raises  UsageError naming the nearest stage.
     """

@@ -40,7 +40,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that align reads, one per stage."""
 
     model: Path
     cpt: Path
@@ -57,7 +57,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that align fills; ``work`` has checkpoints and survives a kill."""
 
     artifact: Path
     """adapter_model.safetensors, adapter_config.json, model_spec.json, align.json, history.csv, validation.csv, samples.jsonl, report.html,
@@ -69,7 +69,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results of the training; validations are greedy answers to validation inputs."""
+    """Results of the alignment training, for ``dvc metrics``; validations are greedy answers to validation inputs."""
 
     method: str
     steps: int
@@ -97,7 +97,7 @@ class Metrics:
 
 
 def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBackend | None = None) -> Metrics:
-    """Train the adapter of sft further, and keep the weights of the best validation that the independent metric allows.
+    """Train the adapter of sft further by preferences; keep the weights of the best validation that the independent metric allows.
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``
@@ -176,7 +176,7 @@ def _refuse_bad_reward(reward: Path) -> None:
 
 @dataclass(frozen=True)
 class _PromptRenderer:
-    """Renders examples as questions."""
+    """Renders the inputs of examples as prompts with the chat template."""
 
     renderer: template.Template
     tokenizer: Tokenizer

@@ -76,7 +76,7 @@ def resolve_stages(
 
 
 def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
-    """Yield the local paths whose content a stage reads from outside the pipeline, sorted, each once."""
+    """Yield the local paths outside the pipeline that a stage reads by its settings, sorted, each once."""
     if stage == "ingest":
         sources = settings["ingest"]["sources"].values()
         yield from sorted({source["path"] for source in sources if source.get("path")})
@@ -105,7 +105,7 @@ def _list_store(folder: str | None) -> list[str]:
 
 
 def match_files(root: Path, path: str) -> list[Path]:
-    """Return the files that a declared path means, as in ingest; none where there is nothing yet (ingest reports it)."""
+    """Return the files below ``root`` that a declared path or pattern matches; empty where none exists yet."""
     try:
         return glob_files(path, root, "path")
     except DataError:

@@ -27,7 +27,7 @@ ADAPTER = "adapter"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that cpt reads: the base model and the split."""
 
     model: Path
     split: Path
@@ -35,7 +35,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that cpt fills: the model's, and ``work`` with checkpoints, which survives a kill."""
 
     artifact: Path
     work: Path
@@ -43,7 +43,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results of the training; losses in nats per token of held-out documents. None where the stage is switched off."""
+    """Results of continued pretraining, for ``dvc metrics``; losses in nats per token of held-out documents. None where it is switched off."""
 
     method: str
     validation_loss: float | None

@@ -28,7 +28,7 @@ DISK_FACTOR = 4
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the stage reads."""
+    """Artifact folders that curate reads: ingest's and feedback's."""
 
     ingest: Path
     feedback: Path
@@ -37,14 +37,14 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stage leaves."""
+    """Folder that curate fills with records, rejects and its report."""
 
     artifact: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts of records, before and after."""
+    """Numbers of records before and after curation."""
 
     records_in: int
     documents: int

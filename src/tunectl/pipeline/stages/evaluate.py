@@ -43,7 +43,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Artifacts that the stage reads."""
+    """Artifact folders that evaluate reads, one per stage."""
 
     model: Path
     """The base model."""
@@ -61,7 +61,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stage fills."""
+    """Folders that evaluate fills: results, and CSV files for plots."""
 
     artifact: Path
     """results.json, answers.jsonl, input_scores.jsonl, verdict.json, report.html."""
@@ -71,7 +71,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers for ``dvc metrics``; units are those of ``evaluation.metrics``."""
+    """Numbers for ``dvc metrics``: verdict, gains and scores; units are those of ``evaluation.metrics``."""
 
     inputs: int
     """Number of test inputs answered by every system."""
@@ -96,7 +96,7 @@ class Metrics:
 def run(
     cfg: EvaluateStage, inputs: Inputs, outputs: Outputs, *, backend: evaluation.EvaluationBackend | None = None
 ) -> Metrics:
-    """Answer the test inputs with every system, measure, compare and decide.
+    """Answer the test inputs with every system, score and compare the answers, and write the verdict.
 
     Reads    split/{train,validation,test}.jsonl, split/report.json, the models, reward/judge, sft/history.csv, the judgments in
              ``evaluate.aligned.human_judgments_dir``; align and reward/members where aligned is not surely better
@@ -126,7 +126,7 @@ def run(
             for name, adapter in trained.items()
         ),
     ]
-    panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
+    panel = _collect_judges(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
     result, input_scores = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
     if panel is not None:
         alignment = _alignment(inputs, tuned_on, data, rounds, panel, tools)
@@ -169,7 +169,7 @@ def _run_system(
         generator.close()
 
 
-def _panel(
+def _collect_judges(
     cfg: EvaluateStage,
     inputs: Inputs,
     base: Path,
@@ -178,7 +178,7 @@ def _panel(
     tools: evaluation.EvaluationBackend,
 ) -> JudgeInputs:
     """Return the scores and judgments of the reward model and of people on tuned and aligned answers."""
-    people = _people(cfg.evaluate.aligned.human_judgments_dir)
+    people = _read_human_judgments(cfg.evaluate.aligned.human_judgments_dir)
     trust, why_not = _judge_facts(inputs.reward)
     if why_not:
         return JudgeInputs(why_not, people)
@@ -194,7 +194,7 @@ def _panel(
     return JudgeInputs(scores, people, trust)
 
 
-def _people(folder: str | None) -> list[Comparison] | str:
+def _read_human_judgments(folder: str | None) -> list[Comparison] | str:
     """Return the judgments of people from the annotation page, or the reason why there are none.
 
     Raises  DataError where the declared folder holds no judgments.

@@ -33,12 +33,12 @@ NOT_TEXT: Final = "not_text"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose records."""
+    """No fields: feedback reads the snapshots that ``inference_log/window.json`` names; compose records its digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stage fills."""
+    """Folder that feedback fills."""
 
     artifact: Path
     """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
@@ -48,7 +48,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Number of inferences."""
+    """Numbers of logged inferences, by what was made of their feedback."""
 
     snapshots: int
     talked_about: int
@@ -65,7 +65,7 @@ class Metrics:
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
-    """Convert approved and edited answers to rows.
+    """Convert answers that users approved or edited into examples for curate, and into judgments for preferences.
 
     Reads    the window file and the snapshots that it names, relative to the current folder
     Writes   outputs.artifact  see ``Outputs``
@@ -105,7 +105,7 @@ def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics
     held_out = [(selected, example) for selected, example in examples if selected.holdout]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
     atomic_io.write_rows(
-        folder / SLICE, (example for selected, example in held_out if _judges(selected, selection.fresh))
+        folder / SLICE, (example for selected, example in held_out if _is_used_by_gate(selected, selection.fresh))
     )
     pairs = [_judgment(selected, example, inferences[selected.inference.id]) for selected, example in learned]
     atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
@@ -124,7 +124,7 @@ def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics
     )
 
 
-def _judges(example: FeedbackExample, new_ids: Collection[str]) -> bool:
+def _is_used_by_gate(example: FeedbackExample, new_ids: Collection[str]) -> bool:
     """Return whether the gate uses it. An approved answer is the champion's own: compared with it, the champion would always be better."""
     return example.kind == "edit" and example.inference.id in new_ids
 

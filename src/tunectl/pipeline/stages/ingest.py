@@ -41,12 +41,12 @@ DECISIONS = "decisions.json"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Nothing: the sources are declared in the configuration."""
+    """No fields: ingest reads the sources that ``ingest.sources`` declares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the stage fills."""
+    """Folder that ingest fills."""
 
     artifact: Path
     """documents.jsonl, examples.jsonl, decisions.json, row_counts.json, rejects.jsonl."""
@@ -54,7 +54,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts of the whole stage."""
+    """Numbers of files, rows and records of all sources together."""
 
     sources: int
     files: int
@@ -75,7 +75,7 @@ def run(
     *,
     readers: Mapping[str, Reader] | None = None,
 ) -> Metrics:
-    """Read every declared source.
+    """Read every declared source into documents and examples.
 
     Reads    the sources, relative to the current folder; pages through the cache
     Writes   Document and Example rows, the decision made for each source, the row account

@@ -21,19 +21,19 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """This stage reads no other."""
+    """No fields: the stage model reads no other stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folder that the stage model fills with weights, tokenizer, chat template and contract."""
 
     artifact: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Facts about the base model."""
+    """Identity and size of the base model."""
 
     base: str
     revision: str

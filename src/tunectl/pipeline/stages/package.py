@@ -34,7 +34,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that package reads, one per stage."""
 
     model: Path
     cpt: Path
@@ -50,7 +50,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that package fills; ``work`` survives a kill."""
 
     artifact: Path
     """release/ (what the store takes), facts.json, parity.json, verdict.json, bento/, model.gguf with its Modelfile; or passed_through.json."""
@@ -59,7 +59,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Agreement of the export with the trained model."""
+    """Numbers for ``dvc metrics`` of a release: its engine and adapter, and the agreement of its answers with the trained model's."""
 
     engine: str
     route: str
@@ -74,7 +74,7 @@ class Metrics:
 
 
 def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: PackagingBackends | None = None) -> Metrics:
-    """Choose the adapter, export it, write the contract, verify the export, and build the Bento.
+    """Export the chosen adapter, compare the export with the trained model, and build the Bento if it passes.
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``
@@ -91,7 +91,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
         return Metrics("none", "none", "none", True, None, None)
     result: Results = results.load(inputs.evaluate / results.NAME)
     _refuse_chosen_by(result)
-    which = _which(settings, inputs, result)
+    which = _choose_adapter(settings, inputs, result)
     job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.hardware), which)
     chats.check_base_matches(job.adapter, job.base)
     with progress.bar("package", 4) as bar:
@@ -129,7 +129,7 @@ def _refuse_chosen_by(result: Results) -> None:
         )
 
 
-def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
+def _choose_adapter(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
     """Return which adapter is released: sft or align.
 
     Raises  UsageError where align is declared and switched off.

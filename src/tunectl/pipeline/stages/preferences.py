@@ -45,7 +45,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that preferences reads, one per stage."""
 
     model: Path
     """The base model; loaded only for simulated annotation, like the next two."""
@@ -61,7 +61,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that preferences fills: the judgments' and that of sampled answers."""
 
     work: Path
     """Sampled answers, until all are judged."""
@@ -73,7 +73,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts; shares from 0 to 1. All zero where there are no judgments."""
+    """Numbers of judgments and pairs; shares from 0 to 1. All zero where there are no judgments."""
 
     judgments: int
     pairs: int
@@ -93,7 +93,7 @@ class Metrics:
 
 
 def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
-    """Merge judgments, remove contradictory ones, and split them by input.
+    """Merge the judgments of all sources, reject contradictory ones, and split them by input into train, validation and test.
 
     Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgments.jsonl; split/{train,validation,test}.jsonl; the tuned model
              where an annotator is simulated

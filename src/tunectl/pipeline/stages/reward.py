@@ -38,7 +38,7 @@ _DONE = "fitted.json"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that reward reads, one per stage."""
 
     model: Path
     cpt: Path
@@ -50,7 +50,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that reward fills; ``work`` has checkpoints and survives a kill."""
 
     artifact: Path
     """members/0, members/1, ..., judge, reward.json, results.json, verdict.json, report.html, model_spec.json, row_counts.json,
@@ -62,7 +62,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results on the test pairs; shares from 0 to 1, losses in nats per pair. None where the stage is switched off."""
+    """Results of the reward model on the test pairs; shares from 0 to 1, losses in nats per pair. None where it is switched off."""
 
     passed: bool | None
     verdict: str

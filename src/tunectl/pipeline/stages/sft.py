@@ -28,7 +28,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folders that sft reads: base model, split and cpt."""
 
     model: Path
     split: Path
@@ -37,7 +37,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folders that sft fills: the adapter's, CSV curves, and ``work`` with checkpoints, which survives a kill."""
 
     artifact: Path
     plots: Path
@@ -46,7 +46,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Results of the training; losses in nats per trained token, of validation."""
+    """Results of the sft training, for ``dvc metrics``; losses in nats per trained token of validation."""
 
     validation_loss: float
     validation_loss_before: float

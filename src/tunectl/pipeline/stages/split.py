@@ -29,21 +29,21 @@ _R = TypeVar("_R", Example, Document)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Folders of upstream stages."""
+    """Artifact folder that split reads: curate's."""
 
     curate: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go."""
+    """Folder that split fills with train, validation, test, documents and its report."""
 
     artifact: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Sizes in records, shares from 0 to 1."""
+    """Numbers of records per split; shares from 0 to 1."""
 
     train: int
     validation: int
