@@ -19,7 +19,7 @@ class RewardScore(NamedTuple):
 
 
 class ScoredPrompt(NamedTuple):
-    """The prompt of an answer."""
+    """The conversation before an answer that a reward model scores."""
 
     messages: Sequence[Message]
     """The conversation without the model's default system text."""
@@ -28,7 +28,7 @@ class ScoredPrompt(NamedTuple):
 
 
 class RewardModel(Protocol):
-    """Score answers by a trained reward model, or an ensemble of them; it stays loaded between calls."""
+    """A loaded reward model, or an ensemble of them, that scores answers; it stays in memory until ``close``."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """Return one score per answer, in their order.

@@ -17,7 +17,7 @@ MEMORIZED = 0.15
 
 
 class RewardGateResult(Struct, frozen=True):
-    """Content of ``verdict.json``."""
+    """Content of the reward stage's ``verdict.json``: whether the reward model may be used in training, and why."""
 
     passed: bool
     """Whether the reward model may be used in training."""
@@ -32,7 +32,7 @@ class RewardGateResult(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GateContext:
-    """Facts about the pairs; None where one is unknown."""
+    """Numbers about the training and its pairs that explain a failed gate; None where one is unknown."""
 
     train_pairs: int
     train_loss: float | None
@@ -48,7 +48,7 @@ class GateContext:
 
 
 def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: GateContext) -> RewardGateResult:
-    """Compare the held-out accuracy (``test``) with chance and ``length``, the accuracy of knowing lengths alone.
+    """Return whether the reward model's held-out accuracy (``test``) beats chance and ``length``, the accuracy of lengths alone.
 
     It passes where the interval is above the better of the two. ``gain`` is the paired difference to ``length``.
     """
@@ -133,7 +133,7 @@ def percent(figure: Estimate) -> str:
 
 
 def points(figure: Estimate) -> str:
-    """Return a difference of shares with its interval, in percentage points."""
+    """Return a difference of shares with its interval as text, in percentage points."""
     ends = (
         "" if figure.low is None or figure.high is None else f" ({100 * figure.low:+.1f} to {100 * figure.high:+.1f})"
     )
@@ -141,6 +141,6 @@ def points(figure: Estimate) -> str:
 
 
 def number(figure: Estimate) -> str:
-    """Return a figure with its interval as text, three decimals."""
+    """Return an estimate with its interval as text, three decimals: ``0.412 (0.380 to 0.447)``."""
     ends = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
     return f"{figure.value:.3f}{ends}"

@@ -31,7 +31,7 @@ _NO_ANSWER: tuple[RejectReason, str] = "no_answer", "it does not end with a turn
 
 @dataclass(frozen=True, slots=True)
 class LabeledCompletions:
-    """Answers to one input as tokens, with their labels."""
+    """Answers to one input as one row of tokens, each labeled good or bad."""
 
     row: PackedRow
     """The prompt, never trained on, and the answers; for a pair: chosen, then rejected."""
@@ -42,7 +42,7 @@ class LabeledCompletions:
 
 
 class PreferenceSplit(NamedTuple):
-    """Judgments of one part of the preferences."""
+    """Preference pairs and labeled answers of one split (train or validation)."""
 
     pairs: Sequence[PreferencePair]
     marks: Sequence[LabeledCompletion]
@@ -102,7 +102,7 @@ def _refuse_one_kind(completions: Sequence[LabeledCompletions]) -> None:
 def of_pairs(
     pairs: Sequence[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """Return one row per pair; each pair is counted once.
+    """Return one row of tokens per pair; ``tally`` counts each pair once.
 
     Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
     its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
@@ -123,7 +123,7 @@ def of_pairs(
 def of_marks(
     marks: Sequence[LabeledCompletion], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """Return the labeled answers of one input in one row, or in several where they are long; each is counted.
+    """Return the labeled answers of one input in one row, or in several where they are long; ``tally`` counts each answer.
 
     Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
     """

@@ -34,7 +34,7 @@ TITLES = {"bleu": "BLEU", "chrf": "chrF"}
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """The one sentence at the top."""
+    """The sentence at the top of the align report, and the color it is shown in."""
 
     kind: Literal["good", "warn", "bad"]
     text: str
@@ -42,7 +42,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AnswerAtStep:
-    """An answer at one validation."""
+    """The policy's answer to one validation input at one validation."""
 
     step: int
     reward: float | None
@@ -56,7 +56,7 @@ class AnswerAtStep:
 
 @dataclass(frozen=True, slots=True)
 class AnswerHistory:
-    """One validation input, and its answers over the training."""
+    """One validation input, its references, and the policy's answers at every validation."""
 
     question: str
     references: list[str]
@@ -64,18 +64,18 @@ class AnswerHistory:
 
 
 def measure_title(settings: AlignSettings) -> str:
-    """Return the title of the independent metric."""
+    """Return the title of the independent metric of validation, for example ``chrF``."""
     measure = settings.validation.metric
     return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
 
 
 def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
-    """Return the validation of the kept weights."""
+    """Return the validation whose weights were kept."""
     return next(look for look in aligned.validation if look.step == aligned.best_step)
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
-    """Return the result as a sentence."""
+    """Return the result of the run as one sentence, with its kind."""
     point = find_selected_checkpoint(aligned)
     reason = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if point.step == 0:
@@ -118,7 +118,7 @@ def format_metric_change(point: ValidationPoint) -> str:
 
 
 def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """Return the summary of the run, one sentence per line."""
+    """Return the summary of the run for a terminal, one sentence per line."""
     lines = [
         _method(settings),
         f"{_describe_kl_penalty(settings)} The peak learning rate was {settings.learning_rate:g}.",
@@ -168,7 +168,7 @@ def _describe_kl_penalty(settings: AlignSettings) -> str:
 
 
 def describe_reward_term(term: RewardTerm) -> str:
-    """Return a term of the reward as text."""
+    """Return a term of the declared reward as text, for example ``check polite``."""
     if isinstance(term, RewardModelTerm):
         return "the reward model"
     if isinstance(term, CheckTerm):
@@ -179,7 +179,7 @@ def describe_reward_term(term: RewardTerm) -> str:
 
 
 def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """Return one sentence per concern; empty where there is none."""
+    """Return one sentence per concern about the run; empty where there is none."""
     return [
         *_warn_reward_hacking(settings, aligned),
         *_longer(aligned),
@@ -256,7 +256,7 @@ def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
 
 
 def answer_histories(aligned: RlResult) -> list[AnswerHistory]:
-    """Return answers over time, one history per input, in the original order."""
+    """Return one history per validation input, its answers ordered by step."""
     by_id: dict[str, list[Sample]] = {}
     for sample in aligned.samples:
         by_id.setdefault(sample.id, []).append(sample)

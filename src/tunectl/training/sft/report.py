@@ -19,7 +19,7 @@ TIMED = ("tokens_per_second",)
 
 
 class TokenView(Struct, frozen=True):
-    """One token as the model gets it."""
+    """One token as text, and whether it is in the loss."""
 
     text: str
     trained: bool
@@ -52,7 +52,7 @@ class TrainingRecord(Struct, frozen=True):
 def training(
     result: TrainResult, train: Sequence[PackedRow], validation: Sequence[PackedRow], example: list[TokenView]
 ) -> TrainingRecord:
-    """Return the record of a training."""
+    """Return the content of ``training.json``; ``example`` is one trained row, token by token."""
     return TrainingRecord(
         steps=result.steps,
         planned_steps=result.planned_steps,
