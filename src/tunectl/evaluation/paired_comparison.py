@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resampling:
-    """The resamples that all systems share: counts (resamples, groups) and the group of each item."""
+    """Bootstrap resamples that all systems share: counts (resamples, groups) and the group of each item."""
 
     counts: NDArray[Any]
     groups: tuple[str, ...]
@@ -26,7 +26,10 @@ class Resampling:
 
 
 def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float, seed: int) -> Resampling:
-    """Sample whole groups: items of one cluster (near duplicates, or one group of the split) are not independent."""
+    """Return bootstrap resamples of whole groups; ``groups`` names the group of each item, ``confidence`` is the level, 0 to 1.
+
+    Items of one cluster (near duplicates, or one group of the split) are not independent. ``resamples`` is their number.
+    """
     units = len(dict.fromkeys(groups))
     return Resampling(bootstrap.resample_counts(max(units, 1), resamples, seed), tuple(groups), confidence)
 
@@ -54,7 +57,7 @@ def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
 def differences(
     tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
 ) -> list[MetricDifference]:
-    """Return the difference in every metric that both systems of a pair have."""
+    """Return the differences in every metric that both systems of a pair have, first minus second; ``tables``: statistics by system."""
     result = []
     for system, against in pairs:
         for name, table in tables[system].items():
@@ -100,7 +103,8 @@ def compare_runs(
 ) -> list[MetricDifference]:
     """Return the difference in every metric of every system that two runs have, the second run minus the first, paired by input.
 
-    Both must hold the same inputs, in any order; ``against`` is the same system in the first run.
+    Both must hold the same inputs, in any order; ``against`` is the same system in the first run. ``resamples`` is the number
+    of bootstrap resamples, ``confidence`` the level of the intervals, 0 to 1.
     """
     import numpy as np
 
@@ -118,7 +122,7 @@ def compare_runs(
 
 
 def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the metric of each input alone, where it is defined, by system, metric and input."""
+    """Return the metrics of each input alone: system -> metric -> input id -> value, where it is defined."""
     import numpy as np
 
     scores: dict[str, dict[str, dict[str, float]]] = {}
@@ -132,7 +136,7 @@ def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, f
 
 @dataclass(frozen=True, slots=True)
 class SliceSettings:
-    """How the test split is divided into slices."""
+    """The fields by which test inputs are divided into slices, and the settings of each slice's intervals."""
 
     fields: Sequence[str]
     small: int
@@ -144,7 +148,7 @@ class SliceSettings:
 
 
 def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings) -> list[SlicePart]:
-    """Return the primary metric of every system on each value of each field, largest part first; fields with one value are left out."""
+    """Return the primary metric of every system on each value of each field, largest slice first; fields with one value are left out."""
     parts = []
     for field in ["kind", *cut.fields]:
         values: dict[str, list[int]] = {}

@@ -62,7 +62,7 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings of the whole comparison."""
+    """Configuration and metric libraries of the evaluate stage, the same for every system."""
 
     cfg: Evaluate
     project: str
@@ -74,7 +74,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Data:
-    """The inputs of the comparison."""
+    """Test, validation and training inputs of the evaluate stage."""
 
     items: list[Item]
     """Test inputs that every system answers."""
@@ -87,7 +87,7 @@ class Data:
 
 @dataclass(frozen=True)
 class SystemOutputs:
-    """Results of one loaded model."""
+    """Answers of one loaded model under each of its prompts, its safety answers, and the prompt search."""
 
     entries: list[SystemResult]
     safety_replies: dict[str, list[str]]
@@ -96,7 +96,7 @@ class SystemOutputs:
 
 
 def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer) -> SystemOutputs:
-    """Return the results of the untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
+    """Return the answers of the untuned model: zero-shot, and with the best prompt of the search where it is another one.
 
     Raises  DataError where a search is declared and there is no validation input to search on.
     """
@@ -121,7 +121,7 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
 def run_model(
     name: str, setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer
 ) -> SystemOutputs:
-    """Return the results of the tuned or the aligned model, with prompts as in training: the data's own messages and nothing before them."""
+    """Return the answers of the tuned or the aligned model, with prompts as in training: the data's own messages and nothing before them."""
     plain = few_shot.render_items(
         data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.max_references
     )
@@ -130,7 +130,7 @@ def run_model(
 
 
 def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
-    """Answer each test input with the answer of the nearest training input: a baseline that only remembers. Empty without training inputs."""
+    """Return as answer to each test input that of the nearest training input: a baseline that only remembers. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
     index: Index = setting.tools.index([item.question for item in data.pool])
@@ -140,7 +140,7 @@ def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
 
 
 def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
-    """Return every system, in the order of the tables."""
+    """Return every system by name, in the order of the tables."""
     entries = {entry.name: entry for round_ in rounds for entry in round_.entries}
     return {name: entries[name] for name in system.TITLES if name in entries}
 
@@ -152,9 +152,9 @@ def evaluate(
     judge: judging.JudgeClient | None,
     panel: JudgeInputs | None,
 ) -> tuple[Results, list[InputScores]]:
-    """Measure, compare, slice, decide; ``panel`` is None where there is no aligned model.
+    """Return the results for the report, and the metrics of each input.
 
-    Returns  the results for the report, and the scores of each input.
+    ``rounds`` are the answers of each loaded model; ``panel`` is None where there is no aligned model.
     """
     cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
     entries = all_systems(rounds)

@@ -33,7 +33,7 @@ class JudgeInputs:
 
 @dataclass(frozen=True, slots=True)
 class AlignedPair:
-    """The two systems on the same inputs."""
+    """Answers and statistics of the aligned and the tuned system on the same inputs."""
 
     items: Sequence[Item]
     aligned: SystemResult
@@ -42,14 +42,14 @@ class AlignedPair:
     """Statistics of both, by system."""
 
     def build_outcome(self, index: int, outcome: float) -> PairOutcome:
-        """Return the answers of both systems to input ``index``, with the outcome of their comparison."""
+        """Return the outcome (1: aligned won, 0: tuned won, 0.5: tie) for input ``index`` with the answers of both systems."""
         return PairOutcome(outcome, self.items[index].cluster, self.aligned.answers[index], self.tuned.answers[index])
 
 
 def win_rates(
     match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: Counting
 ) -> list[WinRate]:
-    """Return the win rates of every judge; a judge without judgments has the reason."""
+    """Return one win rate per judge; a judge without judgments has the reason."""
     return [
         by_scores(match, panel, cfg.aligned.tie_threshold, counting),
         by_checks(match, counting),
@@ -60,7 +60,7 @@ def win_rates(
 
 
 def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Counting) -> WinRate:
-    """Return the win rate by the reward judge: the answer with the higher score wins."""
+    """Return the win rate by the reward judge: the answer with the higher score wins; a tie where they differ by at most ``tie``."""
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
@@ -99,7 +99,7 @@ def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
 def by_language_model(
     match: AlignedPair, cfg: JudgeSettings | None, judge: judging.JudgeClient | None, counting: Counting
 ) -> WinRate:
-    """Return the declared judge, asked in both positions; a choice that flips with the position is a tie."""
+    """Return the win rate by the declared language model, asked in both orders; a choice that changes with the order is a tie."""
     if cfg is None or judge is None:
         return win_rate.not_judged("llm", "evaluate.judge is null")
     sample = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
