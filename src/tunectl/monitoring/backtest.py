@@ -41,7 +41,7 @@ def champion_periods(
 
 
 def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
-    """Yield the windows that [since, until) would have given, against the current references."""
+    """Yield the windows that the monitor ``watching`` would have closed in [since, until), tested against the current references."""
     champion = watching.releases.champion()
     if champion is None:
         return

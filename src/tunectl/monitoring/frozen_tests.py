@@ -31,7 +31,7 @@ Tail = Callable[["NDArray[Any]", int, int, "NDArray[Any]"], float]
 
 @dataclass(frozen=True, slots=True)
 class FrozenSignal:
-    """One signal of a pool: features of each row that has a value, and how two means are compared."""
+    """One signal of a pool for simulations: features of each row that has a value, and how two means are compared."""
 
     spec: SignalSpec
     places: NDArray[Any]
@@ -41,19 +41,19 @@ class FrozenSignal:
     tail: Tail
 
     def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
-        """Sum of the features of these rows of the pool, (d,), and how many of them have a value."""
+        """Return the sum of the features (d,) of these rows of the pool, and how many of them have a value."""
         places = self.places[rows]
         places = places[places >= 0]
         return self.add_up(places), len(places)
 
     def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
-        """Return the p-value of two sums of ``sum_rows``."""
+        """Return the p-value of a window against a reference, each given as ``sum_rows`` returns it."""
         (first, n), (second, m) = window, reference
         return self.tail(first / n - second / m, n, m, first + second)
 
 
 def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[FrozenSignal]:
-    """Freeze the signals of one side of a pool; scales and axes are those of the rows ``own``."""
+    """Return the signals of a pool of prompts or of answers, ready for simulations; scales and axes are those of the rows ``own``."""
     import numpy as np
 
     size = 1 + max((int(each.rows.max()) for each in columns.values() if len(each)), default=0)

@@ -39,7 +39,7 @@ LOOK_SECONDS: Final = 1.0
 
 
 class PageProviders(NamedTuple):
-    """Functions that return the pages."""
+    """Functions that return the content of each page, and the folder of Evidently's reports."""
 
     metrics: Callable[[], bytes]
     listing: Callable[[], str]
@@ -76,7 +76,7 @@ def build_pages(
 
 
 class MonitorApi(HttpServer):
-    """Serve metrics to Prometheus and windows to people; nothing can be changed here."""
+    """HTTP server of the monitor: metrics for Prometheus, windows for people; it changes nothing."""
 
     def __init__(self, address: str, port: int, keys: Path, pages: PageProviders) -> None:
         """Open the port; 0 takes any.

@@ -119,7 +119,10 @@ def variation_tail(codes: NDArray[Any], n: int, seed: int) -> float:
 
 
 def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, seed: int) -> float:
-    """Return P(earth mover's distance >= distance) of the sorted pool ``ordered`` (rows,), by the Gaussian process of its ranks."""
+    """Return P(earth mover's distance of ``n`` and ``m`` rows >= ``distance``), by the Gaussian process of the pool's ranks.
+
+    ``ordered`` (rows,) is the sorted pool.
+    """
     import numpy as np
 
     _, widths, levels = follow_ranks(ordered)
@@ -130,7 +133,7 @@ def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, see
 
 
 def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return points between the sorted values at which two distributions are compared: value, width around it, and rank, each (k,)."""
+    """Return (value, width around it, rank), each (k,), of the points between the sorted values at which two distributions are compared."""
     import numpy as np
 
     last = len(ordered) - 1
@@ -146,7 +149,7 @@ def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDA
 
 
 def draw_rank_distances(widths: NDArray[Any], levels: NDArray[Any], draws: int, seed: int) -> NDArray[Any]:
-    """Return Earth mover's distances of two samples of one distribution, in units of sqrt(1/n + 1/m); (draws,)."""
+    """Return ``draws`` random earth mover's distances (draws,) of two samples of one distribution, in units of sqrt(1/n + 1/m)."""
     import numpy as np
 
     bridge = np.minimum.outer(levels, levels) - np.outer(levels, levels)
