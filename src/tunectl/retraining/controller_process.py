@@ -1,4 +1,4 @@
-"""The process of the retrain controller: the driver in one thread; the door, and what must not wait for a training, in others."""
+"""The process of the retrain controller: reconciling in one thread; the HTTP API, and what must not wait for a training, in others."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ POWER = 0.8
 
 
 class GateLimits(Struct, frozen=True):
-    """Limits of the gate."""
+    """Thresholds of the promotion gate, and the settings of its intervals."""
 
     margin: float
     """Points by which the challenger may be worse on the golden set at most."""
@@ -42,7 +42,7 @@ class GateLimits(Struct, frozen=True):
 
 
 class GateComparison(Struct, frozen=True, omit_defaults=True):
-    """Champion and challenger on the same items."""
+    """Score of champion and challenger on the golden set or the drifted slice, with the paired difference."""
 
     name: Literal["golden", "slice"]
     items: int
@@ -58,7 +58,7 @@ class GateComparison(Struct, frozen=True, omit_defaults=True):
 
 
 class Guardrail(Struct, frozen=True):
-    """A limit that the challenger must keep, whatever its gain: safety, refusals, format."""
+    """A limit on a safety or format measurement of the challenger, which no gain outweighs."""
 
     name: str
     value: float
@@ -73,7 +73,7 @@ class Guardrail(Struct, frozen=True):
 
 
 class GateCheck(Struct, frozen=True):
-    """Whether the packaged challenger can serve: it loads, answers, in time, within memory."""
+    """Result of one check that the packaged challenger can serve: it loads, answers, in time, within memory."""
 
     name: str
     holds: bool
@@ -105,7 +105,7 @@ def compare_on_items(
     combine: Callable[[NDArray[Any]], NDArray[Any]],
     limits: GateLimits,
 ) -> GateComparison:
-    """Return both sides on one set of items.
+    """Return the scores of champion and challenger on one set of items, with their paired difference and its interval.
 
     champion, challenger  statistics (items, statistics) of the primary metric, one row per item, the same items in the same order
     groups                one name per item; items of one group are resampled together

@@ -31,14 +31,14 @@ class RateLimits(Struct, frozen=True):
 
 
 def policy_of(limits: RateLimitConfig) -> RateLimits:
-    """Return the limits in the section of the configuration."""
+    """Return the limits that a section of the configuration declares."""
     return RateLimits(
         timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )
 
 
 class AdmissionDecision(Struct, frozen=True):
-    """Whether a trigger starts a run."""
+    """Whether a trigger starts a run, and if not, why."""
 
     attempt: int | None
     """Number of the attempt; None: no run is started."""
@@ -66,7 +66,7 @@ def admit_trigger(
 def rate_limited(
     trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
 ) -> AdmissionDecision | None:
-    """Return whether cooldown or budget prevent ``trigger``, whatever its key is."""
+    """Return the refusal where cooldown or budget prevent ``trigger``, whatever its key is; None where they do not."""
     if trigger.ignore_limits:
         return None
     until = cooldown_until(runs, now, policy, recurring=trigger.kind in RECURRING_TRIGGERS)
@@ -106,7 +106,7 @@ def _rest(runs: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
 
 
 def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:
-    """Count runs that began training within ``span``; times further ahead come from a wrong clock and do not count."""
+    """Return the number of runs that began training within ``span``; times further ahead come from a wrong clock and do not count."""
     return sum(any(step.state == "training" and abs(now - step.at) < span for step in run.steps) for run in runs)
 
 

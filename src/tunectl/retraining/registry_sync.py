@@ -17,7 +17,7 @@ class Publisher:
         self._last_sync: tuple[ChampionPointer | None, CanaryState | None] | None = None
 
     def sync_if_changed(self) -> bool:
-        """Copy what is absent at the address; returns whether anything had to be copied.
+        """Copy new releases, history and pointers to the address; return whether anything had to be copied.
 
         Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the store fails; MissingExtraError without its driver; ArtifactError for a damaged release.
         """

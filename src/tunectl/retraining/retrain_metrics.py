@@ -27,7 +27,7 @@ _KEPT: Final = 1e6
 
 
 class RetrainMetrics:
-    """Exports run store, registry and canary test as metrics, computed anew for every scrape."""
+    """Prometheus metrics of run store, registry and canary test, computed anew for every scrape."""
 
     def __init__(self, began: float) -> None:
         """``began``: start of this controller, in seconds since 1970."""

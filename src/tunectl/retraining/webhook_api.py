@@ -41,13 +41,13 @@ FORM: Final = 10_000
 
 
 def json_reply(code: int, /, **words: object) -> HttpResponse:
-    """Return a JSON answer."""
+    """Return a response with HTTP status ``code`` and ``words`` as its JSON body; 503 asks for a retry after 60 seconds."""
     headers = {"Retry-After": "60"} if code == 503 else {}
     return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
 
 class RetrainSecrets(NamedTuple):
-    """Secrets and keys for the routes."""
+    """The webhook token and the keys that ``RetrainApi`` accepts."""
 
     token: str
     """Token of retrain.token_file, for programs."""
@@ -56,7 +56,7 @@ class RetrainSecrets(NamedTuple):
     """Names of keys that may decide; None: every key of scope decide."""
 
     def verify(self, secret: str | None, opened_by: Credential) -> None:
-        """Refuse a secret that is not valid for the credential in the table of routes.
+        """Raise where ``secret`` is not valid for ``opened_by``, the kind of credential that a route needs.
 
         Raises  ApiError (401, 403).
         """
@@ -66,7 +66,7 @@ class RetrainSecrets(NamedTuple):
 
 
 class RetrainApi(HttpServer):
-    """Receives alerts and decisions over HTTP, and shows runs and metrics; it does not call the controller."""
+    """HTTP server that receives alerts and decisions, and shows runs and metrics; it does not call the controller."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ def build_release(
     store: ReleaseRegistry,
     stop: threading.Event,
 ) -> StepResult:
-    """Train, commit, and add the package to the store; resumes where an earlier call was killed.
+    """Train, commit, and add the package to the store; return the release. Resumes where an earlier call was killed.
 
     Raises  UsageError for a dirty tree; TrainingFailedError with the message of the stage that failed, or after too many attempts.
     """
