@@ -35,7 +35,7 @@ _EVENT: Final = registry_formats.EVENT
 
 
 class PulledHistory(Struct, frozen=True):
-    """Result of ``pull``."""
+    """Result of ``pull``: number of new events, and names of the releases that were copied here."""
 
     events: int
     """How many events of the history were new here."""
@@ -64,7 +64,7 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
 
 
 def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
-    """Adopt the history at the address, with champion and canary; releases that only this registry knows stay in it.
+    """Adopt the history at the address, with champion and canary; return what is new. Releases that only this registry knows stay in it.
 
     Raises  GateError where champion or canary were changed here, too, and for a champion or canary there that no trusted key signed;
             UsageError where nothing lies at the address.
