@@ -24,7 +24,7 @@ PLACES: Final = "backup_places.json"
 
 
 class Erasure(Struct, frozen=True):
-    """One person or key that was erased."""
+    """One line of ``erasures.jsonl``: the keyed hash of an erased person or key, and when."""
 
     hash: Annotated[str, Meta(min_length=1, max_length=200)]
     by_key: bool
@@ -34,7 +34,7 @@ class Erasure(Struct, frozen=True):
 
 
 class BackupPlaces(Struct, frozen=True):
-    """Folders with backups of this host."""
+    """Content of the file with the folders that hold backups of this host."""
 
     folders: list[str]
 
@@ -44,7 +44,7 @@ _PLACES: Final = RecordFormat("list of backup places", ())
 
 
 def read(path: Path) -> list[Erasure]:
-    """Return the erasures of a file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
+    """Return the erasures of a ledger file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
 
     Raises  ArtifactError for an invalid line.
     """
@@ -109,13 +109,13 @@ def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
 
 
 def places(folder: Path) -> list[Path]:
-    """Return the known folders with backups of this host; ``folder`` is that of the hash key."""
+    """Return the known folders with backups of this host; ``folder`` is that of the hash key's file."""
     path = folder / PLACES
     return [Path(one) for one in _PLACES.read(path, BackupPlaces).folders] if path.is_file() else []
 
 
 def add_place(folder: Path, place: Path) -> None:
-    """Record that ``place`` contains backups, and copy the erasures so far there.
+    """Record that the folder ``place`` contains backups, and copy the erasures so far there; ``folder`` is that of the hash key's file.
 
     Raises  InfrastructureError where either cannot be written.
     """

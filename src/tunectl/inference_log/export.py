@@ -24,7 +24,7 @@ FeedbackLookup = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
 
 
 class Export:
-    """An export, and the number of rows that it left out: ``unfinished``, ``not_approved``, ``no_chat``."""
+    """Converts inferences to rows of an export, and counts those left out: ``unfinished``, ``not_approved``, ``no_chat``."""
 
     def __init__(self, shape: Shape, *, workload: str, approved_only: bool) -> None:
         self._shape, self._workload, self._approved_only = shape, workload, approved_only

@@ -13,11 +13,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class QueuedItem(Protocol):
-    """An item of the queue."""
+    """An item of a FairQueue, with its size."""
 
     @property
     def size(self) -> int:
-        """Return its size in bytes."""
+        """Size of the item in bytes."""
         ...
 
 
@@ -51,7 +51,7 @@ class FairQueue(Generic[Queued]):
         line.append(item)
 
     def take(self, most: int, most_bytes: int) -> list[Queued]:
-        """Take at most ``most`` items with at most ``most_bytes`` together; a single one may be larger."""
+        """Remove and return at most ``most`` items with at most ``most_bytes`` together; a single one may be larger."""
         result: list[Queued] = []
         size = 0
         while self._order and len(result) < most:

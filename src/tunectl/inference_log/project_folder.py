@@ -23,7 +23,7 @@ NEW_WINDOW: Final = Path("inference_log/window.json")
 
 
 class Move(Struct, frozen=True):
-    """One file or folder that was moved."""
+    """A file or folder that ``move`` renamed: its path before and after, in the project."""
 
     old: str
     new: str
@@ -44,12 +44,12 @@ def _is_empty(folder: Path) -> bool:
 
 
 def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
-    """Move the files of tunectl 0.1 to their new places; returns what was moved. Already moved files are left alone.
+    """Rename the files of tunectl 0.1 to their new names; return what was renamed. Already renamed files are left alone.
 
     The folder itself is renamed last, and until then the log cannot be opened: after a kill the same call continues.
 
     Args:
-        root: The project.
+        root: Folder of the project.
         settings: Name and value of the settings that may still name the old folder.
 
     Raises:
