@@ -64,7 +64,7 @@ def guard_text(text: str, special: Sequence[str]) -> str:
 
 
 def guard_value(value: Any, special: Sequence[str]) -> Any:
-    """Guard every string in ``value``, which is JSON."""
+    """Return the JSON value with ``guard_text`` applied to each of its strings."""
     if isinstance(value, str):
         return guard_text(value, special)
     if isinstance(value, list):
@@ -122,7 +122,7 @@ class LiteralEncoder:
         self._real = {self._inner.token_to_id(self._names[token.content]): number for number, token in added.items()}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return ids, and the [start, end) characters of ``text``, guards included, that each came from."""
+        """Return (token ids, [start, end) characters of ``text`` that each came from, guards included)."""
         pieces: list[str] = []
         places: list[tuple[int, int]] = []
         end = 0

@@ -34,7 +34,7 @@ _PROBE = "tunectl_probe"
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text of a conversation, and the [start, end) positions in it that the template marks as generated."""
+    """A conversation as text, and the [start, end) positions in it that the template marks as generated."""
 
     text: str
     generated: tuple[tuple[int, int], ...]
@@ -57,7 +57,7 @@ class Template:
 
     @property
     def marks_generation(self) -> bool:
-        """Whether the template marks what is generated."""
+        """Whether the template marks generated text (``{% generation %}``)."""
         return "endgeneration" in self.source
 
     @cached_property

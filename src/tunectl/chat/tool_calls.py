@@ -31,7 +31,7 @@ def render_tool_calls(turn: Message) -> str:
 
 
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """Split a text into its content and the tool calls at its end (OpenAI shape); without valid calls all of it is content.
+    """Return (content, tool calls at the end of the text in OpenAI's format); without valid calls all of it is content.
 
     Arguments may also be Python literals, as in some data sets. Each call gets an id of nine letters and
     digits, because some templates ask for one.
