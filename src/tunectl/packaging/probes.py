@@ -16,7 +16,7 @@ from tunectl.packaging.serving_contract import ParityProbe, RenderFixture
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """A conversation, and its text and token ids by the chat template."""
+    """A conversation with its text and token ids by the chat template."""
 
     messages: list[Message]
     text: str
@@ -30,7 +30,7 @@ class RenderedConversation:
 
 @dataclass(frozen=True, slots=True)
 class BaseTunedComparison:
-    """Answers of tuned and base model to one conversation."""
+    """Greedy answers of tuned and base model to one conversation, from which probes are selected."""
 
     conversation: RenderedConversation
     tuned: GreedyOutput
@@ -68,7 +68,7 @@ def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, lea
 
 
 def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
-    """Build the probe of the contract; ``texts`` are the decoded answers of tuned and base model."""
+    """Return the probe as the serving contract stores it; ``texts`` are the decoded answers of tuned and base model."""
     return ParityProbe(
         messages=comparison.conversation.messages,
         token_ids=comparison.conversation.ids,
@@ -83,7 +83,7 @@ def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProb
 
 
 class RecordedResponse(Struct, frozen=True):
-    """One line of ``reference.jsonl``: an answer of the release when it was packaged."""
+    """One line of ``reference.jsonl``: an answer of the release from when it was packaged, for the drift monitor."""
 
     prompt: list[Message]
     answer: str
@@ -96,7 +96,7 @@ class RecordedResponse(Struct, frozen=True):
 
 
 def reference(prompt: Sequence[Message], text: str, output: GreedyOutput) -> RecordedResponse:
-    """Return one answer of the engine."""
+    """Return the line of ``reference.jsonl`` for an engine's answer ``text`` to ``prompt``."""
     nats = [logprob for logprob in output.logprobs if isfinite(logprob)]
     return RecordedResponse(
         list(prompt),
