@@ -36,7 +36,7 @@ PATIENCE: Final = 60.0
 
 
 def create_backup(host: HostState, target: Path) -> Backup:
-    """Write everything that this host stores into the new folder ``target``.
+    """Write everything that this host stores into the new folder ``target``; return the content of its ``backup.json``.
 
     Raises:
         UsageError: ``target`` exists, or is inside of what it would save.

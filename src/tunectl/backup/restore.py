@@ -35,14 +35,14 @@ PUBLIC: Final = f"{host_state.REGISTRY}/"
 
 
 class RestoreMark(Struct, frozen=True):
-    """Which backup is being restored."""
+    """Content of the file that marks a host while a restore has begun and not ended."""
 
     backup: str
     """SHA-256 of the ``backup.json`` of that backup."""
 
 
 class Restored(Struct, frozen=True):
-    """What a restore did."""
+    """Result of ``restore``: the backup, and what was erased again."""
 
     backup: Backup
     erasures: int
@@ -57,7 +57,7 @@ _MARK: Final = RecordFormat("restore that goes on", ())
 
 
 def read_backup(source: Path) -> Backup:
-    """Read ``backup.json`` and check the digest of every file.
+    """Return the content of ``backup.json`` in folder ``source``, after a check of the digest of every file.
 
     Raises  ArtifactError where it is no backup, or a file is missing or was changed.
     """
@@ -84,9 +84,9 @@ def read_backup(source: Path) -> Backup:
 
 
 def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Restored:
-    """Restore the backup in ``source`` on a host that has no state yet.
+    """Restore the backup in folder ``source`` on a host that has no state yet, and return what was erased again.
 
-    Erasures are read from beside the backup, from beside the hash key of this host, and from ``ledgers``.
+    Erasures are read from beside the backup, from beside the hash key of this host, and from the files ``ledgers``.
 
     Raises:
         ArtifactError: the backup is damaged.
