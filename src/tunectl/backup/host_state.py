@@ -135,7 +135,7 @@ class HostState:
         """Folder of the adapters that a configuration names as the start of a training."""
         return self.layout.state_dir / INIT_ADAPTERS
 
-    def places(self) -> Iterator[tuple[str, Path | None]]:
+    def iter_paths(self) -> Iterator[tuple[str, Path | None]]:
         """Yield (name in the backup, path on this host) of everything but the database; None where it is not on this host."""
         yield HASH_KEY, None if self.hash_key_env else self.hash_key
         yield KEYS, self.keys

@@ -41,7 +41,7 @@ class RestoreMark(Struct, frozen=True):
     """SHA-256 of the ``backup.json`` of that backup."""
 
 
-class Restored(Struct, frozen=True):
+class RestoreResult(Struct, frozen=True):
     """Result of ``restore``: the backup, and what was erased again."""
 
     backup: Backup
@@ -83,7 +83,7 @@ def read_backup(source: Path) -> Backup:
     return backup
 
 
-def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Restored:
+def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> RestoreResult:
     """Restore the backup in folder ``source`` on a host that has no state yet, and return what was erased again.
 
     Erasures are read from beside the backup, from beside the hash key of this host, and from the files ``ledgers``.
@@ -120,7 +120,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             _copy_tree(source, backup, scratch)
             erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
             _note_erasures(host, source, erasures)
-            for name, place in host.places():
+            for name, place in host.iter_paths():
                 kept = name in host_state.KEPT_HERE and place is not None and place.exists()
                 if place is not None and (scratch / name).exists() and not kept:
                     _put(scratch / name, place)
@@ -129,7 +129,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             raise atomic_io.write_error(state, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return Restored(backup, len(erasures), erased, snapshots)
+    return RestoreResult(backup, len(erasures), erased, snapshots)
 
 
 def _require_fit(host: HostState, backup: Backup) -> None:
@@ -158,7 +158,7 @@ def _refuse_running(host: HostState) -> None:
 
 
 def _refuse_existing(host: HostState, backup: Backup) -> None:
-    existing = [str(place) for name, place in host.places() if place is not None and _holds(place, name, backup)]
+    existing = [str(place) for name, place in host.iter_paths() if place is not None and _holds(place, name, backup)]
     if backup.inference_log == "sqlite" and host.database is not None and host.database.exists():
         existing.append(str(host.database))
     if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
@@ -237,7 +237,7 @@ def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -
     recorded = set(erasure_ledger.read(folder / erasure_ledger.LEDGER))
     erasure_ledger.append(folder / erasure_ledger.LEDGER, [one for one in erasures if one not in recorded], create=True)
     with suppress(InfrastructureError):  # a backup on a disk that cannot be written
-        erasure_ledger.add_place(folder, source.absolute().parent)
+        erasure_ledger.add_backup_folder(folder, source.absolute().parent)
 
 
 def _put(fresh: Path, place: Path) -> None:

@@ -217,6 +217,6 @@ class ExperimentStore:
         )
 
 
-def fresh_salt() -> str:
+def draw_salt() -> str:
     """Return a random salt, so that the assignments of two experiments are independent."""
     return secrets.token_hex(8)

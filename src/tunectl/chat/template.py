@@ -33,7 +33,7 @@ _PROBE = "tunectl_probe"
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedChat:
     """A conversation as text, and the [start, end) positions in it that the template marks as generated."""
 
     text: str
@@ -90,7 +90,7 @@ class Template:
         *,
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
-    ) -> Rendered:
+    ) -> RenderedChat:
         """Return the text and its generated parts.
 
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tool_calls``).
@@ -221,7 +221,7 @@ def _generation() -> Any:
     return Generation
 
 
-def _unmark(text: str) -> Rendered:
+def _unmark(text: str) -> RenderedChat:
     """Remove the marks and return their positions."""
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
@@ -232,7 +232,7 @@ def _unmark(text: str) -> Rendered:
             spans.append((position, position + len(inside)))
         pieces += [inside, outside]
         position += len(inside) + len(outside)
-    return Rendered("".join(pieces), tuple(spans))
+    return RenderedChat("".join(pieces), tuple(spans))
 
 
 def _plain(message: Message) -> dict[str, Any]:

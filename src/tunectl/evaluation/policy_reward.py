@@ -9,9 +9,9 @@ from typing import NamedTuple
 from tunectl.evaluation import win_rate
 from tunectl.evaluation.alignment_facts import ShareEstimate
 from tunectl.evaluation.results import InputScores
-from tunectl.evaluation.win_rate import Counting, PairOutcome
+from tunectl.evaluation.win_rate import PairOutcome, WinRateSettings
 
-DRAWS_APART = 2 / sqrt(pi)
+MEAN_DISTANCE_OF_TWO_NORMALS = 2 / sqrt(pi)
 """Mean distance of two draws from a normal distribution, in standard deviations."""
 
 
@@ -44,7 +44,7 @@ def order_by_rules(rows: Sequence[InputScores], reward_terms: Sequence[str]) -> 
 
 
 def measure_agreement(
-    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: Counting
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: WinRateSettings
 ) -> ShareEstimate | None:
     """Return the share of inputs on which two judges prefer the same answer, of those on which neither sees a tie; None without one.
 
@@ -58,7 +58,7 @@ def measure_agreement(
     return None if not pairs else ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
 
 
-def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: Counting) -> ShareEstimate:
+def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: WinRateSettings) -> ShareEstimate:
     """Return the share of inputs on which the aligned answer is preferred, ties half."""
     pairs = [PairOutcome(value, cluster, "", "") for value, cluster in zip(outcomes, clusters, strict=True)]
     return ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
@@ -69,9 +69,9 @@ def expect_agreement(first: float, second: float) -> float:
     return first * second + (1 - first) * (1 - second)
 
 
-def order_chance(spread: float, scale: float) -> float:
+def bradley_terry_win_probability(spread: float, scale: float) -> float:
     """Return the probability, by Bradley and Terry's model, that the better of two answers to one prompt wins, at their mean distance.
 
     ``spread``: standard deviation of their scores; ``scale``: natural log units of odds in one unit of the score.
     """
-    return 1 / (1 + exp(-DRAWS_APART * spread * scale))
+    return 1 / (1 + exp(-MEAN_DISTANCE_OF_TWO_NORMALS * spread * scale))

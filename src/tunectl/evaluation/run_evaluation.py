@@ -41,7 +41,7 @@ from tunectl.evaluation.results import (
     WinRate,
 )
 from tunectl.evaluation.system import GenerationSettings, SystemResult
-from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rate import WinRateSettings
 from tunectl.evaluation.win_rates_by_judge import JudgeInputs
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvaluationSettings:
     """Configuration and metric libraries of the evaluate stage, the same for every system."""
 
     cfg: Evaluate
@@ -73,7 +73,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Data:
+class EvaluationData:
     """Test, validation and training inputs of the evaluate stage."""
 
     items: list[Item]
@@ -95,7 +95,9 @@ class SystemOutputs:
     search: Search | None = None
 
 
-def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer) -> SystemOutputs:
+def run_base(
+    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
+) -> SystemOutputs:
     """Return the answers of the untuned model: zero-shot, and with the best prompt of the search where it is another one.
 
     Raises  DataError where a search is declared and there is no validation input to search on.
@@ -119,7 +121,7 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
 
 
 def run_model(
-    name: str, setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer
+    name: str, setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
 ) -> SystemOutputs:
     """Return the answers of the tuned or the aligned model, with prompts as in training: the data's own messages and nothing before them."""
     plain = few_shot.render_items(
@@ -129,7 +131,7 @@ def run_model(
     return SystemOutputs(entries, {name: _safety_answers(setting, generator, prompter)})
 
 
-def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
+def run_retrieval_baseline(setting: EvaluationSettings, data: EvaluationData) -> SystemOutputs:
     """Return as answer to each test input that of the nearest training input: a baseline that only remembers. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
@@ -146,8 +148,8 @@ def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
 
 
 def evaluate(
-    setting: Setting,
-    data: Data,
+    setting: EvaluationSettings,
+    data: EvaluationData,
     rounds: Sequence[SystemOutputs],
     judge: judging.JudgeClient | None,
     panel: JudgeInputs | None,
@@ -204,7 +206,7 @@ def evaluate(
     return report, paired_comparison.list_input_scores(items, tables)
 
 
-def _asking(setting: Setting) -> GenerationSettings:
+def _asking(setting: EvaluationSettings) -> GenerationSettings:
     return GenerationSettings(setting.cfg.decoding, setting.seed, setting.cfg.latency_inputs)
 
 
@@ -213,7 +215,11 @@ def _retrieves(search: PromptSearch | None) -> bool:
 
 
 def _search(
-    setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer, shots: FewShotSampler
+    setting: EvaluationSettings,
+    data: EvaluationData,
+    generator: Generator,
+    prompter: FewShotRenderer,
+    shots: FewShotSampler,
 ) -> Search:
     prompts = setting.cfg.prompts
     assert prompts is not None
@@ -249,7 +255,7 @@ def _search(
     )
 
 
-def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRenderer) -> list[str]:
+def _safety_answers(setting: EvaluationSettings, generator: Generator, prompter: FewShotRenderer) -> list[str]:
     """Return the model's answers to the safety questions, always greedy; empty where safety is switched off."""
     cfg = setting.cfg.safety
     if cfg is None:
@@ -263,7 +269,10 @@ def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRen
 
 
 def _safety(
-    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], rounds: Sequence[SystemOutputs]
+    setting: EvaluationSettings,
+    items: Sequence[Item],
+    entries: Mapping[str, SystemResult],
+    rounds: Sequence[SystemOutputs],
 ) -> SafetyResult | None:
     cfg = setting.cfg.safety
     if cfg is None:
@@ -279,7 +288,7 @@ def _safety(
 
 
 def _measure(
-    setting: Setting,
+    setting: EvaluationSettings,
     items: Sequence[Item],
     result: SystemResult,
     grams: train_overlap.Grams,
@@ -301,7 +310,7 @@ def _pairs(entries: Mapping[str, SystemResult]) -> list[tuple[str, str]]:
 
 
 def _win_rates(
-    setting: Setting,
+    setting: EvaluationSettings,
     entries: Mapping[str, SystemResult],
     tables: Mapping[str, scoring.Statistics],
     judge: judging.JudgeClient | None,
@@ -309,7 +318,7 @@ def _win_rates(
     items: Sequence[Item],
 ) -> list[WinRate]:
     gate = setting.cfg.gate
-    counting = Counting(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
+    counting = WinRateSettings(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
     match = win_rates_by_judge.AlignedPair(items, entries["aligned"], entries["tuned"], tables)
     return win_rates_by_judge.win_rates(match, setting.cfg, judge, panel, counting)
 
@@ -325,7 +334,7 @@ def _compute_reference_overlap(items: Sequence[Item], grams: train_overlap.Grams
 
 
 def _judge(
-    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], judge: judging.JudgeClient
+    setting: EvaluationSettings, items: Sequence[Item], entries: Mapping[str, SystemResult], judge: judging.JudgeClient
 ) -> list[JudgeResult]:
     cfg = setting.cfg.judge
     if cfg is None or "tuned" not in entries:
@@ -343,7 +352,7 @@ def _judge(
 
 
 def _verdict(
-    setting: Setting, differences: Sequence[MetricDifference], rates: Sequence[WinRate], items: int
+    setting: EvaluationSettings, differences: Sequence[MetricDifference], rates: Sequence[WinRate], items: int
 ) -> EvalVerdict:
     gate = setting.cfg.gate
     tuned = evaluation_gate.gate_tuned(

@@ -11,7 +11,7 @@ from tunectl.evaluation.file_evaluation import EvalTask, FileEvalResult
 from tunectl.evaluation.protocols import MetricBackends
 from tunectl.evaluation.results import AnswerRow, MetricDifference, WinRate
 from tunectl.evaluation.system import SystemResult
-from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rate import WinRateSettings
 
 FIRST, SECOND = "model", "against"
 
@@ -37,7 +37,7 @@ def differences(
     first, second = replace(entries[0], name=FIRST), replace(entries[1], name=SECOND)
     tables = {item.name: file_evaluation.statistics(task, item, tools) for item in (first, second)}
     result = paired_comparison.differences(tables, [(FIRST, SECOND)], file_evaluation.build_resampling(task))
-    counting = Counting(close, task.gate.resamples, task.gate.confidence, task.seed)
+    counting = WinRateSettings(close, task.gate.resamples, task.gate.confidence, task.seed)
     match = win_rates_by_judge.AlignedPair(task.items, first, second, tables)
     return result, [win_rates_by_judge.by_checks(match, counting), win_rates_by_judge.by_slots(match, counting)]
 

@@ -37,7 +37,7 @@ class PairOutcome(NamedTuple):
         return PairOutcome(1 - self.outcome, self.cluster, self.second, self.first)
 
 
-class Counting(NamedTuple):
+class WinRateSettings(NamedTuple):
     """Settings of win rates: their bootstrap intervals, and when two answers are about equally long."""
 
     close: float
@@ -53,7 +53,12 @@ def outcome(own: float, other: float, tie: float) -> float:
 
 
 def rate(
-    judge: JudgeName, outcomes: Sequence[PairOutcome], counting: Counting, *, flips: int | None = None, note: str = ""
+    judge: JudgeName,
+    outcomes: Sequence[PairOutcome],
+    counting: WinRateSettings,
+    *,
+    flips: int | None = None,
+    note: str = "",
 ) -> WinRate:
     """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
@@ -100,14 +105,14 @@ def about_equal(first: str, second: str, close: float) -> bool:
     return abs(first_words - other) <= close * max(first_words, other)
 
 
-def _close(outcomes: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
+def _close(outcomes: Iterable[PairOutcome], counting: WinRateSettings) -> CloseRate | None:
     close = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
     if not close:
         return None
     return CloseRate(len(close), *estimate_share(close, counting))
 
 
-def estimate_share(outcomes: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
+def estimate_share(outcomes: Sequence[PairOutcome], counting: WinRateSettings) -> tuple[float, float, float]:
     """Return (mean outcome, lower end, upper end of its interval), from 0 to 1; ``outcomes`` holds at least one."""
     import numpy as np
 

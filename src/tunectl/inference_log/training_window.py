@@ -80,9 +80,9 @@ class FeedbackExamples(Struct, frozen=True):
     feedback: FeedbackSelection
     inferences: dict[str, InferenceRecord]
     """Inferences by id, with their original answers."""
-    home: dict[str, Snapshot]
+    newest_snapshots: dict[str, Snapshot]
     """Newest snapshot with each inference."""
-    fresh: frozenset[str]
+    newly_selected: frozenset[str]
     """Inferences that are examples only since the newest snapshot, which covers older inferences as well."""
 
 

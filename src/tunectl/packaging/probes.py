@@ -44,7 +44,7 @@ class BaseTunedComparison:
         return bool(self.tuned.ids) and self.tuned.ids != self.base.ids[: len(self.tuned.ids)]
 
     @property
-    def apart(self) -> float:
+    def mean_logprob_gap(self) -> float:
         """Nats by which the two models differ on the tuned model's tokens, mean of absolute differences; 0 for an empty answer."""
         pairs = zip(self.tuned.logprobs, self.under_base, strict=True)
         return fmean([abs(item - other) for item, other in pairs] or [0.0])
@@ -63,8 +63,8 @@ def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, lea
     Where both answers are equal, log-probabilities that differ by at least twice ``least`` nats still distinguish the models;
     smaller differences prove nothing and are left out, so there may be none.
     """
-    telling = [item for item in comparisons if item.differs or item.apart >= 2 * least]
-    return sorted(telling, key=lambda item: (not item.differs, -item.apart))[:count]
+    telling = [item for item in comparisons if item.differs or item.mean_logprob_gap >= 2 * least]
+    return sorted(telling, key=lambda item: (not item.differs, -item.mean_logprob_gap))[:count]
 
 
 def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:

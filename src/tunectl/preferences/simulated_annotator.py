@@ -46,7 +46,7 @@ class AnnotationSummary(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class RubricScore:
     """Score of one answer by the weighted criteria of a simulated annotator."""
 
     parts: Mapping[str, float]
@@ -55,7 +55,7 @@ class Scored:
     """Weighted mean, 0 to 1."""
 
 
-def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> Scored:
+def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> RubricScore:
     """Return the score of ``answer`` to the input ``question``; criteria about facts that the input does not have are left out.
 
     ``fields`` are the input's attributes.
@@ -63,7 +63,7 @@ def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mappi
     parts = {item.name: value for item in rubric if (value := _one(item, answer, question, fields)) is not None}
     weights = {item.name: item.weight for item in rubric if item.name in parts}
     total = sum(weights.values())
-    return Scored(parts, sum(parts[name] * weight for name, weight in weights.items()) / total if total else 0.0)
+    return RubricScore(parts, sum(parts[name] * weight for name, weight in weights.items()) / total if total else 0.0)
 
 
 def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
@@ -137,7 +137,7 @@ def _sample_pairs(texts: Sequence[str], maximum: int | None, seed: str) -> list[
 
 
 def _choose(
-    first: Scored, second: Scored, rules: SimulatedAnnotator, rng: random.Random
+    first: RubricScore, second: RubricScore, rules: SimulatedAnnotator, rng: random.Random
 ) -> tuple[Choice, list[str], bool] | None:
     """Return the choice, the criteria for it, and whether it is an error; None where the difference is too small."""
     gap = first.total - second.total + rng.gauss(0, rules.noise) - rng.gauss(0, rules.noise)

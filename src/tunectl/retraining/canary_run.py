@@ -43,7 +43,7 @@ def build_experiment(
         slow_seconds=settings.slow_threshold_seconds,
         started_at=now,
         until=now + timedelta(days=settings.max_days),
-        salt=canary_store.fresh_salt(),
+        salt=canary_store.draw_salt(),
         author=author,
         message=message,
         run=name,

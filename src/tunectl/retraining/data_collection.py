@@ -107,7 +107,7 @@ def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: M
     """Return whether the examples of ``window`` reach ``minimum``, with their numbers as facts."""
     examples = training_window.build_feedback_examples(window, section, root)
     training_examples = [example for example in examples.feedback.examples if not example.holdout]
-    new_count = sum(example.inference.id in examples.fresh for example in training_examples)
+    new_count = sum(example.inference.id in examples.newly_selected for example in training_examples)
     people = len({example.by for example in training_examples if example.by is not None})
     facts = {
         "examples": len(training_examples),

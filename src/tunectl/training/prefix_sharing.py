@@ -37,7 +37,7 @@ class PackedRow:
         return sum(self.prompt.trained[1:]) * len(self.branches) + sum(map(self._count_target_tokens, self.branches))
 
     @property
-    def apart(self) -> int:
+    def unshared_tokens(self) -> int:
         """Number of tokens that the same answers have in separate rows, the prompt repeated; other trainers count these."""
         return sum(len(self.prompt.ids) + len(branch.ids) for branch in self.branches)
 

@@ -74,13 +74,13 @@ class PromptGroup:
         return sum(row.length for row in self.rows)
 
     @property
-    def apart(self) -> int:
+    def unshared_tokens(self) -> int:
         """Number of tokens if each answer of every pair had its own copy of the prompt."""
         sizes = [len(row.prompt.ids) + len(branch.ids) - 1 for row in self.rows for branch in row.branches]
         return sum(sizes[pair.chosen] + sizes[pair.rejected] for pair in self.pairs)
 
 
-def take(
+def tokenize_pairs(
     pairs: Iterable[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[TokenizedPair]:
     """Return ``pairs`` as tokens; ``tally`` counts each pair once.
@@ -138,15 +138,15 @@ def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequenc
         examples.append(
             Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
         )
-    return [sequence for masked in masker.mask(examples) for sequence in sequences(masked)]
+    return [sequence for masked in masker.mask(examples) for sequence in answer_sequences(masked)]
 
 
-def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
+def answer_sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
     """Return the token ids of each answer, with the prompt's before them."""
     return [(*masked.prompt.ids, *answer.ids) for answer in masked.answers]
 
 
-def row_of(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
+def build_row(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
     """Return one row from whole sequences (prompt and answer); their common beginning becomes the row's prompt.
 
     Each answer keeps at least its last token.
@@ -160,15 +160,15 @@ def row_of(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
     return PackedRow(TokenSpan(list(first[:cut]), [False] * cut), tuple(branches), 1.0)
 
 
-def side_by_side(sequences: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
+def pack_sequences(sequences: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
     """Return (row, indices of its answers) for the whole sequences of one prompt; with ``share`` off, each answer has its own row."""
     parts: list[list[int]] = []
     for index in range(len(sequences)):
-        if share and parts and row_of([sequences[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
+        if share and parts and build_row([sequences[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
             parts[-1].append(index)
         else:
             parts.append([index])
-    return [(row_of([sequences[index] for index in part]), tuple(part)) for part in parts]
+    return [(build_row([sequences[index] for index in part]), tuple(part)) for part in parts]
 
 
 def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -> list[PromptGroup]:
@@ -187,7 +187,7 @@ def _parts(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> Iterator[l
     """Split the pairs of one prompt so that each part fits a row, or is one pair."""
     part: list[int] = []
     for number in numbers:
-        if part and row_of(_answers(items, [*part, number])).length > TOGETHER:
+        if part and build_row(_answers(items, [*part, number])).length > TOGETHER:
             yield part
             part = []
         part.append(number)
@@ -210,15 +210,15 @@ def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bo
         )
         for number in numbers
     )
-    rows = (row_of(answers),) if share else tuple(row_of([answer]) for answer in answers)
+    rows = (build_row(answers),) if share else tuple(build_row([answer]) for answer in answers)
     return PromptGroup(rows, pairs)
 
 
-def separate(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
+def split_answers(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
     """Return the groups with one row per answer, so that the prompt is repeated."""
     return [
         PromptGroup(
-            tuple(row_of([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
+            tuple(build_row([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
             bundle.pairs,
         )
         for bundle in groups

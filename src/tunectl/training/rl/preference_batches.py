@@ -63,8 +63,8 @@ def build_rows(
 
     def rows(part: PreferenceSplit) -> list[LabeledCompletions]:
         if marked:
-            return of_marks(part.marks, masker, max_tokens=settings.max_length, tally=tally)
-        return of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
+            return rows_of_labeled_answers(part.marks, masker, max_tokens=settings.max_length, tally=tally)
+        return rows_of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
 
     result = rows(train)
     if not result:
@@ -99,7 +99,7 @@ def _refuse_one_kind(completions: Sequence[LabeledCompletions]) -> None:
     )
 
 
-def of_pairs(
+def rows_of_pairs(
     pairs: Sequence[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
     """Return one row of tokens per pair; ``tally`` counts each pair once.
@@ -120,7 +120,7 @@ def of_pairs(
     return result
 
 
-def of_marks(
+def rows_of_labeled_answers(
     marks: Sequence[LabeledCompletion], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
     """Return the labeled answers of one input in one row, or in several where they are long; ``tally`` counts each answer.
