@@ -29,7 +29,7 @@ from tunectl.registry.registry_formats import AUTHORSHIP
 from tunectl.registry.release_store import ReleaseRegistry
 
 RECORDS: Final = "experiments"
-UNTESTED: Final = "a canary test needs a release that its gate accepted; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
+UNTESTED_HINT: Final = "a canary test needs a release that its gate accepted; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
 """What to do with a release that a gate refused."""
 _RULES: Final = {
     "guard_tolerance": "guardrail_tolerance",
@@ -124,7 +124,7 @@ class ExperimentStore:
                     f"{state.release} is challenger already, set by {state.author or 'somebody'}: {state.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
-            self.store.may_serve(result.challenger, hint=UNTESTED.format(result.challenger))
+            self.store.may_serve(result.challenger, hint=UNTESTED_HINT.format(result.challenger))
             self.write(result)
             self._put_up(result)
         return result

@@ -35,7 +35,7 @@ def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float,
 
 
 def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None:
-    """Return one metric of one system; None where it is undefined on these items."""
+    """Return the metric ``name`` of one system from its ``statistics`` (items, statistics); None where it is undefined on these items."""
     import numpy as np
 
     measure = metrics.get_metric(name)
@@ -49,7 +49,7 @@ def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None
 
 
 def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
-    """Return all metrics of one system that are defined."""
+    """Return all metrics of one system that are defined, by name."""
     result = {name: score(name, table, plan) for name, table in statistics.items()}
     return {name: value for name, value in result.items() if value is not None}
 
@@ -69,7 +69,10 @@ def differences(
 def difference(
     name: str, system: tuple[str, NDArray[Any]], against: tuple[str, NDArray[Any]], plan: Resampling
 ) -> MetricDifference | None:
-    """Return the difference of one pair in one metric; without an interval where there are fewer than two units, None where it is undefined."""
+    """Return the difference of a pair in the metric ``name``; ``system`` and ``against`` are (name, statistics (items, statistics)).
+
+    Without an interval where there are fewer than two groups; None where it is undefined.
+    """
     import numpy as np
 
     combine = metrics.get_metric(name).combine

@@ -25,7 +25,7 @@ Queued = TypeVar("Queued", bound=QueuedItem)
 
 
 class FairQueue(Generic[Queued]):
-    """Items by the key that sent them. Those of one key keep their order. Not thread-safe."""
+    """A queue in which the keys that sent items take turns by bytes; items of one key keep their order. Not thread-safe."""
 
     def __init__(self) -> None:
         """Start with an empty queue."""

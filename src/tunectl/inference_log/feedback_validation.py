@@ -19,13 +19,13 @@ from tunectl.core.errors import DataError
 LONGEST_EDIT: Final = 100_000
 LONGEST_CLICK: Final = 200
 LONGEST_ID: Final = 100
-LARGEST: Final = 1e15
+MAX_NUMBER: Final = 1e15
 """Largest number that is accepted; larger ones, infinity and NaN are no valid rating or value."""
 _CHOICES = get_args(Choice)[:4]
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _preference(value: Any) -> bool:
@@ -66,7 +66,7 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
     for name, (right, allowed) in RULES.items():
         if name == kind:
             if not right(value):
-                short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
+                short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= MAX_NUMBER)
                 shown_value = value if short else type(value).__name__
                 raise DataError(f"value of {kind} is {shown_value}; allowed is {allowed}")
             return name

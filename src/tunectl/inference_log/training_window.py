@@ -87,7 +87,7 @@ class FeedbackExamples(Struct, frozen=True):
 
 
 def build_feedback_examples(window: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
-    """Return the examples of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
+    """Return the examples of all snapshots in ``window``; of an inference in several snapshots, the newest feedback counts.
 
     Raises  ArtifactError for a snapshot that is absent or was changed.
     """

@@ -16,11 +16,11 @@ from tunectl.monitoring.window_size import DetectionRule
 
 SHOWN = 10
 """Most exemplars, and slices, of a window."""
-GLANCE = 199
+PREVIOUS_WINDOW_PERMUTATIONS = 199
 """Permutations of the test against the previous window, which no verdict uses."""
 MAX_POOLED_ROWS = 9000
 """Most rows of several windows together, or of a reference, that are tested; of more, a sample is drawn."""
-LOOK = 100
+CHANGE_POINT_ROWS = 100
 """Rows of each window from which the begin of a change is estimated."""
 MeasuredSignals = Mapping[SignalSide, SignalColumns]
 """Measured signals of a window's rows, both sides."""
@@ -149,7 +149,7 @@ class DriftDetector:
         ).name
         side = next(spec.side for spec in signals.SIGNALS if spec.name == name)
         columns = [each.columns[side][name] for each in windows if name in each.columns[side]]
-        strengths = signals.suffix_strengths(name, columns, baselines[side].columns[name], LOOK, self.seed)
+        strengths = signals.suffix_strengths(name, columns, baselines[side].columns[name], CHANGE_POINT_ROWS, self.seed)
         strongest = strengths.index(max(strengths))
         return windows[-1 - strongest].since if len(columns) == len(windows) else windows[-1].since
 
@@ -164,7 +164,7 @@ class DriftDetector:
         return None if needed is not None and min(len(rows), self.most) >= needed else self.rule.min_effect
 
     def _compare_with_last(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
-        permuter = two_sample_tests.PermutationCache(GLANCE, self.seed)
+        permuter = two_sample_tests.PermutationCache(PREVIOUS_WINDOW_PERMUTATIONS, self.seed)
         result = [
             signal
             for side, columns in last.items()

@@ -34,7 +34,7 @@ from tunectl.registry.release_state import ChampionPointer
 
 AHEAD: Final = 100
 """Most windows closed in one check: a monitor that was off for long catches up in steps."""
-STILL: Final = timedelta(minutes=2)
+LATE_ROW_TIME: Final = timedelta(minutes=2)
 """How long after its traffic has settled an open window is still read: then nothing new can be in it."""
 Reporter = Callable[[DriftWindow, Sequence[MonitoredInference], dict[str, Sequence[MonitoredInference]], Path], None]
 """Writes the report of a window; a failure is logged, and the verdict is kept."""
@@ -142,7 +142,7 @@ class DriftMonitor:
         finished, now = self.store.counts(since).finished, self.now()
         if self._counted[:2] != (since, finished):
             self._counted = (since, finished, now)
-        settle_until = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
+        settle_until = self._counted[2] + timedelta(seconds=rule.settle_seconds) + LATE_ROW_TIME
         return finished >= rule.max_rows and now <= settle_until
 
     def _since(self, champion: ChampionPointer) -> datetime | None:

@@ -19,7 +19,7 @@ from tunectl.monitoring.signals import SIGNALS, SignalColumns, SignalSpec, Signa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TAUGHT = 1500
+REGRESSION_ROWS = 1500
 """Rows to which the regression of tone is fitted: about as many as a window and a reference have."""
 NEAR = 30
 """Rows of a pool per neighbor of a text: about as in a test of a window with a reference of a thousand rows."""
@@ -115,7 +115,7 @@ def _freeze_tone(column: SignalValues, learned: NDArray[Any], seed: int) -> tupl
     import numpy as np
     from scipy.special import ndtr
 
-    taught = np.random.default_rng(seed).permutation(learned)[:TAUGHT]
+    taught = np.random.default_rng(seed).permutation(learned)[:REGRESSION_ROWS]
     scores = features.smooth_by_taught_rows(column.parts[0], column.parts[1], taught)
     spread = float(scores[learned].std()) or 1.0
 

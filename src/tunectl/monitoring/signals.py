@@ -109,9 +109,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
 )
 CHARACTERS = 0.5
 """Weight of a text's character features beside its embedding of length one, in the feature map of the text signals."""
-SPOKEN = 2000
+MAX_LANGUAGE_TEXTS = 2000
 """Most texts whose language is detected, the slowest of the signals; of more, every second one, or third."""
-FEWEST = 19
+MIN_PERMUTATIONS = 19
 """Permutations of a test whose p-value is not used."""
 SIGNAL_NAMES = tuple(item.name for item in SIGNALS)
 """The closed set of signals: labels of the metrics."""
@@ -142,7 +142,7 @@ def compute_signal_values(
     tools: SignalBackends,
     *,
     without: Sequence[str] = (),
-    max_texts: int = SPOKEN,
+    max_texts: int = MAX_LANGUAGE_TEXTS,
 ) -> dict[str, SignalValues]:
     """Return the values of all signals of ``side`` (prompt or answer) by name, but not of those in ``without``.
 
@@ -256,7 +256,7 @@ def suffix_strengths(
             else 0.0
             for size in sizes
         ]
-    permuter, result = two_sample_tests.PermutationCache(FEWEST, seed), []
+    permuter, result = two_sample_tests.PermutationCache(MIN_PERMUTATIONS, seed), []
     for size in range(1, len(windows) + 1):
         ours = pool_columns([{name: window} for window in windows[-size:]], maximum * size, seed).get(name, windows[-1])
         enough = min(len(ours), len(signal_values)) > 1

@@ -27,7 +27,7 @@ MARGIN = 0.92
 """Exponent of p-values of the earth mover's distance and of texts: with skewed numbers, and texts in a few dense clusters, 10^-5 occurs
 two to four times as often as computed."""
 NEWTON_STEPS = 60
-STRAIGHT = 1e-3
+MIN_SKEWNESS = 1e-3
 """Skewness below which a distribution is treated as normal."""
 
 
@@ -35,7 +35,7 @@ def pearson_tail(standard: float, skewness: float) -> float:
     """Return P(X >= ``standard``) of X with mean zero, variance one and that skewness: a shifted gamma distribution."""
     from scipy.special import gammaincc, ndtr
 
-    if skewness < STRAIGHT:
+    if skewness < MIN_SKEWNESS:
         return float(ndtr(-standard))
     shape = 4 / skewness**2
     return float(gammaincc(shape, max(shape + standard * shape**0.5, 0.0)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FEW = 10
 """Permutations that reach the statistic, below which their share is no p-value to rely on."""
-CELLS = 4_000_000
+BLOCK_NUMBERS = 4_000_000
 """Numbers of a block of permutations held at a time: 16 MB."""
 SMALLEST = 1e-12
 """Smallest p-value that is returned: approximations are not reliable below it."""
@@ -60,7 +60,7 @@ class Permutations:
         rows = n + m
         mask = np.zeros((count + 1, rows), dtype=bool)
         mask[0, :n], mask[0, n:] = n <= m, n > m
-        step = max(1, CELLS // rows)
+        step = max(1, BLOCK_NUMBERS // rows)
         for start in range(1, count + 1, step):
             # the rows with the smallest random keys are a uniform draw without replacement
             keys = random.random((min(step, count + 1 - start), rows), dtype=np.float32)
@@ -73,7 +73,7 @@ class Permutations:
         """Yield blocks (permutations, rows), single precision, in which 1 marks the smaller group; columns in ``order``."""
         import numpy as np
 
-        step = max(1, CELLS // self._mask.shape[1])
+        step = max(1, BLOCK_NUMBERS // self._mask.shape[1])
         for start in range(0, len(self._mask), step):
             block = self._mask[start : start + step]
             yield (block if order is None else block[:, order]).astype(np.float32)

@@ -131,8 +131,8 @@ def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[At
 class NearestInputs:
     """Finds inputs that differ in few attributes, without comparing every pair.
 
-    Two inputs that differ in at most ``most`` attributes have the same rest once those are removed from either; so every
-    input is indexed under each rest that is left when up to ``most`` of its attributes are removed.
+    Two inputs that differ in at most ``most`` attributes have the same remaining attributes once those are removed from either; so
+    every input is indexed under each set that is left when up to ``most`` of its attributes are removed.
     """
 
     def __init__(self, inputs: Sequence[Mapping[str, str]], maximum: int) -> None:

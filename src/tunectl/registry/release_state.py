@@ -142,7 +142,7 @@ def apply_rollback(
 
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
-    """Return the start event of the current challenger, or None where there is none."""
+    """Return when the running canary was started (UTC, ISO 8601); None where none runs."""
     last = last_canary_event(entries)
     return last[1].created_at if last is not None and last[1].action == "canary_start" else None
 

@@ -146,7 +146,7 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
 
 
 def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> list[str]:
-    """Return the facts in which a manifest differs from the statement about it, one word each."""
+    """Return the names of the facts (files, verdicts, lineage, ...) in which a manifest differs from the statement about it."""
     own = build_statement(manifest)
     result = [] if own.subject == statement.subject else ["files"]
     names = sorted({*own.predicate, *statement.predicate})

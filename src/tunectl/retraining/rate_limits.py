@@ -82,10 +82,10 @@ def rate_limited(
 def cooldown_until(
     runs: Sequence[RetrainRun], now: datetime, policy: RateLimits, *, recurring: bool = False
 ) -> datetime | None:
-    """Return when the cooldown ends; None where it has, or nothing has run yet.
+    """Return when the cooldown ends; None where it has ended, or nothing has run yet.
 
-    A dismissal trained nothing, so nobody rests after it, but a ``recurring`` trigger does not ask the same person again in an hour.
-    An end that lies further ahead than the cooldown itself was written by a clock that was wrong, and holds nobody up.
+    A dismissed run trained nothing, so no cooldown follows it, but a ``recurring`` trigger does not ask the same person again within
+    an hour. An end that is further ahead than the cooldown itself was written by a wrong clock and is ignored.
     """
     ended = [run for run in runs if run.ended]
     real = [run for run in ended if run.state != "dismissed"]

@@ -112,7 +112,7 @@ class RunStore:
                 path.unlink(missing_ok=True)
 
     def adopt_old_names(self) -> None:
-        """Write the records of tunectl 0.1 to their new places, each complete before the old one is removed. Only for the lock's holder."""
+        """Write the records of tunectl 0.1 to their new files, each complete before the old one is removed. Only for the lock's holder."""
         for folder, form, shape in (
             (OUTCOMES, run_formats.OUTCOME, TriggerOutcome),
             (APPROVALS, run_formats.DECISION, ApprovalDecision),

@@ -31,7 +31,7 @@ RUNNING = ".tunectl/retrain.json"
 
 
 class TrainingFailedError(TunectlError):
-    """The pipeline of a retrain failed; the message is its own."""
+    """The pipeline of a retrain failed; the message is that of the stage."""
 
     exit_code = 5
 

@@ -108,7 +108,7 @@ def test_many_pairs_of_one_prompt_are_cut_into_rows():
     items = [item(number, "a", (1, *[5] * 120, number, 2), (1, *[6] * 120, number, 2)) for number in range(10, 20)]
     found = pair_batches.group_pairs(items, share=True, margins=False)
     assert sorted(pair.pair for bundle in found for pair in bundle.pairs) == list(range(10))
-    assert all(row.length <= pair_batches.TOGETHER for bundle in found for row in bundle.rows)
+    assert all(row.length <= pair_batches.MAX_SHARED_TOKENS for bundle in found for row in bundle.rows)
     assert len(found) == 4
 
 

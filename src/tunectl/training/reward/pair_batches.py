@@ -22,9 +22,9 @@ from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 
 CHUNK = 256
 """Pairs that are tokenized together."""
-TOGETHER = 2 * ROW_TOKENS
+MAX_SHARED_TOKENS = 2 * ROW_TOKENS
 """Length up to which the pairs of a prompt share a row: where they are split, answers in both parts are read twice."""
-BEHIND = 0
+FILLER_TOKEN = 0
 """Token that is added after the last token of an answer; its output is not used."""
 
 
@@ -155,7 +155,7 @@ def build_row(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
     cut = next((index for index in range(most) if any(item[index] != first[index] for item in sequences)), most)
     branches = []
     for item in sequences:
-        ids = [*item[cut:], BEHIND]
+        ids = [*item[cut:], FILLER_TOKEN]
         branches.append(TokenSpan(ids, [False] * (len(ids) - 1) + [True]))
     return PackedRow(TokenSpan(list(first[:cut]), [False] * cut), tuple(branches), 1.0)
 
@@ -187,7 +187,7 @@ def _parts(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> Iterator[l
     """Split the pairs of one prompt so that each part fits a row, or is one pair."""
     part: list[int] = []
     for number in numbers:
-        if part and build_row(_answers(items, [*part, number])).length > TOGETHER:
+        if part and build_row(_answers(items, [*part, number])).length > MAX_SHARED_TOKENS:
             yield part
             part = []
         part.append(number)

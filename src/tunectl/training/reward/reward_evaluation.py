@@ -14,9 +14,9 @@ from tunectl.training.reward.pair_batches import PromptGroup, mean_std
 from tunectl.training.reward.reward_artifacts import Fit, LengthBaseline, MisrankedPair, RewardResults
 from tunectl.training.reward.reward_gate import GateContext
 
-WORST = 8
+MISRANKED_PAIRS = 8
 """Number of shown held-out pairs, the most wrongly ranked first."""
-VALUES = 12
+MAX_SLICE_VALUES = 12
 """Most values of a field for which accuracy is shown by value."""
 
 Raw = Sequence[Sequence[Sequence[float]]]
@@ -130,7 +130,11 @@ def results(
         judge=measures.measure(judge.test.differences, prompts, settings) if judge else None,
         members_alone=[measures.accuracy(member, prompts, settings) for member in members.members],
         slices=measures.slices(
-            gaps, prompts, [{"kind": pair.kind, **pair.fields} for pair in context.test], settings, most=VALUES
+            gaps,
+            prompts,
+            [{"kind": pair.kind, **pair.fields} for pair in context.test],
+            settings,
+            most=MAX_SLICE_VALUES,
         ),
         worst=_worst(context.test, members),
         fits=fits,
@@ -178,5 +182,5 @@ def _worst(pairs: Sequence[PreferencePair], scores: EnsembleScores) -> list[Misr
             chosen_score=scores.test.chosen[index] / scores.scale,
             rejected_score=scores.test.rejected[index] / scores.scale,
         )
-        for index in order[:WORST]
+        for index in order[:MISRANKED_PAIRS]
     ]

@@ -12,7 +12,7 @@ from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 KNOWS, CHANCE, LENGTH, FEW = "knows_preferences", "no_better_than_chance", "no_better_than_length", "too_few_pairs"
 ALPHA = 0.667
 """Krippendorff's own limit of agreement below which no conclusion should be drawn."""
-MEMORIZED = 0.15
+OVERFIT_GAP = 0.15
 """Nats between training and validation loss from which the model counts as overfitted."""
 
 
@@ -84,7 +84,7 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
 
 def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[str]:
     result = [_more_pairs(test, bar, context.train_pairs)]
-    if context.train_loss is not None and context.train_loss < context.validation_loss - MEMORIZED:
+    if context.train_loss is not None and context.train_loss < context.validation_loss - OVERFIT_GAP:
         result.append(
             f"It learns pairs by heart: the training loss is {context.train_loss:.3f}, that of validation "
             f"{context.validation_loss:.3f}. Fewer reward.epochs, a lower reward.lora_rank, or more pairs."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-3
 """Ridge on the length model's weight: it stays finite where length explains everything."""
-NEWTON = 50
+NEWTON_STEPS = 50
 """Most steps of its fit; ten are enough."""
 SAME = 1e-6
 """Difference of rewards (natural log units) below which they are equal: the pair counts as half right."""
@@ -157,7 +157,7 @@ def fit_length(differences: Sequence[int]) -> float:
         return 0.0
     x = x / scale
     weight = 0.0
-    for _ in range(NEWTON):
+    for _ in range(NEWTON_STEPS):
         lost = 1 / (1 + np.exp(np.clip(weight * x, -60, 60)))
         slope = -(lost * x).mean() + RIDGE * weight
         curvature = (lost * (1 - lost) * x**2).mean() + RIDGE

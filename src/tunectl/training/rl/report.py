@@ -19,13 +19,13 @@ from tunectl.config.schema.align import (
 )
 from tunectl.training.rl.rl_types import RlResult, Sample, StepMetrics, ValidationPoint
 
-LONGER = 1.25
+LENGTH_RATIO = 1.25
 """Ratio of the length of answers to those of sft from which there is a warning."""
-REPEATS = 0.05
+REPETITION_INCREASE = 0.05
 """Increase of repetition, as a share of the runs of three words, from which there is a warning."""
-COLLAPSED = 0.25
+MIN_SPREAD_RATIO = 0.25
 """Share of its first value to which the spread of rewards within a prompt may fall before there is a warning."""
-CUT = 0.1
+TRUNCATED_SHARE = 0.1
 """Share of answers cut at the length limit from which there is a warning."""
 
 AlignSettings = Rloo | Grpo | Dpo | Kto
@@ -217,7 +217,7 @@ def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator
 
 def _longer(aligned: RlResult) -> Iterator[str]:
     first, look = aligned.validation[0], _select_final_point(aligned)
-    if look.length >= LONGER * first.length and look.length >= first.length + 1:
+    if look.length >= LENGTH_RATIO * first.length and look.length >= first.length + 1:
         yield (
             f"Answers grew longer: {first.length:.1f} tokens for sft, {look.length:.1f} at step {look.step}. If length is not "
             "what people want, add a length penalty to align.rewards."
@@ -226,7 +226,7 @@ def _longer(aligned: RlResult) -> Iterator[str]:
 
 def _repeats(aligned: RlResult) -> Iterator[str]:
     first, look = aligned.validation[0], _select_final_point(aligned)
-    if look.repetition >= first.repetition + REPEATS:
+    if look.repetition >= first.repetition + REPETITION_INCREASE:
         yield (
             f"Repetition grew: {100 * first.repetition:.1f} % of the runs of three words for sft, "
             f"{100 * look.repetition:.1f} % at step {look.step}."
@@ -239,7 +239,7 @@ def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
     if len(spreads) < 5:
         return
     early, late = (sum(some) / part for some in (spreads[:part], spreads[-part:]))
-    if late < COLLAPSED * early:
+    if late < MIN_SPREAD_RATIO * early:
         yield (
             f"The spread of rewards collapsed: the answers to one input differed by {early:.2f} at first and by {late:.2f} in "
             "the end, so there was little left to compare."
@@ -248,7 +248,7 @@ def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
 
 def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     point = _select_final_point(aligned)
-    if point.truncated >= CUT:
+    if point.truncated >= TRUNCATED_SHARE:
         yield (
             f"{100 * point.truncated:.0f} % of the answers were cut at {settings.max_new_tokens} tokens at step {point.step}: "
             "align.max_new_tokens may be too low."

@@ -13,7 +13,7 @@ from tunectl.core.errors import DataError
 
 
 def split_by_unit(examples: Sequence[Example], privacy: Privacy, tally: RowCounter) -> list[Example]:
-    """Return the examples, each with the answers of one unit only.
+    """Return the examples, each with the answers of one unit (person or source) only.
 
     Equal inputs were merged into one example before, with the fields of the first row: where people are the units, answers of the other rows
     are rejected as ``unknown_person``.
