@@ -62,7 +62,7 @@ NOT_HERE: Final = (
 
 
 class BackupFile(Struct, frozen=True):
-    """Size and digest that a restored file must have."""
+    """Digest and size of one file in a backup."""
 
     sha256: str
     size: int
@@ -112,12 +112,12 @@ class HostState:
 
     @property
     def database(self) -> Path | None:
-        """The file of the inference log; None where it is on a server."""
+        """File of the inference log; None where it is on a database server."""
         return inference_log_schema.database_file(self.url, self.layout.root)
 
     @property
     def registry_folder(self) -> Path | None:
-        """The folder of the registry; None where it is behind an address."""
+        """Folder of the registry; None where it is behind an address."""
         return None if "://" in self.registry else self.layout.root / self.registry
 
     @property

@@ -174,7 +174,7 @@ class ExperimentStore:
         return result
 
     def repair(self) -> bool:
-        """Set the challenger as the records say after a kill; returns whether something was wrong."""
+        """Set the challenger as the records say, after a kill; return whether it was wrong."""
         if self._wrong() is None:
             return False
         with self._writing():

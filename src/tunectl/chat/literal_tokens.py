@@ -51,7 +51,7 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
 
 
 def guard_text(text: str, special: Sequence[str]) -> str:
-    """Return ``text`` with each of the ``special`` tokens in it broken, and without guards of its own."""
+    """Return ``text`` with a guard character inside each of the ``special`` tokens in it; guards that it had are removed."""
     if not text.isascii():
         text = text.translate(_RESERVED)
     offsets = {start + 1 for start, _ in _find_all(text, special)}
@@ -75,7 +75,7 @@ def guard_value(value: Any, special: Sequence[str]) -> Any:
 
 
 def remove_guards(text: str) -> str:
-    """Return a text without guards."""
+    """Return ``text`` without guard characters."""
     return text.replace(GUARD, "")
 
 
@@ -162,5 +162,5 @@ def _append(text: str, start: int, end: int, pieces: list[str], indexes: list[tu
 
 
 def has_guard(texts: Iterable[str]) -> bool:
-    """Return whether one of the texts must be encoded by a ``LiteralEncoder``."""
+    """Return whether a text has a guard character, so that a ``LiteralEncoder`` must encode it."""
     return any(GUARD in text for text in texts)

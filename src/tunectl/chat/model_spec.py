@@ -13,7 +13,7 @@ NAME = "model_spec.json"
 
 
 class SpecialToken(Struct, frozen=True):
-    """One special token: its text and number."""
+    """A special token: its text and token id."""
 
     text: str
     id: int

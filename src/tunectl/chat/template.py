@@ -42,7 +42,7 @@ class RenderedChat:
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template with the values that it may refer to."""
+    """A chat template (Jinja) with the special tokens and system text that it uses."""
 
     source: str
     """Jinja text."""
@@ -62,14 +62,14 @@ class Template:
 
     @cached_property
     def renders_tool_calls(self) -> bool:
-        """Whether it writes tool calls itself, tested by rendering one."""
+        """Whether the template writes tool calls itself, tested by rendering one."""
         call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
         messages = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
         return self._shows(messages, ())
 
     @cached_property
     def renders_tools(self) -> bool:
-        """Whether it writes the tools on offer itself, tested by rendering one."""
+        """Whether the template writes the tools on offer itself, tested by rendering one."""
         shape = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
         tool = {"name": _PROBE, "description": "It", "parameters": shape}
         return self._shows([Message("user", "What is it?")], [{"type": "function", "function": tool}])
@@ -91,7 +91,7 @@ class Template:
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
     ) -> RenderedChat:
-        """Return the text and its generated parts.
+        """Return the conversation as text with the positions of its generated spans.
 
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tool_calls``).
         Raises  DataError when the template refuses the conversation, with the template's own message.
@@ -176,7 +176,7 @@ def digest(source: str) -> str:
 
 
 def compile_template(source: str) -> Any:
-    """Return the compiled template, in a sandbox without access to files and to attributes of Python.
+    """Return the compiled Jinja template, in a sandbox without access to files and to attributes of Python.
 
     Raises  UsageError when it is not Jinja.
     """

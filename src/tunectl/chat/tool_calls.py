@@ -95,7 +95,7 @@ _RESULTS = "\ufdd2results"
 
 
 def strip_result_tags(text: str) -> str:
-    """Return the result of a tool without the tags around it."""
+    """Return a tool's result without the ``<tool_response>`` tags around it."""
     bare = text.strip()
     inner = bare.removeprefix("<tool_response>").removesuffix("</tool_response>")
     is_one = len(inner) == len(bare) - len("<tool_response></tool_response>") and "tool_response>" not in inner

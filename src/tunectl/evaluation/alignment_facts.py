@@ -102,7 +102,7 @@ class AlignmentGain(Struct, frozen=True):
 
 
 class AlignmentFacts(Struct, frozen=True):
-    """All facts from which the causes are found."""
+    """Everything that the causes of a missing gain are derived from: run of align, gain, reward model."""
 
     run: AlignmentRun
     gain: AlignmentGain

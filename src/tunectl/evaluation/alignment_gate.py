@@ -44,7 +44,7 @@ def primary_difference(gate: AlignedGate, results: Results) -> MetricDifference 
 
 
 def primary_gain(gate: AlignedGate, results: Results) -> MetricDifference | None:
-    """Return ``primary_difference`` with its sign turned where less is better, so that above zero is good."""
+    """Return aligned minus tuned in the primary metric, above zero where aligned is better; None where it was not measured."""
     decisive = primary_difference(gate, results)
     return None if decisive is None else _gain(decisive)
 

@@ -35,7 +35,7 @@ class FewShotRenderer:
         self._end = end_of_turn
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """Return the text up to where the answer begins."""
+        """Return the conversation as text up to where the answer begins."""
         return self._renderer.render(messages, add_generation_prompt=True, tools=tools)
 
     def answer(self, messages: Sequence[Message], turn: Message, tools: Sequence[dict[str, Any]] = ()) -> str:

@@ -19,7 +19,7 @@ from tunectl.evaluation.system import GenerationSettings
 
 
 class FileEvalResult(Struct, frozen=True):
-    """The JSON output of ``tunectl evaluate DATA``."""
+    """JSON output of ``tunectl evaluate DATA``: scores, cost and settings of one model on one file."""
 
     data: str
     model: str
@@ -110,7 +110,7 @@ def slot_table(result: SlotReport) -> tuple[list[str], list[list[str]]]:
 
 
 def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
-    """Return the resamples that all models share."""
+    """Return the bootstrap resamples of the inputs; equal settings give equal ones, so that models can be compared."""
     return paired_comparison.make_resampling(
         [item.cluster for item in task.items],
         resamples=task.gate.resamples,

@@ -93,7 +93,7 @@ def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
 
 
 def position_inconsistent(both: tuple[JudgeChoice, JudgeChoice] | None) -> bool:
-    """Return whether the judge preferred a position, not an answer."""
+    """Return whether the judge preferred the same position, first or second, in both orders."""
     return both in {("first", "first"), ("second", "second")}
 
 

@@ -114,9 +114,9 @@ def check(name: str) -> Metric:
 
 
 def get_metric(name: str) -> Metric:
-    """Return the metric called ``name``.
+    """Return the metric called ``name``, which may be a declared check.
 
-    Raises  KeyError for a name that no table holds: a bug, because names come from here.
+    Raises  KeyError for an unknown name: a bug, because names come from this module.
     """
     for measure in (*MEASURES, WINS):
         if measure.name == name:

@@ -26,9 +26,10 @@ class Resampling:
 
 
 def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float, seed: int) -> Resampling:
-    """Return bootstrap resamples of whole groups; ``groups`` names the group of each item, ``confidence`` is the level, 0 to 1.
+    """Return bootstrap resamples of whole groups; ``groups`` names the group of each item.
 
-    Items of one cluster (near duplicates, or one group of the split) are not independent. ``resamples`` is their number.
+    ``resamples`` is their number, ``confidence`` the level of the intervals, 0 to 1. Items of one cluster (near duplicates, or one
+    group of the split) are not independent.
     """
     units = len(dict.fromkeys(groups))
     return Resampling(bootstrap.resample_counts(max(units, 1), resamples, seed), tuple(groups), confidence)
@@ -168,7 +169,7 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSe
 def by_number(
     field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
 ) -> list[SlicePart]:
-    """Return the metric ``cut.primary`` of every system by a number that each item has, smallest first."""
+    """Return the metric ``cut.primary`` of every system for each value of ``numbers`` (one per item), smallest first; ``field`` names it."""
     indexes: dict[int, list[int]] = {}
     for index, number in enumerate(numbers):
         indexes.setdefault(number, []).append(index)

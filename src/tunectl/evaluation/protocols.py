@@ -67,7 +67,7 @@ class Generator(Protocol):
 
 
 class ModelLoader(Protocol):
-    """Loads a model: the weights in ``folder``, with the adapter merged in where one is given."""
+    """Loads the model in ``folder`` into memory, with the adapter merged in where one is given."""
 
     def __call__(self, folder: Path, adapter: Path | None) -> Generator:
         """Return the loaded model.
@@ -84,14 +84,14 @@ class TextScorer(Protocol):
 
 
 class Index(Protocol):
-    """Finds the nearest of the texts it was built from."""
+    """A nearest-neighbor index over texts, for example BM25."""
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
         """Return for each query the indices of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
 
 
 class IndexBuilder(Protocol):
-    """Index texts for a nearest-neighbor search, for example BM25."""
+    """Builds a nearest-neighbor index over texts."""
 
     def __call__(self, texts: Sequence[str]) -> Index:
         """Return the index of ``texts``, which must not be empty."""

@@ -42,7 +42,7 @@ class PromptDescription(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """Cost of all answers of one system, generated in batches."""
+    """Tokens and seconds of all answers of one system, in batches and one at a time."""
 
     answers: int
     prompt_tokens: int
@@ -364,7 +364,7 @@ class Results(Struct, frozen=True):
         return next((system for system in self.systems if system.name == name), None)
 
     def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> MetricDifference | None:
-        """Return the difference of ``system`` against another in ``measure`` (None: the primary one)."""
+        """Return the difference of ``system`` minus ``against`` in ``measure`` (None: the primary metric); None where it was not measured."""
         measure_name = measure or self.primary
         result = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, measure_name))
         return next(result, None)

@@ -84,7 +84,7 @@ def cost(replies: Sequence[GeneratedText], timed: Sequence[GeneratedText] = ()) 
 
 
 def check_context_length(generator: Generator, prompts: Sequence[str], new_tokens: int) -> None:
-    """Refuse prompts that exceed the model's context.
+    """Raise where a prompt with ``new_tokens`` generated tokens exceeds the model's context.
 
     Raises  UsageError with the longest prompt's tokens, the model's limit, and what to lower.
     """

@@ -17,7 +17,7 @@ FIRST, SECOND = "model", "against"
 
 
 class TwoModelReport(Struct, frozen=True):
-    """The JSON output of ``tunectl evaluate DATA --model A --against B``."""
+    """JSON output of ``tunectl evaluate DATA --model A --against B``: both models' scores, differences and win rates."""
 
     model: FileEvalResult
     against: FileEvalResult

@@ -95,7 +95,7 @@ def rate(
 
 
 def not_judged(judge: JudgeName, reason: str) -> WinRate:
-    """Return the win rate of a judge that gave no judgments, with the reason."""
+    """Return a win rate without judgments, with the reason."""
     return WinRate(judge=judge, absent=reason)
 
 

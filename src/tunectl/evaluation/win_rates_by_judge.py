@@ -22,7 +22,7 @@ ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
 
 @dataclass(frozen=True, slots=True)
 class JudgeInputs:
-    """Judgments from outside this package; a text in place of scores or judgments says why there are none."""
+    """Reward scores and people's judgments for the win rates; a text instead of either says why there are none."""
 
     scores: Mapping[str, Sequence[float]] | str
     """Scores of each answer by system, from the reward judge, in standard deviations."""

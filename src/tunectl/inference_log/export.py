@@ -31,7 +31,7 @@ class Export:
         self.left_out: Counter[str] = Counter()
 
     def rows(self, inferences: Iterable[InferenceRecord], said_of: FeedbackLookup) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``inferences``; ``said_of`` returns feedback, and is called only where it is needed."""
+        """Yield the rows of ``inferences``; ``said_of`` returns the feedback on inferences, and is called only where it is needed."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
             feedback_by_inference = said_of([item.id for item in some]) if self._approved_only else {}

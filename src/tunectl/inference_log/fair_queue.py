@@ -44,7 +44,7 @@ class FairQueue(Generic[Queued]):
             yield from line
 
     def append(self, key: str | None, item: Queued) -> None:
-        """Append ``item`` to those of the same key."""
+        """Append ``item`` after those of the same ``key``."""
         line = self._lines.setdefault(key, deque())
         if not line:
             heapq.heappush(self._order, (self._served, next(self._turns), key))

@@ -111,13 +111,13 @@ class FeedbackSelection(Struct, frozen=True):
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """Return the ``prompt_digest`` of a request."""
+    """Return the digest of a request's prompt; see ``prompt_digest``."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
 
 def digest_messages(messages: Sequence[Message]) -> str:
-    """Return the ``prompt_digest`` of a conversation before its answer, as examples have it."""
+    """Return the digest of a conversation before its answer; see ``prompt_digest``."""
     return prompt_digest([(turn.role, turn.content) for turn in messages])
 
 

@@ -74,6 +74,6 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
 
 
 def reject_self_preference(kind: FeedbackKind, value: Any, inference: str) -> None:
-    """Raise DataError for an answer that is compared with itself."""
+    """Raise DataError for a preference whose other answer is that of ``inference`` itself."""
     if kind == "preference" and value["other"] == inference:
         raise DataError(f"value of preference names {inference} as the other one too; it must be another inference")

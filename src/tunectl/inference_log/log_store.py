@@ -35,7 +35,7 @@ class RequestOutcome(Struct, frozen=True, omit_defaults=True):
 
 
 class FinishedRequest(Struct, frozen=True):
-    """A ``RequestOutcome`` and the id of its inference."""
+    """A log entry that ends the inference with id ``id``."""
 
     id: str
     finish: RequestOutcome
@@ -162,7 +162,7 @@ class InferenceLog(Protocol):
         ...
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
-        """Return the number of rows accepted in [since, until)."""
+        """Return the numbers of rows accepted in [since, until)."""
         ...
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:

@@ -41,7 +41,7 @@ _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class LogWriteError(InfrastructureError):
-    """A row is not durable, and by the policy the request is then refused."""
+    """A row could not be made durable, and by the policy the request is refused."""
 
 
 @dataclass(slots=True)

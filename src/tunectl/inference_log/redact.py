@@ -37,7 +37,7 @@ MAX_RUNNING: Final = 10_000
 
 
 class Redactor:
-    """Masks entries before they are stored. Thread-safe."""
+    """Masks personal data in inferences and feedback before they are stored. Thread-safe."""
 
     def __init__(self, masker: PiiMasker, hash_key: bytes) -> None:
         """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it."""

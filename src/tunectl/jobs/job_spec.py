@@ -43,7 +43,7 @@ class JobSpec:
 
     @property
     def minutes(self) -> int:
-        """Time limit in minutes."""
+        """Time limit of the job in minutes."""
         return math.ceil(self.section.max_hours * 60)
 
     def values(self, log: str) -> Mapping[str, str]:

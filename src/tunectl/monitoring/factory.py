@@ -26,7 +26,7 @@ LETTERS = 12
 
 
 def detection_rule(settings: MonitorSettings) -> DetectionRule:
-    """Return the decision rule in the configuration."""
+    """Return the settings of the drift decision that the configuration declares."""
     rule = settings.monitor.rule
     return DetectionRule(
         permutations=rule.permutations,

@@ -52,7 +52,7 @@ class PageProviders(NamedTuple):
 def build_pages(
     settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: DriftMetrics
 ) -> PageProviders:
-    """Return the pages of the windows that ``watching`` has closed."""
+    """Return functions that render metrics, windows and reports from what ``watching`` has closed so far."""
     folder = layout.root / settings.monitor.reports
 
     def list_report_names() -> set[str]:
@@ -98,7 +98,7 @@ class MonitorApi(HttpServer):
             self._ring.load()
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        """Return the answer to one request; never raises."""
+        """Return the response to one request; errors become responses, too."""
         try:
             alive = request.path in {"/healthz", "/livez"}
             return HttpResponse(b"ok\n", TEXT) if alive else self._page(request.path)

@@ -54,7 +54,7 @@ class Rates:
     """Number of the first window with the verdict drift of each sequence, from one; None where there was none."""
 
     def by_window(self, count: int) -> Rate:
-        """Return the rate of sequences with the verdict drift in one of the first ``count`` windows."""
+        """Return how many sequences had the verdict drift in one of their first ``count`` windows."""
         return Rate(sum(each is not None and each <= count for each in self.delays), len(self.delays))
 
     @property

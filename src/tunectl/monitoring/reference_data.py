@@ -147,7 +147,7 @@ def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> lis
 
 
 def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInference]:
-    """Return the inferences of a closed window by id, as they are in the inference log now."""
+    """Return the inferences of the closed window with id ``name``, by inference id, as they are in the inference log now."""
     result = next((window for window in store.windows() if window.id == name), None)
     return {} if result is None else {row.id: row for row in rows_of(store, result)}
 

@@ -35,7 +35,7 @@ BLOCK = 1000
 
 @dataclass(frozen=True, slots=True)
 class KernelNull:
-    """Null distribution of a kernel's quadratic form: without a difference between the groups."""
+    """Moments of a kernel's quadratic form where both groups have one distribution."""
 
     mean: float
     variance: float

@@ -142,7 +142,10 @@ def closable_window(
 def compute_window_id(
     span: TimeSpan, ids: Sequence[str], release: str, reference: str, settings: Mapping[str, Any]
 ) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a window's manifest: the same traffic, examined in the same way, is the same window."""
+    """Return the id of a window: the first 16 hex digits of the SHA-256 of ``ids``, release, reference and settings.
+
+    The same traffic, examined in the same way, is the same window.
+    """
     manifest = {
         "since": span.since.isoformat(),
         "until": span.until.isoformat(),

@@ -73,7 +73,7 @@ class ProbeRun:
 
     @property
     def over(self) -> bool:
-        """Whether all tokens were compared."""
+        """Whether all tokens of the probe's answer were compared."""
         return self.at >= len(self.probe.answer)
 
     @property
@@ -83,7 +83,7 @@ class ProbeRun:
 
     @property
     def room(self) -> int:
-        """Number of tokens to generate."""
+        """Number of tokens that the engine should generate next."""
         return len(self.probe.answer) - self.at
 
     @property

@@ -74,7 +74,7 @@ class ReleaseSession(Protocol):
         ...
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """Return the engine's prediction at each position of given answers, with the call that serves requests."""
+        """Return the engine's prediction at each position of given answers, computed as for requests."""
         ...
 
     def close(self) -> None:
@@ -108,5 +108,5 @@ class PackagingBackends(Protocol):
         ...
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
-        """Return a release in the engine that its contract names."""
+        """Return the release in folder ``release``, loaded in the engine that its contract names; ``stops``: token ids that end an answer."""
         ...

@@ -53,7 +53,7 @@ class BaseModel(Struct, frozen=True):
 
 
 class DecodingDefaults(Struct, frozen=True):
-    """Decoding of a request that does not set it."""
+    """Decoding settings for requests that do not set them."""
 
     temperature: float
     """0 is greedy."""

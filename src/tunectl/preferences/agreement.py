@@ -226,7 +226,7 @@ def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
 
 
 def summary(result: InterAnnotatorAgreement) -> str:
-    """Return the result as sentences, with what to do about it."""
+    """Return the agreement as sentences, with what to do about it."""
     sentences = [_agreement_words(result)]
     if result.left is not None and not result.left.low <= 0.5 <= result.left.high:
         side = "left" if result.left.value > 0.5 else "right"

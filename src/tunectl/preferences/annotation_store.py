@@ -122,7 +122,7 @@ class Store:
         self._take(entry)
 
     def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
-        """Return the valid annotations in their order, of one person or of all."""
+        """Return the annotations that were not taken back, in their order, of ``annotator`` or (None) of all."""
         return [
             item
             for item in self._judgments.values()

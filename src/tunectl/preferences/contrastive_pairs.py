@@ -75,7 +75,7 @@ class ContrastRules:
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """An input with its references, from which pairs are made."""
+    """An input with its references and attributes, from which contrastive pairs are made."""
 
     prompt: str
     """Digest that equal inputs share."""
@@ -143,7 +143,10 @@ class NearestInputs:
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Return the differences of each similar input, by index, 1 to ``most`` of them; large groups are sampled."""
+        """Return the differences of each similar input, by its index, 1 to ``most`` of them; large groups are sampled with ``rng``.
+
+        ``own`` are the attributes of the input to compare with.
+        """
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])

@@ -47,7 +47,7 @@ class RegistryReader(Protocol):
         ...
 
     def log(self) -> list[ReleaseEvent]:
-        """Return all events in order."""
+        """Return all events of the registry in order."""
         ...
 
 

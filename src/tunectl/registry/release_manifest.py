@@ -95,7 +95,7 @@ def content_id(files: Mapping[str, str]) -> str:
 
 
 def content_digest(files: Mapping[str, str]) -> str:
-    """Return the whole SHA-256 from which ``content_id`` takes the name; hexadecimal."""
+    """Return the SHA-256 (64 hex digits) over ``files``; ``content_id`` is its beginning."""
     lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

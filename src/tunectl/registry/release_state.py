@@ -74,7 +74,7 @@ def current_moment() -> str:
 
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
-    """Return the stack of promoted releases, the champion last."""
+    """Return the names of the promoted releases as a stack, the champion last; a rollback has removed the release above."""
     result: list[str] = []
     for entry in entries:
         if entry.action == "promote" and result[-1:] != [entry.release]:
@@ -121,7 +121,7 @@ def canary_entry_of(state: CanaryState) -> ReleaseEvent:
 def apply_promotion(
     release: str, entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str
 ) -> ChampionPointer:
-    """Return the pointer after promoting ``release``."""
+    """Return the champion pointer after promoting ``release``; ``at`` is the time, UTC, ISO 8601."""
     last = promotion_stack(entries)
     return ChampionPointer(release, last[-1] if last else None, at, author, message, count_swaps(entries) + 1)
 
@@ -142,7 +142,7 @@ def apply_rollback(
 
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
-    """Return when the running canary was started (UTC, ISO 8601); None where none runs."""
+    """Return when the running canary was started (UTC, ISO 8601); None where there is none."""
     last = last_canary_event(entries)
     return last[1].created_at if last is not None and last[1].action == "canary_start" else None
 

@@ -47,7 +47,7 @@ SCRATCH, LOCK, HISTORY = "tmp", ".lock", "see: tunectl release log"
 
 
 class ChampionMovedError(GateError):
-    """Somebody else swapped the champion or the canary first: what was decided about the one before has to be decided again."""
+    """Another process changed the champion or the canary first, so the change must be decided again."""
 
 
 class ReleaseRegistry:
@@ -107,7 +107,7 @@ class ReleaseRegistry:
         return names.below(self.root / RELEASES, release)
 
     def fetch(self, release: str) -> Path:
-        """Return the folder of a release: its files are on this machine."""
+        """Return the folder of a release; nothing is downloaded."""
         return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
@@ -269,7 +269,7 @@ class ReleaseRegistry:
         self._append(ReleaseEvent("canary_stop", trial.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
-        """Raise ``ArtifactError`` for a damaged release, ``GateError`` with ``hint`` for one that a gate refused, unless forced."""
+        """Raise where a release is damaged (ArtifactError), or a gate refused it and ``force`` is false (GateError with ``hint``)."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -380,7 +380,7 @@ class ReleaseRegistry:
 
     @contextmanager
     def hold_lock(self, description: str) -> Iterator[None]:
-        """Hold the lock, after repairing what a kill left. ``description``: the change, for the error where the lock is taken."""
+        """Hold the lock of the store after repairing what a kill left; ``description`` names the change for the error of others."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
         with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):

@@ -94,9 +94,9 @@ class RemoteRegistry:
         return self._record(registry_formats.CANARY_STATE, CanaryState, OLD_CANARY)
 
     def log(self) -> list[ReleaseEvent]:
-        """Return all events in order, as of the last copy of the registry.
+        """Return all events of the registry in order, as of its last copy to the address.
 
-        Raises  ArtifactError where a part is missing or cannot be read.
+        Raises  ArtifactError where an object of the history is missing or cannot be read.
         """
         result = list[ReleaseEvent]()
         for number, name in self._list_numbered(EVENTS, ".jsonl"):

@@ -67,7 +67,7 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
     """Adopt the history at the address, with champion and canary; return what is new. Releases that only this registry knows stay in it.
 
     Raises  GateError where champion or canary were changed here, too, and for a champion or canary there that no trusted key signed;
-            UsageError where nothing lies at the address.
+            UsageError where the address has no registry.
     """
     remote = _open(store, files)
     remote_events = remote.log()

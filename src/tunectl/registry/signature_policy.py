@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
-    """Return the problems of the statement about a release, one sentence each; none where signatures are not checked."""
+    """Return the problems of the signed statement about a release, one sentence each; none where signatures are not checked."""
     if store.trust is None:
         return []
     checked = release_statement.check_statement(store.read_statement(release), release, store.trust)

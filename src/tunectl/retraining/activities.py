@@ -37,7 +37,7 @@ class StepResult(Struct, frozen=True):
 
 
 class RetrainActivities(Protocol):
-    """Side effects of the state machine; tests pass fakes. A TunectlError fails the run with its message."""
+    """Side effects of a retrain run, which the controller calls; tests pass fakes. A TunectlError fails the run with its message."""
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         """Return the newest window of the champion with the verdict drift, and when it was examined."""
@@ -83,11 +83,11 @@ class RetrainActivities(Protocol):
         ...
 
     def cleanup(self, run: RetrainRun) -> None:
-        """Remove what a finished run left: its canary, processes and worktree."""
+        """Remove what an ended run left: its canary, processes and worktree."""
         ...
 
     def notify_finished(self, run: RetrainRun) -> None:
-        """Notify of the end of a run, once."""
+        """Send people the end of a run, once."""
         ...
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:

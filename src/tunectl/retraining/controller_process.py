@@ -42,7 +42,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class RetrainerProcess:
-    """Reconciles in one thread; beside it the webhook API, canaries that people started, and the mirror of the registry."""
+    """The controller's process: reconciling in one thread; beside it the HTTP API, canaries that people started, and the mirror of the registry."""
 
     def __init__(
         self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str

@@ -58,7 +58,7 @@ class GateInputs(Struct, frozen=True):
 
     @property
     def asked(self) -> list[list[Message]]:
-        """All items in one list: golden, drifted, harmful."""
+        """All prompts in one list: golden, drifted, harmful."""
         return [list(item.messages) for item in (*self.golden, *self.drifted, *self.harmful)]
 
 

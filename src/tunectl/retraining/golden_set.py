@@ -51,7 +51,7 @@ class GoldenSetVersion(Struct, frozen=True):
 
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
-    """Return the current version and its folder; None before the first."""
+    """Return the current version of the golden set and its folder; None before the first. ``store`` is the folder of retrain records."""
     result = sorted((store / FOLDER).glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
     return (GOLDEN.read(result[-1], GoldenSetVersion), result[-1].parent) if result else None
 
@@ -88,7 +88,7 @@ def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
 
 
 def count_use(store: Path) -> None:
-    """Count one decision on the current version."""
+    """Count one decision on the current version of the golden set."""
     result = newest(store)
     if result is not None:
         GOLDEN.write(result[1] / NAME, replace(result[0], uses=result[0].uses + 1))

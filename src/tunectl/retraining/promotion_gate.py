@@ -68,7 +68,7 @@ class Guardrail(Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether the limit is kept."""
+        """Whether the challenger's value is within the limit."""
         return self.value <= self.bound if self.most else self.value >= self.bound
 
 
@@ -81,7 +81,7 @@ class GateCheck(Struct, frozen=True):
 
 
 class GateVerdict(Struct, frozen=True):
-    """The verdict of the gate, with all its evidence."""
+    """Verdict of the promotion gate, with the comparisons, guardrails and checks that led to it."""
 
     verdict: GateOutcome
     reason: str
@@ -134,7 +134,10 @@ def decide(
     checks: Sequence[GateCheck],
     limits: GateLimits,
 ) -> GateVerdict:
-    """Return the verdict. Without a drifted slice (a scheduled retrain) the golden set itself must be better."""
+    """Return the gate's verdict: promote, reject or insufficient.
+
+    Without a drifted slice (a scheduled retrain) the golden set itself must be better.
+    """
     parts = [golden, *([drifted] if drifted is not None else [])]
     verdict, reason = _outcome(golden, drifted, floors, checks, limits)
     return GateVerdict(verdict, reason, parts, list(floors), list(checks), limits.margin)

@@ -20,7 +20,7 @@ WEEK: Final = timedelta(days=7)
 
 
 class RateLimits(Struct, frozen=True):
-    """Limits on how often retrains start."""
+    """Cooldowns between retrains, and the most of them in a week."""
 
     cooldown: timedelta
     """Cooldown after a run has ended; twice as long for each unsuccessful run in a row."""

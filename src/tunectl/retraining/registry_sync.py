@@ -9,7 +9,7 @@ from tunectl.registry.remote_sync import push
 
 
 class Publisher:
-    """Copies a release store to an address whenever one of its pointers has moved, and once at the start."""
+    """Copies a release store to an address when one of its pointers has moved, and once at the start."""
 
     def __init__(self, store: ReleaseRegistry, location: str) -> None:
         """``location`` is the registry of the servers; where it is a folder, it is shared and nothing has to be copied."""

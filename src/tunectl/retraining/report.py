@@ -38,7 +38,7 @@ class RetrainReport(Struct, frozen=True):
 
     @property
     def good(self) -> bool:
-        """Whether it ended with a new champion."""
+        """Whether the run ended with a new champion."""
         return self.state == "promoted"
 
 

@@ -45,7 +45,7 @@ class RetrainMetrics:
         champion: ChampionPointer | None,
         canary: Experiment | None,
     ) -> bytes:
-        """Return the metrics in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format; ``outcomes`` are those of all triggers."""
         registry = self._library.CollectorRegistry(auto_describe=False)
         families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._canary(canary)]
         registry.register(_StaticCollector(families))

@@ -56,7 +56,7 @@ class ApprovalDecision(Struct, frozen=True):
     """Why, where it was asked for."""
 
     def describe(self) -> str:
-        """Return who decided what, and why, in one clause."""
+        """Return who approved or rejected, and why, as text."""
         why = f": {self.message}" if self.message else ""
         return f"{self.author or 'somebody'} said {'yes' if self.approved else 'no'}{why}"
 
@@ -69,7 +69,7 @@ class ScheduleMarks(Struct, frozen=True):
 
 
 class RunStore:
-    """Reads and writes the records of retrain runs; the layout on the disk is in the docstring of this module."""
+    """Reads and writes the records of retrain runs, one JSON file each, below one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

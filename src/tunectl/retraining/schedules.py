@@ -53,7 +53,7 @@ def due_slot(
 
 
 def trigger(schedule: CronSchedule, slot: datetime, now: datetime) -> Trigger:
-    """Return a due slot as a trigger: its id is the slot, so that it starts only one run."""
+    """Return the trigger for a due time ``slot`` of a schedule; its id contains the time, so that it starts only one run."""
     local = f"{slot:%Y-%m-%dT%H:%MZ}"
     reason = f"schedule {schedule.name} ({schedule.cron}, {schedule.zone}), due {slot:%Y-%m-%d %H:%M} UTC"
     return Trigger("schedule", f"schedule-{schedule.name}-{local}", now, reason, schedule.name)

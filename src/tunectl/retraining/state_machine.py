@@ -113,12 +113,12 @@ class RetrainRun(Struct, frozen=True, omit_defaults=True):
         return self.state in ENDS
 
     def facts(self, state: State) -> dict[str, Any]:
-        """Return the results of the newest step in that state; empty where there was none."""
+        """Return the facts of the newest step in ``state``; empty where there was none."""
         return next((step.facts for step in reversed(self.steps) if step.state == state), {})
 
 
 class InvalidTransitionError(TunectlError):
-    """A transition that is not allowed: our bug."""
+    """A transition that the state machine does not allow; a bug of tunectl."""
 
 
 def run_key(window: str, config: str, code: str, base: str) -> str:

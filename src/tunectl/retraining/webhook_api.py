@@ -101,7 +101,7 @@ class RetrainApi(HttpServer):
         )
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        """Return the answer to one request; never raises."""
+        """Return the response to one request; errors become responses, too."""
         try:
             return self._answer(request)
         except UsageError as error:

@@ -203,7 +203,7 @@ def first_crash(folder: Path) -> Crash | None:
 
 
 def raise_failure(folder: Path) -> None:
-    """Raise the error that ended the training, if there was one.
+    """Raise the error in ``failure.json`` of ``folder``; do nothing where there is none.
 
     Raises  the TunectlError that a rank raised.
     """
@@ -214,7 +214,7 @@ def raise_failure(folder: Path) -> None:
 
 
 def build_error(failure: Failure) -> TunectlError:
-    """Return the error that was raised in another process."""
+    """Return the TunectlError that another process recorded as ``failure``."""
     kind: Any = getattr(errors, failure.error, TunectlError)
     message = [failure.message] if kind is errors.ConfigError else failure.message
     error: TunectlError = kind(message, hint=failure.hint)

@@ -46,7 +46,7 @@ class DataDiagnostics(Struct, frozen=True):
 
     @property
     def healthy(self) -> bool:
-        """Whether every check passed."""
+        """Whether every check of the loss mask passed."""
         return all(finding.ok for finding in self.findings)
 
 

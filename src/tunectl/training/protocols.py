@@ -15,7 +15,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class LogPoint(Struct, frozen=True):
-    """One line of the training curve; None where it was not measured at that step."""
+    """One point of the training curve: losses, learning rate and speed; None where one was not measured at that step."""
 
     step: int
     epoch: int

@@ -246,7 +246,7 @@ def position(prompt: str, line: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class MeanStd:
-    """Mean and standard deviation of scores."""
+    """Mean (``center``) and standard deviation (``scale``) of scores."""
 
     center: float
     scale: float

@@ -9,7 +9,7 @@ from tunectl.artifacts.records import Message
 
 
 class RewardScore(NamedTuple):
-    """Score of one answer by a reward model."""
+    """Score of one answer by a reward model, and how far the ensemble's members disagree."""
 
     value: float
     """Mean over the members of the ensemble, centered and scaled: about 0 for a usual answer, 1 is one standard deviation

@@ -110,7 +110,7 @@ def fit(name: str, seed: int, result: TrainResult) -> Fit:
 
 
 class RewardResults(Struct, frozen=True):
-    """Content of ``results.json``; shares are 0 to 1, losses nats per pair."""
+    """Content of the reward stage's ``results.json``; shares are 0 to 1, losses nats per pair."""
 
     project: str
     seed: int

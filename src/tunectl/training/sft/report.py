@@ -26,7 +26,7 @@ class TokenView(Struct, frozen=True):
 
 
 class TrainingRecord(Struct, frozen=True):
-    """Content of training.json. It contains no time, so that equal runs give equal files."""
+    """Content of ``training.json`` of sft or cpt. It contains no time, so that equal runs give equal files."""
 
     steps: int
     planned_steps: int
