@@ -142,7 +142,7 @@ def closable_window(
 def compute_window_id(
     span: TimeSpan, ids: Sequence[str], release: str, reference: str, settings: Mapping[str, Any]
 ) -> str:
-    """Return the id of a window: the first 16 hex digits of the SHA-256 of ``ids``, release, reference and settings.
+    """Return the id of a window: the first 16 hex digits of the SHA-256 of period, row ids, release, reference and settings.
 
     The same traffic, examined in the same way, is the same window.
     """
