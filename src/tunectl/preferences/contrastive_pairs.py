@@ -143,10 +143,7 @@ class NearestInputs:
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Return the differences of each similar input, by its index, 1 to ``most`` of them; large groups are sampled with ``rng``.
-
-        ``own`` are the attributes of the input to compare with.
-        """
+        """Return the differences of each input similar to attributes ``own``, by its index, 1 to ``most`` of them; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
