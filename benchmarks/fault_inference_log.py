@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent / "tests" / "support"))
 
 from hardware_info import machine  # noqa: E402
 from kill_writer import killed  # noqa: E402
-from postgres_server import Postgres, postgres_programs  # noqa: E402
+from postgres_server import run_postgres  # noqa: E402
 
 from tunectl.core import progress  # noqa: E402
 
@@ -33,12 +33,10 @@ def main() -> int:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-kill-"))
     rows = [_measure("SQLite", f"sqlite:///{folder}/inference_log.sqlite", folder, args.runs)]
-    programs = postgres_programs()
-    if not args.sqlite and programs is not None:
-        server = Postgres(programs)
-        rows.append(_measure("PostgreSQL", server.database("kill"), folder, args.runs))
-        server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)
+    if not args.sqlite:
+        with run_postgres() as server:
+            if server is not None:
+                rows.append(_measure("PostgreSQL", server.database("kill"), folder, args.runs))
     shutil.rmtree(folder)
     print(json.dumps({"machine": machine(), "rows": rows}))
     return 1 if any(row["missing"] for row in rows) else 0

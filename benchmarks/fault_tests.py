@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "support
 
 from hardware_info import machine, versions  # noqa: E402
 from kill_writer import killed  # noqa: E402
-from postgres_server import Postgres, postgres_programs  # noqa: E402
+from postgres_server import Postgres, run_postgres  # noqa: E402
 from scenarios import (  # noqa: E402
     adapters,
     disk,
@@ -169,7 +169,7 @@ def nine(ground: Ground) -> Iterator[Found]:
 def eleven(ground: Ground) -> Iterator[Found]:
     """11: kill -9 of a writer on either database, and of the whole server."""
     yield _store_kills(ground, "SQLite", f"sqlite:///{ground.folder}/kills.sqlite")
-    with _postgres() as postgres:
+    with run_postgres() as postgres:
         if postgres is not None:
             yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
     result, chance = server_kills.killed_server_found(), random.Random(23)
@@ -215,7 +215,7 @@ def twelve(ground: Ground) -> Iterator[Found]:
                 read_only = Server(ground.folder / f"read-only-{policy}", env=read_only_env)
                 asyncio.run(disk.read_only(result, read_only, small))
         yield result
-    with _postgres() as postgres:
+    with run_postgres() as postgres:
         if postgres is not None:
             yield _away(ground, postgres)
 
@@ -227,21 +227,6 @@ def _away(ground: Ground, postgres: Postgres) -> Found:
         for _ in range(ground.times(5)):
             asyncio.run(disk.away(result, server, postgres, url, patience=PATIENCE, requests=8))
     return result
-
-
-@contextmanager
-def _postgres() -> Iterator[Postgres | None]:
-    """A database server of our own; None where none is installed."""
-    programs = postgres_programs()
-    if programs is None:
-        yield None
-        return
-    postgres = Postgres(programs)
-    try:
-        yield postgres
-    finally:
-        postgres.stop()
-        shutil.rmtree(postgres.folder, ignore_errors=True)
 
 
 def thirty_four(ground: Ground) -> Iterator[Found]:

@@ -38,7 +38,7 @@ EXIT_CODES = (
     ("0", "The command did what it says."),
     ("1", "A bug, or a failure without a better name."),
     ("2", "A mistake in the configuration, on the command line, or in your data."),
-    ("3", "A gate said no. The message is its reason."),
+    ("3", "A gate failed. The message is its reason."),
     ("4", "An optional library is missing. The hint is the line that installs it."),
     ("5", "The environment refused: disk, memory, port, lock, network, or an artifact that is missing or damaged."),
     ("130", "Stopped with Ctrl-C. Run the same command to go on."),

@@ -4,12 +4,13 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiers
 import two_workers
+from postgres_server import Postgres, run_postgres
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -124,6 +125,15 @@ def releases(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     from tiny_release import filled
 
     return filled(tiny_model, tmp_path_factory.mktemp("releases"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The one PostgreSQL server of a session. A test names a database of its own in it, and leaves the server running."""
+    with run_postgres() as server:
+        if server is None:
+            pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+        yield server
 
 
 @pytest.hookimpl(optionalhook=True)

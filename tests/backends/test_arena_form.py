@@ -6,9 +6,10 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from half_uploads import hold_half_uploads, measure_health, serve
 
 from tunectl.access.api_keys import ApiKey
-from tunectl.annotation import arena_app
+from tunectl.annotation import annotate_app, arena_app
 from tunectl.annotation.arena_app import ArenaAppConfig, application
 
 FORM = [
@@ -45,7 +46,7 @@ async def collect(arena, events, request=None):
     ids=["too long", "the client left", "too slow"],
 )
 def test_a_form_that_does_not_come_whole_is_refused(tmp_path, pieces, monkeypatch):
-    monkeypatch.setattr(arena_app, "READ", 0.2)
+    monkeypatch.setattr(annotate_app, "FORM_SECONDS", 0.2)
     arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None, lambda key: None))
     events = [
         {"type": "http.disconnect"} if piece is None else {"type": "http.request", "body": piece, "more_body": True}
@@ -64,3 +65,9 @@ def test_a_key_that_acts_for_nobody_votes_under_its_own_name(tmp_path, scopes, n
     scope = {"type": "http", "method": "GET", "path": "/arena", "raw_path": b"/arena", "query_string": b""}
     page = asyncio.run(collect(arena, [], scope | {"headers": [(b"host", b"localhost"), (b"cookie", cookie)]}))
     assert f"<p>{name}</p>" in page[1]["body"].decode()
+
+
+def test_health_is_told_beside_half_forms(tmp_path):
+    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None, lambda key: None))
+    with serve(arena) as port, hold_half_uploads(port, "/arena/enter"):
+        assert measure_health(port, "/arena") < 1

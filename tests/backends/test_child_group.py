@@ -85,6 +85,7 @@ def test_they_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     assert processes_with(tmp_path)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
+    parent.stdout.close()
     end = time.monotonic() + 10
     while processes_with(tmp_path):
         assert time.monotonic() < end

@@ -17,8 +17,8 @@ import tiny_policies
 from tiny_policies import judged, marked, prompt_of
 
 from tunectl.artifacts.records import Message
-from tunectl.backends.modeling import model_loader, training_checkpoint
-from tunectl.backends.trainers import dpo_kto, offline_logprobs, offline_run, online_rl, rl_args, trainer_loop
+from tunectl.backends.modeling import model_loader, peft_adapter, training_checkpoint
+from tunectl.backends.trainers import dpo_kto, offline_logprobs, offline_run, online_rl, rl_args
 from tunectl.backends.trainers.dpo_kto import DpoKtoTrainer
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.chat import model_spec
@@ -135,7 +135,7 @@ def sft(base, tmp_path_factory):
         for name, weights in model.named_parameters():
             if "lora_B" in name:
                 weights.normal_(0, 0.005)
-    trainer_loop.save(model, {}, folder, model_spec.load(base))
+    peft_adapter.save_adapter(model, {}, folder, model_spec.load(base))
     model_spec.save(model_spec.load(base), folder)
     return folder
 
@@ -365,6 +365,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, 
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stderr.close()
     assert not (tmp_path / "out").exists()
     step = int(training_checkpoint.latest_checkpoint(work).name.rpartition("-")[2])
     resumed = fit(base, sft, tmp_path, chosen)

@@ -70,7 +70,7 @@ def test_an_answer_that_cannot_be_read_is_left_out_of_the_round(keeper: RoundKee
     (record,) = exchange.read_rounds(tmp_path)
     assert [(item.name, item.steps) for item in record.contributions] == [("a", 4)]
     assert [reason.partition(":")[0] for reason in record.failures] == ["b", "c", "d"]
-    assert record.failures[0] == "b: it says that it took None steps"
+    assert record.failures[0] == "b: steps = None; must be a whole number of 0 or more"
     assert weights["a"].tolist() == [3.0, 3.0]
 
 

@@ -128,7 +128,7 @@ def ours(start, tmp_path, chosen, *, move=0.0):
     trainer.create_optimizer_and_scheduler(1)
     model.zero_grad()
     loss = trainer.training_step(model, {"numbers": (0, 1)})
-    return float(loss), gradient_of(model), run
+    return float(loss.detach()), gradient_of(model), run
 
 
 def shift(model, move):
@@ -179,7 +179,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
     batch = trainer._generate_and_score_completions([{"prompt": asked.text} for asked in run.turn.questions])
     loss = trainer.compute_loss(model, batch)
     loss.backward()
-    return float(loss), gradient_of(model)
+    return float(loss.detach()), gradient_of(model)
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_a_killed_fit_ends_with_the_same_bytes_and_the_same_epsilon(tiny_model, 
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stderr.close()
     checkpoint = training_checkpoint.latest_checkpoint(tmp_path / "work-out")
     state = training_checkpoint.TrainerState.load(checkpoint)
     assert state.accountant == [(1.0, 3 / 8, int(checkpoint.name.rpartition("-")[2]))]

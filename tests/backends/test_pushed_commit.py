@@ -78,7 +78,15 @@ def test_a_commit_that_was_not_pushed_is_refused(project: Path) -> None:
     assert "git push" in caught.value.hint
 
 
-@pytest.mark.parametrize("address", ["https://me:secret@host/shop.git", "https://[broken:secret@host"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:secret@host/shop.git",
+        "https://[broken:secret@host",
+        "https://ghp_secret@host/shop.git",
+        "https://host/shop.git?private_token=glpat-secret",
+    ],
+)
 def test_a_password_in_an_address_is_refused_and_not_shown(project: Path, address: str) -> None:
     push(project)
     with pytest.raises(UsageError, match="has a password in it") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,58 @@ def test_a_file_that_takes_too_much_memory_is_a_reject_or_a_declared_error(tmp_p
     else:
         assert isinstance(last, RejectedRow)
         assert last.reason == "unreadable"
+
+
+def test_a_row_that_is_larger_than_a_row_may_be_is_a_reject_and_the_next_ones_are_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    limits = READING.limits.model_copy(update={"max_characters": 100_000})
+    most = reader_process.limit_frame(100_000)
+    assert most < 10_000_000
+    wide = [["a" * 100_000] * count for count in (1, most // 100_000 + 1, 1)]
+    pq.write_table(pa.table({"text": ["x", "y", "z"], "notes": wide}), tmp_path / "t.parquet")
+    first, reject, last = in_child("parquet")(
+        file(tmp_path / "t.parquet"), READING.model_copy(update={"limits": limits})
+    )
+    assert (first.source.row, last.source.row, last.columns["text"]) == (1, 3, "z")
+    assert (reject.source, reject.reason) == (Source("t.parquet", 2), "too_long")
+    assert re.fullmatch(
+        rf"the row has \d+ bytes, the most is {most}; raise limits.max_characters of the source, or split the file",
+        reject.detail,
+    )
+    assert reader_process._idle
+
+
+def test_a_page_is_cut_behind_the_limit_where_it_is_too_long_all_the_same(tmp_path):
+    limits = READING.limits.model_copy(update={"max_characters": 100})
+    path = write_pdf(tmp_path / "a.pdf", 1, "Jazz " * 40)
+    (row,) = in_child("pdf")(file(path), READING.model_copy(update={"limits": limits}))
+    assert len(row.columns["text"]) == 101
+
+
+def test_a_reader_that_sends_more_than_a_row_may_be_is_a_reject_that_says_what_to_do(tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", 1)
+    read(path)
+    most = reader_process.limit_frame(READING.limits.max_characters)
+    assert most < 40_000_000
+    known = reader_process._take_child()
+    code = f"import struct, sys; sys.stdout.buffer.write(struct.pack('>I', {most + 1})); sys.stdout.flush(); sys.stdin.read()"
+    hostile = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    )
+    known.close()
+    known._process = hostile
+    reader_process._idle.append(known)
+    assert read(path) == [
+        RejectedRow(
+            Source("a.pdf"),
+            "unreadable",
+            f"its reader sent {most + 1} bytes at once, the most is {most}; raise limits.max_characters of the source, or split the file",
+        )
+    ]
+    assert hostile.poll() == -signal.SIGKILL
+    assert len(read(path)) == 1
 
 
 def write_packed(path: Path, kind: str, size: int) -> Path:

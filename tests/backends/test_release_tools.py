@@ -96,6 +96,7 @@ def hub(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield server
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture

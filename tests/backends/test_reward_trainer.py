@@ -216,7 +216,9 @@ def gradients(model, sft, some):
                 weights.normal_(std=0.05, generator=torch.Generator().manual_seed(3))
     loss = reward_forward.loss_of(reward_forward.route_of(adapted, autocast=False), some, center_weight=0.01)
     loss.backward()
-    return float(loss), {name: weights.grad for name, weights in adapted.named_parameters() if weights.requires_grad}
+    return float(loss.detach()), {
+        name: weights.grad for name, weights in adapted.named_parameters() if weights.requires_grad
+    }
 
 
 def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model, sft):
@@ -343,6 +345,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, sft, tmp_
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stderr.close()
     assert not (tmp_path / "out").exists()
     resumed = fit(tiny_model, sft, tmp_path, chosen)
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")

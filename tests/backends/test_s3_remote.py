@@ -17,7 +17,8 @@ import s3fs
 
 from tunectl.backends.storage.object_store import FsspecObjectStore
 from tunectl.backends.vcs import dvc_remote, dvc_repo
-from tunectl.core.errors import InfrastructureError, MissingExtraError
+from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError
+from tunectl.registry import protocols
 
 PIPELINE = """
 stages:
@@ -87,6 +88,25 @@ def test_a_bad_key_is_said_by_dvc_and_by_the_registry(bucket: str, tmp_path: Pat
         store.create("champion/1.json", b"{}")
 
 
+def test_more_than_is_declared_is_not_brought_from_s3(bucket: str, tmp_path: Path) -> None:
+    store = FsspecObjectStore(f"s3://{bucket}/releases")
+    store.write("champion/000001.json", b" " * (protocols.MAX_RECORD_BYTES + 1))
+    with pytest.raises(ArtifactError, match=r"champion/000001\.json has more than 1,000,000 bytes"):
+        store.read("champion/000001.json")
+    content = bytes(range(256)) * 80_000
+    store.write("releases/a/weights", content)
+    with pytest.raises(
+        ArtifactError, match=rf"s3://{bucket}/releases/releases/a/weights has more than the 20,479,999 bytes"
+    ):
+        store.fetch("releases/a/weights", tmp_path / "weights", len(content) - 1)
+    assert not (tmp_path / "weights").exists()
+    assert store.fetch("releases/a/weights", tmp_path / "weights", len(content)) == len(content)
+    assert (tmp_path / "weights").read_bytes() == content
+    store.remove("releases/a/weights")
+    with pytest.raises(FileNotFoundError):
+        store.fetch("releases/a/weights", tmp_path / "weights", 1)
+
+
 class _Failing(http.server.BaseHTTPRequestHandler):
     """Answers every request with 503."""
 
@@ -124,6 +144,7 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
     yield request.param
     server.shutdown()
+    server.server_close()
     s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -21,8 +21,11 @@ from tunectl.backends.modeling import (
     short_attention,
     training_checkpoint,
     training_run,
+    warm_start,
 )
+from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.sft_trainer import SftTrainer
+from tunectl.chat import model_spec
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
@@ -105,7 +108,7 @@ def gradients(model_folder: Path, some_rows):
         batching.forward_path(model, plain_head=True, autocast=False), batching.to_tensor_batch(some_rows, "cpu")
     )
     loss.backward()
-    return float(loss), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return float(loss.detach()), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
 def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model):
@@ -129,7 +132,7 @@ def test_short_attention_and_norms_equal_those_of_transformers(tiny_model):
         route = batching.forward_path(model, plain_head=False, autocast=False)
         loss = batching.cross_entropy_loss(route, route.batch([*example_rows(2), *example_rows(2, share=False)]))
         loss.backward()
-        results.append((float(loss), vectors.grad))
+        results.append((float(loss.detach()), vectors.grad))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
 
@@ -300,6 +303,21 @@ def test_early_stopping(tiny_model, tmp_path):
     assert found.steps < found.planned_steps
 
 
+def test_saving_and_going_on_ask_nobody_about_the_base_model(tiny_model, tmp_path, monkeypatch):
+    peft = pytest.importorskip("peft")
+    from peft.utils import save_and_load
+
+    monkeypatch.setattr(save_and_load, "check_file_exists_on_hf_hub", lambda *_: pytest.fail("Hugging Face was asked"))
+    model = peft.get_peft_model(
+        model_loader.load(tiny_model, adapter=None, profile=profile()).model,
+        peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    model.peft_config["default"].base_model_name_or_path = "org/base"  # as in the adapter that a fit goes on from
+    trainer_loop.save(model, {}, tmp_path / "out", model_spec.load(tiny_model))
+    adapter = LoraArgs("lora", 4, 8, 0.0, "all-linear")
+    warm_start.load_adapter_weights(model, tmp_path / "out", adapter, setting="sft.init_adapter")
+
+
 def test_the_average_is_kept_and_validated(tiny_model, tmp_path):
     usual, averaged = fit(tiny_model, tmp_path, plan()), fit(tiny_model, tmp_path, plan(ema_decay=0.5), "averaged")
     assert averaged.best_loss < averaged.first_loss
@@ -339,6 +357,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, tmp_path)
     wait_for_checkpoint(work, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stderr.close()
     assert not (tmp_path / "out").exists()
     step = int(training_checkpoint.latest_checkpoint(work).name.rpartition("-")[2])
     (work / "checkpoint-9999").mkdir()  # half-written when the kill came

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_server import Postgres, postgres_programs
+from postgres_server import Postgres
 from sweep_fixtures import FormulaTrials, create
 
 from tunectl.backends.sweeps import sweep_reader
@@ -74,25 +74,18 @@ def test_the_list_has_the_newest_first_and_nothing_where_there_is_no_storage(roo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_storage_on_postgresql_is_read_the_same_way(tmp_path: Path) -> None:
+def test_a_storage_on_postgresql_is_read_the_same_way(postgres: Postgres, tmp_path: Path) -> None:
     from tunectl.backends.sweeps import optuna_study
 
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    server = Postgres(programs)
-    try:
-        url = f"postgresql://tunectl@127.0.0.1:{server.port}/postgres"
-        run(create(tmp_path, url), FormulaTrials())
-        run(create(tmp_path, url, name="two", objective=GOALS, start=None), UnevenTrials())
-        for name in ("demo", "two"):
-            expected = optuna_study.open_study(url, name, tmp_path).summarize()
-            assert sweep_reader.read_sweep(url, tmp_path, name, time.time()) == expected
-            assert expected.best
-        assert sweep_reader.list_sweeps(url, tmp_path) == ["two", "demo"]
-    finally:
-        server.stop()
-    with pytest.raises(InfrastructureError, match="cannot be read"):
+    url = postgres.database("sweep_reader")
+    run(create(tmp_path, url), FormulaTrials())
+    run(create(tmp_path, url, name="two", objective=GOALS, start=None), UnevenTrials())
+    for name in ("demo", "two"):
+        expected = optuna_study.open_study(url, name, tmp_path).summarize()
+        assert sweep_reader.read_sweep(url, tmp_path, name, time.time()) == expected
+        assert expected.best
+    assert sweep_reader.list_sweeps(url, tmp_path) == ["two", "demo"]
+    with postgres.stopped(), pytest.raises(InfrastructureError, match="cannot be read"):
         sweep_reader.list_sweeps(url, tmp_path)
 
 

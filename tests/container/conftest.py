@@ -14,7 +14,6 @@ import pytest
 import yaml
 from containers import Container, NoEngine, docker, engine
 from msgspec import structs
-from postgres_server import Postgres, postgres_programs
 from serving_process import settings
 from tiny_release import tiny_release
 
@@ -103,14 +102,3 @@ def run(built: Built, volume: str) -> Iterator[Callable[..., Container]]:
     yield start
     for name in names:
         docker("rm", "--force", "--volumes", name)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    server = Postgres(programs)
-    yield server
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)

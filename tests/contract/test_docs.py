@@ -1,9 +1,13 @@
 """What the documents refer to exists, and the README stays short."""
 
+import ast
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import source_trees
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,6 +56,66 @@ def test_every_path_on_the_page_of_the_architecture_exists():
     assert len(names) > 60, "the table of the five tests is gone, or is written another way"
     roots = (ROOT, ROOT / "src" / "tunectl")
     assert sorted(name for name in names if not any((root / name).exists() for root in roots)) == []
+
+
+def rows_of_the_architecture() -> dict[str, list[str]]:
+    """The files that the first sentence of each row names, by the number of its question."""
+    text = (ROOT / "docs" / "about" / "architecture.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (\d\w?)\. [^|]+ \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
+    return {number: re.findall(r"`([\w/]+\.\w+)`", cell.partition(". ")[0]) for number, cell in cells}
+
+
+def find_imports(tree: ast.Module) -> Iterator[str]:
+    """Names of modules that a module imports, also by a text; one that ends in a dot stands for the modules of a package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{item.name}" for item in node.names))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("tunectl."):
+            yield node.value.partition(":")[0]
+
+
+def find_unlinked(files: list[str]) -> list[str]:
+    """The Python files of a row that neither import another one of it nor are imported by one."""
+    trees = {name: source_trees.parse_package().get(source_trees.SOURCE / name) for name in files}
+    modules = {
+        name: "tunectl." + name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name, tree in trees.items()
+        if tree
+    }
+    imports = {name: set(find_imports(trees[name])) for name in modules}
+    linked = set()
+    for name in modules:
+        for other, module in modules.items():
+            if other != name and imports[name] & {module, f"{module.rpartition('.')[0]}."}:
+                linked |= {name, other}
+    return sorted(modules.keys() - linked)
+
+
+@pytest.mark.parametrize(("number", "files"), rows_of_the_architecture().items())
+def test_the_files_of_a_row_import_each_other(number: str, files: list[str]) -> None:
+    assert len(files) > 2, number
+    assert find_unlinked(files) == []
+
+
+def test_a_file_that_a_row_does_not_need_is_found() -> None:
+    assert find_unlinked(["registry/release_store.py", "registry/event_log.py", "chat/template.py"]) == [
+        "chat/template.py"
+    ]
+
+
+def test_the_counts_below_the_table_are_those_of_its_rows() -> None:
+    text = (ROOT / "docs" / "about" / "architecture.md").read_text(encoding="utf-8")
+    counts = re.search(r"after (\d+) files,.*? load in (\d+), and the learning rate\s+passes (\d+)", text)
+    rows = rows_of_the_architecture()
+    assert counts is not None
+    assert [int(count) for count in counts.groups()] == [len(set(rows[number])) for number in ("3", "4", "5")]
+
+
+def test_the_version_is_that_of_the_newest_section_of_the_changes() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert heading is not None
+    assert heading[1] == version
 
 
 def test_the_glossary_has_one_meaning_a_word():

@@ -43,7 +43,10 @@ OUTSIDE = {
             "console.report_fragment:_LOCAL",
             "console.report_fragment:_REMOTE",
             "core.control_codes:_CODES",
-            "backends.storage.object_store:_RUN",  # what a bucket's driver says
+            "core.url_credentials:_LOGIN_ALONE",
+            "core.url_credentials:_NO_LOGIN",
+            "core.url_credentials:_PARAMETER",
+            "core.url_credentials:_RUN",  # what a bucket's driver says
             "backends.readers.html_reader:_PICTURE",
             "backends.readers.html_reader:_XML",
             "config.loading.foreign_import:_set_base_model()",  # a configuration that somebody else wrote
@@ -111,6 +114,11 @@ OUTSIDE = {
             "privacy.patterns:_DATABASE_LOGIN",
             "privacy.patterns:_DOT",
             "privacy.patterns:_EMAIL",
+            "privacy.patterns:_SPACED_EMAIL",
+            "privacy.patterns:_SPELLED_EMAIL",
+            "privacy.patterns:_MAIL_WORD",
+            "privacy.patterns:_MAIL_HOST",
+            "privacy.patterns:_NO_MAILBOX",
             "privacy.patterns:_IBAN",
             "privacy.patterns:_IPV4",
             "privacy.patterns:_IPV6",
@@ -176,8 +184,6 @@ INTERNAL = {
     "core.documentation:read_anchors()": OWN,
     "core.error_slugs:make_slug()": OWN,
     "pipeline.background_build:find_build()": OWN,
-    "pipeline.run_ledger:_PASSWORD": DECLARED,
-    "backends.tracking.mlflow_tracker:_PASSWORD": DECLARED,
     "cli.federate:_take_name()": "a name that was typed here",
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,
@@ -193,7 +199,6 @@ INTERNAL = {
     "backends.schedulers.slurm_scheduler:_SUBMITTED": "what sbatch printed",
     "backends.schedulers.slurm_scheduler:_quote_path()": DECLARED,
     "backends.vcs.dvc_remote:_SECTION": DECLARED,
-    "tracking.build_record:_SECRET": DECLARED,
     "sweeps.search_space:_format()": DECLARED,
     "pipeline.system_check:_EXTRA": "the installed metadata of this distribution",
     "pipeline.system_check:_REQUIREMENT": "the installed metadata of this distribution",
@@ -206,15 +211,13 @@ INTERNAL = {
     "pipeline.code_digest:_DOTTED": OWN,
     "pipeline.code_digest:_data_files()": OWN,
     "config.loading.compose:_plain_words()": "an error of Hydra",
-    "config.schema.evaluate:_compiles()": DECLARED,
     "config.loading.override_parsing:_GROUP": TYPED,
     "config.loading.override_parsing:_KEY": TYPED,
     "config.loading.override_file:_PLAIN": TYPED,
-    "config.schema.simulated_annotator:_compiles()": DECLARED,
     "config.schema.slot_error:SlotErrorRules._refuse_bad()": DECLARED,
     "config.schema.slot_error:TERM": DECLARED,
     "data.filters.quality:QualityFilter._build_shared_rules()": "words that the configuration declares, each as it is",
-    "data.filters.quality:any_of()": "patterns that the configuration declares, compiled to find mistakes; DeclaredPattern searches",
+    "core.pattern_ambiguity:validate_pattern()": "compiled to find mistakes; DeclaredPattern searches",
     "access.signatures:TrustedKeyName": "the file of trusted keys",
     "access.signatures:TrustedKey.public_key": "the file of trusted keys",
     "access.api_keys:ApiKey.name": "the server's own file of keys",
@@ -236,11 +239,14 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "<tool_call>\n" * 9000,
         f"<tool_call>{_BLANKS}x</tool_call>",
     ),
-    "backends.storage.object_store:redact_url": (
+    "core.url_credentials:hide_credentials": (
         "://" + ":" * LETTERS,
         "://" * _DEEP,
         "a://b@" * 16_000,
         "://:@" * 20_000,
+        "://" + "?token=" * 14_000,
+        "://" + "?key=a" * 16_000,
+        "://" + "?key=" + "a" * LETTERS,
     ),
     "data.readers.text_reader:front_matter": (
         f"---\nk:{_BLANKS}x\n---\n",
@@ -531,6 +537,7 @@ def told() -> dict[str, tuple[float, str]]:
         watch = threading.Timer(PATIENCE, child.kill)
         watch.start()
     watch.cancel()
+    child.stdout.close()
     with suppress(subprocess.TimeoutExpired):
         child.wait(PATIENCE)
     if child.returncode != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def take_back(layout: ProjectPaths) -> tuple[list[TimeWindow], list[RetrainRun]]
     """Take the windows and the retrains out of a recorded project; returns them."""
     with inference_log_sql.open_log(URL, layout.root) as log:
         windows = log.windows()
-    with sqlite3.connect(layout.root / URL.removeprefix("sqlite:///")) as database:
+    with closing(sqlite3.connect(layout.root / URL.removeprefix("sqlite:///"))) as database, database:
         database.execute("DELETE FROM windows")
     runs = RunStore(layout.retrain).runs()
     for path in (layout.retrain / "runs").glob("*.json"):

@@ -41,4 +41,5 @@ def test_the_command_listens_and_removes_its_copy(tmp_path: Path, names: list[st
             process.send_signal(getattr(signal, name))
             time.sleep(0.01)
         process.wait(30)
+        process.stdout.close()
     assert not Path(folder).exists()

@@ -86,3 +86,4 @@ def test_the_demo_starts_from_the_wheel_alone(tunectl: Path, tmp_path: Path) -> 
     finally:
         process.terminate()
         process.wait(30)
+        process.stdout.close()

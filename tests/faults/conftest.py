@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import Postgres, postgres_programs
 from serving_process import Server
 
 from tunectl.registry.release_store import ReleaseRegistry
@@ -35,14 +34,3 @@ def server(store: ReleaseRegistry, tmp_path_factory: pytest.TempPathFactory) -> 
         yield running
     finally:
         running.stop()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    server = Postgres(programs)
-    yield server
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)

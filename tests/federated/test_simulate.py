@@ -18,7 +18,7 @@ import pytest
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.export import exporter_env
-from tunectl.backends.federated import local_fit
+from tunectl.backends.modeling import peft_adapter
 from tunectl.config.loading import override_file
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.federated import exchange
@@ -55,7 +55,9 @@ def find_process(words: tuple[str, ...]) -> list[int]:
 
 
 def test_a_client_without_a_server_says_so(tmp_path: Path, flower: str) -> None:
-    task = ClientTask("a", "127.0.0.1:9", None, "TOKEN", wait_timeout_seconds=2, fit=[], locks=[], base="x")
+    task = ClientTask(
+        "a", "127.0.0.1:9", None, "TOKEN", wait_timeout_seconds=2, fit=[], locks=[], base="x", local_steps=4
+    )
     atomic_io.write_json(tmp_path / exchange.CLIENT, task)
     words = [flower, "-m", "tunectl.backends.federated.flower_client", str(tmp_path)]
     done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, check=False)
@@ -98,7 +100,7 @@ def test_a_client_that_is_killed_is_left_out_and_the_rest_goes_on(project: Proje
     )
     for stage in ("compose", "sft"):
         runner.execute_stage(project, stage)
-    stored = local_fit.read_adapter(project.artifact("sft"))
+    stored = peft_adapter.read_adapter(project.artifact("sft"))
     assert all((stored[name] == last[name]).all() for name in last)
     metrics = atomic_io.read_json(project.metrics("sft"))
     assert metrics["steps"] == 0
@@ -115,7 +117,7 @@ def check_release(project: ProjectPaths, weights: Mapping[str, Any]) -> None:
     assert verdict["verdict"] in {"tuned_better", "prompting_is_enough", "do_not_tune", "not_enough_evidence"}
     parity = atomic_io.read_json(project.artifact("package") / "verdict.json")
     assert parity["passed"], parity
-    shipped = local_fit.read_adapter(project.artifact("package") / "release" / "adapter")
+    shipped = peft_adapter.read_adapter(project.artifact("package") / "release" / "adapter")
     assert all((shipped[name] == weights[name]).all() for name in weights)
 
 
@@ -135,11 +137,11 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     said: list[str] = []
     federation = federate_run.open_federation(project, words)
     out = federate_run.simulate(federation, said.append)
-    before = local_fit.read_adapter(out)
+    before = peft_adapter.read_adapter(out)
     again = federate_run.open_federation(project, [*words, "federate.rounds=2"])
     federate_run.simulate(again, said.append)
     assert [item.number for item in exchange.read_rounds(again.folder)] == [1, 2]
-    after = local_fit.read_adapter(out)
+    after = peft_adapter.read_adapter(out)
     assert any((before[name] != after[name]).any() for name in before)
     other = federate_run.open_federation(project, [*words, "federate.weighting=clients"])
     with pytest.raises(UsageError, match="holds rounds of a federation with other settings"):

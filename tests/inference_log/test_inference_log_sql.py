@@ -6,6 +6,7 @@ import re
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import msgspec
@@ -304,20 +305,25 @@ def test_other_databases_are_refused(tmp_path):
         assert str(caught.value) == f"{message}\n  write sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
-def test_a_server_that_is_away_is_named_without_its_password(tmp_path):
-    with pytest.raises(InfrastructureError) as caught, open_log("postgresql://me:secret@127.0.0.1:9/live", tmp_path):
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@127.0.0.1:9/live", "me:***@127.0.0.1:9/live"),
+        ("postgresql://127.0.0.1:9/live?password=secret&user=me", "127.0.0.1:9/live?password=***&user=me"),
+    ],
+)
+def test_a_server_that_is_away_is_named_without_its_password(tmp_path, url, shown):
+    with pytest.raises(InfrastructureError) as caught, open_log(url, tmp_path):
         pass
-    assert "postgresql+psycopg://me:***@127.0.0.1:9/live: connection failed" in str(caught.value)
+    assert f"postgresql+psycopg://{shown}: connection failed" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_postgres_comes_back_after_a_crash(postgres, tmp_path):
     with open_log(postgres.database("tests"), tmp_path) as store:
         store.write([inference(number) for number in range(50)])
-        postgres.stop()
-        with pytest.raises(InfrastructureError):
+        with postgres.stopped(), pytest.raises(InfrastructureError):
             store.start_request(inference(50))
-        postgres.start()
         store.start_request(inference(51))
         assert store.counts().inferences == 51
 
@@ -331,8 +337,10 @@ def test_postgres_without_fsync_is_refused(postgres, tmp_path):
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f"ALTER SYSTEM SET fsync = {setting}")
             connection.execute("SELECT pg_reload_conf()")
-            while psycopg.connect(admin).execute("SHOW fsync").fetchone()[0] != setting:
-                pass
+        shown = ""
+        while shown != setting:
+            with psycopg.connect(admin) as connection:
+                shown = connection.execute("SHOW fsync").fetchone()[0]
         if setting == "off":
             with pytest.raises(InfrastructureError) as caught, open_log(url, tmp_path):
                 pass
@@ -367,5 +375,6 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
 def test_times_are_kept_in_utc(tmp_path):
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
         store.start_request(inference(accepted_at=datetime(2026, 3, 1, 5, tzinfo=timezone(timedelta(hours=3)))))
-    raw = sqlite3.connect(tmp_path / "a.sqlite").execute("SELECT accepted_at FROM inferences").fetchone()[0]
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as connection:
+        raw = connection.execute("SELECT accepted_at FROM inferences").fetchone()[0]
     assert raw == "2026-03-01 02:00:00.000000"

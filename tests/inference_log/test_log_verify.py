@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_rows_that_cannot_be_read_and_feedback_about_nothing_are_named(project, 
     change = "UPDATE inferences SET request = '{\"cut' WHERE id = 'chatcmpl-000007'"
     drop = "DELETE FROM inferences WHERE id = 'chatcmpl-000001'"
     if project.startswith("sqlite"):
-        with sqlite3.connect(FILE) as connection:
+        with closing(sqlite3.connect(FILE)) as connection, connection:
             connection.execute(change)
             connection.execute(drop)
     else:

@@ -109,6 +109,15 @@ def test_the_environment_names_the_database(live):
     assert pseudonyms.address(live, {"TUNECTL_INFERENCE_LOG_URL": "postgresql://db/live"}) == "postgresql://db/live"
 
 
+@pytest.mark.parametrize(
+    "address", ["postgresql://me:secret@db/live", "'postgresql://db/live?user=me&password=secret'"]
+)
+def test_a_password_in_the_url_is_refused_and_not_shown(live, address):
+    with pytest.raises(ConfigError, match="url holds a password") as caught:
+        load(f"inference_log.url={address}")
+    assert "secret" not in str(caught.value)
+
+
 def test_several_servers_need_postgresql(live):
     with pytest.raises(ConfigError) as caught:
         load("inference_log.replicas=2")

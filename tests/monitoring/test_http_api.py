@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from half_uploads import hold_half_uploads, measure_health
 
 from tunectl.access import api_keys
 from tunectl.core.errors import InfrastructureError
@@ -98,3 +99,8 @@ def test_a_port_in_use_is_named(door: MonitorApi, tmp_path: Path) -> None:
         == f"monitor.port = {door.port}: 127.0.0.1:{door.port} cannot be used: Address already in use"
     )
     assert caught.value.hint.endswith(f"tunectl monitor monitor.port={door.port + 1}")
+
+
+def test_health_is_told_beside_half_uploads(door: MonitorApi) -> None:
+    with hold_half_uploads(door.port, "/windows.json"):
+        assert measure_health(door.port) < 1

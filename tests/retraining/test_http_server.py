@@ -33,7 +33,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
         verify=lambda secret, opened_by: None,
         unknown="look",
         keyless=lambda: True,
-        max_body_bytes=10,
+        limit_body=lambda path: 10,
     )
     made.open()
     yield made

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from half_uploads import hold_half_uploads, measure_health
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
@@ -100,7 +101,7 @@ def test_a_link_leads_to_the_page_and_a_key_decides(world, tmp_path, caplog):
     for key, status, words in (
         ("", 401, "send a key"),
         ("tk-made-up", 401, "that key is not known here"),
-        (look, 403, "the key spy may look, operate, chat, not decide"),
+        (look, 403, "the key spy has the scopes look, operate, chat; this needs decide"),
         (TOKEN, 401, "that key is not known here"),
     ):
         found, page = decide(world, path, key)
@@ -163,7 +164,7 @@ def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):
     assert world.ask(body=payload(), token=secrets["operate"])[0] == 200
     assert len(world.store.list_pending_triggers()) == 1
     status, content, _ = world.ask(body=payload(), token=secrets["look"])
-    assert (status, content) == (403, b"the key look may look, not operate\n")
+    assert (status, content) == (403, b"the key look has the scopes look; this needs operate\n")
     api_keys.remove(tmp_path / "keys.json", "operate")
     assert world.ask(body=payload("2026-04-30T12:00:00Z"), token=secrets["operate"])[0] == 401
 
@@ -271,3 +272,33 @@ def test_the_story_has_a_page(world):
     assert status == 200
     assert b"new shops &lt;b&gt;" in content
     assert run.id.encode() in world.ask("GET", "/")[1]
+
+
+@pytest.mark.parametrize("valid", [True, False], ids=["of a link", "of no link"])
+def test_health_is_told_beside_half_forms(world, valid):
+    path = ask_approval(world)[0] if valid else "/decide/x"
+    with hold_half_uploads(world.door.port, path):
+        assert measure_health(world.door.port) < 1
+
+
+def send_half_form(world, path, length):
+    """Status of the answer to a form of which only one byte comes."""
+    with socket.create_connection(("127.0.0.1", world.door.port), timeout=5) as line:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        line.sendall(f"{head}Content-Length: {length}\r\n\r\na".encode())
+        reply = http.client.HTTPResponse(line)
+        reply.begin()
+        return reply.status
+
+
+def test_a_link_is_checked_and_its_form_measured_before_it_is_read(world):
+    path, _ = ask_approval(world)
+    assert send_half_form(world, "/decide/x", 900_000) == 410
+    assert send_half_form(world, "/decide/x", 900) == 410
+    assert send_half_form(world, path, 10_001) == 413
+    with pytest.raises(TimeoutError):
+        send_half_form(world, path, 10_000)
+
+
+def test_what_takes_no_body_reads_none(world):
+    assert world.ask("GET", "/healthz", b"a" * 1000)[0] == 413

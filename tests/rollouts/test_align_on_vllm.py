@@ -75,13 +75,13 @@ def test_a_rank_above_its_own_is_refused_with_the_option(start, server, tmp_path
     import torch
     import transformers
 
-    from tunectl.backends.trainers import trainer_loop
+    from tunectl.backends.modeling import peft_adapter
     from tunectl.chat import model_spec
 
     model, _ = start
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=12, lora_alpha=8, target_modules="all-linear")
-    trainer_loop.save(peft.get_peft_model(base, config), {}, tmp_path / "sft", model_spec.load(model))
+    peft_adapter.save_adapter(peft.get_peft_model(base, config), {}, tmp_path / "sft", model_spec.load(model))
     model_spec.save(model_spec.load(model), tmp_path / "sft")
     with pytest.raises(InfrastructureError) as error:
         fit((model, tmp_path / "sft"), tmp_path, server.url)

@@ -208,4 +208,5 @@ def test_a_worker_ends_when_its_supervisor_is_killed() -> None:
     assert parent.stdout.readline() == b"up\n"
     parent.kill()
     assert parent.stdout.read() == b""  # its end comes when the child has closed it too
+    parent.stdout.close()
     parent.wait()

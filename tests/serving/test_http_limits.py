@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
+import pytest
+from half_uploads import hold_half_uploads
 from serving_process import Server
 
 from tunectl.backends.web.bounded_http import HEAD_SECONDS, IDLE_SECONDS
@@ -27,15 +29,15 @@ def measure_health(server: Server) -> float:
 
 
 def test_a_megabyte_of_headers_is_refused(server: Server) -> None:
-    line = connect(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-    with suppress(ConnectionError):
-        for _ in range(256):
-            line.sendall(b"X-A: " + b"a" * 4000 + b"\r\n")
     status = None
-    with suppress(ConnectionError, http.client.HTTPException):
-        reply = http.client.HTTPResponse(line)
-        reply.begin()
-        status = reply.status
+    with connect(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n") as line:
+        with suppress(ConnectionError):
+            for _ in range(256):
+                line.sendall(b"X-A: " + b"a" * 4000 + b"\r\n")
+        with suppress(ConnectionError, http.client.HTTPException):
+            reply = http.client.HTTPResponse(line)
+            reply.begin()
+            status = reply.status
     assert status in (None, 400, 431)
     assert measure_health(server) < 1
 
@@ -45,7 +47,7 @@ def test_silence_and_half_a_head_are_closed(server: Server) -> None:
     start = time.monotonic()
     for line in (idle, half):
         line.settimeout(15)
-        with suppress(ConnectionError):
+        with line, suppress(ConnectionError):
             assert line.recv(1000) == b""
     assert IDLE_SECONDS - 1 < time.monotonic() - start < HEAD_SECONDS + 5
 
@@ -68,3 +70,22 @@ def test_slow_uploads_hold_up_nobody(server: Server) -> None:
             refused += line.recv(100).startswith(b"HTTP/1.1 429")
         line.close()
     assert refused >= 150
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/arena/enter", "application/x-www-form-urlencoded"), ("/v1/chat/completions", "application/json")],
+)
+def test_health_is_told_beside_half_uploads_without_a_key(server: Server, path: str, kind: str) -> None:
+    with hold_half_uploads(server.port, path, kind):
+        assert measure_health(server) < 1
+
+
+def test_answers_that_nobody_reads_hold_up_nobody(server: Server) -> None:
+    with ExitStack() as lines:
+        for _ in range(560):
+            lines.enter_context(
+                connect(server, b"GET /arena/assets/htmx-4.0.1.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
+            )
+        measure_health(server)  # behind 5,000 answers that are being written
+        assert measure_health(server) < 1

@@ -46,6 +46,7 @@ def serving(folder: Path, store: ReleaseRegistry, **serve: Any) -> Iterator[Serv
 def stream(server: Server, body: dict[str, Any]) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     headers = {"Authorization": f"Bearer {server.keys['chat']}", "Content-Type": "application/json"}
+    headers["Connection"] = "close"  # the socket is the reply's alone, and ends with it
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     return connection.getresponse()
 

@@ -17,8 +17,7 @@ from tunectl.artifacts.records import (
     ReferenceAnswer,
     Source,
 )
-from tunectl.backends.modeling import model_loader
-from tunectl.backends.trainers import trainer_loop
+from tunectl.backends.modeling import model_loader, peft_adapter
 from tunectl.chat import model_spec, template
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.align import AlignStage
@@ -74,7 +73,7 @@ def trained(tiny_model, tmp_path_factory):
         for name, weights in adapted.named_parameters():
             if "lora_B" in name:
                 weights.normal_(0, 0.005)
-    trainer_loop.save(adapted, {}, sft, model_spec.load(model))
+    peft_adapter.save_adapter(adapted, {}, sft, model_spec.load(model))
     model_spec.save(model_spec.load(model), sft)
     return model, sft
 

@@ -224,7 +224,10 @@ def test_an_empty_file(project, capsys):
     ("words", "message"),
     [
         (["data.csv", *COLUMNS], "--model is missing: which model should answer?\n  for example: --model sft\n"),
-        (["a.csv", "b.csv", "--model", "model"], "one file at a time, not 2: a.csv, b.csv\n"),
+        (
+            ["a.csv", "b.csv", "--model", "model"],
+            "DATA must be one file, not 2: a.csv, b.csv\n  run the command once for each\n",
+        ),
         (
             ["--model", "model"],
             "DATA is missing: which file should the model be evaluated on?\n  tunectl evaluate --help\n",
@@ -235,7 +238,10 @@ def test_an_empty_file(project, capsys):
         ),
         (["data.csv", "--model", "model", *COLUMNS, "--beams", "40"], "--beams 40: must be 1 to 16\n"),
         (["data.csv", "--model", "model", *COLUMNS, "--limit", "0"], "--limit 0: at least 1\n"),
-        (["data.csv", "--model", "model", *COLUMNS, "--max-new-tokens", "0"], "--max-new-tokens 0: at least 1\n"),
+        (
+            ["data.csv", "--model", "model", *COLUMNS, "--max-new-tokens", "0"],
+            "--max-new-tokens 0: must be at least 1\n",
+        ),
         (
             ["data.csv", "--model", "model", "--adapter", "nowhere", *COLUMNS],
             "--adapter nowhere: nowhere/adapter_config.json does not exist\n  give the folder of an adapter\n",
@@ -266,7 +272,10 @@ def test_words_that_do_not_go_together(project, capsys, words, message):
 
 
 def test_a_missing_file(project, capsys):
-    assert refused(capsys, "gone.csv", "--model", "model", *COLUMNS) == (2, "gone.csv: there is no such file\n")
+    assert refused(capsys, "gone.csv", "--model", "model", *COLUMNS) == (
+        2,
+        "gone.csv: there is no such file\n  check the path of DATA\n",
+    )
 
 
 def test_a_source_that_is_not_declared(project, capsys):

@@ -313,7 +313,7 @@ def test_folder_without_known_kinds():
     message, hint = fails(d=source(path="d"))
     assert message == "ingest.sources.d.path = d: none of its 2 files is of a known kind (.bin, .xyz)"
     assert hint.startswith("known are .html .htm")
-    assert hint.endswith("pin another name with ingest.sources.d.type")
+    assert hint.endswith("for a file of another name, set ingest.sources.d.type")
     assert (
         fails(d=source(path="d/a.xyz"))[0]
         == "ingest.sources.d.path = d/a.xyz: the kind of this file is not known (.xyz)"
@@ -381,7 +381,7 @@ def test_documents_declared_where_examples_are():
             "ingest.sources.a: holds is documents, but a.jsonl:1 looks like prompt_completion (columns prompt, completion)\n"
             '    {"prompt":"a","completion":"b"}'
         ),
-        "let holds be examples, or pin the text: ingest.sources.a.columns.text=[<column>]",
+        "let holds be examples, or say where the text is: ingest.sources.a.columns.text=[<column>]",
     )
 
 
@@ -475,7 +475,7 @@ def test_a_readme_among_examples_is_not_learned_from():
     jsonl("d/a.jsonl", [{"prompt": str(at), "completion": "b"} for at in range(9)])
     write("d/README.md", "About this data.")
     assert run(d=source(path="d", holds="examples")).rejected == {"not_an_example": 1}
-    assert rejects()[0].detail == "d/README.md is raw text; pin format: text to learn from it as it is"
+    assert rejects()[0].detail == "d/README.md is raw text; set format: text to learn from it as it is"
     assert run(d=source(path="d/README.md", holds="examples", format="text")).examples == 1
 
 
@@ -554,7 +554,7 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
     ("changes", "words"),
     [
         ({"format": "columns"}, "format is columns, but none is pinned"),
-        ({"columns": {"prompt": ["a"]}}, "prompt is ['a'] and answer is None; pin both or neither"),
+        ({"columns": {"prompt": ["a"]}}, "prompt is ['a'] and answer is None; set both or neither"),
         ({"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}}, "a source holds one of them"),
         ({"columns": {"system": "a"}}, "system goes with prompt and answer"),
         (

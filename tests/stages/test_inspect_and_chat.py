@@ -71,7 +71,7 @@ def test_nothing_trained_is_found(project, capsys):
     settle([example(1, "Yes"), Example("t", Source("in.csv", 9), tokens=Tokens([5, 6], [-100, -100]))])
     assert main(["data", "inspect"]) == 3
     assert capsys.readouterr().err == (
-        "tunectl: something is trained: no: 1 of 2 answers have no trained token at all; the first is in.csv:9\n"
+        "tunectl: something is trained: failed: 1 of 2 answers have no trained token at all; the first is in.csv:9\n"
         "  see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl data inspect\n"
     )
 
@@ -93,7 +93,7 @@ def test_an_end_that_is_not_trained_is_found(project, capsys):
     )
     assert main(["data", "inspect"]) == 3
     assert (
-        "the end of turn is trained: no: 3 of 3 answers do not train <|im_end|> at their end, so the model would not learn to stop; "
+        "the end of turn is trained: failed: 3 of 3 answers do not train <|im_end|> at their end, so the model would not learn to stop; "
         "the first is in.csv:1" in capsys.readouterr().err
     )
 
@@ -104,7 +104,10 @@ def test_a_doubled_begin_of_text_is_found(project, capsys):
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
     assert main(["data", "inspect"]) == 3
-    assert "no doubled begin of text: no: 3 of 3 answers begin with two begin-of-text tokens" in capsys.readouterr().err
+    assert (
+        "no doubled begin of text: failed: 3 of 3 answers begin with two begin-of-text tokens"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
@@ -112,7 +115,7 @@ def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
     path.write_text(" " + path.read_text())
     assert main(["data", "inspect"]) == 3
     assert (
-        "template is that of the contract: no: artifacts/model/chat_template.jinja differs from the template that"
+        "template is that of the contract: failed: artifacts/model/chat_template.jinja differs from the template that"
         in capsys.readouterr().err
     )
 
@@ -122,7 +125,7 @@ def test_answers_that_would_be_left_out_are_found(project, capsys):
     configure(max_length=100)
     assert main(["data", "inspect"]) == 3
     assert (
-        "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (the limit is 5%)"
+        "answers fit: failed: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (the limit is 5%)"
         in capsys.readouterr().err
     )
     configure(max_length=100, max_rejected_share=0.5)
@@ -202,7 +205,7 @@ def test_chat_with_what_is_no_model(project, capsys):
     Path("nothing").mkdir()
     assert main(["chat", "nothing", "--prompt", "Hi"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: nothing is neither a model folder (config.json) nor an adapter folder (adapter_config.json)\n  more: tunectl docs is-neither-a-model-folder-config-json\n"
+        "tunectl: nothing is neither a model folder (config.json) nor an adapter folder (adapter_config.json)\n  give the name of a stage with a model, or one of these folders\n  more: tunectl docs is-neither-a-model-folder-config-json\n"
     )
     assert main(["chat", "--prompt", "Hi"]) == 5
     assert "artifacts/sft does not exist" in capsys.readouterr().err

@@ -145,6 +145,9 @@ def test_a_request_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_machine_joins_only_what_fits_on_several(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         runner.join_stage(ProjectPaths(tmp_path), "ingest")
-    assert (error.value.message, error.value.hint) == ("ingest fits nothing", "stages that do: align, cpt, reward, sft")
+    assert (error.value.message, error.value.hint) == (
+        "stage ingest trains no model",
+        "give one of align, cpt, reward, sft",
+    )
     with pytest.raises(UsageError, match="tunectl run sft --join takes part in a fit on several machines"):
         runner.join_stage(ProjectPaths(tmp_path), "sft")

@@ -9,10 +9,27 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def postgres_programs() -> Path | None:
+@contextmanager
+def run_postgres() -> Iterator[Postgres | None]:
+    """A server of our own until the block ends; None where PostgreSQL is not installed."""
+    programs = _find_programs()
+    if programs is None:
+        yield None
+        return
+    server = Postgres(programs)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def _find_programs() -> Path | None:
     """The folder of ``initdb``, which Debian keeps out of the path."""
     found = shutil.which("initdb") or next(
         (str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None
@@ -86,6 +103,15 @@ class Postgres:
             self.process.send_signal(3)  # SIGQUIT: immediate shutdown
             self.process.wait(30)
         self.log.close()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stopped until the block ends: other tests find it running, whatever happened in the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
     def database(self, name: str) -> str:
         """The address of a database without tables; making a new one for every test would write 8 MB each."""

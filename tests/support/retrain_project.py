@@ -134,14 +134,14 @@ def overrides(**more: object) -> list[str]:
 
 def start(folder: Path, *words: str, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
     """The watcher as a process of its own, started by ``before``."""
-    log = (folder / "log.txt").open("ab")
-    return subprocess.Popen(
-        [*before, sys.executable, str(Path(__file__).with_name("killable_retrainer.py")), *words],
-        cwd=folder,
-        env={**ENVIRONMENT, **environment},
-        stdout=log,
-        stderr=log,
-    )
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [*before, sys.executable, str(Path(__file__).with_name("killable_retrainer.py")), *words],
+            cwd=folder,
+            env={**ENVIRONMENT, **environment},
+            stdout=log,
+            stderr=log,
+        )
 
 
 def states(folder: Path) -> list[list[str]]:

@@ -107,10 +107,10 @@ def main(url: str, root: str, log: str) -> None:
 
 
 def start_worker(url: str, root: Path, log: Path) -> subprocess.Popen[bytes]:
-    output = (root / "workers.txt").open("ab")
-    return subprocess.Popen(
-        [sys.executable, __file__, url, str(root), str(log)], stdout=output, stderr=subprocess.STDOUT
-    )
+    with (root / "workers.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, __file__, url, str(root), str(log)], stdout=output, stderr=subprocess.STDOUT
+        )
 
 
 def wait_for(condition: Any, seconds: float = 60.0) -> None:

@@ -12,8 +12,8 @@ import yaml
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Message
+from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.modeling.decoding import GenerationState
-from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
 from tunectl.backends.trainers.rollout_generation import RolloutGenerator
 from tunectl.chat import model_spec
@@ -145,7 +145,7 @@ def build_policy(tiny_model, folder):
         for name, weights in adapted.named_parameters():
             if "lora_B" in name:
                 weights.normal_(0, 0.02)
-    trainer_loop.save(adapted, {}, sft, model_spec.load(model))
+    peft_adapter.save_adapter(adapted, {}, sft, model_spec.load(model))
     model_spec.save(model_spec.load(model), sft)
     return model, sft
 

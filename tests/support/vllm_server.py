@@ -51,13 +51,14 @@ class VllmProcess:
         words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
         words += ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "16", *options]
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [str(environment / "bin/vllm"), *words],
-            env={**inherited, **SETTINGS},
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [str(environment / "bin/vllm"), *words],
+                env={**inherited, **SETTINGS},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def wait(self) -> None:
         """Until it serves."""

@@ -7,12 +7,10 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sweep_fixtures as fixtures
-from postgres_server import Postgres, postgres_programs
 
 from tunectl.backends.sweeps import optuna_study
 
@@ -21,18 +19,10 @@ KILLS, TRIALS = 10, 12
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
+def url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
-        yield "sqlite:///sweeps.sqlite"
-        return
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    server = Postgres(programs)
-    try:
-        yield f"postgresql://tunectl@127.0.0.1:{server.port}/postgres"
-    finally:
-        server.stop()
+        return "sqlite:///sweeps.sqlite"
+    return request.getfixturevalue("postgres").database("sweep_kills")
 
 
 def test_each_set_of_values_ends_in_exactly_one_finished_trial(url: str, tmp_path: Path) -> None:

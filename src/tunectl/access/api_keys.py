@@ -251,14 +251,22 @@ class KeyStore:
             self._again()
         result = self._keys.get(hash_key(secret)) if secret else None
         if result is None:
-            text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
+            text = (
+                "that key is not known here; check it, or ask the operator for one"
+                if secret
+                else "send a key: Authorization: Bearer <key>"
+            )
             raise ApiError(text, "authentication_error", code="invalid_api_key")
         reason = explain_refusal(result, datetime.now(UTC))
         if reason is not None:
-            raise ApiError(f"the key {result.name} {reason}", "authentication_error", code="invalid_api_key")
+            raise ApiError(
+                f"the key {result.name} {reason}; use another one", "authentication_error", code="invalid_api_key"
+            )
         if scope is not None and not result.allows(scope):
             allowed = ", ".join(result.scopes)
-            raise ApiError(f"the key {result.name} may {allowed}, not {scope}", "permission_error", code="scope")
+            raise ApiError(
+                f"the key {result.name} has the scopes {allowed}; this needs {scope}", "permission_error", code="scope"
+            )
         return result
 
     def find(self, secret: str, *scopes: KeyScope) -> ApiKey | None:

@@ -96,7 +96,7 @@ def check_origin(head: RequestHead, origins: Collection[str] = (), *, strict: bo
     if not own:
         what = f"cross-origin request from {origin[:200] or 'another site, or without an Origin header,'} refused"
         raise ApiError(
-            what if strict else f"{what}; allowed origins: serve.cors",
+            f"{what}; use a page of this service" if strict else f"{what}; add that origin to serve.cors",
             "permission_error",
             code=CROSS_SITE,
         )
@@ -125,7 +125,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
     """
     if any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIXES) for name in head.headers):
         raise ApiError(
-            "requests through a proxy need an API key; without keys only local requests are accepted",
+            "requests through a proxy need an API key; without keys only local requests are accepted (tunectl serve keys add NAME makes one)",
             "authentication_error",
             code="proxy",
         )
@@ -133,7 +133,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
     if strip_port(host) not in hosts:
         names = ", ".join(sorted(hosts))
         raise ApiError(
-            f"without a key this service answers to {names}, not to {host[:200] or 'no name'}",
+            f"without a key this service answers to {names}, not to {host[:200] or 'no name'}; use one of these names, or send a key",
             code="host",
             status=421,
         )

@@ -195,7 +195,9 @@ def read_trusted_keys(path: Path) -> list[TrustedKey]:
     try:
         return TRUSTED_KEYS_FILE.decode(content, _TrustedKeysFile, str(path)).keys
     except atomic_io.NOT_JSON as error:
-        raise DataError(f"{path} is not a file of trusted keys: {error}", hint="restore it") from error
+        raise DataError(
+            f"{path} is not a file of trusted keys: {error}", hint="restore it from Git or a backup"
+        ) from error
 
 
 def add_trusted_key(path: Path, key: TrustedKey) -> None:

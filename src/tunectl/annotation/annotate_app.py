@@ -5,6 +5,7 @@ Every click is one POST; the answer to it, the next question, is only sent when 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import time
@@ -35,13 +36,15 @@ SHARED_ASSETS: Final = [("tunectl.backends.reports", "static")]
 LONGEST_NAME = 40
 LONGEST_BODY = 200_000
 """Bytes of a form; an edit is a few thousand."""
+FORM_SECONDS: Final = 30.0
+"""Seconds for a form to arrive."""
 WHO: Final = "tunectl_annotator"
 NAME_SECONDS: Final = 7 * 24 * 3600
 """How long a browser keeps the name of somebody who signed in without a key."""
 TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
 WRONG_KEY = "That key is not right, or it may not annotate. Ask whoever started this page."
 NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} characters, so that your choices stay yours."
-REFUSED = f"this form is not one of this page, or it is longer than {LONGEST_BODY} bytes"
+REFUSED = f"this form is not one of this page, or not whole within {FORM_SECONDS:g} s, or it is longer than {LONGEST_BODY} bytes"
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
 NOT_SAVED = "Not saved: {reason}. Your choice does not count yet."
 NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
@@ -115,7 +118,22 @@ def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
 
 def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
     """No route of these pages is opened by a key in a header: people sign in."""
-    raise ApiError("sign in on the page", "authentication_error")
+    raise ApiError("a key in a header does not open these pages; sign in at /", "authentication_error")
+
+
+async def read_form(request: Any) -> Mapping[str, list[str]] | None:
+    """Return the fields of a form; None for one that is too long, or not there in time."""
+    left = import_optional("starlette.requests", extra="annotate").ClientDisconnect
+    body = b""
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LONGEST_BODY:
+                    return None
+    except (TimeoutError, left):
+        return None
+    return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
 class _Routes:
@@ -164,7 +182,7 @@ class _Routes:
 
     async def enter(self, request: Any) -> Any:
         """Sign somebody in by name, or by key where keys are asked for: then the name is that of the key."""
-        form = await self._form(request)
+        form = await read_form(request)
         if form is None:
             return self._reject_form()
         address = request.client.host if request.client else ""
@@ -206,7 +224,7 @@ class _Routes:
 
     async def save_choice(self, request: Any) -> Any:
         """Save a choice, then show the next question."""
-        form, who = await self._form(request), self._who(request)
+        form, who = await read_form(request), self._who(request)
         if form is None:
             return self._reject_form()
         if who is None:
@@ -255,12 +273,3 @@ class _Routes:
 
     def _reject_form(self) -> Any:
         return self._responses.PlainTextResponse(REFUSED, 403)
-
-    async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """Return the fields of a form; None for one that is too long."""
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST_BODY:
-                return None
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast, get_args
-from urllib.parse import parse_qs
 
 from tunectl.access import sessions
 from tunectl.access.api_errors import ApiError
@@ -24,12 +23,13 @@ from tunectl.access.sessions import SessionStore
 from tunectl.access.throttle import KeyThrottle
 from tunectl.annotation.annotate_app import (
     ASSETS,
-    LONGEST_BODY,
     LONGEST_NAME,
     NO_NAME,
     NOT_SAVED,
+    REFUSED,
     SHARED_ASSETS,
     TOO_MANY,
+    read_form,
     refuse_key,
 )
 from tunectl.annotation.annotation_queue import Button
@@ -46,15 +46,10 @@ from tunectl.privacy.mask import PiiMasker
 COOKIE: Final = "tunectl_arena"
 WARMTH: Final = 0.9
 """Temperature where both answers come from one model."""
-READ: Final = 30.0
-"""Seconds for a form to arrive."""
 WRONG_KEY = "That key is not right, or it may not chat and give feedback. Ask whoever runs this server."
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conversation as it is now."
 NOTHING = "Please write something first."
 UNANSWERED = "No answer: {reason}"
-REFUSED = (
-    f"this form is not one of this page, or not whole within {READ:g} s, or it is longer than {LONGEST_BODY} bytes"
-)
 HALF_SAVED = "Your choice is saved, but the inference log was not told: {reason}"
 
 
@@ -108,9 +103,6 @@ class _Routes:
         self._throttle = KeyThrottle()
         self._writing = asyncio.Lock()
         self._responses = import_optional("starlette.responses", extra="annotate")
-        self._client_disconnect: type[Exception] = import_optional(
-            "starlette.requests", extra="annotate"
-        ).ClientDisconnect
 
     def _who(self, request: Any) -> _Session | None:
         return self._people.find(sessions.read_cookie(request.cookies, COOKIE))
@@ -140,7 +132,7 @@ class _Routes:
 
     async def enter(self, request: Any) -> Any:
         """Let somebody in by a key of the server; a key that does not act for others votes under its own name."""
-        form = await self._form(request)
+        form = await read_form(request)
         if form is None:
             return self._reject_form()
         name = " ".join(form.get("name", [""])[0].split())
@@ -179,7 +171,7 @@ class _Routes:
 
     async def ask(self, request: Any) -> Any:
         """Send the message to both systems."""
-        form, person = await self._form(request), self._who(request)
+        form, person = await read_form(request), self._who(request)
         if form is None:
             return self._reject_form()
         if person is None:
@@ -226,7 +218,7 @@ class _Routes:
 
     async def save_choice(self, request: Any) -> Any:
         """Save a choice, then continue the conversation."""
-        form, person = await self._form(request), self._who(request)
+        form, person = await read_form(request), self._who(request)
         if form is None:
             return self._reject_form()
         if person is None:
@@ -297,19 +289,6 @@ class _Routes:
 
     def _reject_form(self) -> Any:
         return self._responses.PlainTextResponse(REFUSED, 403)
-
-    async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """Return the fields of a form; None for one that is too long, or not there in time."""
-        body = b""
-        try:
-            async with asyncio.timeout(READ):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > LONGEST_BODY:
-                        return None
-        except (TimeoutError, self._client_disconnect):
-            return None
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
 def _answer(system: str, status: int, body: Any) -> BattleAnswer:

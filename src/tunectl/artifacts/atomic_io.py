@@ -118,7 +118,10 @@ def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
             try:
                 yield decoder.decode(line)
             except NOT_JSON as error:
-                raise DataError(f"{path}:{number} is not a {shape.__name__}: {error}") from error
+                raise DataError(
+                    f"{path}:{number} is not a {shape.__name__}: {error}",
+                    hint="that line was changed by hand or cut off: restore the file, or build it again: tunectl repro",
+                ) from error
 
 
 def sha256_path(path: Path) -> str:

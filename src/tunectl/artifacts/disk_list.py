@@ -137,7 +137,9 @@ def read_at(descriptor: int, size: int, position: int) -> bytes:
     while size > 0:
         parts.append(os.pread(descriptor, size, position))
         if not parts[-1]:
-            raise InfrastructureError(f"a scratch file ends {size} bytes early: it was changed by another program")
+            raise InfrastructureError(
+                f"a scratch file ends {size} bytes early: another program changed it", hint="run the same command again"
+            )
         size, position = size - len(parts[-1]), position + len(parts[-1])
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -72,7 +72,7 @@ def read(folder: Path) -> Manifest:
     if stamp.version > VERSION:
         raise NewerRecordError(
             f"{path} is a manifest of version {stamp.version}; this tunectl reads version {VERSION}",
-            hint="a newer tunectl wrote it: install that one here, too",
+            hint="a newer tunectl wrote it: install that version here",
         )
     manifest: Manifest = atomic_io.read_json(path, Manifest)
     return manifest

@@ -42,4 +42,7 @@ def refuse_outside(name: str, location: str) -> None:
     """Refuse a file's ``name`` in a manifest at ``location`` that could lead out of the folder that it lists. Raises  ArtifactError."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise ArtifactError(f"a manifest of {location} names the file {name!r}, which is outside its release")
+        raise ArtifactError(
+            f"a manifest of {location} names the file {name!r}, which is outside its release",
+            hint="restore that manifest from a backup",
+        )

@@ -68,7 +68,7 @@ class RecordFormat(Struct, frozen=True):
         if version > self.version:
             raise NewerRecordError(
                 f"{location} is a {self.kind} of version {version}; this tunectl reads versions up to {self.version}",
-                hint="a newer tunectl wrote it: install that one here, too",
+                hint="a newer tunectl wrote it: install that version here",
             )
         record = {name: value for name, value in record.items() if name != self.key}
         for upgrade in self.upgrades[version - 1 :]:

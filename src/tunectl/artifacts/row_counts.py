@@ -69,11 +69,13 @@ class RowCounter:
         reasons: Counter[str] = Counter(reject.reason for reject in self.rejects)
         if unknown := sorted(reasons.keys() - REJECT_REASONS.keys()):
             raise TunectlError(
-                f"{self.stage}: {unknown[0]!r} is not a known reason (artifacts/reject_reasons.py has all)"
+                f"{self.stage}: {unknown[0]!r} is not a known reason (artifacts/reject_reasons.py has all)",
+                hint="a bug in this stage: please report it",
             )
         if self.rows_in != self.kept + sum(reasons.values()):
             raise TunectlError(
-                f"{self.stage}: {self.rows_in} rows in, but {self.kept} kept and {sum(reasons.values())} rejected"
+                f"{self.stage}: {self.rows_in} rows in, but {self.kept} kept and {sum(reasons.values())} rejected",
+                hint="a bug in this stage: please report it",
             )
         samples: dict[str, list[RejectedRow]] = {reason: [] for reason in reasons}
         for reject in self.rejects:
@@ -92,7 +94,7 @@ def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_shar
     atomic_io.write_rows(folder / REJECTS, tally.rejects)
     atomic_io.write_json(folder / ROW_COUNTS, account)
     if account.rows_in == 0:
-        raise DataError(f"{tally.stage}: no rows came in", hint="check the sources: tunectl check")
+        raise DataError(f"{tally.stage}: no rows came in", hint="tunectl data counts shows where they were lost")
     if account.kept == 0 or account.rejected_share > max_rejected_share:
         raise _too_many(account, max_rejected_share, setting)
     return account

@@ -81,7 +81,9 @@ def _refuse_target(host: HostState, target: Path) -> None:
     inside = target.absolute()
     for _, place in host.iter_paths():
         if place is not None and inside.is_relative_to(place.absolute()):
-            raise UsageError(f"{target} lies in {place}, which it would save", hint="name a folder on another disk")
+            raise UsageError(
+                f"{target} lies in {place}, a folder that the backup saves", hint="name a folder on another disk"
+            )
 
 
 @contextmanager

@@ -103,9 +103,14 @@ class ExperimentStore:
         validate_rules(canary.rules)
         pointer = self.store.champion()
         if pointer is None:
-            raise UsageError(f"{self.store.root} has no champion to compare with", hint="tunectl release promote ID")
+            raise UsageError(
+                f"{self.store.root} has no champion to compare with", hint="promote one: tunectl release promote ID"
+            )
         if pointer.release == canary.challenger:
-            raise UsageError(f"release {canary.challenger} is the champion already", hint="tunectl release list")
+            raise UsageError(
+                f"release {canary.challenger} is the champion already",
+                hint="choose another release: tunectl release list",
+            )
         self.store.manifest(canary.challenger)
         with self._writing():
             before = next((item for item in self.all() if item.id == canary.id), None)

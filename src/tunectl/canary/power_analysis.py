@@ -34,7 +34,10 @@ def simulate_power(
     """
     validate_rules(rules)
     if not (0 <= rate <= 1 and 0 <= rate + effect <= 1):
-        raise UsageError(f"rate = {rate:g} with an effect of {effect:+g} is not a share from 0 to 1")
+        raise UsageError(
+            f"rate = {rate:g} and effect = {effect:+g}: the rate and their sum must be from 0 to 1",
+            hint="change --rate or --effect",
+        )
     np = import_optional("numpy", extra="retrain")
     random = np.random.default_rng(seed)
     needed = []

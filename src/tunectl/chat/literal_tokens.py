@@ -46,7 +46,9 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
     try:
         result = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
     except atomic_io.NOT_JSON as error:
-        raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
+        raise ArtifactError(
+            f"{path} is not a tokenizer: {error}", hint="rebuild it with: tunectl repro --force --to model"
+        ) from error
     return tuple(token.content for token in result.added_tokens if token.special)
 
 

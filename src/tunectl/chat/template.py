@@ -102,7 +102,10 @@ class Template:
             text = self._write(prepared, tools, add_generation_prompt=add_generation_prompt)
         except (jinja.TemplateError, TypeError) as error:
             roles = ", ".join(message.role for message in prepared)
-            raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
+            raise DataError(
+                f"the chat template refuses a conversation of {roles}: {error}",
+                hint="change the roles in the data, or choose another model.chat_template",
+            ) from error
         return _unmark(text)
 
     def _inline_tools(self, messages: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
@@ -191,7 +194,10 @@ def compile_template(source: str) -> Any:
     try:
         return environment.from_string(source)
     except jinja.TemplateSyntaxError as error:
-        raise UsageError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error
+        raise UsageError(
+            f"the chat template is not valid Jinja: line {error.lineno}: {error.message}",
+            hint="correct the file that model.chat_template names, or name a built-in template, for example chatml",
+        ) from error
 
 
 def _format_today(form: str) -> str:

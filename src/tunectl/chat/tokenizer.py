@@ -43,7 +43,9 @@ class Tokenizer:
         try:
             self._inner: Any = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
-            raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
+            raise ArtifactError(
+                f"{path} is not a tokenizer: {error}", hint="rebuild it with: tunectl repro --force --to model"
+            ) from error
         self._inner.no_truncation()
         self._inner.no_padding()
         added = self._inner.get_added_tokens_decoder()

@@ -1,4 +1,4 @@
-"""Chat with any artifact: the base model, the pretrained one (cpt), the tuned one, or a folder.
+"""Chat with the model of a stage or a folder: the base model, the pretrained one (cpt), the tuned one, or a folder.
 
 tunectl chat                 the tuned model (artifacts/sft)
 tunectl chat model           the base model
@@ -70,7 +70,8 @@ def resolve_model(name: str, base: Path | None, layout: ProjectPaths) -> tuple[P
         return folder, None
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(
-            f"{folder} is neither a model folder (config.json) nor an adapter folder (adapter_config.json)"
+            f"{folder} is neither a model folder (config.json) nor an adapter folder (adapter_config.json)",
+            hint="give the name of a stage with a model, or one of these folders",
         )
     return base or _base_of(layout), folder
 

@@ -4,7 +4,7 @@
     tunectl console console.port=8301        another port
 
 It listens on this machine alone. Where others shall reach it, set console.host, console.hosts and console.keys_file, and put HTTPS in
-front. A link for a further browser lies in .tunectl/console/sign_in_link. The console only shows files of the project; closing it, or
+front. A link for a further browser lies in .tunectl/console/sign_in_link. The console shows files of the project, and changes it on request (builds, releases, decisions; console.acts=false: read-only); closing it, or
 the browser, stops nothing.
 """
 
@@ -17,7 +17,9 @@ from tunectl.artifacts.paths import ProjectPaths
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings for this time, as console.port=8301")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings for this run, for example console.port=8301"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

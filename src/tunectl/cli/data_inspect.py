@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             terminal.print_line(f"page: {args.html}")
     if not result.healthy:
         bad = [finding for finding in result.findings if not finding.ok]
-        raise GateError("; ".join(f"{finding.name}: no: {finding.text}" for finding in bad), hint=_HINT)
+        raise GateError("; ".join(f"{finding.name}: failed: {finding.text}" for finding in bad), hint=_HINT)
     return 0
 
 
@@ -80,7 +80,9 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     masker = LossMasker(chat, tokenizer, end_of_turn=spec.eot_token.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
-        raise DataError("the train split is empty, so there is no example to show")
+        raise DataError(
+            "the train split is empty, so there is no example to show", hint="add data, or raise split.shares.train"
+        )
     diagnostics = mask_diagnostics.run_diagnostics(
         masker.mask(examples),
         tokenizer,

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     matches = [(stage, reject) for stage, reject in result if reject.reason == args.reason]
     if not matches:
         raise UsageError(
-            f"{args.reason}: no row was rejected for this reason; there are {_names(result)}",
+            f"{args.reason}: no row was rejected for this reason; reasons that occur: {_names(result)}",
             hint="tunectl data rejects counts them",
         )
     if args.json:

@@ -72,7 +72,7 @@ def _shape(stage: str, file: str) -> type[Shown]:
 def _path(layout: ProjectPaths, stage: str, name: str | None) -> Path:
     names = FILES[stage]
     if name is not None and name not in names:
-        raise UsageError(f"--file {name}: {stage} has {', '.join(names)}")
+        raise UsageError(f"--file {name}: {stage} has no such file; it has {', '.join(names)}")
     path = layout.artifact(stage) / f"{name or names[0]}.jsonl"
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist", hint=f"run: tunectl repro --to {stage}")

@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
     overrides = [word for word in args.words if "=" in word and not Path(word).exists()]
     files = [word for word in args.words if word not in overrides]
     if len(files) > 1:
-        raise UsageError(f"one file at a time, not {len(files)}: {', '.join(files)}")
+        raise UsageError(
+            f"DATA must be one file, not {len(files)}: {', '.join(files)}", hint="run the command once for each"
+        )
     if args.bases is not None:
         if files or args.model or args.against:
             raise UsageError("--bases compares on the validation split; leave DATA and --model out")

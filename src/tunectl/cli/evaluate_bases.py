@@ -111,7 +111,10 @@ def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, 
     manifest.read(split)
     validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
     if not validation:
-        raise DataError(f"{split / 'validation.jsonl'} holds no input with a reference answer")
+        raise DataError(
+            f"{split / 'validation.jsonl'} holds no input with a reference answer",
+            hint="add examples with answers, or raise split.shares.validation",
+        )
     pool, _ = items.from_examples(atomic_io.read_rows(split / "train.jsonl", Example))
     cfg = root.evaluate
     gate = cfg.gate

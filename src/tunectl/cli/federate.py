@@ -3,7 +3,7 @@
 tunectl federate simulate [key=value]             server and clients on this machine, each with a part of the training inputs
 tunectl federate server [key=value]               wait for clients, average their adapters; resumes after a kill
 tunectl federate client NAME [key=value]          fit on the training rows of this project whenever the server asks
-tunectl repro sft.adapter=.tunectl/federate/NAME/result    evaluate, judge and package what came out
+tunectl repro sft.adapter=.tunectl/federate/NAME/result    evaluate, judge and package the result
 
 Flower runs in an environment of its own, which is made at first use. --json prints the rounds as JSON.
 """

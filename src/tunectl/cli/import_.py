@@ -65,7 +65,7 @@ def _translate(tool: str, file: Path) -> Any:
         settings = foreign_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError(f"{file}: cannot be read: {reason}") from error
+        raise UsageError(f"{file}: cannot be read: {reason}", hint="check the path and the file") from error
     if tool == "axolotl":
         return foreign_import.import_axolotl(settings)
     return foreign_import.import_llama_factory(settings, _data_sets(file, str(settings.get("dataset_dir") or "data")))
@@ -79,7 +79,9 @@ def _data_sets(file: Path, folder: str) -> dict[str, Any]:
             try:
                 result = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise UsageError(f"{path}: is not JSON: {error}") from error
+                raise UsageError(
+                    f"{path}: is not JSON: {error}", hint="correct that file: an editor marks the place"
+                ) from error
             return result if isinstance(result, dict) else {}
     return {}
 

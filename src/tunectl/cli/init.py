@@ -71,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
         lines.append(f"what was in the way is in {backup}")
     next_lines = _next(args) if source is None else project_source.next_lines(source, args.folder)
     if source is not None:
-        lines += [*source.lines, "written: conf/ingest/project.yaml, with what was detected; your editor checks it"]
+        lines += [
+            *source.lines,
+            "written: conf/ingest/project.yaml, with what was detected, and a JSON schema by which editors check it",
+        ]
     for line in (f"{name}: a new project in {target}", *(f"  {line}" for line in lines), *next_lines):
         terminal.print_line(line)
     return 0

@@ -55,14 +55,14 @@ VERBS: tuple[Command, ...] = (
         "doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, ports, extras; each with what to do"
     ),
     Command("console", "the project in a browser: builds, rows, verdicts, releases, drift, decisions"),
-    Command("chat", "talk to any artifact"),
+    Command("chat", "chat with the model of a stage, or of a folder"),
     Command("data", "look at the data: counts, report, inspect, show, rejects, refresh, agreement, lineage"),
     Command("annotate", "compare answers on a page, to learn from people"),
     Command("evaluate", "measure a model on a file, or compare base models"),
-    Command("serve", "serve the champion over HTTP, as OpenAI does; manage keys"),
+    Command("serve", "serve the champion with OpenAI's HTTP API; manage keys"),
     Command("log", "the inference log: show, export, erase, prune, purge, verify"),
     Command("backup", "save what this host holds: inference log, keys, registry, records of retrains"),
-    Command("restore", "put a backup in place; whoever was erased since stays erased"),
+    Command("restore", "put a backup in place; erasures made after it are applied again"),
     Command("monitor", "detect drift in live traffic; calibrate, backtest, set the reference"),
     Command("retrain", "retrain on drift, on schedules or on request: controller, request, status"),
     Command("sweep", "search for better settings with Optuna: run, worker, show, stop, take"),
@@ -70,13 +70,13 @@ VERBS: tuple[Command, ...] = (
     Command("federate", "train on data that may not be pooled: simulate, server, client"),
     Command("track", "send builds and releases to MLflow and W&B: sync, status"),
     Command("release", "list, compare, promote and roll back releases; canary; the release history"),
-    Command("explain", "everything behind an answer, a row, a release or a retrain, and after it"),
-    Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
-    Command("docs", "open the documentation: a page, a setting, a command, or what an error means"),
+    Command("explain", "lineage of an answer, a row, a release or a retrain: what it came from and what came from it"),
+    Command("import", "turn a LLaMA-Factory or Axolotl file into tunectl's settings"),
+    Command("docs", "open the documentation: a page, a setting, a command, or the page of an error"),
     Command("completions", "print the completion script of a shell"),
 )
 
-EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said no, 4 a missing extra, 5 the environment,
+EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate failed, 4 a missing extra, 5 the environment,
 75 a trial of a sweep was stopped early
 Every verb explains itself: tunectl VERB --help"""
 RESUMABLE = frozenset({"repro", "run", "sweep", "up"})

@@ -8,7 +8,7 @@
     tunectl monitor calibrate [--trials 400]          false alarms and power with the references of this project
     tunectl monitor backtest --from TIME --to TIME    the verdicts that past traffic would have given; nothing is stored
 
-Settings stand in conf/monitor; key=value changes one for this time. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h
+Settings stand in conf/monitor; key=value changes one for this run. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h
 for "ago".
 """
 
@@ -58,7 +58,9 @@ def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
     overrides = [word for word in words if "=" in word]
     rest = [word for word in words if "=" not in word]
     if rest and rest[0] not in VERBS:
-        raise UsageError(f"monitor {rest[0]}: there are {', '.join(VERBS)}", hint="tunectl monitor --help")
+        raise UsageError(
+            f"monitor {rest[0]}: no such action; there are {', '.join(VERBS)}", hint="tunectl monitor --help"
+        )
     if rest[1:] and rest[0] not in {"show", "set-reference"}:
         raise UsageError(f"monitor {rest[0]} takes no {rest[1]}", hint="tunectl monitor --help")
     return (rest[0] if rest else ""), rest[1:], overrides

@@ -57,10 +57,11 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         watching = factory.build_monitor(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
-            raise UsageError("no release is champion", hint="tunectl release list; tunectl release promote ID")
+            raise UsageError("no release is champion", hint="promote one: tunectl release promote ID")
         baselines, missing = watching.baselines(champion.release)
     if not baselines:
-        raise UsageError(f"there is nothing to compare with: {'; '.join(missing.values())}")
+        reasons = "; ".join(missing.values())
+        raise UsageError(f"there is nothing to compare with: {reasons}", hint="tunectl monitor set-reference ID")
     pools = {side: baseline.columns for side, baseline in baselines.items()}
     sizes = {side: len(baseline.rows) for side, baseline in baselines.items()}
     rule, share = factory.detection_rule(settings), settings.inference_log.logprob_share

@@ -170,6 +170,6 @@ def _find_windows(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
         return closed[-1]
     result = [item for item in closed if item.id.startswith(start)]
     if len(result) != 1:
-        what = "several windows begin with it" if result else "there is no such window"
-        raise UsageError(f"{start}: {what}", hint="tunectl monitor list")
+        what = "several window ids begin with this" if result else "there is no such window"
+        raise UsageError(f"{start}: {what}", hint="give an id, or more of it; tunectl monitor list has them")
     return result[0]

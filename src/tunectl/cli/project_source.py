@@ -30,7 +30,6 @@ FEW_ANSWERS: Final = 100
 _PLAIN: Final = re.compile(r"^(?!(?i:true|false|null|yes|no|on|off|y|n)$)[A-Za-z][\w./-]*(?!\n)$")
 """Texts that YAML reads as text without quotes."""
 _PINS: Final = (
-    (re.compile(r"^pin them: "), "say which columns they are: "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\][]*)\]"), r"--prompt \1"),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.answer="), "--answer "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\][]*)\]"), "--text COLUMN"),

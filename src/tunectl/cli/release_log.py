@@ -66,7 +66,7 @@ def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]
 def _find(runs: list[RetrainRun], word: str) -> RetrainRun:
     result = runs[-1:] if word == "last" else [run for run in runs if run.id.startswith(word)]
     if len(result) != 1:
-        what = "several retrains begin with it" if result else "there is no such retrain"
+        what = "several retrain ids begin with this" if result else "there is no such retrain"
         names = ", ".join(run.id for run in (result or runs)[-8:]) or "none yet"
         raise UsageError(f"{word}: {what}", hint=f"there are: {names}")
     return result[0]

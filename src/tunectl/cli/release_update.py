@@ -28,7 +28,15 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
         ("-m", "--message"),
         {"default": "", "metavar": "TEXT", "help": "reason, for the release history"},
     ),
-    (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "though a gate said no"}),
+    (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "although a gate failed"}),
+    (
+        frozenset(("pull",)),
+        ("--force",),
+        {
+            "action": "store_true",
+            "help": "though promotions below the champion have the signature of a key that was revoked since, or are older than the keys",
+        },
+    ),
     (
         frozenset(("propose",)),
         ("--ignore-limits",),
@@ -209,7 +217,7 @@ def run_pull(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.registry import remote_sync
 
     files = FsspecObjectStore(args.address)
-    result, pointer = remote_sync.pull(store, files), store.champion()
+    result, pointer = remote_sync.pull(store, files, force=args.force), store.champion()
     if args.json:
         terminal.print_json(
             {"events": result.events, "brought": result.releases, "champion": pointer.release if pointer else None}

@@ -14,7 +14,7 @@ from importlib import import_module
 
 VERBS = {
     "controller": "run the retrain controller until stopped",
-    "request": "ask the controller for a retrain; its gates decide as always",
+    "request": "ask the controller for a retrain; the same gates apply as after drift",
     "status": "print the retrains: state, trigger, reason, since when",
 }
 

@@ -1,4 +1,4 @@
-"""Serve the champion over HTTP, as OpenAI does; manage API keys; build the container image.
+"""Serve the champion with OpenAI's HTTP API; manage API keys; build the container image.
 
     tunectl serve                               the champion of the release store, on this machine
     tunectl serve serve.port=8000 serve.host=0.0.0.0

@@ -57,9 +57,9 @@ def _add(path: Path, name: str, args: argparse.Namespace) -> int:
     scopes, now = args.scope or list(USUAL), datetime.now(UTC)
     wrong = next((scope for scope in scopes if scope not in SCOPES), None)
     if wrong is not None:
-        raise UsageError(f"--scope {wrong}: there are {', '.join(SCOPES)}")
+        raise UsageError(f"--scope {wrong}: no such scope; allowed are {', '.join(SCOPES)}")
     if args.days is not None and not 1 <= args.days <= 36_500:
-        raise UsageError(f"--days {args.days}: a key is good for 1 to 36500 days")
+        raise UsageError(f"--days {args.days}: must be from 1 to 36500")
     secret, entry = api_keys.create_key(
         name,
         cast("list[KeyScope]", scopes),

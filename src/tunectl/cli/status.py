@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     report = collect.collect_status(layout, context.load_settings(), now)
     columns = ("stage", "state", "seconds", "why", "verdict")
     terminal.table("", columns, [[_cell(getattr(stage, column)) for column in columns] for stage in stages])
-    terminal.table("", ("loop", "how it stands"), list(status_text.format_rows(report, now)))
+    terminal.table("", ("component", "state"), list(status_text.format_rows(report, now)))
     for line in _next(stages):
         terminal.print_line(line)
     return 0

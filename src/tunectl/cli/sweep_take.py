@@ -66,6 +66,9 @@ def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
         )
     trial = summary.find(int(words[0]) if words else summary.best[0])
     if trial is None or trial.state != "complete":
-        what = "is not there" if trial is None else f"is {trial.state}"
-        raise UsageError(f"trial {words[0]} of {summary.name} {what}", hint=f"tunectl sweep show {summary.name}")
+        what = "does not exist" if trial is None else f"is {trial.state}"
+        raise UsageError(
+            f"trial {words[0]} of {summary.name} {what}; only a complete trial can be taken",
+            hint=f"choose one: tunectl sweep show {summary.name}",
+        )
     return trial

@@ -56,6 +56,7 @@ class ConsoleApp:
         self.watcher = ChangeWatcher(self._stamp_project)
         self._throttle = KeyThrottle()
         self._responses = import_optional("starlette.responses", extra="console")
+        self._left: type[Exception] = import_optional("starlette.requests", extra="console").ClientDisconnect
 
     def _stamp_project(self) -> Any:
         try:
@@ -149,7 +150,7 @@ class ConsoleApp:
         async def perform(request: Any) -> Any:
             visitor = self.guard.identify(request)
             if visitor is None:
-                raise ApiError("sign in first", "authentication_error")
+                raise ApiError("sign in first: open the start page of this console", "authentication_error")
             self.guard.require(visitor, act.scope, act=True)
             form = {**await self.read_form(request), **request.path_params}
             try:
@@ -176,7 +177,7 @@ class ConsoleApp:
     async def _play(self, request: Any, perform: Callable[[ReadContext, dict[str, str]], Any]) -> Any:
         visitor = self.guard.identify(request)
         if visitor is None:
-            raise ApiError("sign in first", "authentication_error")
+            raise ApiError("sign in first: open the start page of this console", "authentication_error")
         self.guard.require(visitor, PLAY_SCOPE, act=True)
         return await asyncio.to_thread(perform, self.context(visitor), await self.read_form(request))
 
@@ -201,18 +202,18 @@ class ConsoleApp:
 
     def _ask_who(self, request: Any, *, as_json: bool) -> Any:
         if as_json:
-            raise ApiError("sign in first: the console prints a link when it starts", "authentication_error")
+            raise ApiError("sign in first: tunectl console prints a link when it starts", "authentication_error")
         target = console_guard.sign_in_address(request.url.path, request.url.query)
         return self._responses.RedirectResponse(target, 303)
 
     async def _stream(self, request: Any) -> Any:
         visitor = self.guard.identify(request)
         if visitor is None:
-            raise ApiError("sign in first", "authentication_error")
+            raise ApiError("sign in first: open the start page of this console", "authentication_error")
         self.guard.require(visitor, "look")
         event = self.watcher.subscribe()
         if event is None:
-            raise ApiError("too many pages are open", "rate_limit_error", status=503)
+            raise ApiError("too many pages of this console are open; close some", "rate_limit_error", status=503)
         return self._responses.StreamingResponse(
             stream_changes(self.watcher, event, lambda: self.guard.identify(request) is not None),
             media_type="text/event-stream",
@@ -260,13 +261,15 @@ class ConsoleApp:
     async def read_form(self, request: Any) -> dict[str, str]:
         """Return the fields of a form.
 
-        Raises  ApiError: 413 for one that is too long, 408 for one that does not arrive in time.
+        Raises  ApiError: 413 for one that is too long, 408 for one that does not arrive in time, 400 where the browser has left.
         """
         try:
             async with asyncio.timeout(FORM_SECONDS):
                 return await console_guard.read_form(request)
         except TimeoutError as error:
-            raise ApiError(f"the form did not arrive within {FORM_SECONDS:g} s", status=408) from error
+            raise ApiError(f"the form did not arrive within {FORM_SECONDS:g} s; send it again", status=408) from error
+        except self._left as error:
+            raise ApiError("the form did not arrive whole; send it again") from error
 
     async def _show_absent(self, request: Any, _error: Any) -> Any:
         visitor = self.guard.identify(request)

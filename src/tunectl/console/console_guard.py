@@ -38,7 +38,9 @@ class ConsoleGuard:
         if guard.strip_port(host) not in self._hosts:
             names = ", ".join(sorted(self._hosts))
             raise ApiError(
-                f"this console answers to {names}, not to {host[:200] or 'no name'}", code="host", status=421
+                f"this console answers to {names}, not to {host[:200] or 'no name'}; add a name to console.hosts",
+                code="host",
+                status=421,
             )
         if head.method in guard.SAFE_METHODS:
             return
@@ -57,10 +59,16 @@ class ConsoleGuard:
         Raises  ApiError (403).
         """
         if act and not self.acts:
-            raise ApiError("this console only shows: console.acts is false", "permission_error", code="acts")
+            raise ApiError(
+                "this console is read-only (console.acts=false); start it with console.acts=true to change anything",
+                "permission_error",
+                code="acts",
+            )
         if scope not in visitor.scopes:
             raise ApiError(
-                f"{visitor.name} may {', '.join(sorted(visitor.scopes))}, not {scope}", "permission_error", code="scope"
+                f"{visitor.name} has the scopes {', '.join(sorted(visitor.scopes))}; this needs {scope}",
+                "permission_error",
+                code="scope",
             )
 
     def is_https(self, request: Any) -> bool:

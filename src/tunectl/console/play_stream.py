@@ -35,14 +35,18 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes
     """
     question = form.get("question", "").strip()
     if form.get("variant") not in VARIANTS or not question or len(question) > MAX_QUESTION:
-        raise ApiError(f"give a variant and a question of at most {MAX_QUESTION} characters", code="form", status=422)
+        raise ApiError(
+            f"variant must be champion, challenger or base, and question 1 to {MAX_QUESTION} characters",
+            code="form",
+            status=422,
+        )
     body = {
         "model": form["variant"],
         "messages": [*read_replay(context, form.get("replay", ""))[0], {"role": "user", "content": question}],
-        "temperature": _parse_number(form.get("temperature", ""), 0.0, 2.0),
+        "temperature": _parse_number("temperature", form.get("temperature", ""), 0.0, 2.0),
         "max_tokens": MAX_TOKENS
         if not form.get("max_tokens")
-        else int(_parse_number(form["max_tokens"], 1, MAX_TOKENS) or 1),
+        else int(_parse_number("max_tokens", form["max_tokens"], 1, MAX_TOKENS) or 1),
         "user": f"console:{context.visitor}",
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -58,12 +62,14 @@ def send_feedback(context: ReadContext, form: Mapping[str, str]) -> None:
     """
     name, value = form.get("inference", ""), form.get("value", "")
     if value not in {"up", "down"} or not 1 <= len(name) <= MAX_ID:
-        raise ApiError("give an inference and up or down", code="form", status=422)
+        raise ApiError(
+            f"value must be up or down, and inference an id of at most {MAX_ID} characters", code="form", status=422
+        )
     body = {"inference_id": name, "kind": "thumb", "value": value, "annotator": f"console:{context.visitor}"}
     _send(context, form, "/v1/feedback", body).close()
 
 
-def _parse_number(text: str, low: float, high: float) -> float | None:
+def _parse_number(name: str, text: str, low: float, high: float) -> float | None:
     if not text:
         return None
     try:
@@ -71,7 +77,7 @@ def _parse_number(text: str, low: float, high: float) -> float | None:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise ApiError(f"{text[:40]!r} is not a number", code="form", status=422)
+        raise ApiError(f"{name}: {text[:40]!r} is not a number; give {low:g} to {high:g}", code="form", status=422)
     return min(max(number, low), high)
 
 
@@ -80,7 +86,11 @@ def _send(
 ) -> http.client.HTTPResponse:
     settings, server = context.load_settings().console, form.get("server", "")
     if server not in settings.servers:
-        raise ApiError("console.servers does not name this server", code="server", status=422)
+        raise ApiError(
+            f"{server[:200]!r} is not in console.servers; add it there, and start the console again",
+            code="server",
+            status=422,
+        )
     address = urlsplit(server)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     connection = kind(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
@@ -97,7 +107,7 @@ def _send(
     if answer.status != 200:
         reason = _read_reason(answer)
         connection.close()
-        raise ApiError(f"{server} said {answer.status}: {reason}", code="server", status=502)
+        raise ApiError(f"{server} answered HTTP {answer.status}: {reason}", code="server", status=502)
     return answer
 
 

@@ -56,7 +56,7 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
         ) from error
     except (OSError, shutil.Error, tarfile.TarError) as error:
         raise InfrastructureError(
-            f"the recorded project cannot be unpacked into {folder}: {error}", hint="see that the disk has 20 MB"
+            f"the recorded project cannot be unpacked into {folder}: {error}", hint="free 20 MB on that disk"
         ) from error
     layout = ProjectPaths(folder)
     return layout, read_recording(layout)

@@ -126,7 +126,10 @@ class RowIndex:
                         )
                     )
                 except msgspec.MsgspecError as error:
-                    raise DataError(f"{self.path}:{line + 1} is not a record: {error}") from error
+                    raise DataError(
+                        f"{self.path}:{line + 1} is not a record: {error}",
+                        hint=f"run again: tunectl repro --force --to {self.path.parent.name}",
+                    ) from error
         return rows
 
 

@@ -43,5 +43,5 @@ def format_reinstall_command() -> str:
 
 
 def normalize_name() -> str:
-    """Return the name as folders of installed metadata spell it (``tunectl_lm-0.1.0.dist-info``)."""
+    """Return the name as folders of installed metadata spell it (``tunectl_lm-0.2.0.dist-info``)."""
     return DISTRIBUTION.replace("-", "_")

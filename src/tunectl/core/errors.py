@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunectl.core.url_credentials import hide_credentials
+
 
 class TunectlError(Exception):
     """The root of every error that tunectl raises on purpose.
@@ -45,8 +47,8 @@ class ConfigError(TunectlError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
-        super().__init__("\n".join(problems), hint=hint)
-        self.problems = tuple(problems)
+        self.problems = tuple(map(hide_credentials, problems))  # they repeat values
+        super().__init__("\n".join(self.problems), hint=hint)
 
 
 class UsageError(TunectlError):

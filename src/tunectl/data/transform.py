@@ -108,14 +108,25 @@ class Pipeline:
                 self._inside.setdefault(outcome.into, []).extend([len(self._merged) - 1, *inside])
             else:
                 remaining.append(outcome)
-        if outcomes != len(records):
-            raise TunectlError(f"block {block.name}: {len(records)} records in, {outcomes} outcomes")
+        check_outcomes(block, len(records), outcomes)
         return remaining
 
     def _reject(self, outcome: Dropped) -> None:
         inside = (self._merged[number] for number in self._inside.pop(outcome.record.id, []))
         for record in (outcome.record, *inside):
             self.tally.reject(reject_outcome(Dropped(record, outcome.reason, outcome.detail)))
+
+
+def check_outcomes(block: Transform, records: int, outcomes: int) -> None:
+    """Check that a filter returned one outcome for each record.
+
+    Raises  TunectlError where it lost or invented one.
+    """
+    if outcomes != records:
+        raise TunectlError(
+            f"filter {block.name} returned {outcomes} outcomes for {records} records; one for each record is required",
+            hint="a bug in that filter: please report it",
+        )
 
 
 def reject_outcome(outcome: Dropped) -> RejectedRow:

@@ -79,15 +79,17 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
     np = import_optional("numpy", extra="train")
     if update.keys() != start.keys():
         odd = min(update.keys() ^ start.keys())
-        raise ValueError(f"{odd} is in one of update and start alone")
+        raise ValueError(
+            f"{odd} is in only one of the update and the weights sent out; the client trained another adapter"
+        )
     for name, own in start.items():
         received, expected = np.asarray(update[name]), np.asarray(own)
         if received.shape != expected.shape or received.dtype != expected.dtype:
             raise ValueError(
-                f"{name} is {received.dtype}{received.shape}, and {expected.dtype}{expected.shape} was sent out"
+                f"{name} is {received.dtype}{received.shape}, but {expected.dtype}{expected.shape} was sent out"
             )
         if not np.isfinite(received).all():
-            raise ValueError(f"{name} has numbers that are not finite")
+            raise ValueError(f"{name} has values that are nan or inf; lower sft.learning_rate")
 
 
 def check_count(answers: int) -> None:
@@ -96,7 +98,7 @@ def check_count(answers: int) -> None:
     Raises  ValueError below 1.
     """
     if answers < 1:
-        raise ValueError(f"it says that it learned from {answers} answers")
+        raise ValueError(f"num_examples = {answers}; must be at least 1")
 
 
 def check_steps(steps: object) -> None:
@@ -105,7 +107,7 @@ def check_steps(steps: object) -> None:
     Raises  ValueError where it is no number.
     """
     if not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"it says that it took {steps!r:.40} steps")
+        raise ValueError(f"steps = {steps!r:.40}; must be a whole number of 0 or more")
 
 
 def _check(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> None:

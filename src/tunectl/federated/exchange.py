@@ -55,6 +55,8 @@ class ClientTask(Struct, frozen=True):
     """Command of a local training; the folder of the round is appended."""
     locks: list[str]
     """Lock files, of which a training holds one: so many train at the same time. Empty: no limit."""
+    local_steps: int
+    """Optimizer steps of a local training."""
     base: str
     """Base model of the federation, as in the server's task: an adapter belongs to one base model."""
 
@@ -65,6 +67,8 @@ class RoundRequest(Struct, frozen=True):
     number: int
     """1-based."""
     rounds: int
+    local_steps: int
+    """Optimizer steps of this training."""
 
 
 class ClientCounts(Struct, frozen=True):

@@ -21,7 +21,7 @@ MOST_RULES: Final = 2000
 MOST_REPEATS: Final = 2000
 """Limit on minItems, maxLength and the like: engines expand a repetition into as many states."""
 MOST_DEEP: Final = 64
-"""Limit on nested schemas, references followed; far below Python's recursion limit."""
+"""Limit on nested schemas, references followed, and on nested arrays and objects in a value without a schema; far below Python's recursion limit."""
 _ANNOTATIONS: Final = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "additionalProperties"}
@@ -41,11 +41,13 @@ string ::= "\"" char* "\""
 whole ::= "-"? ("0" | [1-9] [0-9]{0,15})
 number ::= whole ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?
 gap ::= "," " "?
-anyobject ::= "{" (anymember (gap anymember)*)? "}"
-anymember ::= string ":" " "? anyvalue
-anyarray ::= "[" (anyvalue (gap anyvalue)*)? "]"
-anyvalue ::= anyobject | anyarray | string | number | "true" | "false" | "null"
 """
+_FREE: Final = """anyobject{level} ::= "{{" (anymember{level} (gap anymember{level})*)? "}}"
+anymember{level} ::= string ":" " "? {inner}
+anyarray{level} ::= "[" ({inner} (gap {inner})*)? "]"
+anyvalue{level} ::= anyobject{level} | anyarray{level} | anyscalar
+"""
+_SCALAR: Final = 'anyscalar ::= string | number | "true" | "false" | "null"\n'
 _PLAIN: Final = {
     "string": "string",
     "integer": "whole",
@@ -65,7 +67,17 @@ def schema_to_ebnf(schema: str) -> str:
     writer = _Writer(document)
     root = writer.value(document, "#", ())
     _refuse_endless(document, writer.refs)
-    return f"root ::= {root}\n" + _BASE + "".join(f"{name} ::= {body}\n" for name, body in writer.rules.items())
+    own = f"root ::= {root}\n" + "".join(f"{name} ::= {body}\n" for name, body in writer.rules.items())
+    return own + _BASE + (_write_free_rules() if "any" in own else "")
+
+
+def _write_free_rules() -> str:
+    """Return the rules of values without a schema, each level by rules of its own: a rule that names itself would nest without end."""
+    levels = ["", *map(str, range(2, MOST_DEEP + 1))]
+    inners = [*(f"anyvalue{level}" for level in levels[1:]), "anyscalar"]
+    return (
+        "".join(_FREE.format(level=level, inner=inner) for level, inner in zip(levels, inners, strict=True)) + _SCALAR
+    )
 
 
 @dataclass

@@ -102,9 +102,9 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
     try:
         arguments = msgspec.json.decode(encoded) if isinstance(encoded, str) else encoded
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ApiError(f"{location}: function.arguments is not JSON", param=location) from error
+        raise ApiError(f"{location}: function.arguments must be a JSON object", param=location) from error
     if not isinstance(arguments, dict):
-        raise ApiError(f"{location}: function.arguments is not an object", param=location)
+        raise ApiError(f"{location}: function.arguments must be a JSON object", param=location)
     return {**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 

@@ -71,7 +71,10 @@ def write(
             snapshot = evidently.Report(parts, include_tests=True).run(window_rows, reference_rows, name=window.id)
             page = snapshot.get_html_str(as_iframe=False)
     except Exception as error:  # whatever Evidently raises, the verdict stands without its picture
-        raise InfrastructureError(f"Evidently cannot show window {window.id}: {error}") from error
+        raise InfrastructureError(
+            f"Evidently cannot show window {window.id}: {error}",
+            hint=f"its verdict does not depend on this page: tunectl monitor show {window.id}",
+        ) from error
     atomic_io.write_text(target, page)
 
 

@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,7 @@ def start_sync(layout: ProjectPaths, settings: Track) -> None:
     layout.track.mkdir(parents=True, exist_ok=True)
     try:
         with (layout.track / LOG).open("ab") as stream:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "tunectl", "track", "sync"],
                 cwd=layout.root,
                 stdin=subprocess.DEVNULL,
@@ -93,6 +94,7 @@ def start_sync(layout: ProjectPaths, settings: Track) -> None:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left while we live
     except OSError as error:
         _log.warning("tunectl track sync could not be started: %s", error)
 

@@ -59,7 +59,8 @@ def find_package_sources() -> PackageSources:
     root = Path(folders[0]) if folders else Path()
     if not (root / "__init__.py").is_file():
         raise InfrastructureError(
-            f"the sources of {PACKAGE} are not in a folder, so tunectl cannot detect changed code"
+            f"the sources of {PACKAGE} are not in a folder, so tunectl cannot detect changed code",
+            hint=f"install it as files, not in a zip: {format_reinstall_command()}",
         )
     return PackageSources(root, {_name(root, file): file for file in root.rglob("*.py")})
 
@@ -82,7 +83,7 @@ def transitive_imports(modules: dict[str, Module], starts: Iterable[str]) -> set
     todo, result = list(starts), set[str]()
     for start in todo:
         if start not in modules:
-            raise TunectlError(f"{start} is not a module of {PACKAGE}")
+            raise TunectlError(f"{start} is not a module of {PACKAGE}", hint="a bug: please report it")
     while todo:
         name = todo.pop()
         if name in result or name in TABLES:

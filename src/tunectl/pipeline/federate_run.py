@@ -25,6 +25,7 @@ from tunectl.artifacts.records import Example
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.backends.export import exporter_env
 from tunectl.backends.federated import local_fit
+from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system.child_group import ChildGroup
 from tunectl.backends.trainers.adopted_adapter import RECORD
 from tunectl.chat import model_spec, template
@@ -220,8 +221,8 @@ def prepare_client(
     train, validation = (_read_rows(federation, part) for part in examples)
     if not train or not validation:
         raise DataError(
-            f"federate: {name} has {len(train)} rows to learn from and {len(validation)} to validate on",
-            hint="bring more data",
+            f"federate: {name} has {len(train)} rows to learn from and {len(validation)} to validate on; each needs 1 at least",
+            hint="add data, or raise the share in split.shares",
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / exchange.FAILURE).unlink(missing_ok=True)
@@ -234,6 +235,7 @@ def prepare_client(
         wait_timeout_seconds=settings.wait_timeout_seconds,
         fit=[sys.executable, "-m", local_fit.__name__, "fit", str(folder)],
         locks=list(locks),
+        local_steps=settings.local_steps,
         base=_base_digest(federation),
     )
     atomic_io.write_json(folder / exchange.CLIENT, task)
@@ -245,7 +247,7 @@ def finish(federation: Federation) -> Path:
     rounds = exchange.read_rounds(folder)
     weights = exchange.read_weights(exchange.round_file(folder, len(rounds)))
     out = folder / "result"
-    local_fit.write_adapter(out, weights, folder / local_fit.ADAPTER)
+    peft_adapter.write_adapter(out, weights, folder / local_fit.ADAPTER)
     record = FederationRecord(settings.name, settings.average, settings.weighting, settings.local_steps, rounds)
     atomic_io.write_json(out / RECORD, record)
     return out
@@ -300,19 +302,17 @@ def _certificates(federation: Federation) -> tuple[str, str, str] | None:
     paths = [Path(name).absolute() for name in (tls.ca_file, tls.certificate_file, tls.key_file)]
     for path in paths:
         if not path.is_file():
-            raise UsageError(
-                f"federate.tls: {path} does not exist", hint="docs/guides/federated.md has the openssl lines"
-            )
+            raise UsageError(f"federate.tls: {path} does not exist", hint="make it as docs/guides/federated.md shows")
     return str(paths[0]), str(paths[1]), str(paths[2])
 
 
 def _plan(federation: Federation) -> train_args.TrainingArgs:
     root = federation.root
     plan = train_args.from_sft_config(root.sft, seed=root.seed, profile=root.hardware, project=root.project)
-    # ``epochs`` carries the local steps: how many passes they are depends on the rows of each client
+    # each round sets ``epochs``: how many passes the local steps are depends on the rows of each client
     return replace(
         plan,
-        epochs=float(root.federate.local_steps),
+        epochs=1.0,
         warmup_ratio=0.0,
         evals_per_epoch=1,
         patience=None,
@@ -321,7 +321,10 @@ def _plan(federation: Federation) -> train_args.TrainingArgs:
 
 
 def _digest(federation: Federation, task: ServerTask) -> str:
-    plan = fit_request.encode_plan(_plan(federation)) | {"profile": None}
+    plan = fit_request.encode_plan(_plan(federation)) | {
+        "profile": None,
+        "local_steps": federation.root.federate.local_steps,
+    }
     same = {name: getattr(task, name) for name in ("weighting", "average", "seed", "fraction_train")}
     return hashlib.sha256(msgspec.json.encode([plan, same, task.base], order="deterministic")).hexdigest()
 

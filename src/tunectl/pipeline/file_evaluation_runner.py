@@ -77,9 +77,9 @@ def prepare_evaluation(
     root = checks.load_project_config(layout, overrides).root
     decoding = choose_decoding(options, root)
     if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit {options.limit}: at least 1")
+        raise UsageError(f"--limit {options.limit}: must be at least 1")
     if not data.exists() and not set("*?[") & set(str(data)):
-        raise UsageError(f"{data}: there is no such file")
+        raise UsageError(f"{data}: there is no such file", hint="check the path of DATA")
     examples, skipped = read_items(options, data, load_ingest_config(layout, root))
     task = _task(options, root, examples, decoding)
     return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.hardware, None))
@@ -121,7 +121,7 @@ def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | B
 
     tokens = root.evaluate.decoding.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
     if tokens < 1:
-        raise UsageError(f"--max-new-tokens {tokens}: at least 1")
+        raise UsageError(f"--max-new-tokens {tokens}: must be at least 1")
     if options.beams is None or options.beams == 1:
         return Greedy(method="greedy", max_new_tokens=tokens)
     if not 2 <= options.beams <= 16:

@@ -113,9 +113,14 @@ def _write_file(layout: ProjectPaths, spec: JobSpec, scheduler: Any) -> str:
         log = slurm_scheduler.log_path(spec) if spec.storage else ""
         return job_script.fill_template(content, spec, log)
     except OSError as error:
-        raise UsageError(f"submit.template is {path}, which cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"submit.template is {path}, which cannot be read: {error.strerror}",
+            hint="name a file of this project, or null",
+        ) from error
     except ValueError as error:
-        raise UsageError(f"submit.template {path}: {error}") from error
+        raise UsageError(
+            f"submit.template = {path}: {error}", hint="correct that file; docs/guides/submit.md has an example"
+        ) from error
 
 
 def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
@@ -187,7 +192,8 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
     state = read_state(record)
     if state in {"pending", "running"}:
         raise InfrastructureError(
-            f"job {record.id} is {state}, so there is nothing to fetch yet", hint=f"tunectl submit logs {record.id}"
+            f"job {record.id} is {state}, so there is nothing to fetch yet",
+            hint=f"wait until it ends: tunectl submit status {record.id}",
         )
     dvc_remote.fetch_runs(layout.root, record.remote)
     if state in {"failed", "canceled"}:

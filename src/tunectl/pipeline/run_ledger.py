@@ -7,7 +7,6 @@ A run's record leaves out the results of earlier runs that it did not rebuild.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import override_file
 from tunectl.core import logging_setup, user
 from tunectl.core.errors import ArtifactError, GateError, TunectlError
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.evaluation import results
 from tunectl.evaluation.results import MetricDifference, Score
 from tunectl.pipeline import background_build
@@ -29,7 +29,6 @@ from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES
 from tunectl.tracking.build_record import read_curves
 
-_PASSWORD: Final = re.compile(r"://[^/\s]*@")
 _log = logging_setup.get_logger(__name__)
 VERSION: Final = 1
 MAX_POINTS: Final = 200
@@ -217,7 +216,7 @@ def _read(layout: ProjectPaths, name: str, shape: type[Any]) -> Any:
     if result.version > VERSION:
         raise ArtifactError(
             f"{layout.runs / name}.json is of version {result.version}; this tunectl reads version {VERSION}",
-            hint="a newer tunectl wrote it: install that one here, too",
+            hint="a newer tunectl wrote it: install that version here",
         )
     return result
 
@@ -229,7 +228,7 @@ def _describe_run(
 
     stages = list(_list_stages(layout))
     names = {stage.name for stage in stages}
-    overrides = [_PASSWORD.sub("://***@", override.text) for override in override_file.load_overrides(layout)]
+    overrides = [hide_credentials(override.text) for override in override_file.load_overrides(layout)]
     settings = {name: config["settings"] for name in _names() if (config := _read_config(layout, name))}
     built = atomic_io.sha256_json({"settings": settings, "stages": {stage.name: stage.manifest for stage in stages}})
     verdicts = {

@@ -111,7 +111,7 @@ def join_stage(layout: ProjectPaths, name: str) -> int:
     Raises  UsageError for a stage without training, or settings with one machine; InfrastructureError where the other machine does not join in time.
     """
     if find(name).name not in launch.TRAINED:
-        raise UsageError(f"{name} fits nothing", hint=f"stages that do: {', '.join(sorted(launch.TRAINED))}")
+        raise UsageError(f"stage {name} trains no model", hint=f"give one of {', '.join(sorted(launch.TRAINED))}")
     from tunectl.backends.launchers import torchrun_join
 
     return torchrun_join.join_stage(name, launch.read(layout.launch), layout.state_dir / "work")

@@ -129,7 +129,10 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
     stage, *path = metric.split(".")
     file = layout.metrics(stage)
     if not file.is_file():
-        raise UsageError(f"objective {metric}: {file} does not exist, so the stage {stage} has not run")
+        raise UsageError(
+            f"objective {metric}: {file} does not exist, so the stage {stage} has not run",
+            hint=f"run it: tunectl repro --to {stage}",
+        )
     value: Any = atomic_io.read_json(file)
     for depth, part in enumerate(path):
         if not isinstance(value, dict) or part not in value:
@@ -140,5 +143,8 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
             raise UsageError(f"objective {metric}: key {'.'.join(path[: depth + 1])} is not in {file}; {guess}")
         value = value[part]
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UsageError(f"objective {metric}: {'.'.join(path)} in {file} is {value!r}, not a number")
+        raise UsageError(
+            f"objective {metric}: {'.'.join(path)} in {file} is {value!r}, not a number",
+            hint="choose another objective",
+        )
     return value

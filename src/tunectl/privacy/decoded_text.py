@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+# Tags of HTML that do not end a word.
+_TAG: Final = r"</?(?:a|abbr|b|big|code|em|font|i|kbd|mark|s|small|span|strong|tt|u|wbr)(?:\s[^<>]{0,200})?/?>|<!--[^<>]{0,200}-->"
 # Each alternative is bounded, or begins where no longer run of itself can: the whole pattern is linear.
 _WRITTEN = re.compile(
     r"(?P<escape>(?<!\\)\\++(?:u[dD][89abAB][0-9a-fA-F]{2}\\{1,64}u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}"
@@ -28,6 +30,8 @@ _WRITTEN = re.compile(
     r"|(?P<composed>[^\W\d_][\u0300-\u036f]{1,4})"
     r"|(?P<dash>[\u2012\u2013\u2212](?=\d)|(?<=\d)[~\u00b7\u2014\u2015\u2022](?=\d)|(?<=\d{3})_(?=\d{3}))"
     r"|(?P<stop>(?<=\w)[\u2024\u3002\uff61](?=[A-Za-z0-9]))"
+    rf"|(?P<tag>(?<=[\w%+\-])(?:{_TAG}){{1,4}}(?=@)|(?<=@)(?:{_TAG}){{1,4}}(?=[^\W_]))"
+    rf"|(?P<tagged_stop>(?<=[^\W\d_])(?:{_TAG}){{1,4}}\.(?:{_TAG}){{0,4}}(?=[a-z]))"
     r"|(?P<gap>(?<=[\w.,])(?:\t|  )(?=\S))"
     r"|(?P<digit>(?![0-9])\d|[\u2460-\u2468\u2776-\u277e\u2780-\u2788\u278a-\u2792\u24ea\u24f5-\u24fd\u24ff])"
     r"|(?P<raised>[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089]{2,32})"
@@ -66,9 +70,9 @@ _FOLDED: Final = {
 """Letters in other typographic forms and what they stand for, and invisible characters."""
 _LAYERS: Final = 6
 """Nested encodings that are decoded, as JSON inside a parameter of a URL; layers of JSON alone count as one."""
-_SIGNS: Final = ("\\", "%", "&", "_", "~", "\t", "  ", "=40")
+_SIGNS: Final = (">@", "@<", ">.", "\\", "%", "&", "_", "~", "\t", "  ", "=40")
 """ASCII text without any of these is its own decoded text."""
-_SHOWN: Final = {"dash": "-", "stop": ".", "gap": " ", "quoted": "@"}
+_SHOWN: Final = {"tag": "", "tagged_stop": ".", "dash": "-", "stop": ".", "gap": " ", "quoted": "@"}
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
 
 
@@ -158,7 +162,7 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
             yield html.unescape(encoded), start, end
         case "emphasis":
             yield " ", start, end
-        case "dash" | "stop" | "gap" | "quoted":
+        case "dash" | "stop" | "tagged_stop" | "tag" | "gap" | "quoted":
             yield _SHOWN[match.lastgroup], start, end
         case "digit":
             yield str(unicodedata.digit(encoded)), start, end

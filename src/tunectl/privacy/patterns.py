@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from tunectl.core.url_credentials import CREDENTIAL_KEYS, LONG_CREDENTIAL_KEYS
 from tunectl.privacy.resources import PiiResources
 from tunectl.privacy.spans import PiiSpan
 
@@ -27,8 +28,7 @@ _DATABASE_LOGIN = re.compile(
     re.IGNORECASE,
 )
 _TOKEN = re.compile(
-    r"[?&;](?:api_?key|apikey|(?:access_|auth_|refresh_|id_)?token|jwt|(?:client_)?secret|x-amz-(?:credential|security-token|signature)|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})"
-    r"|[?&;](?:key|auth|code|sid|session(?:_?id)?)=([^\s&#<>\"']{16,})",
+    rf"[?&;](?:{CREDENTIAL_KEYS})=([^\s&#<>\"']{{4,}})|[?&;](?:{LONG_CREDENTIAL_KEYS})=([^\s&#<>\"']{{16,}})",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(
@@ -38,6 +38,31 @@ _EMAIL = re.compile(
 )
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
+# With blanks around the sign, as ``ada @ example.org``; not ``thanks @example.org``, which names an account.
+_SPACED_EMAIL = re.compile(
+    r"(?<![\w.%+\-@/'])([\w%+'\-]{1,64}(?:\.[\w%+'\-]{1,64}){0,4})[ \t]{0,2}@[ \t]{1,2}(?:[\w\-]{1,63}\.){1,4}([^\W\d_]{2,24})(?![\w\-]|[.@]\w)"
+)
+# In words, as ``ada at example dot org``.
+_SPELLED_EMAIL = re.compile(
+    r"(?<![\w.%+\-@/'])(\w[\w+\-]{0,63}(?:(?:\.| dot )[\w+\-]{1,64}){0,3}) {1,2}at {1,2}([\w\-]{1,63}(?: {1,2}dot {1,2}[\w\-]{1,63}){0,3}) {1,2}dot {1,2}"
+    r"(?:com|org|net|edu|gov|info|biz|io|ai|app|dev|eu|uk|us|ca|au|nz|ie|in|de|at|ch|fr|be|nl|es|pt|it|se|no|dk|fi|pl|cz|mx|br|ar|jp)(?![\w\-])",
+    re.IGNORECASE,
+)
+_MAIL_WORD = re.compile(
+    r"mail|writ|contact|reach|address|send|message|repl(?:y|ies)|schreib|kontakt|adress|courriel|correo|escr[ií]b",
+    re.IGNORECASE,
+)
+_MAIL_HOST = re.compile(
+    r"(?:gmail|googlemail|yahoo|hotmail|outlook|icloud|proton(?:mail)?|gmx|aol)(?![\w\-])", re.IGNORECASE
+)
+_NO_MAILBOX = re.compile(
+    r"a|all|and|any|are|as|available|be|blog|book|browse|but|buy|by|call|check|click|come|down|find|follow|for|found|free|from|get|go|going|her?e?|him|i|in|is"
+    r"|its?|join|just|know|learn|listed|live|look|looking|me|meet|more|my|now|off?|online|only|or|order|our|out|over|play|posted|price|read|register|sale|see|seen"
+    r"|she|shop|sign|site|sold|store|that|the|them|there|they|this|today|tomorrow|tonight|up|us|visit|was|watch|we|website|were|with|work|working|works|your?",
+    re.IGNORECASE,
+)
+"""Words before ``at`` and ``@`` that name a place on the web and no mailbox: find us @ example.org."""
+_SIGNS = {"at": "@", "dot": "."}
 _GAP = r"(?:[\s\-./+,]|\s[\s\-+])"
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:(?:[\s\-./+]|\s\s)?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
 _CARD = re.compile(
@@ -91,11 +116,36 @@ def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  
 
 
 def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Yield e-mail addresses, also written with (at) and (dot)."""
-    if "@" not in text and not _AT.search(text):
-        return
-    for match in _EMAIL.finditer(text):
-        yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", match[0])).casefold())
+    """Yield e-mail addresses, also written with (at) and (dot), with blanks around the sign, and in words where they are clear."""
+    if "@" in text or _AT.search(text):
+        for match in _EMAIL.finditer(text):
+            yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", match[0])).casefold())
+    if "@ " in text or "@\t" in text:
+        for match in _SPACED_EMAIL.finditer(text):
+            # A title is the next sentence: the cafe @ home.It was
+            if _names_mailbox(match[1]) and not match[2].istitle():
+                yield PiiSpan("email", *match.span(), "".join(match[0].split()).casefold())
+    if " dot " in text.casefold():
+        for match in _SPELLED_EMAIL.finditer(text):
+            if _names_mailbox(match[1]) and _is_clear_address(text, match):
+                value = "".join(_SIGNS.get(word, word) for word in match[0].casefold().split())
+                yield PiiSpan("email", *match.span(), value)
+
+
+def _names_mailbox(name: str) -> bool:
+    return _NO_MAILBOX.fullmatch(name) is None and any(map(str.isalpha, name))
+
+
+def _is_clear_address(text: str, match: re.Match[str]) -> bool:
+    """Return whether ``NAME at HOST dot org`` is an address: people also work at such a place, and look at it."""
+    start, end = match.span()
+    line = text[text.rfind("\n", 0, start) + 1 : start] + text[end:].partition("\n")[0]
+    return (
+        not match[1].isalpha()
+        or _MAIL_HOST.match(match[2]) is not None
+        or _MAIL_WORD.search(text[max(0, start - 60) : start]) is not None
+        or not any(map(str.isalnum, line))
+    )
 
 
 def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
+
+MAX_RECORD_BYTES: Final = 1_000_000
+"""Size limit of a pointer, and of any record without a limit of its own: whoever can write at an address could fill our memory with it."""
+MAX_MANIFEST_BYTES: Final = 16_000_000
+"""Size limit of a manifest and of a signed statement: both name every file, some hundred bytes each."""
+MAX_HISTORY_BYTES: Final = 64_000_000
+"""Size limit of all parts of a release history together, some hundred bytes per event."""
 
 
 class RegistryReader(Protocol):
@@ -59,8 +66,8 @@ class ObjectStore(Protocol):
         """URL as given, without user and password."""
         ...
 
-    def read(self, name: str) -> bytes | None:
-        """Return an object's content; None where there is none."""
+    def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
+        """Return an object's content; None where there is none. Raises  ArtifactError for one of more than ``limit`` bytes."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -79,8 +86,11 @@ class ObjectStore(Protocol):
         """Copy the file ``path`` to the object ``name``."""
         ...
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Copy the object ``name`` to the file ``path``."""
+    def fetch(self, name: str, path: Path, limit: int) -> int:
+        """Copy the object ``name`` to the file ``path`` and return its bytes.
+
+        Raises  ArtifactError, and leaves nothing, where it has more than ``limit`` bytes.
+        """
         ...
 
     def remove(self, name: str) -> None:

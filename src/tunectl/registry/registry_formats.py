@@ -10,6 +10,8 @@ from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
 
 RELEASES, CHAMPION, EVENTS, CANARY = "releases", "champion.json", "events.jsonl", "canary.json"
+FORKS: Final = "forks"
+"""Folder of the histories that this registry had before forks were resolved, each named after the sequence that resolved it."""
 OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
 """Names of two files of a registry in tunectl 0.1."""
 AUTHORSHIP: Final = {"by": "author", "why": "message"}

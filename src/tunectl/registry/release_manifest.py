@@ -126,7 +126,8 @@ def load(folder: Path) -> ReleaseManifest:
     """
     if not (folder / NAME).is_file():
         raise ArtifactError(
-            f"{folder / NAME} does not exist, so this is not a stored release", hint="tunectl release list"
+            f"{folder / NAME} does not exist, so this is not a stored release",
+            hint="list those that are: tunectl release list",
         )
     manifest: ReleaseManifest = registry_formats.MANIFEST.read(folder / NAME, ReleaseManifest)
     return manifest

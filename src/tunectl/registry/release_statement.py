@@ -191,10 +191,18 @@ def sign_swap(pointer: ChampionPointer, before: Sequence[ReleaseEvent], key: Sig
     return sign_champion(structs.replace(pointer, previous=after.previous if after else None), key)
 
 
-def find_forged_swap(entries: Sequence[ReleaseEvent], trust: TrustStore) -> ReleaseEvent | None:
+def find_forged_swap(
+    entries: Sequence[ReleaseEvent], trust: TrustStore, known: int = 0, *, force: bool = False
+) -> ReleaseEvent | None:
     """Return the first promotion or rollback of a history that no trusted key signed where it stands; None where there is none.
 
-    Those before the first signature were made before keys were trusted. They steer nothing: no rollback goes to their releases.
+    A rollback may go to the release of any that is adopted.
+
+    Args:
+        entries: the history.
+        trust: the trusted keys.
+        known: number of events at its beginning that the registry has already: their signatures are not checked again.
+        force: accept those that a key signed which was revoked since, and unsigned ones before the first signature.
     """
     signed, sequence = False, 0
     for number, entry in enumerate(entries, 1):
@@ -202,9 +210,13 @@ def find_forged_swap(entries: Sequence[ReleaseEvent], trust: TrustStore) -> Rele
             continue
         signed = signed or entry.signature is not None
         pointer = release_state.champion_of(entries[:number])
-        if pointer is None or pointer.sequence <= sequence or (signed and not is_signed_by(pointer, trust)):
+        if pointer is None or pointer.sequence <= sequence:
             return entry
         sequence = pointer.sequence
+        status = check_pointer(pointer, trust).status
+        forced = force and (status == "revoked" or not signed)
+        if number > known and status != "trusted" and not forced:
+            return entry
     return None
 
 
@@ -217,11 +229,6 @@ def check_pointer(pointer: ChampionPointer | CanaryState, trust: TrustStore) -> 
     """Return the status of the signature of a pointer."""
     signed = [pointer.signature] if pointer.signature is not None else []
     return trust.check(encode_pointer(pointer), signed, "pointer")
-
-
-def is_signed_by(pointer: ChampionPointer | CanaryState, trust: TrustStore) -> bool:
-    """Return whether a key that is, or was, trusted signed a pointer."""
-    return check_pointer(pointer, trust).status != "untrusted"
 
 
 def _decode_envelope(content: bytes) -> SignedEnvelope | None:

@@ -88,14 +88,12 @@ class ReleaseRegistry:
             pointer = self.trial() if start == "challenger" else self.champion()
             named = getattr(pointer, "previous" if start == "previous" else "release", None)
             if named is None:
-                raise UsageError(
-                    f"{start}: {self.root} has none", hint="tunectl release list; tunectl release promote ID"
-                )
+                raise UsageError(f"{self.root} has no {start} release", hint="give an id of tunectl release list")
             return str(named)
         ids = self.ids()
         result = [name for name in ids if start and name.startswith(start)]
         if len(result) != 1:
-            what = "several releases begin with it" if result else "there is no such release"
+            what = "several release ids begin with this" if result else "there is no such release"
             raise UsageError(f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(result or ids) or 'none'}")
         return result[0]
 
@@ -228,7 +226,7 @@ class ReleaseRegistry:
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tested against"
-                raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
+                raise UsageError(f"{release} {what} ({self.root})", hint="choose another release: tunectl release list")
             moment, salt, number = release_state.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
             unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release), number=number)
             trial = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))
@@ -247,7 +245,8 @@ class ReleaseRegistry:
             trial = self.trial()
             if trial is None:
                 raise UsageError(
-                    f"{self.root}: there is no challenger", hint="tunectl release canary start ID --no-test --share 0.1"
+                    f"{self.root}: there is no challenger to stop",
+                    hint="start one: tunectl release canary start ID --no-test --share 0.1",
                 )
             self._withdraw(trial, author, message)
         return trial

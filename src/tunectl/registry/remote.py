@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tunectl.access.signatures import TrustStore
-from tunectl.artifacts import atomic_io, names
+from tunectl.artifacts import atomic_io, disk_list, names
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.registry import event_log, registry_formats, release_manifest, release_statement
-from tunectl.registry.protocols import ObjectStore
+from tunectl.registry.protocols import MAX_HISTORY_BYTES, MAX_MANIFEST_BYTES, ObjectStore
 from tunectl.registry.registry_formats import OLD_CANARY, OLD_EVENTS, RELEASES, RemoteCanary
 from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
@@ -36,6 +36,7 @@ EVENTS, CHAMPIONS, CANARIES = "events", "champion", "canary"
 OLD_CHAMPION: Final = "champion.json"
 DIGITS: Final = 6
 """Fewest digits of a numbered object: names sort as their numbers do up to a million."""
+RESTORE: Final = "restore that address from a backup, or copy a registry to a new one: tunectl release sync ADDRESS"
 HALF_DONE = 86_400.0
 """Seconds after which an unfinished folder is taken for one that a killed process left."""
 
@@ -46,12 +47,14 @@ class RemoteRegistry:
     def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
         """``cache`` is a folder of this machine; downloaded releases stay there while they may be needed again.
 
-        ``trust``: keys of pointers; one that none of them signed is returned, but not remembered as the newest.
+        ``trust``: keys of pointers; one that no good key signed is returned, but not remembered as the newest.
         """
         self._trust = trust
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
         self._events: dict[str, Any] = {}
         """Cache of numbered objects by name: they never change."""
+        self._history_bytes = 0
+        """Size of the parts of the history in it."""
 
     @property
     def warning(self) -> str:
@@ -80,8 +83,12 @@ class RemoteRegistry:
                     hint="it was changed by hand; restore the address from a backup",
                 )
         trust = self._trust
-        if result is not None and trust is not None and not release_statement.is_signed_by(result, trust):
-            return result
+        if (
+            result is not None
+            and trust is not None
+            and release_statement.check_pointer(result, trust).status != "trusted"
+        ):
+            return result  # whoever has a revoked key could name a sequence that nothing follows
         return self._guard.latest(result, self.location)
 
     def trial(self) -> CanaryState | None:
@@ -107,12 +114,16 @@ class RemoteRegistry:
                 )
             result += self._parse_part(f"{EVENTS}/{name}")
         if not result:
-            result = event_log.parse_lines(self._files.read(OLD_EVENTS) or b"", f"{self.location}/{OLD_EVENTS}")
+            result = event_log.parse_lines(
+                self._files.read(OLD_EVENTS, MAX_HISTORY_BYTES) or b"", f"{self.location}/{OLD_EVENTS}"
+            )
         return result
 
     def _parse_part(self, name: str) -> list[ReleaseEvent]:
         if name not in self._events:
-            self._events[name] = event_log.parse_lines(self._files.read(name) or b"", f"{self.location}/{name}")
+            content = self._files.read(name, MAX_HISTORY_BYTES - self._history_bytes) or b""
+            self._events[name] = event_log.parse_lines(content, f"{self.location}/{name}")
+            self._history_bytes += len(content)
         events: list[ReleaseEvent] = self._events[name]
         return events
 
@@ -144,42 +155,41 @@ class RemoteRegistry:
 
         Raises  ArtifactError for an invalid name.
         """
-        return self._files.read(f"{RELEASES}/{release_statement.statement_path(self.folder(release)).name}")
+        name = release_statement.statement_path(self.folder(release)).name
+        return self._files.read(f"{RELEASES}/{name}", MAX_MANIFEST_BYTES)
 
     def fetch(self, release: str) -> Path:
         """Download the files of ``release`` to this machine, also where those that are here are damaged, and return their folder.
 
-        Raises  ArtifactError for an invalid name, and for a release that differs from its manifest; InfrastructureError for
-                one that is absent (yet), and where the store fails.
+        No more is downloaded than the manifest declares, and nothing where a trusted key signed another manifest.
+
+        Raises  ArtifactError for an invalid name, and for a release that differs from its manifest; GateError for a manifest
+                that is not the signed one; InfrastructureError for one that is absent (yet), where the store fails, and where
+                the disk has too little space.
         """
         target = self.folder(release)
         if target.is_dir() and not release_manifest.verify(target):
             return target
-        key = f"{RELEASES}/{release}/{release_manifest.NAME}"
-        content = self._files.read(key)
-        manifest = (
-            self._decode(registry_formats.MANIFEST, ReleaseManifest, key, content) if content is not None else None
-        )
-        if content is None or manifest is None or manifest.id != release:
-            raise InfrastructureError(
-                f"{self.location} has no release {release}", hint=f"copy it: tunectl release sync {self.location}"
-            )
+        content, manifest = self._read_manifest(release)
         self._cache.mkdir(parents=True, exist_ok=True)
+        disk_list.require_free_bytes(self._cache, manifest.bytes, f"release {release}")
         result = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
         scratch = result / "release"
         try:
+            left = manifest.bytes
             for name in manifest.files:
-                names.refuse_outside(name, self.location)
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name)
+                left -= self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name, left)
             atomic_io.write_bytes(scratch / release_manifest.NAME, content)
             wrong = release_manifest.verify(scratch, release)
             if wrong:
-                raise ArtifactError(f"release {release} of {self.location} is damaged: {'; '.join(wrong)}")
+                raise ArtifactError(
+                    f"release {release} of {self.location} is damaged: {'; '.join(wrong)}", hint=RESTORE
+                )
             self._remove(target)  # it was damaged here
             scratch.replace(target)
         except FileNotFoundError as error:
-            raise ArtifactError(f"release {release} of {self.location} is not whole: {error}") from error
+            raise ArtifactError(f"release {release} of {self.location} is not whole: {error}", hint=RESTORE) from error
         except OSError as error:
             raise atomic_io.write_error(target, error) from error
         finally:
@@ -187,6 +197,24 @@ class RemoteRegistry:
         with suppress(InfrastructureError, OSError):  # the next release that is fetched sees to it
             self._tidy(release)
         return target
+
+    def _read_manifest(self, release: str) -> tuple[bytes, ReleaseManifest]:
+        """Return the manifest at the address, as it is there and decoded, once it is known to be that of ``release``."""
+        key = f"{RELEASES}/{release}/{release_manifest.NAME}"
+        content = self._files.read(key, MAX_MANIFEST_BYTES)
+        manifest = (
+            self._decode(registry_formats.MANIFEST, ReleaseManifest, key, content) if content is not None else None
+        )
+        if content is None or manifest is None or manifest.id != release:
+            raise InfrastructureError(
+                f"{self.location} has no release {release}", hint=f"copy it: tunectl release sync {self.location}"
+            )
+        for name in manifest.files:
+            names.refuse_outside(name, self.location)
+        if self._trust is not None:
+            checked = release_statement.check_statement(self.read_statement(release), release, self._trust)
+            release_statement.check_manifest(manifest, None, checked.statement)
+        return content, manifest
 
     def _tidy(self, release: str) -> None:
         """Delete releases that no pointer names any more, so that a server does not fill its disk over the years.
@@ -220,7 +248,7 @@ class RemoteRegistry:
         try:
             return form.decode(content, shape, f"{self.location}/{name}")
         except atomic_io.NOT_JSON as error:
-            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
+            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}", hint=RESTORE) from error
 
 
 def build_object_name(folder: str, number: int, ending: str = ".json") -> str:

@@ -21,13 +21,13 @@ from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state, release_statement
 from tunectl.registry.history_adoption import AdoptedHistory
-from tunectl.registry.protocols import ObjectStore
-from tunectl.registry.registry_formats import RELEASES, RemoteCanary
+from tunectl.registry.protocols import MAX_MANIFEST_BYTES, ObjectStore
+from tunectl.registry.registry_formats import FORKS, RELEASES, RemoteCanary
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import CANARIES, CHAMPIONS, EVENTS, RemoteRegistry, build_object_name
 
-INCOMING, FORKS = "incoming", "forks"
+INCOMING: Final = "incoming"
 Side = Literal["ours", "theirs"]
 TRIES: Final = 5
 """Number of tries to extend a history that others extend at the same time."""
@@ -63,19 +63,22 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     return releases
 
 
-def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
+def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> PulledHistory:
     """Adopt the history at the address, with champion and canary; return what is new. Releases that only this registry knows stay in it.
 
-    Raises  GateError where champion or canary were changed here, too, and for a champion or canary there that no trusted key signed;
+    ``force``: also where promotions below the champion are signed by a revoked key, or older than the keys.
+    Raises  GateError where champion or canary were changed here, too, and for what no trusted key signed and this registry does not have;
             UsageError where the address has no registry.
     """
     remote = _open(store, files)
     remote_events = remote.log()
     if not remote_events:
-        raise UsageError(f"there is no registry at {remote.location}", hint=f"tunectl release sync {remote.location}")
+        raise UsageError(
+            f"there is no registry at {remote.location}", hint=f"make one: tunectl release sync {remote.location}"
+        )
     releases = list[str]()
     if _is_news(store, remote, remote_events):
-        _refuse_unsigned(store, remote, remote_events)
+        _refuse_unsigned(store, remote, remote_events, force=force)
         releases = _fetch(store, remote, remote_events)  # before the lock: a download may take long
     with store.hold_lock("adopting a history"):
         if not _is_news(store, remote, remote_events):
@@ -121,7 +124,10 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
         moment = release_state.current_moment()
         digest = pointer.digest or store.digest(pointer.release)
-        champion = ChampionPointer(pointer.release, None, moment, author, message, sequence, digest=digest)
+        below = release_state.promotion_stack(remote_events)
+        returns = pointer.release in below[:-1] and below[-1] != pointer.release
+        action: Literal["promote", "rollback"] = "rollback" if returns else "promote"  # back to what was champion there
+        champion = ChampionPointer(pointer.release, None, moment, author, message, sequence, action, digest=digest)
         signed = release_statement.sign_swap(champion, history, signatures.load_named_key(signatures.POINTER_KEY_ENV))
         history.append(release_state.entry_of(signed, history))
         canary = release_state.canary_of(history, remote.trial())
@@ -132,27 +138,39 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
     return push(store, files)
 
 
-def _refuse_unsigned(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent]) -> None:
-    """Refuse to adopt swaps or a canary that no trusted key signed: the next change here would build on them."""
+def _refuse_unsigned(
+    store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent], *, force: bool = False
+) -> None:
+    """Refuse to adopt swaps or a canary that no trusted key signed: the next change here would build on them, and sign it."""
     if store.trust is None:
         return
     hint = f"check who may write there; to keep this store: tunectl release sync {remote.location} --keep ours -m WHY"
     for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.trial())):
-        if pointer is not None and not release_statement.is_signed_by(pointer, store.trust):
-            reason = release_statement.check_pointer(pointer, store.trust).reason
+        if pointer is None or pointer in (store.champion(), store.trial()):
+            continue
+        status, reason = release_statement.check_pointer(pointer, store.trust)
+        if status != "trusted":
             raise GateError(
                 f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted", hint=hint
             )
-    forged = release_statement.find_forged_swap(remote_events, store.trust)
+    local_events = store.log()
+    known = _common(local_events, remote_events)
+    forged = release_statement.find_forged_swap(remote_events, store.trust, known, force=force)
     if forged is not None:
         words = (
             f"the {forged.action} of release {forged.release} (sequence {forged.sequence}) as it stands in the history"
         )
+        if (
+            not force
+            and _only_additions(local_events, remote_events)
+            and release_statement.find_forged_swap(remote_events, store.trust, known, force=True) is None
+        ):
+            hint += f"; to adopt it knowingly: tunectl release pull {remote.location} --force"
         raise GateError(f"{remote.location}: no trusted key signed {words}; nothing was adopted", hint=hint)
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
-    return RemoteRegistry(files, store.root / INCOMING)
+    return RemoteRegistry(files, store.root / INCOMING, store.trust)
 
 
 def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
@@ -171,7 +189,9 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[Re
             b"".join(map(_EVENT.encode, local_events[known_events:])),
         ):
             return
-    raise GateError(f"others keep writing to {files.address}", hint=f"again: tunectl release sync {files.address}")
+    raise GateError(
+        f"other machines keep writing to {files.address}", hint=f"try again: tunectl release sync {files.address}"
+    )
 
 
 def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -> None:
@@ -184,12 +204,15 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     for release in store.ids():
         folder, prefix = store.folder(release), f"{RELEASES}/{release}"
         _send_statement(store, files, release)
-        complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}")
+        complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}", MAX_MANIFEST_BYTES)
         if complete == (folder / release_manifest.NAME).read_bytes():
             continue
         wrong = store.verify(release)
         if wrong:
-            raise ArtifactError(f"release {release} is damaged: {'; '.join(wrong)}", hint="tunectl release verify")
+            raise ArtifactError(
+                f"release {release} is damaged: {'; '.join(wrong)}",
+                hint="restore it from a backup, or package again; tunectl release verify checks it",
+            )
         for name in store.manifest(release).files if not complete else ():
             files.send(folder / name, f"{prefix}/{name}")
         files.send(folder / release_manifest.NAME, f"{prefix}/{release_manifest.NAME}")
@@ -201,7 +224,7 @@ def _send_statement(store: ReleaseRegistry, files: ObjectStore, release: str) ->
     """Copy the signed statement about a release; one that others signed, too, is replaced by that of this machine."""
     content = store.read_statement(release)
     name = f"{RELEASES}/{release}{release_statement.ENDING}"
-    if content is not None and files.read(name) != content:
+    if content is not None and files.read(name, MAX_MANIFEST_BYTES) != content:
         files.write(name, content)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tunectl.access import signatures
 from tunectl.core.errors import GateError
-from tunectl.registry import release_state, release_statement
+from tunectl.registry import event_log, release_state, release_statement
+from tunectl.registry.registry_formats import FORKS
 from tunectl.registry.release_state import ReleaseEvent
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _find_promotion_problems(store: ReleaseRegistry, release: str, entries: Sequ
     """Return why the history does not show that a release was champion: who may write to an address could have added the line."""
     if store.trust is None:
         return []
-    signed = False
+    signed, forks = False, _read_forks(store)
     for number, entry in enumerate(entries, 1):
         if entry.action not in release_state.SWAPS:
             continue
@@ -105,8 +106,17 @@ def _find_promotion_problems(store: ReleaseRegistry, release: str, entries: Sequ
         if entry.release != release:
             continue
         pointer = release_state.champion_of(entries[:number])
-        if pointer is not None and release_statement.is_signed_by(pointer, store.trust):
+        status = release_statement.check_pointer(pointer, store.trust).status if pointer is not None else "untrusted"
+        if status == "trusted":
             return []
-        if not signed and not store.manifest(release).refusals:
-            return []  # promoted before keys were trusted, and its gates did not refuse it
+        if any((entry.sequence or 0) < sequence and entry not in before for sequence, before in forks.items()):
+            continue  # it was not made here, and came from an address when a fork was resolved
+        if status == "revoked" or (not signed and not store.manifest(release).refusals):
+            return []  # its key was good here once; or it is older than the keys, and its gates did not refuse it
     return ["no trusted key signed its promotion"]
+
+
+def _read_forks(store: ReleaseRegistry) -> dict[int, list[ReleaseEvent]]:
+    """Return the history of this registry before each fork was resolved, by the sequence that resolved it."""
+    paths = [path for path in (store.root / FORKS).glob("*.jsonl") if path.stem.isdecimal()]
+    return {int(path.stem): event_log.read_lines(path) for path in paths}

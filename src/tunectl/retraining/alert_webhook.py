@@ -52,11 +52,11 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
     Raises  DataError for an invalid payload; the message repeats nothing of it.
     """
     if len(body) > LARGEST:
-        raise DataError(f"a payload of {len(body)} bytes; at most {LARGEST} are read")
+        raise DataError(f"the payload has {len(body)} bytes; at most {LARGEST} are read")
     try:
         result = msgspec.json.decode(body, type=_Payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"this is not a payload of Alertmanager or Grafana: {_short(error)}") from error
+        raise DataError(f"the body must be a webhook payload of Alertmanager or Grafana: {_short(error)}") from error
     if result.version not in VERSIONS:
         raise DataError(f"payload version {result.version[:10]!r}; supported are 4 (Alertmanager) and 1 (Grafana)")
     sender = VERSIONS[result.version]

@@ -51,15 +51,25 @@ class ApprovalPages:
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
         return report.build_report(run, next((item for item in self._trials.all() if item.run == run.id), None))
 
+    def check_link(self, token: str, now: datetime) -> ApprovalToken:
+        """Return what an approval link says.
+
+        Raises  UsageError for an invalid or expired link.
+        """
+        return signed_links.verify(token, self._secret, now)
+
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
         """Return the HTML page of an approval link; where ``decision`` is given, it is stored first. ``trouble``: an error to show.
 
         Raises  UsageError for an invalid or expired link, or for an approval that is not pending.
         """
-        approval = signed_links.verify(token, self._secret, now)
+        approval = self.check_link(token, now)
         run = next((item for item in self._store.runs() if item.id == approval.run), None)
         if run is None:
-            raise UsageError("the run of this link does not exist here", hint="tunectl release log")
+            raise UsageError(
+                f"this link is for retrain {approval.run}, which does not exist here",
+                hint="tunectl release log has all",
+            )
         outcome = self._record(run, approval, decision)
         story, (yes, no) = self._build_report(run), BUTTONS[approval.question]
         return render.render(

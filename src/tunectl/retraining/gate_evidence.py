@@ -90,7 +90,9 @@ def collect_evidence(
     """
     champion = store.champion()
     if champion is None:
-        raise InfrastructureError("there is no champion to compare with", hint="tunectl release promote ID")
+        raise InfrastructureError(
+            "there is no champion to compare with", hint="promote one: tunectl release promote ID"
+        )
     inputs = gate_inputs(
         store, git_worktree.project_path(workspace.layout.root, workspace.worktree), watch.gate, workspace.layout
     )

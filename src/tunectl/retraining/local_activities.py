@@ -138,7 +138,10 @@ class LocalActivities:
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
         canary = self.watch.canary
         if canary is None:
-            raise UsageError("retrain.canary is null, so no canary test is declared", hint="tunectl check")
+            raise UsageError(
+                "retrain.canary is null, so this retrain cannot start its canary test",
+                hint="declare retrain.canary in conf/retrain/, then start the retrain controller again",
+            )
         result = self.trials.start(
             canary_run.build_experiment(
                 canary,

@@ -56,7 +56,8 @@ def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
         genuine = False
     if not genuine:
         raise UsageError(
-            "this link was not signed here", hint="open the newest link; tunectl status shows open approvals"
+            "this approval link was not signed by this retrain controller",
+            hint="open the newest link; tunectl status shows open approvals",
         )
     result = msgspec.json.decode(body, type=ApprovalToken)
     if now.timestamp() > result.until:

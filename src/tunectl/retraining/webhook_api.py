@@ -46,6 +46,10 @@ def json_reply(code: int, /, **words: object) -> HttpResponse:
     return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
 
+def _refuse_link(error: UsageError) -> HttpResponse:
+    return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
+
+
 class RetrainSecrets(NamedTuple):
     """The webhook token and the keys that ``RetrainApi`` accepts."""
 
@@ -97,15 +101,26 @@ class RetrainApi(HttpServer):
             verify=secrets.verify,
             unknown="look",
             keyless=lambda: True,
-            max_body_bytes=alert_webhook.LARGEST,
+            limit_body=self._limit_body,
         )
+
+    def _limit_body(self, path: str) -> HttpResponse | int:
+        """Return the longest body for a path; the answer for a link that is not valid, to which anybody may send."""
+        token = path.removeprefix("/decide/")
+        if token == path:
+            return alert_webhook.LARGEST if path == "/webhook" else 0
+        try:
+            self._pages.check_link(unquote(token), datetime.now(UTC))
+        except UsageError as error:
+            return _refuse_link(error)
+        return FORM
 
     def answer(self, request: HttpRequest) -> HttpResponse:
         """Return the response to one request; errors become responses, too."""
         try:
             return self._answer(request)
         except UsageError as error:
-            return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
+            return _refuse_link(error)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error(
                 "%s %s: %s", request.method, request.path.partition("/decide/")[0] or "/decide", error
@@ -154,8 +169,6 @@ class RetrainApi(HttpServer):
         body = request.body
         if request.method in {"GET", "HEAD"}:
             return HttpResponse(self._pages.decide(token, datetime.now(UTC)).encode())
-        if len(body) > FORM:
-            return json_reply(413, status="error", error="that form is too long")
         form = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
         now = datetime.now(UTC)
         try:
@@ -164,7 +177,10 @@ class RetrainApi(HttpServer):
             page = self._pages.decide(token, now, trouble=f"Not decided: {problem}.")
             return HttpResponse(page.encode(), status=problem.status)
         if form.get("answer") not in ("yes", "no"):
-            raise UsageError("the form holds neither approve nor reject", hint="use the buttons of the page")
+            raise UsageError(
+                f"answer = {form.get('answer', '')[:40]!r}: must be yes or no",
+                hint="open the link again, and press one of its buttons",
+            )
         page = self._pages.decide(token, now, ApprovalDecision(form["answer"] == "yes", now, author, ""))
         self._nudge()
         return HttpResponse(page.encode())

@@ -33,11 +33,11 @@ def run(
     A failed check is logged, counted, and tried again: the monitor does not end where the database cannot be reached.
     """
     metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
-    told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
+    stop_signals: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: told.put(None))
+        signal.signal(name, lambda *_: stop_signals.put(None))
     with factory.open_monitor(settings, layout) as watching:
-        watching.stopped = lambda: not told.empty()
+        watching.stopped = lambda: not stop_signals.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.find_latest_window())
         keys = api_keys.find_keys_file(layout.root, settings.keys_file)
@@ -47,11 +47,11 @@ def run(
         api.open()
         started(api.port)
         try:
-            while told.empty():
+            while stop_signals.empty():
                 run_once(watching, metrics)
                 metrics.record_calibration(_calibration(layout, watching))
                 with suppress(Empty):
-                    told.get(timeout=settings.monitor.poll_seconds)
+                    stop_signals.get(timeout=settings.monitor.poll_seconds)
                     break
         finally:
             api.close()

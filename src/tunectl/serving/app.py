@@ -133,7 +133,9 @@ class Server:
         with self.key_store.hold(key) as free:
             if not free:
                 most = self.key_store.limit_of(key, "max_concurrency")
-                raise OverloadedError("rate_limit", f"the key {key.name} may have {most} requests at once", 1.0)
+                raise OverloadedError(
+                    "rate_limit", f"the key {key.name} may have {most} requests at once; wait for one to end", 1.0
+                )
             await route.handler(call, key)
 
     async def _cors(self, call: RequestContext) -> bool:
@@ -318,7 +320,10 @@ class Server:
                 await call.reply(200, msgspec.json.encode(model))
                 return
         raise ApiError(
-            f"model {name[:100]!r} is not served here", "not_found_error", param="model", code="model_not_found"
+            f"model {name[:100]!r} is not served here; GET /v1/models lists those that are",
+            "not_found_error",
+            param="model",
+            code="model_not_found",
         )
 
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:

@@ -95,7 +95,9 @@ class GenerationTask:
         if piece.end == "failed":
             if self.job.asks[0].schema is not None and not self.first:
                 raise ApiError(f"response_format cannot be followed: {piece.why}", param="response_format")
-            raise ApiError(f"the engine failed: {piece.why}", "server_error", code="engine")
+            raise ApiError(
+                f"the engine failed: {piece.why}; the log of the server says more", "server_error", code="engine"
+            )
         if piece.end == "cancelled" and self.over is None:
             raise ApiError("the server cancelled the generation; retry", "unavailable_error", wait=1)
 
@@ -113,7 +115,12 @@ class GenerationTask:
 
 
 def _timeout() -> ApiError:
-    return ApiError("the answer took longer than this server allows", "server_error", code="timeout", status=504)
+    return ApiError(
+        "the answer took longer than this server allows; lower max_tokens, or try again later",
+        "server_error",
+        code="timeout",
+        status=504,
+    )
 
 
 async def respond(

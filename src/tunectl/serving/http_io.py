@@ -45,7 +45,10 @@ class UploadSlots:
         """
         if self._open[owner] >= self._each or self._open.total() >= self._total:
             raise ApiError(
-                "too many request bodies are being received at once", "rate_limit_error", code="uploads", wait=1.0
+                "this server receives too many request bodies at once; try again",
+                "rate_limit_error",
+                code="uploads",
+                wait=1.0,
             )
         self._open[owner] += 1
         try:
@@ -89,7 +92,7 @@ class RequestContext:
             async with asyncio.timeout(seconds):
                 return await self._body(most, slots, owner)
         except TimeoutError as error:
-            raise ApiError(f"the body did not arrive within {seconds:g} s", status=408) from error
+            raise ApiError(f"the body did not arrive within {seconds:g} s; send it again", status=408) from error
 
     async def _body(self, most: int, slots: UploadSlots, owner: str) -> bytes:
         body, more = await self._part()

@@ -110,7 +110,9 @@ class InferenceLogger:
         except DataError as error:
             raise ApiError(error.message, param="value") from error
         except (ValueError, OverflowError) as error:
-            raise ApiError(f"at: {request.at!r} is not an ISO 8601 time", param="at") from error
+            raise ApiError(
+                f"at: {request.at!r} is not an ISO 8601 time, for example 2026-03-01T12:00:00Z", param="at"
+            ) from error
         name = request.id or _derive_feedback_id(request, key, self.hash_key)
         annotator = pseudonymize(_annotator(request, key), self.hash_key)
         feedback = Feedback(

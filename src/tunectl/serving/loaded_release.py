@@ -32,6 +32,7 @@ from tunectl.serving.stream_router import StreamRouter, TokenStream
 
 Engines = Callable[[str], Engine]
 """Returns the engine of a name; raises ArtifactError for one that this server does not have."""
+PACKAGE_AGAIN = "package it again: tunectl repro; if the store is shared, check who may write there"
 ADAPTER = "adapter_model.safetensors"
 BASE = "model/model.safetensors"
 APART = "adapter"
@@ -98,7 +99,8 @@ def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
         if text != fixture.text or prompts.tokenizer.ids(text) != fixture.token_ids:
             what = "tokens" if text == fixture.text else "text"
             raise ArtifactError(
-                f"{folder}: fixture {number} of the contract renders to another {what} here than in training"
+                f"{folder}: fixture {number} of the contract renders to another {what} here than in training",
+                hint="install the tunectl that made the release, or package again: tunectl repro",
             )
     return contract, prompts
 
@@ -109,7 +111,8 @@ def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
     if result != contract.adapter_sha256:
         raise ArtifactError(
             f"{path} differs from the adapter that contract.json names: its SHA-256 starts with {result[:12]}, expected "
-            f"{(contract.adapter_sha256 or 'none')[:12]}"
+            f"{(contract.adapter_sha256 or 'none')[:12]}",
+            hint=PACKAGE_AGAIN,
         )
 
 
@@ -119,7 +122,8 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
     if contract.layout == APART and result is not None and result != contract.base.sha256:
         raise ArtifactError(
             f"{folder / BASE} differs from the base that contract.json names, {contract.base.source} at revision {contract.base.revision}: "
-            f"its SHA-256 starts with {result[:12]}, expected {contract.base.sha256[:12]}"
+            f"its SHA-256 starts with {result[:12]}, expected {contract.base.sha256[:12]}",
+            hint=PACKAGE_AGAIN,
         )
 
 
@@ -175,7 +179,7 @@ async def _alive(
 
 def _refuse_dead(folder: Path, proof: ProbeReport) -> None:
     if not proof.holds:
-        raise ArtifactError(f"release {folder.name}: {proof.reason}")
+        raise ArtifactError(f"release {folder.name}: {proof.reason}", hint=PACKAGE_AGAIN)
 
 
 def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> None:
@@ -223,5 +227,7 @@ async def _generate_tokens(
             ids += piece.ids
             logprobs += piece.logprobs
             if piece.end in ("failed", "cancelled"):
-                raise ArtifactError(f"the engine failed on a probe: {piece.why or piece.end}")
+                raise ArtifactError(
+                    f"the engine failed on a probe: {piece.why or piece.end}", hint="see the lines of the log above"
+                )
     return ids, logprobs

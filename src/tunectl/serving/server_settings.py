@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from tunectl.config.schema.serve import Serve, ServeSettings
 from tunectl.core.errors import ConfigError, UsageError
 
+START = "start the server with: tunectl serve, which writes this file"
+
 SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
@@ -28,11 +30,11 @@ def settings() -> ServeSettings:
     try:
         return ServeSettings.model_validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError as error:
-        raise ConfigError(
-            [f"{SETTINGS}: {path.resolve()} does not exist"], hint="start it with: tunectl serve"
-        ) from error
+        raise ConfigError([f"{SETTINGS}: {path.resolve()} does not exist"], hint=START) from error
     except ValidationError as error:
-        raise ConfigError([f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()]) from error
+        raise ConfigError(
+            [f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()], hint=START
+        ) from error
 
 
 def build_tls_words(serve: Serve, home: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import msgspec
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.url_credentials import has_credentials
 from tunectl.evaluation import results
 
 FILES = ("evaluate/verdict.json", "package/verdict.json", "reward/verdict.json")
 """Artifacts that trackers get as they are, below ``artifacts/``. Row counts and settings stay here: they quote rows and answers."""
 DATA = ("ingest", "curate", "split", "feedback", "preferences")
 """Stages whose outputs are data: trackers get only their digests."""
-_SECRET = re.compile(r"://[^/\s]*@")
 
 
 class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +48,12 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str, str]:
-    """Return the overrides of settings that a build reads: the differences from ``conf/``. Addresses with a password are left out."""
+    """Return the overrides of settings that a build reads: the differences from ``conf/``. Addresses with credentials are left out."""
     allowed = {*sections, "seed", "data", "hardware", "experiment", "project"}
     params: dict[str, str] = {}
     for text in overrides:
         key, _, value = text.partition("=")
-        if key.strip().partition(".")[0] in allowed and not _SECRET.search(value):
+        if key.strip().partition(".")[0] in allowed and not has_credentials(value):
             params[key.strip()] = value.strip()[:6000]
     return params
 

@@ -182,12 +182,14 @@ async def away(found: Found, server: Server, postgres: Postgres, url: str, *, pa
     usual = [(await _asked(server)).done for _ in range(3)]
     before = (await scraped(server))[ERRORS]
     await asyncio.to_thread(postgres.stop)
-    replies = await asyncio.gather(*(_asked(server) for _ in range(requests)))
-    errors = (await scraped(server))[ERRORS] - before
+    try:
+        replies = await asyncio.gather(*(_asked(server) for _ in range(requests)))
+        errors = (await scraped(server))[ERRORS] - before
+    finally:
+        await asyncio.to_thread(postgres.start)
     _as_declared(found, replies, "serve_and_count")
     found.must(errors >= requests, f"without a database {errors:g} errors were counted for {requests} requests")
     found.within("away_worst_s", max(one.done for one in replies), max(usual) * requests + 2 * patience + SLACK)
-    await asyncio.to_thread(postgres.start)
     later = await _asked(server)
     ids = {_id(reply) for reply in [*replies, later] if reply.status == 200}
 

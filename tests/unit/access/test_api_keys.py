@@ -41,8 +41,8 @@ def test_who_has_no_key_and_who_may_not(tmp_path: Path) -> None:
     opened = ring(path)
     for given, status, text in (
         (None, 401, "send a key: Authorization: Bearer <key>"),
-        ("tk-wrong", 401, "that key is not known here"),
-        (secret, 403, "the key scraper may scrape, not chat"),
+        ("tk-wrong", 401, "that key is not known here; check it, or ask the operator for one"),
+        (secret, 403, "the key scraper has the scopes scrape; this needs chat"),
     ):
         with pytest.raises(ApiError) as caught:
             opened.key(given, "chat", 0)

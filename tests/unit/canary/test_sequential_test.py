@@ -120,7 +120,9 @@ def test_a_plan_says_how_many_units_it_takes():
     assert power_analysis.simulate_power(RULES, rate=0.2, effect=0.0, horizon=500, seed=7, experiments=60).half is None
     with pytest.raises(UsageError) as error:
         power_analysis.simulate_power(RULES, rate=0.2, effect=0.9, horizon=500, seed=7)
-    assert str(error.value) == "rate = 0.2 with an effect of +0.9 is not a share from 0 to 1"
+    assert str(error.value) == (
+        "rate = 0.2 and effect = +0.9: the rate and their sum must be from 0 to 1\n  change --rate or --effect"
+    )
 
 
 def test_a_share_that_leaves_a_variant_empty_is_refused():

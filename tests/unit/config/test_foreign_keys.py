@@ -247,7 +247,10 @@ def test_the_verb_writes_once_and_prints_what_is_left(project: Path, capsys: pyt
             "- a",
             "tunectl: f.yaml: must be a mapping of settings, such as learning_rate: 1.0e-4\n  more: tunectl docs must-be-a-mapping-of-settings-such\n",
         ),
-        (None, "tunectl: f.yaml: cannot be read: No such file or directory\n  more: tunectl docs cannot-be-read\n"),
+        (
+            None,
+            "tunectl: f.yaml: cannot be read: No such file or directory\n  check the path and the file\n  more: tunectl docs cannot-be-read\n",
+        ),
     ],
 )
 def test_files_that_cannot_be_read(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from console_projects import Console, build, initialize
+from half_uploads import hold_half_uploads, measure_health, serve
 from msgspec import structs
 
 from tunectl.access import api_keys
@@ -111,6 +112,16 @@ def test_a_foreign_name_reads_nothing(console: Console) -> None:
 def test_a_form_that_is_too_long_is_refused(console: Console) -> None:
     reply = console.client.post("/enter", data={"secret": "x" * (MAX_FORM_BYTES + 1)}, headers=OWN)
     assert reply.status_code == 413
+
+
+def test_health_is_told_beside_half_forms_and_who_leaves_is_no_error(
+    console: Console, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(console.application) as port:
+        with hold_half_uploads(port, "/enter"):
+            assert measure_health(port) < 1
+        assert measure_health(port) < 1
+    assert "failed" not in caplog.text
 
 
 def test_every_answer_has_the_headers(console: Console) -> None:

@@ -127,7 +127,7 @@ def test_a_canary_starts_and_stops(console: Console) -> None:
 def test_a_gate_is_not_passed_by_a_button(console: Console) -> None:
     refused = registry(console).ids()[2]
     page = console.client.get(f"/releases/{refused}/promote").text
-    assert "A gate said no" in page
+    assert "A gate failed" in page
     assert '<button class="primary">' not in page
     champion = registry(console).champion()
     reply = console.post(f"/releases/{refused}/promote", reason="all the same", sequence=str(champion.sequence))

@@ -21,7 +21,7 @@ from tunectl.data.filters import quality
 from tunectl.evaluation import declared_checks, safety, slot_error
 from tunectl.preferences import simulated_annotator
 
-HOSTILE, TEXT = r"(?:a|a)+$", "a" * 60 + "b"
+HOSTILE, TEXT = r"(?:a(?!c)|a)+$", "a" * 60 + "b"
 NO_FACTS: dict[str, Any] = {"fields": (), "ignore_case": False}
 
 
@@ -47,7 +47,7 @@ def match_slots() -> object:
 
 
 def curate() -> object:
-    return quality.any_of([HOSTILE], "curate.quality.placeholder_text").search(TEXT)
+    return quality.any_of([HOSTILE]).search(TEXT)
 
 
 def find_leaks() -> object:

@@ -178,5 +178,5 @@ def test_a_block_that_loses_a_record_is_a_bug(tmp_path: Path) -> None:
             yield from list(super().__call__(records))[1:]
 
     rows = [document(1, "one"), document(2, "two")]
-    with pytest.raises(TunectlError, match="block exact duplicates: 2 records in, 1 outcomes"):
+    with pytest.raises(TunectlError, match="filter exact duplicates returned 1 outcomes for 2 records"):
         run_block(Lossy(loose=True), 0, [1, 2], rows, EventRows())

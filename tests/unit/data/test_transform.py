@@ -44,5 +44,5 @@ def test_a_block_that_loses_a_record_is_our_bug() -> None:
 
     with pytest.raises(TunectlError) as caught:
         Pipeline(RowCounter("curate")).run([Lossy()], ROWS)
-    assert str(caught.value) == "block lossy: 3 records in, 2 outcomes"
+    assert caught.value.message == ("filter lossy returned 2 outcomes for 3 records; one for each record is required")
     assert caught.value.exit_code == 1

@@ -212,8 +212,9 @@ def test_bad_rules_are_refused_with_their_place():
         "missing ), unterminated subpattern at position 0"
     )
     assert _bad(decoys=["r?"]) == (
-        "Value error, attributes.color.values.decoys: 'r?' matches an empty text, so it would be found everywhere"
+        "Value error, attributes.color.decoys: 'r?' matches an empty text, so it would be found everywhere"
     )
+    assert "attributes.color.values.decoys: '(red' is not" in _bad(values={"decoys": ["(red"]})
 
 
 def _rules(terms: dict[str, list[str]]) -> SlotErrorRules:

@@ -59,9 +59,9 @@ def test_an_adapter_that_has_learned_nothing_stays_able_to_learn():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({A: np.ones((2, 7), np.float32)}, r"layer.lora_A.weight is float32\(2, 7\), and float32\(3, 7\) was sent out"),
-        ({B: np.full((5, 3), np.nan, np.float32)}, "layer.lora_B.weight has numbers that are not finite"),
-        ({"other": np.ones(1)}, "other is in one of update and start alone"),
+        ({A: np.ones((2, 7), np.float32)}, r"layer.lora_A.weight is float32\(2, 7\), but float32\(3, 7\) was sent out"),
+        ({B: np.full((5, 3), np.nan, np.float32)}, "layer.lora_B.weight has values that are nan or inf"),
+        ({"other": np.ones(1)}, "other is in only one of the update and the weights sent out"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):

@@ -1,6 +1,8 @@
 """Schemas as grammars: what is written, what is refused and in which words."""
 
 import json
+import re
+from graphlib import TopologicalSorter
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.access.api_errors import ApiError
-from tunectl.generation.json_schema_grammar import schema_to_ebnf
+from tunectl.generation.json_schema_grammar import MOST_DEEP, schema_to_ebnf
 
 
 def rules(schema: Any) -> dict[str, str]:
@@ -55,6 +57,22 @@ def test_objects_of_any_names_hold_what_their_schema_says() -> None:
     assert rules(tree)["r0"] == '"{" (r1 (gap r1)*)? "}"'
     with pytest.raises(ApiError, match=r"#/additionalProperties: minimum is not supported here"):
         schema_to_ebnf(json.dumps({"type": "object", "additionalProperties": {"type": "integer", "minimum": 3}}))
+
+
+def count_levels(found: dict[str, str]) -> int:
+    """The most brackets around each other that a grammar can write; CycleError where there is no most."""
+    uses = {name: found.keys() & re.findall(r"\w+", body) for name, body in found.items()}
+    levels: dict[str, int] = {}
+    for name in TopologicalSorter(uses).static_order():
+        levels[name] = (found[name][:2] in {'"{', '"['}) + max((levels[one] for one in uses[name]), default=0)
+    return levels["root"]
+
+
+def test_a_value_without_a_schema_nests_as_deep_as_declared_and_no_deeper() -> None:
+    for schema in (True, {}, {"type": "object"}, {"type": "object", "additionalProperties": {}}):
+        assert count_levels(rules(schema)) == MOST_DEEP
+    assert count_levels(rules({"type": "array"})) == MOST_DEEP + 1
+    assert "anyvalue" not in schema_to_ebnf(json.dumps({"properties": {"a": {"type": "string"}}}))
 
 
 def test_references_may_recurse_behind_a_letter() -> None:

@@ -70,11 +70,11 @@ def test_developers_are_systems_and_arguments_become_objects() -> None:
         (ChatMessage("assistant", tool_calls=[{}]), "messages[0].tool_calls: a call needs function.name"),
         (
             ChatMessage("assistant", tool_calls=[{"function": {"name": "find", "arguments": "{"}}]),
-            "messages[0].tool_calls: function.arguments is not JSON",
+            "messages[0].tool_calls: function.arguments must be a JSON object",
         ),
         (
             ChatMessage("assistant", tool_calls=[{"function": {"name": "find", "arguments": "[]"}}]),
-            "messages[0].tool_calls: function.arguments is not an object",
+            "messages[0].tool_calls: function.arguments must be a JSON object",
         ),
     ],
 )

@@ -92,5 +92,5 @@ def test_a_contract_of_a_later_format_is_refused(tmp_path):
         serving_contract.load(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path / 'contract.json'} is a serving contract of version 3; this tunectl reads versions up to 2\n"
-        "  a newer tunectl wrote it: install that one here, too"
+        "  a newer tunectl wrote it: install that version here"
     )

@@ -70,7 +70,7 @@ def build_all(layout: ProjectPaths) -> None:
 
 def test_a_run_leaves_settings_stages_verdicts_measures_and_curves(layout: ProjectPaths) -> None:
     build_all(layout)
-    texts = ["sft.lora_rank=8", "evaluate.judge.base_url=http://me:secret@host/v1"]
+    texts = ["sft.lora_rank=8", "evaluate.judge.base_url=http://me:se/cret@host/v1?token=secret"]
     override_file.save_overrides(layout, [Override.from_cli(text) for text in texts])
     atomic_io.write_json(layout.artifact("evaluate") / results.NAME, evaluation())
     with record_run(layout, "shop", targets=["evaluate"]) as end:
@@ -83,7 +83,7 @@ def test_a_run_leaves_settings_stages_verdicts_measures_and_curves(layout: Proje
         ["evaluate"],
         "0123456789abcdef",
     )
-    assert record.overrides == ["sft.lora_rank=8", "evaluate.judge.base_url=http://***@host/v1"]
+    assert record.overrides == ["sft.lora_rank=8", "evaluate.judge.base_url=http://***@host/v1?token=***"]
     assert [(one.name, one.executed, one.seconds) for one in record.stages] == [
         ("split", False, 12.5), ("sft", True, 12.5), ("evaluate", True, 12.5),
     ]  # fmt: skip

@@ -166,3 +166,39 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     started = time.process_time()
     PiiMasker(TOOLS).mask("10 " + piece * 10_000)
     assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mail ada @ example.org today", "mail [EMAIL_1] today"),
+        ("ada@ example.org, ada@example.org", "[EMAIL_1], [EMAIL_1]"),
+        ("write to ada at example dot org.", "write to [EMAIL_1]."),
+        ("ada at example dot org", "[EMAIL_1]"),
+        ("ping ada.l at gmail dot com", "ping [EMAIL_1]"),
+        ("ada [at] example [dot] org", "[EMAIL_1]"),
+        ("<p>ada<b>@</b>example.org</p>", "<p>[EMAIL_1]</p>"),
+        ("ada</b>@<i>example</i>.org", "[EMAIL_1]"),
+        ("ada<wbr>&#64;<!-- x -->example.org", "[EMAIL_1]"),
+        ("ada&#64;example.org ada%40example.org", "[EMAIL_1] [EMAIL_1]"),
+    ],
+)
+def test_addresses_with_blanks_words_and_tags_are_masked(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "thanks @example.org",
+        "find us @ example.org",
+        "two lattes @ 3.50",
+        "lunch @ home.It was raining",
+        "she works at amazon dot com and looks at example dot org daily",
+        "email me at example dot org",
+        "the end</b>.next",
+        "ada<p>@</p>example",
+    ],
+)
+def test_places_on_the_web_are_no_addresses(text: str) -> None:
+    assert masked(text) == text

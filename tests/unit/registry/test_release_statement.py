@@ -312,6 +312,21 @@ def test_statements_and_signed_pointers_reach_an_address_and_come_back(
     assert release_statement.check_pointer(other.champion(), trust).status == "trusted"
 
 
+def test_nothing_is_downloaded_where_the_manifest_is_not_the_signed_one(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path
+) -> None:
+    first = store.ids()[0]
+    release_statement.sign_release(store.folder(first), ci(keys))
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    larger = msgspec.structs.replace(store.manifest(first), bytes=store.manifest(first).bytes + 1)
+    files.write(f"releases/{first}/manifest.json", registry_formats.MANIFEST.encode(larger))
+    for name in larger.files:
+        files.remove(f"releases/{first}/{name}")
+    with pytest.raises(GateError, match=f"release {first} is not what was signed: bytes differ"):
+        RemoteRegistry(files, tmp_path / "cache", TrustStore(keys.path)).fetch(first)
+
+
 @pytest.mark.parametrize("move", ["promote", "start_canary"])
 def test_a_pointer_that_nobody_signed_is_not_adopted(
     store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: str
@@ -396,6 +411,153 @@ def test_no_rollback_goes_to_a_release_whose_promotion_nobody_signed(
     pointer = store.rollback(author="t", message="trouble")
     assert pointer.release == first
     assert f"past {second}: no trusted key signed its promotion" in pointer.message
+
+
+@pytest.fixture
+def address(store: ReleaseRegistry, keys: Keys, tmp_path: Path) -> FsspecObjectStore:
+    """Return an address at which the first release is champion, and all are signed; a key ``old`` is about to be revoked."""
+    keys.make("old", "pointer")
+    for release in store.ids():
+        release_statement.sign_release(store.folder(release), ci(keys))
+    store.promote(store.ids()[0], author="t", message="")
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    return files
+
+
+def change_with_old_key(
+    store: ReleaseRegistry, keys: Keys, files: FsspecObjectStore, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv(signatures.POINTER_KEY_ENV, str(keys.folder / "old.key"))
+        share = {} if move == "promote" else {"share": 0.5}
+        getattr(store, move)(store.ids()[1], author="mallory", message="", **share)
+        remote_sync.push(store, files)
+
+
+@pytest.mark.parametrize("move", ["promote", "start_canary"])
+def test_what_a_revoked_key_points_at_is_not_adopted(
+    store: ReleaseRegistry,
+    keys: Keys,
+    address: FsspecObjectStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    move: str,
+) -> None:
+    trust = TrustStore(keys.path)
+    other, fresh = (ReleaseRegistry(tmp_path / name, trust=trust) for name in ("other", "fresh"))
+    remote_sync.pull(other, address)
+    before = other.log()
+    change_with_old_key(store, keys, address, monkeypatch, move)
+    signatures.revoke_trusted_key(keys.path, "old")
+    for registry in (other, fresh):
+        with pytest.raises(GateError, match="signed by old, whose key was revoked; nothing was adopted"):
+            remote_sync.pull(registry, address, force=True)
+    with pytest.raises(GateError, match="signed by old, whose key was revoked; nothing was adopted"):
+        remote_sync.resolve(other, address, "theirs", author="t", message="")
+    assert (other.log(), fresh.log()) == (before, [])
+
+
+def test_what_was_champion_before_its_key_was_revoked_stays_in_the_history(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust = TrustStore(keys.path)
+    other, fresh = (ReleaseRegistry(tmp_path / name, trust=trust) for name in ("other", "fresh"))
+    change_with_old_key(store, keys, address, monkeypatch, "promote")
+    remote_sync.pull(other, address)
+    signatures.revoke_trusted_key(keys.path, "old")
+    store.promote(store.ids()[2], author="t", message="")
+    remote_sync.push(store, address)
+    remote_sync.pull(other, address)
+    assert other.champion() == store.champion(), "it had the promotion of the old key"
+    with pytest.raises(
+        GateError, match=r"no trusted key signed the promote .*sequence 2.*nothing was adopted"
+    ) as caught:
+        remote_sync.pull(fresh, address)
+    assert f"to adopt it knowingly: tunectl release pull {address.address} --force" in caught.value.hint
+    assert fresh.log() == []
+    remote_sync.pull(fresh, address, force=True)
+    assert fresh.champion() == store.champion()
+    assert other.rollback(author="t", message="").release == store.ids()[1]
+
+
+def test_no_rollback_goes_to_what_a_revoked_key_promoted_at_an_address_that_was_not_kept(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = store.ids()
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    remote_sync.pull(other, address)
+    change_with_old_key(store, keys, address, monkeypatch, "promote")
+    signatures.revoke_trusted_key(keys.path, "old")
+    remote_sync.resolve(other, address, "ours", author="t", message="that was mallory")
+    assert (other.champion().release, other.champion().previous) == (first, None)
+    with pytest.raises(UsageError, match="no earlier release to roll back to"):
+        other.rollback(author="t", message="")
+    other.add(tmp_path / "three", BuildFacts("shop", "openvino", "adapter"))
+    release_statement.sign_release(other.folder(third), ci(keys))
+    other.promote(third, author="t", message="")
+    assert other.rollback(author="t", message="").release == first
+
+
+def test_a_promotion_that_came_with_a_fork_is_passed_where_only_a_revoked_key_signed_it(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = store.ids()
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    remote_sync.pull(other, address)
+    other.add(tmp_path / "three", BuildFacts("shop", "openvino", "adapter"))
+    release_statement.sign_release(other.folder(third), ci(keys))
+    other.promote(third, author="t", message="")
+    change_with_old_key(store, keys, address, monkeypatch, "promote")
+    signatures.revoke_trusted_key(keys.path, "old")
+    remote_sync.resolve(other, address, "ours", author="t", message="that was mallory")
+    pointer = other.rollback(author="t", message="trouble")
+    assert pointer.release == first
+    assert f"past {second}: no trusted key signed its promotion" in pointer.message
+
+
+def test_a_pointer_of_a_revoked_key_is_not_remembered_as_the_newest(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path
+) -> None:
+    remote = RemoteRegistry(address, tmp_path / "cache", TrustStore(keys.path))
+    forged = release_statement.sign_champion(
+        msgspec.structs.replace(store.champion(), sequence=10**11), signatures.load_key(keys.folder / "old.key")
+    )
+    signatures.revoke_trusted_key(keys.path, "old")
+    address.create(f"champion/{10**11}.json", registry_formats.POINTER.encode(forged))
+    assert remote.champion() == forged
+    (tmp_path / f"remote/champion/{10**11}.json").unlink()
+    store.promote(store.ids()[2], author="t", message="")
+    remote_sync.push(store, address)
+    assert (remote.champion(), remote.warning) == (store.champion(), "")
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_promotions_that_are_older_than_the_keys_are_adopted_only_knowingly(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, forged: bool
+) -> None:
+    first, second, third = store.ids()
+    for release in store.ids():
+        release_statement.sign_release(store.folder(release), ci(keys))
+    with monkeypatch.context() as patch:
+        patch.delenv(signatures.POINTER_KEY_ENV)
+        store.promote(first, author="t", message="before keys were trusted")
+        store.promote(second, author="t", message="before keys were trusted")
+    store.trust = TrustStore(keys.path)
+    store.promote(third, author="t", message="")
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    if forged:
+        rewrite_history(tmp_path / "remote", lambda events: events.pop(find_swaps(events)[0]))
+    fresh = ReleaseRegistry(tmp_path / "fresh", trust=store.trust)
+    with pytest.raises(GateError, match=r"no trusted key signed the promote .*nothing was adopted") as caught:
+        remote_sync.pull(fresh, files)
+    assert f"to adopt it knowingly: tunectl release pull {files.address} --force" in caught.value.hint
+    assert fresh.log() == []
+    remote_sync.pull(fresh, files, force=True)
+    assert fresh.champion() == store.champion()
+    assert store.rollback(author="t", message="").release == second
+    assert store.rollback(author="t", message="").release == first
 
 
 def test_the_verbs(

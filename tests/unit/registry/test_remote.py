@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunectl.core.errors import ArtifactError
+from tunectl.registry.protocols import MAX_RECORD_BYTES
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import HALF_DONE, RemoteRegistry
@@ -33,8 +34,10 @@ class Objects:
         self.held: dict[str, bytes] = {}
         self.within = Path("/")
 
-    def read(self, name: str) -> bytes | None:
-        return self.held.get(name)
+    def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
+        content = self.held.get(name)
+        assert content is None or len(content) <= limit
+        return content
 
     def names(self, folder: str) -> list[str]:
         return sorted({name.split("/")[1] for name in self.held if name.startswith(f"{folder}/")})
@@ -48,9 +51,9 @@ class Objects:
     def send(self, path: Path, name: str) -> None:
         self.held[name] = path.read_bytes()
 
-    def fetch(self, name: str, path: Path) -> None:
+    def fetch(self, name: str, path: Path, limit: int) -> int:
         assert path.resolve().is_relative_to(self.within), f"{path} would be written"
-        path.write_bytes(self.held[name])
+        return path.write_bytes(self.held[name][: limit + 1])
 
     def remove(self, name: str) -> None:
         self.held.pop(name, None)

@@ -81,12 +81,12 @@ def test_of_a_thousand_alerts_in_one_payload_the_last_to_start_are_kept():
     ("body", "words"),
     [
         (payload(version="5"), "payload version '5'; supported are 4 (Alertmanager) and 1 (Grafana)"),
-        (b"{", "this is not a payload of Alertmanager or Grafana: DecodeError"),
-        (b"[]", "this is not a payload of Alertmanager or Grafana: Expected `object`, got `array`"),
-        (b" " * 5_000_000, "a payload of 5000000 bytes; at most 1000000 are read"),
+        (b"{", "the body must be a webhook payload of Alertmanager or Grafana: DecodeError"),
+        (b"[]", "the body must be a webhook payload of Alertmanager or Grafana: Expected `object`, got `array`"),
+        (b" " * 5_000_000, "the payload has 5000000 bytes; at most 1000000 are read"),
         (
             b'{"version": "4"}',
-            "this is not a payload of Alertmanager or Grafana: Object missing required field `alerts`",
+            "the body must be a webhook payload of Alertmanager or Grafana: Object missing required field `alerts`",
         ),
     ],
 )

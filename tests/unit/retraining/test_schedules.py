@@ -101,7 +101,7 @@ def test_a_link_is_read_until_its_time_and_not_when_it_was_changed() -> None:
     for wrong in (token[:-2] + "AA", token.replace(".", ""), "", "a.b.c", "é.ü", token + "x" * 5000):
         with pytest.raises(UsageError) as error:
             signed_links.verify(wrong, SECRET, NOW)
-        assert error.value.message == "this link was not signed here"
+        assert error.value.message == "this approval link was not signed by this retrain controller"
     with pytest.raises(UsageError):
         signed_links.verify(token, b"t" * 32, NOW)
 

@@ -35,6 +35,7 @@ def test_only_settings_that_a_build_reads_are_told_and_no_password() -> None:
     overrides = [
         "sft.lora_rank=8", "sft=dora", "seed=3", "serve.port=1", "inference_log.url=postgresql://me:secret@host/log",
         "evaluate.judge.base_url=http://me:secret@host/v1", "data.path=rows.csv",
+        "evaluate.judge.base_url=https://me:se/cret@host/v1", "evaluate.judge.base_url=https://host/v1?api_key=sk-secret",
     ]  # fmt: skip
     found = build_record.select_params(overrides, ["sft", "evaluate"])
     assert found == {"sft.lora_rank": "8", "sft": "dora", "seed": "3", "data.path": "rows.csv"}

@@ -14,7 +14,7 @@ ENGINES: Final = {
     "transformers": "tunectl.backends.engines.transformers_engine",
     "vllm": "tunectl.backends.engines.vllm_engine",
 }
-"""Name to module; each has a function ``get_engine`` that takes the serve section."""
+"""Name to module; each has a function ``engine`` that takes the serve section."""
 
 
 def get_engine(name: str, serve: Serve) -> Engine:
@@ -25,7 +25,10 @@ def get_engine(name: str, serve: Serve) -> Engine:
     """
     module = ENGINES.get(name)
     if module is None:
-        raise ArtifactError(f"the release asks for the engine {name}; there are {', '.join(ENGINES)}")
+        raise ArtifactError(
+            f"the release needs the engine {name}; this tunectl has {', '.join(ENGINES)}",
+            hint="package again with one of these (package=openvino), or install the tunectl that made the release",
+        )
     cards = serve.engine.tensor_parallel_size
     if cards > 1 and name != "vllm":
         raise UsageError(

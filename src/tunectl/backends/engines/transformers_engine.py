@@ -47,7 +47,10 @@ class TransformersEngine:
                     model, release / "adapter", local_files_only=True
                 )
         except Exception as error:  # whatever the libraries raise for broken files, safetensors an Exception of its own
-            raise ArtifactError(f"{release}: transformers cannot load it: {str(error).strip()[:300]}") from error
+            raise ArtifactError(
+                f"{release}: transformers cannot load it: {str(error).strip()[:300]}",
+                hint="check the release: tunectl release verify",
+            ) from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return TransformersSession(torch, model.to(device).eval(), deliver)
 

@@ -62,7 +62,10 @@ class VllmEngine:
             pipeline.load(arguments)
         except Exception as error:
             pipeline.close()
-            raise ArtifactError(f"{release}: vLLM cannot load it: {str(error).strip()[:300]}") from error
+            raise ArtifactError(
+                f"{release}: vLLM cannot load it: {str(error).strip()[:300]}",
+                hint="check the release: tunectl release verify",
+            ) from error
         return pipeline
 
     def cancel_open(self) -> None:

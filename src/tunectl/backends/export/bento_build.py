@@ -120,7 +120,8 @@ def template_file(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise InfrastructureError(
-        f"{name} is missing from this project and this installation", hint="tunectl init --force ."
+        f"{name} is missing from this project and this installation",
+        hint="copy it into the project: tunectl init --force .",
     )
 
 

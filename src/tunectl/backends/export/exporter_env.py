@@ -69,7 +69,8 @@ def ensure_interpreter(exporters: Path | None = None, tool: ToolEnvironment = EX
     if named:
         if not Path(named).is_file():
             raise InfrastructureError(
-                f"{tool.variable} = {named}: there is no such file", hint=f"unset {tool.variable}"
+                f"{tool.variable} = {named}: there is no such file",
+                hint="set it to the python of an environment, or unset it: tunectl then makes one",
             )
         return Path(named)
     exporters = exporters or ProjectPaths().exporters

@@ -18,6 +18,8 @@ from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 from tunectl.core.optional import import_optional
 
+CHECK_FILE: Final = "check that the file is whole, or convert the model elsewhere and name its folder: model=folder"
+
 _PACKAGES: Final = Path(__file__).parents[3]
 
 
@@ -102,10 +104,10 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise UsageError(
-            f"{file.name} cannot be read as a GGUF model: it takes more than {read_limits.seconds:g} s"
+            f"{file.name} cannot be read as a GGUF model: it takes more than {read_limits.seconds:g} s", hint=CHECK_FILE
         ) from error
     if finished.returncode == UsageError.exit_code:
-        raise UsageError(finished.stderr.strip().splitlines()[-1])
+        raise UsageError(finished.stderr.strip().splitlines()[-1], hint=CHECK_FILE)
     if finished.returncode == MissingExtraError.exit_code:
         raise MissingExtraError("gguf, torch or transformers is not installed", hint=format_install_command("train"))
     if finished.returncode != 0:

@@ -57,7 +57,9 @@ def take_part(folder: Path, task: ClientTask) -> None:
         except RpcError as error:
             away = time.monotonic() - client.last_seen
             if away > task.wait_timeout_seconds:
-                raise TimeoutError(f"no server at {task.server_address} for {away:.0f} s: {error.details()}") from error
+                raise TimeoutError(
+                    f"no server at {task.server_address} for {away:.0f} s: {error.details()}; start it, or correct federate.server_address"
+                ) from error
             time.sleep(RETRY_SECONDS)
         else:
             return
@@ -92,7 +94,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
             """Train from the adapter of the round."""
             names = json.loads(str(ins.config["names"]))
             weights = dict(zip(names, parameters_to_ndarrays(ins.parameters), strict=True))
-            request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]))
+            request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]), task.local_steps)
             try:
                 check_base(task, str(ins.config["base"]))
                 update, counts = fit_locally(folder, task, request, weights)
@@ -114,7 +116,8 @@ def check_base(task: ClientTask, base: str) -> None:
     """
     if base != task.base:
         raise OSError(
-            f"the server's base model or chat template is another one: {base[:12]}, and {task.base[:12]} here"
+            f"the server's base model or chat template is another one: {base[:12]}, and {task.base[:12]} here; "
+            "build the federation's model with its settings model, here too"
         )
 
 

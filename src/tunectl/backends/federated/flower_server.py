@@ -187,7 +187,10 @@ class RoundKeeper:
                 return present
             if waited_seconds > self.task.wait_timeout_seconds:
                 waited = self.task.wait_timeout_seconds
-                raise TimeoutError(f"{len(present)} clients after {waited} s, and federate.min_clients is {least}")
+                raise TimeoutError(
+                    f"{len(present)} clients after {waited} s, and federate.min_clients is {least}; "
+                    "start more clients, or raise federate.wait_timeout_seconds"
+                )
             time.sleep(0.2)
 
     def _find_present(self, connected: dict[str, Any]) -> dict[str, Any]:

@@ -13,17 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system import process_guard
-from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.sft_trainer import SftTrainer, load_with_adapter
 from tunectl.chat import model_spec
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError, UsageError
-from tunectl.core.optional import import_optional
 from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientCounts, RoundRequest
 from tunectl.training import batch_schedule, fit_request
@@ -40,11 +37,11 @@ def init(folder: Path) -> None:
     """Write the first adapter of a federation: fresh, from the seed."""
     request, plan = _read(folder)
     model, _, _ = load_with_adapter(plan, Path(request.model))
-    weights = {name: value.clone() for name, value in _trainable(model).items()}
+    weights = {name: value.clone() for name, value in peft_adapter.trainable_state(model).items()}
     spec = model_spec.load(Path(request.model))
-    trainer_loop.save(model, weights, folder / ADAPTER, spec)
+    peft_adapter.save_adapter(model, weights, folder / ADAPTER, spec)
     model_spec.save(spec, folder / ADAPTER)
-    exchange.write_weights(folder / exchange.START, read_adapter(folder / ADAPTER))
+    exchange.write_weights(folder / exchange.START, peft_adapter.read_adapter(folder / ADAPTER))
 
 
 def fit(folder: Path, place: Path) -> None:
@@ -52,12 +49,12 @@ def fit(folder: Path, place: Path) -> None:
     request, plan = _read(folder)
     round_request: RoundRequest = atomic_io.read_json(place / "request.json", RoundRequest)
     rows, validation = fit_request.read_rows(folder, PackedRow)
-    write_adapter(place / INITIAL, exchange.read_weights(place / exchange.START), folder / ADAPTER)
+    peft_adapter.write_adapter(place / INITIAL, exchange.read_weights(place / exchange.START), folder / ADAPTER)
     share = FALLING[plan.lr_scheduler] * (round_request.number - 1) / round_request.rounds
     local = replace(
         plan,
         init_adapter=place / INITIAL,
-        epochs=epochs_for(rows, plan, steps=int(plan.epochs)),
+        epochs=epochs_for(rows, plan, steps=round_request.local_steps),
         lr_scheduler="constant",
         learning_rate=plan.learning_rate * (1 - share),
         seed=plan.seed + round_request.number,
@@ -70,7 +67,7 @@ def fit(folder: Path, place: Path) -> None:
         out=place / ADAPTER,
         work=place / "work",
     )
-    exchange.write_weights(place / exchange.UPDATE, read_adapter(place / ADAPTER))
+    exchange.write_weights(place / exchange.UPDATE, peft_adapter.read_adapter(place / ADAPTER))
     answers = sum(len(row.branches) for row in rows)
     atomic_io.write_json(place / exchange.COUNTS, ClientCounts(answers, result.steps))
     shutil.rmtree(place / "work", ignore_errors=True)
@@ -84,30 +81,9 @@ def epochs_for(rows: Sequence[PackedRow], plan: TrainingArgs, *, steps: int) -> 
     return steps / len(one)
 
 
-def read_adapter(folder: Path) -> dict[str, Any]:
-    """Return the tensors of an adapter, by peft's names."""
-    files = import_optional("safetensors.numpy", extra="train")
-    result: dict[str, Any] = files.load_file(str(folder / peft_adapter.WEIGHTS))
-    return result
-
-
-def write_adapter(folder: Path, weights: dict[str, Any], like: Path) -> None:
-    """Write an adapter with the settings of another one."""
-    files = import_optional("safetensors.numpy", extra="train")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(like, folder)
-    files.save_file({name: weights[name] for name in sorted(weights)}, str(folder / peft_adapter.WEIGHTS))
-
-
 def _read(folder: Path) -> tuple[FitRequest, TrainingArgs]:
     request: FitRequest = atomic_io.read_json(folder / fit_request.REQUEST, FitRequest)
     return request, fit_request.decode_plan(request.plan, TrainingArgs)
-
-
-def _trainable(model: Any) -> dict[str, Any]:
-    from tunectl.backends.modeling.training_run import trainable_state
-
-    return trainable_state(model)
 
 
 def main(words: Sequence[str]) -> int:
@@ -120,7 +96,7 @@ def main(words: Sequence[str]) -> int:
         elif words[0] == "fit":
             fit(Path(words[1]), Path(words[2]))
         else:
-            raise UsageError(f"{words[0]} is no command; there are init and fit")
+            raise UsageError(f"{words[0]} is not a command; allowed are init and fit")
     except TunectlError as error:
         sys.stderr.write(f"{error.message}\n")
         return error.exit_code

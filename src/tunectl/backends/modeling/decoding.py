@@ -63,7 +63,8 @@ class Decoder:
         self._stops = tuple(stops)
         self._torch = import_optional("torch", extra="train")
         # transformers renamed the argument in 5.2x
-        self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's forward takes anything
+        self.cache_name = "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
 
     def close(self) -> None:
         """Drop the weights."""

@@ -82,7 +82,10 @@ def _tokenizer(source: Path, out: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UsageError(f"{source} has no tokenizer that transformers can read: {first}") from error
+        raise UsageError(
+            f"{source} has no tokenizer that transformers can read: {first}",
+            hint="choose a model with a tokenizer.json",
+        ) from error
     tokenizer.save_pretrained(out)
     if not (out / "tokenizer.json").is_file():
         raise UsageError(

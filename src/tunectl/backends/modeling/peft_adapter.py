@@ -1,15 +1,18 @@
-"""Read the parts of a PEFT adapter and its adapter_config.json without PEFT."""
+"""Save and read the files of a PEFT adapter: adapter_model.safetensors and adapter_config.json; reading needs no PEFT."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
+from tunectl.chat.model_spec import ModelSpec
 from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional
 
 NAME = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -61,3 +64,45 @@ def lora_scaling(folder: Path, engine: str) -> float:
             hint="package with package.layout=merged",
         )
     return fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)
+
+
+def trainable_state(model: Any) -> dict[str, Any]:
+    """Return the trained weights by name, detached."""
+    return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
+
+
+def load_trainable(model: Any, weights: dict[str, Any]) -> None:
+    """Set the trained weights that ``weights`` names."""
+    current = trainable_state(model)
+    for name, value in weights.items():
+        current[name].copy_(value)
+
+
+def save_adapter(model: Any, best: dict[str, Any], out: Path, base: ModelSpec) -> None:
+    """Write the adapter with the weights ``best``: the same weights give the same bytes, and no path of this machine is in it."""
+    torch = import_optional("torch", extra="train")
+    with torch.no_grad():
+        load_trainable(model, best)
+    # only linear layers carry adapters; by default PEFT asks Hugging Face for the base model's vocabulary
+    model.save_pretrained(out, save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)
+    settings: dict[str, Any] = atomic_io.read_json(out / NAME, dict[str, Any])
+    settings |= {"base_model_name_or_path": base.base, "revision": base.revision}
+    if isinstance(settings.get("target_modules"), list):
+        settings["target_modules"] = sorted(settings["target_modules"])
+    atomic_io.write_json(out / NAME, settings)
+
+
+def read_adapter(folder: Path) -> dict[str, Any]:
+    """Return the tensors of an adapter, by peft's names."""
+    files = import_optional("safetensors.numpy", extra="train")
+    result: dict[str, Any] = files.load_file(str(folder / WEIGHTS))
+    return result
+
+
+def write_adapter(folder: Path, weights: dict[str, Any], like: Path) -> None:
+    """Write an adapter with the settings of another one."""
+    files = import_optional("safetensors.numpy", extra="train")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(like, folder)
+    files.save_file({name: weights[name] for name in sorted(weights)}, str(folder / WEIGHTS))

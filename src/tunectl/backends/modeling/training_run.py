@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tunectl.backends.modeling import batching, training_checkpoint
+from tunectl.backends.modeling.peft_adapter import load_trainable, trainable_state
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
@@ -194,11 +195,6 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
         state.best = {name: value.clone() for name, value in (state.average or trainable_state(model)).items()}
 
 
-def trainable_state(model: Any) -> dict[str, Any]:
-    """Return the trained weights by name, detached."""
-    return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
-
-
 @contextmanager
 def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
     """Put ``average`` into the model while the block runs."""
@@ -208,13 +204,6 @@ def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         load_trainable(model, own)
-
-
-def load_trainable(model: Any, weights: dict[str, Any]) -> None:
-    """Set the trained weights that ``weights`` names."""
-    current = trainable_state(model)
-    for name, value in weights.items():
-        current[name].copy_(value)
 
 
 def update_ema(run: TrainingRun, model: Any, step: int) -> None:

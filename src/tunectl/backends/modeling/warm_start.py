@@ -29,9 +29,9 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs, *, setting: s
     try:
         stored: dict[str, Any] = files.load_file(str(path))
     except (OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", hint="bring it again") from error
+        raise ArtifactError(f"{path} cannot be read: {error}", hint="copy the adapter there again") from error
     _refuse_another_strength(folder, plan, setting)
-    _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model), setting)
+    _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model, save_embedding_layers=False), setting)
     peft.set_peft_model_state_dict(model, stored)
 
 

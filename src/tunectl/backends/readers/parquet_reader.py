@@ -63,7 +63,7 @@ def _batches(source: Any) -> Iterator[Any]:
 def _build_read_error(file: SourceFile, description: str, error: Exception) -> DataError:
     return DataError(
         f"{file.name} cannot be read as {description}: {' '.join(str(error).split())}",
-        hint="write the file again, or pin its kind with the source's type",
+        hint="write the file again, or set type of its source in ingest.sources to what it is",
     )
 
 

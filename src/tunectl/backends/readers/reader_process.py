@@ -41,11 +41,13 @@ MAX_CPU_SECONDS: Final = 600
 """Processor time for one file."""
 MAX_SILENT_SECONDS: Final = 60.0
 """Time for one row, page or batch; the first waits for the libraries, too."""
-MAX_FRAME_BYTES: Final = 1 << 30
+MAX_ROW_TEXTS: Final = 8
+"""Texts of ``limits.max_characters`` that a row may have, four bytes a letter; a larger row of a table is a reject ``too_long``."""
 TABLES: Final = ("parquet", "arrow")
 BATCH_ROWS: Final = 256
 """Rows of a table that the child sends at once, unless they are more than BATCH_BYTES."""
 BATCH_BYTES: Final = 4 << 20
+_SMALLER: Final = "raise limits.max_characters of the source, or split the file"
 _HEAD = struct.Struct(">I")
 _PACKAGES = Path(__file__).parents[3]
 
@@ -70,6 +72,8 @@ class RowFrame(Struct, omit_defaults=True):
     names: list[str] = []
     columns: list[list[Any]] = []
     """Rows of a table, column by column, numbered on from the last."""
+    skipped_bytes: int = 0
+    """Size of a row of a table that is not sent, because it is larger than a frame may be."""
     error: str = ""
     hint: str = ""
     missing_extra: bool = False
@@ -102,6 +106,11 @@ def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
     return read
 
 
+def limit_frame(max_characters: int) -> int:
+    """Return the most bytes of one frame: a batch, or a row of ``MAX_ROW_TEXTS`` texts that are as long as they may be."""
+    return BATCH_BYTES + MAX_ROW_TEXTS * 4 * max_characters
+
+
 _DECODER = msgspec.msgpack.Decoder(RowFrame, ext_hook=parquet_reader.restore_extension)
 
 
@@ -125,14 +134,18 @@ class ReaderProcess:
     def read(self, request: ReadRequest) -> ReaderRows:
         """Return the rows of one file. Raises what the reader raises: DataError, MissingExtraError."""
         self.idle = False
-        number = 0
+        number, limit = 0, limit_frame(request.max_characters)
         try:
             _write_frame(self._process.stdin, msgspec.msgpack.encode(request))
-            while not (frame := self._next()).done:
+            while not (frame := self._next(limit)).done:
                 for row in frame.rows:
                     number = row["number"] or 0
                     yield RawRow(Source(request.name, row["number"]), row["columns"])
                 yield from frame.rejects
+                if frame.skipped_bytes:
+                    number += 1
+                    detail = f"the row has {frame.skipped_bytes} bytes, the most is {limit}; {_SMALLER}"
+                    yield RejectedRow(Source(request.name, number), "too_long", detail)
                 for values in zip(*frame.columns, strict=True):
                     number += 1
                     yield RawRow(Source(request.name, number), dict(zip(frame.names, values, strict=True)))
@@ -145,13 +158,13 @@ class ReaderProcess:
         if frame.error:
             raise (MissingExtraError if frame.missing_extra else DataError)(frame.error, hint=frame.hint)
 
-    def _next(self) -> RowFrame:
+    def _next(self, limit: int) -> RowFrame:
         output = self._process.stdout
         end = time.monotonic() + MAX_SILENT_SECONDS
         head = self._receive(output, _HEAD.size, end)
         (size,) = _HEAD.unpack(head)
-        if size > MAX_FRAME_BYTES:
-            raise _ReaderGoneError(f"a row of it has more than {MAX_FRAME_BYTES} bytes")
+        if size > limit:
+            raise _ReaderGoneError(f"its reader sent {size} bytes at once, the most is {limit}; {_SMALLER}")
         return _DECODER.decode(self._receive(output, size, end))
 
     def _receive(self, output: IO[bytes] | None, size: int, end: float) -> bytes:
@@ -238,7 +251,7 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
         last = RowFrame(done=True)
         try:
             for frame in _read_frames(request):
-                for data in _encode(frame):
+                for data in _encode(frame, limit_frame(request.max_characters)):
                     _write_frame(answers, data)
         except MemoryError:
             os._exit(MEMORY_EXIT)
@@ -249,15 +262,17 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
         _write_frame(answers, msgspec.msgpack.encode(last))
 
 
-def _encode(frame: RowFrame) -> Iterator[bytes]:
-    """Yield a frame as it is sent; the rows of a table in several ones where they are many bytes."""
+def _encode(frame: RowFrame, limit: int) -> Iterator[bytes]:
+    """Yield a frame as it is sent; the rows of a table in several ones where they are many bytes, and none of one that is more than ``limit``."""
     data = msgspec.msgpack.encode(frame, enc_hook=str)
     rows = len(frame.columns[0]) if frame.columns else 0
-    if len(data) <= BATCH_BYTES or rows < 2:
+    if rows == 1 and len(data) > limit:
+        yield msgspec.msgpack.encode(RowFrame(skipped_bytes=len(data)))
+    elif len(data) <= BATCH_BYTES or rows < 2:
         yield data
-        return
-    for part in (slice(rows // 2), slice(rows // 2, None)):
-        yield from _encode(RowFrame(names=frame.names, columns=[values[part] for values in frame.columns]))
+    else:
+        for part in (slice(rows // 2), slice(rows // 2, None)):
+            yield from _encode(RowFrame(names=frame.names, columns=[values[part] for values in frame.columns]), limit)
 
 
 def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
@@ -278,7 +293,12 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
         if isinstance(row, RejectedRow):
             yield RowFrame(rejects=[row])
         else:
-            yield RowFrame(rows=[{"number": row.source.row, "columns": row.columns}])
+            # A text is cut one character behind the limit, as those of a table: it is too long all the same.
+            values = {
+                name: value[: request.max_characters + 1] if isinstance(value, str) else value
+                for name, value in row.columns.items()
+            }
+            yield RowFrame(rows=[{"number": row.source.row, "columns": values}])
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class Fetcher:
         else:
             raise FetchRefusedError("too_many_redirects", f"more than {HOPS} redirects, the last to {address}")
         if answer.status != 200 and not (answer.status == 304 and entry is not None):
-            raise FetchRefusedError("http_error", f"status {answer.status}")
+            raise FetchRefusedError("http_error", f"HTTP status {answer.status}")
         return address, answer
 
     def _require_allowed(self, url: str) -> None:
@@ -221,7 +221,7 @@ class Fetcher:
                 return answer
             wait = _parse_retry_after(answer)
             if wait is not None and wait > PATIENCE_SECONDS:
-                raise FetchRefusedError("http_error", f"status {answer.status}, and asks to wait {wait:.0f} s")
+                raise FetchRefusedError("http_error", f"HTTP status {answer.status}, and asks to wait {wait:.0f} s")
             self._sleep(wait if wait is not None else 2.0**attempt)
         raise AssertionError("the last try returns or raises")
 
@@ -269,7 +269,8 @@ def _require_web_address(base: str, location: str | None = None) -> str:
         pass
     moved, address = location is not None, _escape(address)
     raise FetchRefusedError(
-        "http_error", f"it moved to {address}, which is no web address" if moved else f"{address} is no web address"
+        "http_error",
+        f"the page moved to {address}, which is no web address" if moved else f"{address} is no web address",
     )
 
 
@@ -287,13 +288,15 @@ def _unpack(chunks: Iterator[bytes], encoding: str, limit: int) -> Iterator[byte
     """
     encoding = encoding.strip().lower()
     if encoding not in ENCODINGS:
-        raise FetchRefusedError("http_error", f"its Content-Encoding is {encoding[:100]}, and gzip was asked for")
+        raise FetchRefusedError(
+            "http_error", f"the Content-Encoding of the page is {encoding[:100]}, and gzip was asked for"
+        )
     unpacker = None if encoding in PLAIN else zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: of gzip or zlib
     for chunk in chunks:
         try:
             part = chunk[:limit] if unpacker is None else unpacker.decompress(chunk, limit)
         except zlib.error as error:
-            raise FetchRefusedError("http_error", f"its body is no {encoding}: {error}") from error
+            raise FetchRefusedError("http_error", f"the body of the page is no {encoding}: {error}") from error
         yield part
         limit -= len(part)
         if limit == 0:

@@ -97,7 +97,10 @@ def submit(job: JobSpec, folder: Path) -> str:
     printed = scheduler_command.call(["sbatch", "--parsable", str((folder / FILE).absolute())])
     number = _SUBMITTED.fullmatch(printed)
     if number is None:
-        raise InfrastructureError(f"sbatch printed {printed.strip()!r}, which is not a job id")
+        raise InfrastructureError(
+            f"sbatch printed {printed.strip()!r}, which is not a job id",
+            hint="run sbatch --parsable yourself: a wrapper of your site may print more; then look at squeue for the job",
+        )
     return number[1]
 
 
@@ -144,7 +147,10 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the command that prints the job's output."""
     path = f"{record.storage}/{LOG}"
     if not Path(path).is_file():
-        raise InfrastructureError(f"{path} does not exist yet", hint=f"tunectl submit status {record.id}")
+        raise InfrastructureError(
+            f"{path} does not exist yet: the job has written nothing",
+            hint=f"its state: tunectl submit status {record.id}",
+        )
     return ["tail", "--lines=+1", *(["--follow"] if follow else []), "--", path]
 
 

@@ -41,8 +41,10 @@ def copy_sqlite(file: Path, target: Path) -> None:
         with target.open("rb") as stream:
             os.fsync(stream.fileno())
     except sqlite3.DatabaseError as error:
+        # on a full disk SQLite may say no more than "disk I/O error"
+        free = shutil.disk_usage(target.parent).free / 1e6
         raise InfrastructureError(
-            f"{file} cannot be copied to {target}: {error}",
+            f"{file} cannot be copied to {target}, where {free:.1f} MB of space are free: {error}",
             hint="check the free space there; if the database file is damaged, run: tunectl log verify",
         ) from error
 

@@ -15,6 +15,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.backends.storage import inference_log_backup, inference_log_migration, inference_log_schema
 from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 
 MOST: Final = 20
 """Most findings of one kind that are listed."""
@@ -40,7 +41,7 @@ def verify(url: str, root: Path) -> LogCheck:
     file = inference_log_schema.database_file(url, root)
     problems = [] if file is None else _damage(file, quick=False)
     engine = inference_log_schema.engine(url, root)
-    place = engine.url.render_as_string(hide_password=True)
+    place = hide_credentials(engine.url.render_as_string(hide_password=True))
     if problems:
         engine.dispose()
         return LogCheck(place, None, {}, problems)  # rows of a damaged file say nothing

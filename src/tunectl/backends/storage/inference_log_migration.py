@@ -22,6 +22,7 @@ from tunectl.backends.storage import inference_log_schema
 from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 
 CURRENT: Final = "0003"
 """The version that this code reads and writes."""
@@ -161,7 +162,7 @@ def _migrate(engine: Any, file: Path | None) -> Migration:
             _run_revisions(connection, version)
         rows = _count_rows(connection)
     seconds = round(time.monotonic() - began, 3)
-    database = engine.url.render_as_string(hide_password=True)
+    database = hide_credentials(engine.url.render_as_string(hide_password=True))
     return Migration(database, version, CURRENT, rows, seconds, str(copy) if copy else None)
 
 
@@ -246,7 +247,7 @@ def _version_table() -> Any:
 
 
 def _version_error(engine: Any, version: str) -> InfrastructureError:
-    database = engine.url.render_as_string(hide_password=True)
+    database = hide_credentials(engine.url.render_as_string(hide_password=True))
     if is_outdated(version):
         return InfrastructureError(
             f"inference log {database} has schema version {version}; this tunectl needs {CURRENT}",

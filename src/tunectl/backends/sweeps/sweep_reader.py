@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from tunectl.backends.sweeps.optuna_storage import DRIVER, SQLITE, hide_password
+from tunectl.backends.sweeps.optuna_storage import DRIVER, SQLITE
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.sweeps import search_space
 from tunectl.sweeps.trial_records import (
     SweepConfirmation,
@@ -181,7 +182,7 @@ def _open(url: str, file: Path | None) -> Iterator[RowQuery]:
             yield query
     except sqlite3.Error as error:
         raise InfrastructureError(
-            f"sweep.storage {hide_password(url)} cannot be read: {error}",
+            f"sweep.storage {hide_credentials(url)} cannot be read: {error}",
             hint="is it a file of another program, or damaged? tunectl sweep show says more",
         ) from error
 
@@ -207,5 +208,5 @@ def _connect_server(url: str) -> Iterator[RowQuery]:
     except (errors.SQLAlchemyError, ModuleNotFoundError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise InfrastructureError(
-            f"sweep.storage {hide_password(url)} cannot be read: {reason}", hint="is the database up?"
+            f"sweep.storage {hide_credentials(url)} cannot be read: {reason}", hint="is the database up?"
         ) from error

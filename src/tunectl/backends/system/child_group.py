@@ -59,6 +59,9 @@ class ChildGroup:
         try:
             self.stop()
         finally:
+            for child in self._children.values():
+                if child.stdin is not None:
+                    child.stdin.close()
             if self._stream is not None:
                 self._stream.close()
 
@@ -133,5 +136,6 @@ class ChildGroup:
     def _copy(self, name: str, child: subprocess.Popen[str]) -> None:
         stream = child.stdout
         if stream is not None:
-            for line in stream:
-                self.say(name, line.rstrip())
+            with stream:
+                for line in stream:
+                    self.say(name, line.rstrip())

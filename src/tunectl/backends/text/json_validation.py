@@ -37,4 +37,6 @@ def check_schema(document: Mapping[str, Any], key: str) -> None:
         library.Draft202012Validator.check_schema(document)
     except library.SchemaError as error:
         location = "/".join(str(part) for part in error.absolute_path) or "its top"
-        raise ConfigError([f"{key} is not a JSON Schema: at {location}: {error.message}"]) from error
+        raise ConfigError(
+            [f"{key} is not a JSON Schema: at {location}: {error.message}"], hint=f"correct {key} there"
+        ) from error

@@ -89,7 +89,10 @@ class SentenceEncoder:
         self.tokenizer = Tokenizer(folder)
         first, last = self.tokenizer.id_of("[CLS]"), self.tokenizer.id_of("[SEP]")
         if first is None or last is None:
-            raise ArtifactError(f"{folder} holds no encoder of BERT's kind: it has no [CLS] and [SEP]")
+            raise ArtifactError(
+                f"{folder} holds no encoder of BERT's kind: it has no [CLS] and [SEP]",
+                hint="declare an encoder of that kind in monitor.encoder, or set monitor.embedding=static",
+            )
         self._ends = first, last
 
     def embed_vocabulary(self) -> NDArray[Any]:

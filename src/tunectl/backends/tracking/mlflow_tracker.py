@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.config.schema.track import Track
 from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.tracking import spool
 from tunectl.tracking.build_record import BuildRecord, StageRecord, flatten
@@ -23,7 +23,6 @@ from tunectl.tracking.build_record import BuildRecord, StageRecord, flatten
 BUILD = "tunectl.build"
 COMPLETE = "tunectl.complete"
 RELEASE = "release"
-_PASSWORD = re.compile(r"://[^/@]*@")
 BATCH = 900
 """Metrics per request; MLflow takes 1000."""
 CONTRACT, CARD = "contract.json", "MODEL_CARD.md"
@@ -93,7 +92,7 @@ class MlflowTracker:
             return changes + self._move_aliases(name, aliases, versions)
 
     def _find_page(self, experiment: str, run: str) -> str:
-        server = _PASSWORD.sub("://", str(self._client.tracking_uri)).rstrip("/")
+        server = hide_credentials(str(self._client.tracking_uri)).replace("://***@", "://").rstrip("/")
         return f"{server}/#/experiments/{experiment}/runs/{run}" if server.startswith(("http://", "https://")) else ""
 
     def _send_runs(self, experiment: str, record: BuildRecord, files: Path) -> str:

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunectl.backends.modeling import batching, capability_probe, training_checkpoint, training_run, warm_start
+from tunectl.backends.modeling import (
+    batching,
+    capability_probe,
+    peft_adapter,
+    training_checkpoint,
+    training_run,
+    warm_start,
+)
 from tunectl.backends.trainers import sft_trainer, trainer_loop
 from tunectl.chat import model_spec
 from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
@@ -50,8 +57,8 @@ class AdoptedAdapter:
         before = run.validate(fresh)
         warm_start.load_adapter_weights(fresh, self._folder, plan.adapter, setting="sft.adapter")
         loss = run.validate(fresh)
-        weights = {name: value.clone() for name, value in training_run.trainable_state(fresh).items()}
-        trainer_loop.save(fresh, weights, out, model_spec.load(model))
+        weights = {name: value.clone() for name, value in peft_adapter.trainable_state(fresh).items()}
+        peft_adapter.save_adapter(fresh, weights, out, model_spec.load(model))
         if (self._folder / RECORD).is_file():
             shutil.copyfile(self._folder / RECORD, out / RECORD)
         return TrainResult(

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import online_rl, trainer_base, trainer_loop
 from tunectl.backends.trainers.offline_logprobs import NOT_MEASURED, PairLogprobs, build_dpo_inputs, build_kto_inputs
@@ -158,7 +159,7 @@ class DpoKtoTrainer:
         run.trainer = trainer
         last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
-            trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
+            peft_adapter.save_adapter(peft_model, state.best, out, model_spec.load(model))
         return online_rl.to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
 
 

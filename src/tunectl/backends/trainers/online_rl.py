@@ -22,7 +22,6 @@ from tunectl.backends.modeling import (
     model_loader,
     peft_adapter,
     short_attention,
-    training_run,
 )
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import online_trainer, server_generation, trainer_base, trainer_loop
@@ -93,7 +92,7 @@ class OnlineRlTrainer:
             trainer.run = run
             last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
-            trainer_loop.save(peft_model, state.best, out, base)
+            peft_adapter.save_adapter(peft_model, state.best, out, base)
         return to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
 
 
@@ -149,7 +148,7 @@ def prepare_policy(
         model=model,
         writer=writer or RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
         route=batching.forward_path(model, plain_head=result.plain_head, autocast=autocast),
-        start={name: value.clone() for name, value in training_run.trainable_state(model).items()},
+        start={name: value.clone() for name, value in peft_adapter.trainable_state(model).items()},
         tokens=plan.profile.train_batch_tokens,
         shared=result.shared_prompts,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from tunectl.backends.modeling import (
     layer_sharding,
+    peft_adapter,
     reward_forward,
     reward_scorer,
     training_checkpoint,
@@ -155,7 +156,7 @@ def _fit(
     )
     steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)
     if run.group.first:
-        trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model[0]))
+        peft_adapter.save_adapter(peft_model, run.state.best, out, model_spec.load(model[0]))
     return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
 
 

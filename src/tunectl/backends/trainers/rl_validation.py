@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from tunectl.backends.modeling import batching, logprobs, training_run
+from tunectl.backends.modeling import batching, logprobs, peft_adapter
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rollout_generation import CompletionGenerator
@@ -159,7 +159,7 @@ def run_validation(
     state.stopped = decided.stopped
     if decided.best:
         state.best_step = step
-        state.best = {name: value.clone() for name, value in training_run.trainable_state(policy.model).items()}
+        state.best = {name: value.clone() for name, value in peft_adapter.trainable_state(policy.model).items()}
     state.seconds["validation"] = state.seconds.get("validation", 0.0) + time.monotonic() - started
     _log.info(
         "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",

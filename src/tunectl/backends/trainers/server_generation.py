@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunectl.backends.modeling import decoding, training_run
+from tunectl.backends.modeling import decoding, peft_adapter
 from tunectl.backends.modeling.decoding import GenerationState
 from tunectl.backends.modeling.process_group import ProcessGroup
-from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.rollout_generation import decode_completion
 from tunectl.backends.trainers.vllm_client import VllmClient
 from tunectl.chat.model_spec import ModelSpec
@@ -147,7 +146,7 @@ class ServerGenerator:
         self._loads += 1
         name = f"tunectl-{self._run}-{self._loads}"
         folder = (self._folder / str(self._loads)).absolute()
-        trainer_loop.save(self._model, {}, folder, self._base)
+        peft_adapter.save_adapter(self._model, {}, folder, self._base)
         for server in self._servers:
             server.load_adapter(name, folder)
         if self._name:
@@ -221,7 +220,7 @@ def _run_at_once(ask: Callable[[int], list[list[int]]], count: int, most: int) -
 def _hash_weights(model: Any) -> str:
     torch = import_optional("torch", extra="train")
     result = hashlib.sha256()
-    for weights in training_run.trainable_state(model).values():
+    for weights in peft_adapter.trainable_state(model).values():
         result.update(weights.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return result.hexdigest()
 

@@ -15,6 +15,7 @@ from tunectl.backends.modeling import (
     capability_probe,
     layer_sharding,
     model_loader,
+    peft_adapter,
     training_checkpoint,
     training_run,
     warm_start,
@@ -90,7 +91,7 @@ class SftTrainer:
             run = private_run.build(plan, plan.privacy, train, validation, route, peft_model)
         steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
         if run.group.first:
-            trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model))
+            peft_adapter.save_adapter(peft_model, run.state.best, out, model_spec.load(model))
         result = trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
         return replace(result, privacy=run.budget()) if isinstance(run, private_run.PrivateRun) else result
 

@@ -16,12 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunectl.artifacts import atomic_io
-from tunectl.backends.modeling import lora_kernels, model_loader, short_attention, training_checkpoint, training_run
+from tunectl.backends.modeling import (
+    lora_kernels,
+    model_loader,
+    peft_adapter,
+    short_attention,
+    training_checkpoint,
+    training_run,
+)
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.sweeps import trial_pruning
 from tunectl.backends.trainers.sft_args import check_target_modules, peft_config, to_sft_config
-from tunectl.chat import model_spec
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import logging_setup, progress
 from tunectl.core.errors import InfrastructureError, TunectlError
@@ -109,7 +114,7 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
 
 def trainable(model: Any) -> int:
     """Count the trained weights."""
-    return sum(weights.numel() for weights in training_run.trainable_state(model).values())
+    return sum(weights.numel() for weights in peft_adapter.trainable_state(model).values())
 
 
 def refuse_too_big(
@@ -342,20 +347,6 @@ def _hooks(transformers: Any) -> Any:
     return FitCallback
 
 
-def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec) -> None:
-    """Write the adapter with the weights ``best``: the same weights give the same bytes, and no path of this machine is in it."""
-    torch = import_optional("torch", extra="train")
-    with torch.no_grad():
-        training_run.load_trainable(model, best)
-    model.save_pretrained(out)
-    (out / "README.md").unlink(missing_ok=True)
-    settings: dict[str, Any] = atomic_io.read_json(out / "adapter_config.json", dict[str, Any])
-    settings |= {"base_model_name_or_path": base.base, "revision": base.revision}
-    if isinstance(settings.get("target_modules"), list):
-        settings["target_modules"] = sorted(settings["target_modules"])
-    atomic_io.write_json(out / "adapter_config.json", settings)
-
-
 def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shared: bool) -> TrainResult:
     """Return the result of the training ``run``.
 
@@ -363,7 +354,9 @@ def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shar
     """
     state = run.state
     if not state.best:
-        raise TunectlError(f"{run.plan.label}: no validation took place in {steps} steps")
+        raise TunectlError(
+            f"{run.plan.label}: no validation took place in {steps} steps", hint="a bug: please report it"
+        )
     return TrainResult(
         steps=steps,
         planned_steps=len(run.steps),

@@ -87,7 +87,10 @@ class VllmClient:
         """Unload an adapter."""
         response = self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}, timeout_seconds=UNLOAD_SECONDS)
         if response.status_code != 200:
-            raise InfrastructureError(f"{self.url}: {_error_words(response) or response.status_code}")
+            raise InfrastructureError(
+                f"{self.url} does not unload the adapter {name}: {_error_words(response) or f'HTTP {response.status_code}'}",
+                hint="start that server again, then run the same command again to resume",
+            )
 
     def read_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
         """Return the log-probability (nats) of each of ``ids`` after those before it, from the second on."""

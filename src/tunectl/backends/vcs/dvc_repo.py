@@ -70,8 +70,12 @@ def _run_repro(root: Path, arguments: Sequence[str], marks: Mapping[str, str]) -
     words = [*command, "repro", *arguments]
     # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
-    process = subprocess.Popen(guard, cwd=root, env={**environment, **marks}, stdin=subprocess.PIPE, process_group=0)
-    with _pass_signals(process.pid) as interrupted:
+    with (
+        subprocess.Popen(
+            guard, cwd=root, env={**environment, **marks}, stdin=subprocess.PIPE, process_group=0
+        ) as process,
+        _pass_signals(process.pid) as interrupted,
+    ):
         code = process.wait()
     return 130 if code and interrupted.is_set() else code
 
@@ -109,7 +113,9 @@ def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingPr
         [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
     if process.returncode:
-        raise InfrastructureError(f"dvc cache dir failed: {process.stderr.strip()}")
+        raise InfrastructureError(
+            f"dvc cache dir failed: {process.stderr.strip()}", hint="check .dvc/config: run dvc cache dir"
+        )
     local = root / ".dvc" / "config.local"
     if local.is_file():
         atomic_io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))

@@ -161,5 +161,8 @@ def _check_output(root: Path, *words: str) -> str:
     process = _git(root, *words)
     if process.returncode:
         command = " ".join(word for word in words[:3] if not word.startswith("-"))
-        raise InfrastructureError(f"git {command} failed in {root}: {(process.stderr or process.stdout).strip()[:500]}")
+        raise InfrastructureError(
+            f"git {command} failed in {root}: {(process.stderr or process.stdout).strip()[:500]}",
+            hint="run git status there: the repository may be locked or damaged",
+        )
     return process.stdout

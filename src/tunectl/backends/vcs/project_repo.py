@@ -65,4 +65,7 @@ def _call(words: Sequence[str], folder: Path) -> None:
     process = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
         command = " ".join(words[2:] if words[0] == sys.executable else words)
-        raise InfrastructureError(f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()}")
+        raise InfrastructureError(
+            f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()}",
+            hint="run that command yourself in the folder",
+        )

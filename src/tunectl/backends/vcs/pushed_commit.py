@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tunectl.backends.vcs import git_worktree
 from tunectl.core.errors import UsageError
+from tunectl.core.url_credentials import has_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def find_pushed_commit(root: Path, repository: str | None) -> PushedCommit:
         repository: an address in place of that of the remote.
 
     Raises:
-        UsageError: there are changes that are not committed, the commit was not pushed, or the address has a password.
+        UsageError: there are changes that are not committed, the commit was not pushed, or the address has credentials.
     """
     commit = git_worktree.revision(root)
     git_worktree.require_clean(root)
@@ -42,9 +42,9 @@ def find_pushed_commit(root: Path, repository: str | None) -> PushedCommit:
         )
     remote = _find_remote(root, commit)
     address = repository or _expand(root, git_worktree.read_remote_address(root, remote))
-    if _has_password(address):
+    if has_credentials(address):
         raise UsageError(
-            "the address of the repository has a password in it, which would stand in the job's file",
+            "the address of the repository has a password in it, or a token, which would stand in the job's file",
             hint="set submit.repository to one without, and give the job's machines a key or a credential helper",
         )
     folder = git_worktree.project_path(root, Path()).as_posix()
@@ -74,10 +74,3 @@ def _expand(root: Path, address: str) -> str:
     """Return a local folder as an absolute path, since the job's clone is made elsewhere."""
     local = (git_worktree.read_top(root) / address).resolve()
     return str(local) if "://" not in address and local.exists() else address
-
-
-def _has_password(address: str) -> bool:
-    try:
-        return "://" in address and urlsplit(address).password is not None
-    except ValueError:
-        return True

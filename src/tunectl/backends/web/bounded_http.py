@@ -1,8 +1,10 @@
-"""HTTP/1.1 for uvicorn with bounds on the size and time of request heads, so that clients without a key cannot exhaust it.
+"""HTTP/1.1 for uvicorn with bounds on what one connection costs, so that clients without a key cannot exhaust it.
 
-Uvicorn limits neither the bytes of a head (with httptools) nor the time that one takes, and waits for ever for the first byte of a
-connection. Here a head has ``MAX_HEAD_BYTES`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``,
-and where more than ``MAX_CONNECTIONS`` are open, the one that has waited longest for a request is closed.
+Uvicorn limits neither the bytes of a head (with httptools) nor the time that one takes, parses any number of requests before it
+answers the first, and waits for ever for the first byte of a connection and for a client that does not read. Here a head has
+``MAX_HEAD_BYTES`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``, unread bytes
+``UNREAD_SECONDS``, and at most ``MAX_PIPELINED`` requests wait behind the one being answered. Where more than
+``MAX_CONNECTIONS`` are open, the client that has kept the server waiting longest is cut.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import socket
+import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -19,6 +23,11 @@ MAX_HEAD_BYTES: Final = 65_536
 """Bytes of a request line and headers; also of chunk headers and trailers that come between two parts of a body."""
 HEAD_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 5.0
+UNREAD_SECONDS: Final = 30.0
+"""Seconds for which a client may take none of the bytes that wait for it."""
+UNREAD_CHECKS: Final = 6
+"""How often it is looked at in that time."""
+MAX_PIPELINED: Final = 8
 MAX_CONNECTIONS: Final = 512
 LINGER_SECONDS: Final = 1.0
 """Seconds for which further input is discarded after a refusal; closing at once would lose the client the answer."""
@@ -85,27 +94,37 @@ def build_protocol(name: str) -> Any:
 
 
 class _BoundedConnection(asyncio.Protocol):
-    """A connection with a timer; first base class before uvicorn's protocol."""
+    """A connection with timers; first base class before uvicorn's protocol."""
 
     connections: set[Any]
     cycle: Any
     loop: asyncio.AbstractEventLoop
     transport: Any
     timeout_keep_alive_handler: Any
+    pipeline: Any = ()
+    """Requests that wait behind the one being answered; ``cycle`` is the last of them. The parser h11 has none."""
     since = 0.0
-    """When the timer was started."""
+    """When the client last went on: connected, sent what was waited for, or got its answer."""
+    stalls = 0
+    """Checks in a row at which bytes waited for the client, and it had taken none since the check before."""
+    _taken = -1
     _timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle
     _begun = False
+    _cut = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.start_timer(IDLE_SECONDS)
+        self._schedule_check()
         if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [connection for connection in self.connections if connection.waits()]
-            min(waiting, key=lambda item: item.since).transport.close()
+            own = (item for item in self.connections if isinstance(item, _BoundedConnection))  # not WebSockets
+            others = (item for item in own if item is not self and (item.waits_for_client() or item.pipeline))
+            min(others, key=lambda item: item.rank(), default=self).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_timer()
+        self._unread_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -114,9 +133,67 @@ class _BoundedConnection(asyncio.Protocol):
             self.stop_timer()
         super().data_received(data)
         if not self.waits():
+            self.since = self.loop.time()
             self.stop_timer()
         elif self._timer is None and not self.transport.is_closing():
             self.start_timer(HEAD_SECONDS)
+
+    def on_response_complete(self) -> None:
+        self.since = self.loop.time()
+        super().on_response_complete()  # type: ignore[misc]
+
+    def cut(self) -> None:
+        """Close the connection at once; closing in order would first wait for the client to read."""
+        self._cut = True
+        self.transport.abort()
+
+    def waits_for_client(self) -> bool:
+        """Return whether the server can do nothing before the client sends or reads."""
+        if self._cut:  # it is on the list until the event loop comes round
+            return False
+        return (
+            self.waits()
+            or (self.cycle.more_body and not self.pipeline)
+            or self.transport.is_closing()
+            or self.count_unsent() > 0
+        )
+
+    def count_unsent(self) -> int:
+        """Return the bytes that wait for the client in this process."""
+        try:
+            return int(self.transport.get_write_buffer_size())
+        except AttributeError:  # asyncio's TLS, once it was closed twice: uvicorn does so when it stops
+            return 0
+
+    def rank(self) -> tuple[int, int, float]:
+        """Return the place in the order of cutting: who sends nothing, who does not read, who sends requests ahead; longest first."""
+        if self.count_unsent():
+            return 1, -self.stalls, self.since
+        return (0 if self.waits_for_client() else 2), 0, self.since
+
+    def _schedule_check(self) -> None:
+        self._unread_timer = self.loop.call_later(UNREAD_SECONDS / UNREAD_CHECKS, self._check_unread)
+
+    def _check_unread(self) -> None:
+        if self not in self.connections:  # a WebSocket has taken it over
+            return
+        taken = self._measure_taken() if self.count_unsent() else -1
+        self.stalls = self.stalls + 1 if taken == self._taken != -1 else 0
+        self._taken = taken
+        if self.stalls >= UNREAD_CHECKS:
+            self.cut()
+        else:
+            self._schedule_check()
+
+    def _measure_taken(self) -> int:
+        """Return a number that changes when the client takes bytes: those that it acknowledged, where the system counts them.
+
+        The length of the buffer is too coarse: the system fills its own only when a third of that, perhaps a megabyte, is free.
+        """
+        with suppress(AttributeError, OSError):  # not Linux
+            told = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+            return int.from_bytes(told[120:], sys.byteorder) or self.count_unsent()
+        return self.count_unsent()
 
     def waits(self) -> bool:
         """Return whether no request is being read or answered."""
@@ -133,14 +210,17 @@ class _BoundedConnection(asyncio.Protocol):
 
 
 class _CountedHead(asyncio.Protocol):
-    """Counts bytes that a parser has not completed yet; first base class before httptools' protocol."""
+    """Counts bytes that a parser has not completed yet, and requests sent ahead; first base class before httptools' protocol."""
 
     transport: Any
+    pipeline: Any
     start_timer: Any
     stop_timer: Any
     waits: Any
     _unparsed = 0
     _refused = False
+    _answered: Any = None
+    """The request that is being answered."""
 
     def data_received(self, data: bytes) -> None:
         while data and not self._refused and not self.transport.is_closing():
@@ -161,8 +241,20 @@ class _CountedHead(asyncio.Protocol):
         self.stop_timer()
         self.start_timer(LINGER_SECONDS)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._answered is not None and not self._answered.response_complete:  # uvicorn tells the last one sent only
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)  # type: ignore[misc]
+
     def on_headers_complete(self) -> None:
         self._unparsed = 0
+        if len(self.pipeline) >= MAX_PIPELINED:  # the parser goes through a whole read, thousands of requests, at once
+            raise ValueError("too many requests were sent before an answer was read")
         super().on_headers_complete()  # type: ignore[misc]
 
     def on_body(self, body: bytes) -> None:

@@ -64,7 +64,7 @@ class HttpServer:
         verify: Callable[[str | None, Credential], None],
         unknown: Credential,
         keyless: Callable[[], bool],
-        max_body_bytes: int = 0,
+        limit_body: Callable[[str], HttpResponse | int] = lambda _path: 0,
     ) -> None:
         """Open the port; 0 takes any.
 
@@ -76,14 +76,14 @@ class HttpServer:
             verify: Raises ApiError where a secret is not valid for the credential in the table.
             unknown: Credential for a path that the table does not have.
             keyless: Whether no key is asked for while only this machine can send requests.
-            max_body_bytes: Longest body.
+            limit_body: Returns the longest body for a path, or at once the answer where no body could change it.
 
         Raises  InfrastructureError for a port in use.
         """
         host = "127.0.0.1" if address == "localhost" else address
         self.local = ip_address(host).is_loopback
         """Whether only this machine can send requests."""
-        self._handle, self._largest = answer, max_body_bytes
+        self._handle, self._limit_body = answer, limit_body
         self._requests = import_optional("starlette.requests", extra=service)
         self._responses = import_optional("starlette.responses", extra=service)
         hosts = list_hosts(host)
@@ -119,15 +119,16 @@ class HttpServer:
 
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
         request = self._requests.Request(scope, receive)
+        limit = self._limit_body(scope["path"])
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await self._read_body(request)
+                body = None if isinstance(limit, HttpResponse) else await self._read_body(request, limit)
         except TimeoutError:
             reply = HttpResponse(f"the body did not arrive within {BODY_SECONDS:g} s\n".encode(), TEXT, 408)
         except self._requests.ClientDisconnect:  # half of a body is nobody's word
             return
         else:
-            reply = await self._find_reply(request, body)
+            reply = limit if isinstance(limit, HttpResponse) else await self._find_reply(request, body, limit)
         closing = {"Connection": "close"} if reply.status in (408, 413) else {}
         headers = {**reply.headers, **closing, "Content-Type": reply.kind}
         response = self._responses.Response(reply.content, reply.status, headers)
@@ -139,9 +140,9 @@ class HttpServer:
         await _drop_rest(receive)
         await send({"type": "http.response.body", "body": b""})
 
-    async def _find_reply(self, request: Any, body: bytes | None) -> HttpResponse:
+    async def _find_reply(self, request: Any, body: bytes | None, limit: int) -> HttpResponse:
         if body is None:
-            return HttpResponse(f"at most {self._largest} bytes are read\n".encode(), TEXT, 413)
+            return HttpResponse(f"at most {limit} bytes are read\n".encode(), TEXT, 413)
         client = request.client.host if request.client else ""
         output = HttpRequest(request.method, request.scope["path"], body, client)
         try:
@@ -150,15 +151,16 @@ class HttpServer:
             logging_setup.get_logger(__name__).exception("a request failed")
             return HttpResponse(b"this failed; the log says why\n", TEXT, 500)
 
-    async def _read_body(self, request: Any) -> bytes | None:
+    @staticmethod
+    async def _read_body(request: Any, limit: int) -> bytes | None:
         """Return the body; None for one that is too long."""
         length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._largest:
+        if length.isdigit() and int(length) > limit:
             return None
         body = b""
         async for chunk in request.stream():
             body += chunk
-            if len(body) > self._largest:
+            if len(body) > limit:
                 return None
         return body
 

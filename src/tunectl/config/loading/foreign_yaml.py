@@ -27,14 +27,19 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None and _count_characters(node, {}) > LONGEST:
-            raise UsageError(f"{name}: with its aliases written out it is longer than {LONGEST} characters")
+            raise UsageError(
+                f"{name}: with its aliases written out it is longer than {LONGEST} characters",
+                hint="write it without aliases",
+            )
         result = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         location = f"{name}:{mark.line + 1}" if mark is not None else name
         raise UsageError(f"{location}: not YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
-        raise UsageError(f"{name}: nested too deeply") from error
+        raise UsageError(
+            f"{name}: nested too deeply to read", hint="flatten it, or leave out what is not a setting"
+        ) from error
     except ValueError as error:  # a date that does not exist, a number of thousands of digits
         raise UsageError(f"{name}: a value cannot be read: {error}") from error
     if not isinstance(result, dict) or not result:

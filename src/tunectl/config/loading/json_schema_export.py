@@ -172,5 +172,5 @@ def _present(path: Path) -> dict[str, Any]:
         text = f"{path}: holds comments or is not JSON, so it is left alone ({error})"
         raise ConfigError([text], hint='add a "yaml.schemas" entry by hand, or move the file away') from error
     if not isinstance(result, dict):
-        raise ConfigError([f"{path}: must hold a JSON object"])
+        raise ConfigError([f"{path}: must hold a JSON object"], hint="correct that file, or move it away")
     return result

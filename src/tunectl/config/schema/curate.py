@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tunectl.config.schema.base import Share, StrictModel
 from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.pattern_ambiguity import validate_pattern
 
 TextSide = Literal["input", "output", "both"]
 PersonalKind = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn", "secret"]
+CaselessPattern = Annotated[str, AfterValidator(partial(validate_pattern, ignore_case=True))]
 
 
 class Repair(StrictModel):
@@ -64,7 +67,7 @@ class Repetition(StrictModel):
 class Boilerplate(StrictModel):
     """Lines that every page of a site carries."""
 
-    phrases: list[str] = Field(min_length=1)
+    phrases: list[CaselessPattern] = Field(min_length=1)
     """Regular expressions, found anywhere in a line, without regard to case."""
     max_line_share: Share
     """Highest share of a text's lines that may match."""
@@ -87,7 +90,7 @@ class Quality(StrictModel):
     """Lowest share of words with a letter (Gopher: 0.8); lower it for tables."""
     boilerplate: Boilerplate | None
     """Cookie notices, newsletter calls and the like, in documents."""
-    placeholder_text: list[str] | None
+    placeholder_text: list[CaselessPattern] | None
     """Regular expressions of placeholder text, for example ``lorem ipsum``."""
     echo: bool
     """Reject answers that only repeat the input."""
@@ -95,7 +98,7 @@ class Quality(StrictModel):
     """Reject answers that end in a comma, an opening bracket, or a word that cannot end a sentence."""
     banned_words: list[str] | None
     """Whole words that no record may contain, without regard to case. Null: none."""
-    control_tokens: list[str] | None
+    control_tokens: list[CaselessPattern] | None
     """Regular expressions of a chat template's control tokens, as ``<\\|[\\w.-]{1,40}\\|>``; a document, input or answer that writes one is
     rejected as ``control_token``. Null: it is kept, and is text wherever it is learned from or served."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tunectl.config.schema.base import StrictModel
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.slot_error import SlotErrorRules
+from tunectl.core.pattern_ambiguity import validate_pattern
 
 CheckName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Primary = Literal["bleu", "chrf", "rouge_l", "checks"]
@@ -17,11 +17,7 @@ Compared = Literal["bleu", "chrf", "rouge_l", "checks", "slot_error", "win_rate"
 
 
 def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
-    return pattern
+    return validate_pattern(pattern)
 
 
 class Greedy(StrictModel):

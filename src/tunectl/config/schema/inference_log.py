@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from tunectl.config.schema.base import StrictModel
 from tunectl.config.schema.curate import PiiConfig
+from tunectl.core.url_credentials import has_credentials
 
 EnvVariableField = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
 
@@ -45,9 +45,9 @@ class InferenceLogConfig(StrictModel):
     @field_validator("url")
     @classmethod
     def _refuse_password(cls, url: str) -> str:
-        if urlsplit(url).password is not None:
+        if has_credentials(url):
             raise ValueError(
-                "url holds a password, which would stand in Git, in artifacts and in the image; set the variable that url_env names"
+                "url holds a password or a token, which would stand in Git, in artifacts and in the image; set the variable that url_env names"
             )
         return url
 

@@ -91,11 +91,13 @@ class ColumnMapping(StrictModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.prompt is None) != (self.answer is None):
-            raise ValueError(f"prompt is {self.prompt} and answer is {self.answer}; pin both or neither")
+            raise ValueError(f"prompt is {self.prompt} and answer is {self.answer}; set both or neither")
         if self.text is not None and self.prompt is not None:
-            raise ValueError("both text (of documents) and prompt (of examples) are pinned; a source holds one of them")
+            raise ValueError("text (of documents) and prompt (of examples) are both set; set one of them to null")
         if self.prompt is None and self.system is not None:
-            raise ValueError("system goes with prompt and answer, which are null")
+            raise ValueError(
+                f"system is {self.system}, and prompt and answer are null; set these too, or system to null"
+            )
         return self
 
 
@@ -162,11 +164,17 @@ class RowOptions(StrictModel):
     @model_validator(mode="after")
     def _pins_fit(self) -> Self:
         if self.format == "columns" and not self.columns.pinned:
-            raise ValueError("format is columns, but none is pinned; for example columns: {prompt: [mr], answer: ref}")
+            raise ValueError(
+                "format is columns, but no column is set; for example columns: {prompt: [mr], answer: ref}"
+            )
         if self.format not in {"auto", "columns"} and (self.columns.text or self.columns.prompt):
-            raise ValueError(f"format is {self.format}, but columns pins others; let format be columns, or unpin them")
+            raise ValueError(
+                f"format is {self.format}, and columns.text or columns.prompt is set; set format to columns, or these to null"
+            )
         if self.columns.prompt is not None and self.holds == "documents":
-            raise ValueError("holds is documents, but columns pins prompt and answer; pin text instead")
+            raise ValueError(
+                "holds is documents, but columns.prompt and columns.answer are set; set columns.text instead"
+            )
         return self
 
 

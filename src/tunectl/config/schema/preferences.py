@@ -124,7 +124,7 @@ class ContrastivePairs(StrictModel):
     max_pairs: ContrastPairs
     """Number of pairs of each split at most."""
     max_pairs_per_input: int = Field(ge=1, le=1000)
-    """Pairs of one input at most; each gets one before any gets two."""
+    """Pairs of one input at most; every input gets its first pair before any gets a second."""
     max_differences: Literal[1, 2]
     """Attributes in which the two inputs differ at most."""
     kinds: ContrastKinds

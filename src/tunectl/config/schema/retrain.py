@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from tunectl.config.schema.base import StrictModel, is_loopback, validate_host
+from tunectl.core.url_credentials import hide_credentials
 
 EnvVariable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 ScheduleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
@@ -46,7 +47,9 @@ class ApprovalConfig(StrictModel):
     def _require_https_unless_loopback(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError(f"{url} takes keys unencrypted; write https://, or an address of this machine")
+            raise ValueError(
+                f"{hide_credentials(url)} takes keys unencrypted; write https://, or an address of this machine"
+            )
         return url
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunectl.config.schema.base import StrictModel
 from tunectl.config.schema.evaluate import Sampling
+from tunectl.core.pattern_ambiguity import validate_pattern
 
 CriterionName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Annotator = Annotated[str, Field(pattern=r"(?i)simulated", max_length=60)]
@@ -123,15 +123,15 @@ class SimulatedAnnotator(StrictModel):
     def _refuse_duplicates(self) -> Self:
         names = [item.name for item in self.rubric]
         if len(set(names)) < len(names):
-            raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}")
+            raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}; rename one")
         return self
 
 
 def _compiles(pattern: str) -> None:
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+        validate_pattern(pattern)
+    except ValueError as error:
+        raise ValueError(f"pattern {error}") from error
 
 
 def _refuse_crossed(minimum: int, maximum: int | None) -> None:

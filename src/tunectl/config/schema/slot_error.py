@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tunectl.config.schema.base import StrictModel
 from tunectl.core.errors import ConfigError
+from tunectl.core.pattern_ambiguity import validate_pattern
 
 TERM = re.compile(r"(?<!\(\?P)(?<!\(\?)<([a-z_]+)>")
 """A term in a pattern, for example ``<rating>``."""
@@ -61,10 +62,9 @@ class SlotErrorRules(StrictModel):
                 self._refuse_bad(f"terms.{name}", piece)
         for name, slot in self.attributes.items():
             if isinstance(slot, PatternSlot):
-                for value, patterns in {**slot.values, "decoys": slot.decoys}.items():
-                    for pattern in patterns:
-                        self._refuse_unknown(f"attributes.{name}.values.{value}", pattern)
-                        self._refuse_bad(f"attributes.{name}.values.{value}", pattern)
+                for value, patterns in slot.values.items():
+                    self._refuse_bad_patterns(f"attributes.{name}.values.{value}", patterns)
+                self._refuse_bad_patterns(f"attributes.{name}.decoys", slot.decoys)
         return self
 
     def _refuse_unknown_and_circular_terms(self) -> None:
@@ -81,6 +81,11 @@ class SlotErrorRules(StrictModel):
             for name in closed:
                 del open_terms[name]
 
+    def _refuse_bad_patterns(self, where: str, patterns: Patterns) -> None:
+        for pattern in patterns:
+            self._refuse_unknown(where, pattern)
+            self._refuse_bad(where, pattern)
+
     def _refuse_unknown(self, where: str, pattern: str) -> None:
         unknown = [name for name in TERM.findall(pattern) if name not in self.terms]
         if unknown:
@@ -89,10 +94,10 @@ class SlotErrorRules(StrictModel):
 
     def _refuse_bad(self, where: str, pattern: str) -> None:
         try:
-            match = re.compile(self.whole(pattern)).match("")
-        except re.error as error:
-            raise ValueError(f"{where}: {pattern!r} is not a regular expression: {error}") from error
-        if match is not None and not where.startswith("terms."):
+            whole = validate_pattern(self.whole(pattern))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if not where.startswith("terms.") and re.match(whole, ""):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
     def whole(self, pattern: str) -> str:

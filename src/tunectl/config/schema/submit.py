@@ -11,7 +11,7 @@ from tunectl.config.schema.base import StrictModel
 
 def _require_printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError(f"{text!r} has a line break or a control code")
+        raise ValueError(f"{text!r} has a line break or a control code; write it on one line")
     return text
 
 
@@ -97,5 +97,7 @@ class Submit(StrictModel):
         if self.nodes > 1 and self.to != "slurm":
             raise ValueError(f"nodes is {self.nodes}, and to is {self.to}; several machines are for slurm")
         if self.max_hours * 3600 <= self.grace_seconds:
-            raise ValueError(f"max_hours is {self.max_hours}, which is less than grace_seconds ({self.grace_seconds})")
+            raise ValueError(
+                f"max_hours is {self.max_hours}, which is less than grace_seconds ({self.grace_seconds}); raise it, or lower grace_seconds"
+            )
         return self

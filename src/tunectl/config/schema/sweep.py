@@ -142,7 +142,9 @@ class Sweep(StrictModel):
                 raise ValueError(f"sampler grid needs lists, but {', '.join(ranges)} is a range")
         for goal in self.objective:
             if goal.metric.startswith("package."):
-                raise ValueError(f"objective {goal.metric}: package measures nothing to choose by")
+                raise ValueError(
+                    f"objective {goal.metric}: the stage package has no metrics; take one of another stage, for example evaluate"
+                )
         return self
 
     def _check_conditions(self) -> None:

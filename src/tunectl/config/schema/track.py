@@ -30,5 +30,5 @@ class Track(StrictModel):
         if self.registered_model is not None and "mlflow" not in self.to:
             raise ValueError("registered_model needs mlflow in track.to")
         if self.registry_uri == "databricks-uc" and (self.registered_model or "").count(".") != 2:
-            raise ValueError("registry_uri is databricks-uc, which wants registered_model as catalog.schema.model")
+            raise ValueError("registry_uri is databricks-uc, so registered_model must be catalog.schema.model")
         return self

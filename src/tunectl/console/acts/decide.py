@@ -53,11 +53,16 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     try:
         one = _find_question(context, form)
     except NotFoundError as error:
-        raise ConflictError("nothing waits here any more: it was decided, or its time is over") from error
+        raise ConflictError(
+            "this approval is not open: it was decided, or its time is over", hint="see Decisions"
+        ) from error
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
     approvals.check_person(context.visitor, context.load_settings().retrain.approval.people)
     if form.get("answer") not in ("yes", "no"):
-        raise UsageError("the form answers neither yes nor no", hint="use the buttons of the page")
+        raise UsageError(
+            f"answer = {form.get('answer', '')[:40]!r}: must be yes or no",
+            hint="open the page again, and press one of its buttons",
+        )
     reason = require_reason(form)
     decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce, reason)
     if not RunStore(context.layout.retrain).record_decision(one.run, one.question, decision):

@@ -133,7 +133,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     try:
         share = float(form.get("share", "")) / 100
     except ValueError as error:
-        raise UsageError(f"share = {form.get('share', '')[:40]!r}: a number from 0 to 100 is needed") from error
+        raise UsageError(f"share = {form.get('share', '')[:40]!r}: must be a number from 0 to 100") from error
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
         store.start_canary(name, share=share, author=context.visitor, message=reason, seen=form_state)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct, field
 
-from tunectl.backends.sweeps import optuna_storage, sweep_reader
+from tunectl.backends.sweeps import sweep_reader
 from tunectl.config.schema.sweep import Sweep
 from tunectl.console.paging import place_page
 from tunectl.console.read_context import NotFoundError, ProblemList, stamp_files
 from tunectl.console.screens.run_curve import CurveAxis, CurveSeries
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.sweeps import sweep_report
 from tunectl.sweeps.trial_records import SweepSummary
 
@@ -86,7 +87,7 @@ def read_sweeps(context: ReadContext, query: Mapping[str, str]) -> SweepsScreen:
         summary = problems.attempt(f"sweep {name}", partial(_read, context, url, name), None)
         if summary is not None:
             rows.append(_build_row(summary))
-    return SweepsScreen(rows, len(names), optuna_storage.hide_password(url), problems.problems)
+    return SweepsScreen(rows, len(names), hide_credentials(url), problems.problems)
 
 
 def read_sweep(context: ReadContext, query: Mapping[str, str]) -> SweepScreen:

@@ -17,7 +17,6 @@ from tunectl.artifacts.records import Document, Example, RejectedRow, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.curate import Boilerplate, Quality, Repetition, WordBounds
 from tunectl.core.declared_pattern import DeclaredPattern
-from tunectl.core.errors import ConfigError
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import normalize
 from tunectl.data.transform import Dropped, Outcome, Record, Scope
@@ -119,7 +118,7 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
 
 def boilerplate(bounds: Boilerplate) -> list[Rule]:
     """Return a rule for the highest share of boilerplate lines."""
-    pattern = any_of(bounds.phrases, "curate.quality.boilerplate.phrases")
+    pattern = any_of(bounds.phrases)
 
     def check(text: str) -> str | None:
         lines = [line for line in text.split("\n") if line.strip()]
@@ -139,16 +138,8 @@ def matches_pattern(reason: RejectReason, pattern: re.Pattern[str] | DeclaredPat
     return [(reason, check)]
 
 
-def any_of(patterns: list[str], setting: str) -> DeclaredPattern:
-    """Return one pattern that matches any of several, without regard to case; ``^`` and ``$`` mean the whole text.
-
-    Raises  ConfigError naming the setting, the pattern and the mistake in it.
-    """
-    for number, pattern in enumerate(patterns):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError([f"{setting}[{number}] = {pattern!r}: not a regular expression: {error}"]) from error
+def any_of(patterns: list[str]) -> DeclaredPattern:
+    """Return one pattern that matches any of several, without regard to case; ``^`` and ``$`` mean the whole text."""
     return DeclaredPattern("|".join(f"(?:{pattern})" for pattern in patterns), ignore_case=True)
 
 
@@ -246,9 +237,7 @@ class QualityFilter:
         if quality.max_symbol_share is not None:
             rules += max_symbol_share(quality.max_symbol_share)
         if quality.placeholder_text is not None:
-            rules += matches_pattern(
-                "placeholder_text", any_of(quality.placeholder_text, "curate.quality.placeholder_text")
-            )
+            rules += matches_pattern("placeholder_text", any_of(quality.placeholder_text))
         if quality.banned_words:
             words = "|".join(re.escape(word) for word in quality.banned_words)
             rules += matches_pattern("banned_word", re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
@@ -258,7 +247,7 @@ class QualityFilter:
 def _control_tokens(quality: Quality) -> list[Rule]:
     if not quality.control_tokens:
         return []
-    return matches_pattern("control_token", any_of(quality.control_tokens, "curate.quality.control_tokens"))
+    return matches_pattern("control_token", any_of(quality.control_tokens))
 
 
 def first_failed_rule(rules: list[Rule], text: str) -> tuple[RejectReason, str] | None:

@@ -73,7 +73,7 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
     items = list_of(columns, name)
     if items and all(isinstance(item, str) for item in items):
         raise FormatMismatchError(
-            f"column {name!r} holds a list of texts; name it answers, or pin it as the answer column"
+            f"column {name!r} holds a list of texts; rename it to answers, or set ingest.sources.NAME.columns.answer to it"
         )
     turns = with_calls([parse_message(item, number) for number, item in enumerate(items, 1)])
     if train is None:

@@ -10,7 +10,7 @@ import msgspec
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Document, Example, RejectedRow
-from tunectl.core.errors import DataError, TunectlError
+from tunectl.core.errors import DataError
 from tunectl.data.curation_pipeline import BLOCKS, CurationPipeline
 from tunectl.data.curation_report import RecordTally, tally_records
 from tunectl.data.dedup.exact import ExactDedup, Form, MergeReferences, exact_input_key, identity
@@ -27,7 +27,7 @@ from tunectl.data.partitioned.tables import (
     EventRows,
 )
 from tunectl.data.text_normalization import digest16
-from tunectl.data.transform import Dropped, MergedInto, Record, Transform, reject_outcome
+from tunectl.data.transform import Dropped, MergedInto, Record, Transform, check_outcomes, reject_outcome
 
 EXACT, REFERENCES = BLOCKS.index("exact"), BLOCKS.index("references")
 T = TypeVar("T")
@@ -115,7 +115,10 @@ def read_range(path: Path, file: int, start: int, stop: int) -> tuple[list[int],
             try:
                 records.append(decoder.decode(line))
             except atomic_io.NOT_JSON as error:
-                raise DataError(f"{path}:{_line_number(path, position)} is not a {shape.__name__}: {error}") from error
+                raise DataError(
+                    f"{path}:{_line_number(path, position)} is not a {shape.__name__}: {error}",
+                    hint="that line was changed by hand or cut off: restore the file, or build it again: tunectl repro",
+                ) from error
             rows.append((file << FILE_BITS) + position)
             position += len(line)
     return rows, records
@@ -155,8 +158,7 @@ def run_block(
         else:
             remaining_rows.append(row)
             remaining.append(outcome)
-    if outcomes != len(records):
-        raise TunectlError(f"block {block.name}: {len(records)} records in, {outcomes} outcomes")
+    check_outcomes(block, len(records), outcomes)
     return remaining_rows, remaining
 
 

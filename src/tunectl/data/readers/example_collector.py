@@ -73,7 +73,7 @@ class ExampleReader(SourceReader[DetectedFormat]):
     def explain_pinning(self) -> str:
         """Return how to correct a wrong format decision."""
         format_names = ", ".join(item.name for item in FORMATS)
-        return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
+        return f"say what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
 
     def finish(self) -> SourceReport:
         """Write the merged examples, and close the account of the source.

@@ -203,7 +203,9 @@ def require_known(files: list[SourceFile], path: str, key: str) -> None:
         problem = f"{key} = {path}: the kind of this file is not known ({extensions})"
     else:
         problem = f"{key} = {path}: none of its {len(files)} files is of a known kind ({extensions})"
-    raise DataError(problem, hint=f"known are {' '.join(TYPES)}; pin another name with {key.rpartition('.')[0]}.type")
+    raise DataError(
+        problem, hint=f"known are {' '.join(TYPES)}; for a file of another name, set {key.rpartition('.')[0]}.type"
+    )
 
 
 def sniff_binary(head: bytes, *, zeros: bool = False) -> str | None:

@@ -87,7 +87,7 @@ def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Co
 
 def _not_an_example(row: RawRow) -> Parsed:
     """Return whether a row is a page among examples, say a README, which must not be trained on by accident."""
-    raise RowError("not_an_example", f"{row.source.location} is raw text; pin format: text to learn from it as it is")
+    raise RowError("not_an_example", f"{row.source.location} is raw text; set format: text to learn from it as it is")
 
 
 def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> InstructionFormat:
@@ -121,7 +121,7 @@ def _decision(
         example_row = f"\n    {truncate_row(sample[0])}" if sample else ""
         raise DataError(
             f"{key}: holds is documents, but {sample[0].source.location if sample else 'the rows'} looks like {format_.name} ({reason}){example_row}",
-            hint=f"let holds be examples, or pin the text: {key}.columns.text=[<column>]",
+            hint=f"let holds be examples, or say where the text is: {key}.columns.text=[<column>]",
         )
     holds: Holds = "examples" if reading.holds == "examples" else natural
     unused = _find_unused_columns(sample, reading, format_.uses(sample[0].columns) if sample else ())
@@ -141,7 +141,7 @@ def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
     choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
     return DataError(
         f"{key}: the columns of {row.source.location} fit no format that is known: {names(row.columns)}\n    {truncate_row(row)}",
-        hint=f"pin them: {choices[reading.holds]}",
+        hint=f"say which columns they are: {choices[reading.holds]}",
     )
 
 

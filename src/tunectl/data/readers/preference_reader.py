@@ -85,7 +85,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
     def explain_pinning(self) -> str:
         """Return how to correct a wrong format decision."""
         format_names = ", ".join(item.name for item in PREFERENCE_FORMATS)
-        return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
+        return f"say what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
         """Build the judgment of one row and store it; the caller counts the row."""
@@ -119,7 +119,7 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
             name for name in (columns.prompt, columns.chosen or "chosen", columns.rejected or "rejected") if name
         )
         parse = partial(preference_formats.parse_pinned_columns, columns=columns)
-        return DetectedPreferenceFormat(type_, "columns", "preferences", f"pinned: {pins}", pins, parse)
+        return DetectedPreferenceFormat(type_, "columns", "preferences", f"set: {pins}", pins, parse)
     if reading.format != "auto":
         format_ = get_format(reading.format)
         return DetectedPreferenceFormat(type_, format_.name, "preferences", "pinned", format_.expects, format_.parse)
@@ -129,7 +129,7 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
         raise DataError(
             f"{key}: the columns of {sample[0].source.location} fit no format of preferences: {names(sample[0].columns)}\n"
             f"    {truncate_row(sample[0])}",
-            hint=f"pin them: {key}.columns.prompt, {key}.columns.chosen and {key}.columns.rejected",
+            hint=f"say which columns they are: {key}.columns.prompt, {key}.columns.chosen and {key}.columns.rejected",
         )
     likeliest, _ = counts.most_common(1)[0]
     assert likeliest is not None

@@ -151,7 +151,8 @@ def _template(section: BaseModelConfig, own: str | None, name: str) -> str:
     path = Path(section.chat_template)
     if not path.is_file():
         raise UsageError(
-            f"model.chat_template = {section.chat_template}: neither a file nor one of {', '.join(builtin_templates.list_templates())}"
+            f"model.chat_template = {section.chat_template}: neither a file nor one of {', '.join(builtin_templates.list_templates())}",
+            hint="give one of these names, or the path of a Jinja file",
         )
     return path.read_text()
 

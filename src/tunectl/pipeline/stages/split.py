@@ -134,7 +134,7 @@ def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
     if not examples:
         raise DataError(
             "split: there is no example to train and test on",
-            hint="declare a source with inputs and answers: tunectl check",
+            hint="declare a source of inputs with answers in ingest.sources; tunectl data counts shows what was rejected",
         )
     present = {name for example in examples for name in example.fields}
     named = {
