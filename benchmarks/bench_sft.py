@@ -190,7 +190,7 @@ def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
     from tunectl.training import prefix_sharing
 
     apart = [row for item in train for row in prefix_sharing.pack_example(item, share=False, limit=1)]
-    tokens = sum(row.apart for row in apart)
+    tokens = sum(row.unshared_tokens for row in apart)
     fit = fit_tunectl if system == "tunectl" else fit_trl
     seconds, cpu = fit(system, seed, texts, train, model, out)
     layers, head = weights_of(model)

@@ -28,7 +28,7 @@ from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
 from tunectl.training.reward import pair_batches
-from tunectl.training.reward.pair_batches import separate
+from tunectl.training.reward.pair_batches import split_answers
 from tunectl.training.reward.protocols import ScoredPrompt
 from tunectl.training.reward.reward_args import RewardArgs
 from tunectl.training.reward.reward_artifacts import Ensemble, RewardFacts
@@ -111,7 +111,7 @@ def pairs(count=12, start=0):
 
 def compared(model, some):
     masker = LossMasker(template.load(model), Tokenizer(model), end_of_turn=2, train_on="answer")
-    return pair_batches.take(some, masker, max_tokens=400, tally=RowCounter("reward"))
+    return pair_batches.tokenize_pairs(some, masker, max_tokens=400, tally=RowCounter("reward"))
 
 
 def bundles(model, some, **how):
@@ -226,7 +226,7 @@ def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model,
     some = bundles(tiny_model, several)
     assert max(len(bundle.branches) for bundle in some) == 5
     together_loss, together = gradients(tiny_model, sft, some)
-    apart_loss, apart = gradients(tiny_model, sft, separate(some))
+    apart_loss, apart = gradients(tiny_model, sft, split_answers(some))
     assert together_loss == pytest.approx(apart_loss, rel=1e-5)
     assert any("score" in name for name in apart)
     for name, grad in apart.items():

@@ -107,11 +107,11 @@ def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
     assert newest.inferences == 32, "it reaches back over the one before"
     section = FeedbackStage.model_validate({"feedback": SECTION}).feedback.root
     found = training_window.build_feedback_examples(FeedbackWindow([frozen, newest]), section)
-    assert found.fresh == {one.inference.id for one in found.feedback.examples if "late" in one.inference.id}
-    assert len(found.fresh) == 12
+    assert found.newly_selected == {one.inference.id for one in found.feedback.examples if "late" in one.inference.id}
+    assert len(found.newly_selected) == 12
     run(FeedbackWindow([frozen, newest]))
     assert all("late" in row.id for row in atomic_io.read_rows(Path("out/slice.jsonl"), Example))
-    assert training_window.build_feedback_examples(FeedbackWindow([newest]), section).fresh == {
+    assert training_window.build_feedback_examples(FeedbackWindow([newest]), section).newly_selected == {
         one.inference.id for one in found.feedback.examples
     }, "without the one before, all of it is"
 

@@ -21,7 +21,7 @@ from tunectl.core.errors import ArtifactError, DataError, InfrastructureError, U
 from tunectl.pipeline.stages import reward
 from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
 from tunectl.training.protocols import LogPoint, TrainResult
-from tunectl.training.reward.pair_batches import BEHIND
+from tunectl.training.reward.pair_batches import FILLER_TOKEN
 from tunectl.training.reward.protocols import ScoredPrompt
 from tunectl.training.reward.reward_artifacts import RewardFacts, RewardResults
 from tunectl.training.reward.reward_gate import RewardGateResult
@@ -202,7 +202,7 @@ def test_what_the_trainer_is_told(given):
     )
     assert plan.fit.batch_size == 16
     assert work == out.work.with_name("reward-key-members-0")
-    assert [branch.ids[-2:] for branch in train[0].branches] == [[2, BEHIND], [2, BEHIND]]
+    assert [branch.ids[-2:] for branch in train[0].branches] == [[2, FILLER_TOKEN], [2, FILLER_TOKEN]]
     assert not (out.artifact / "judge").exists()
 
 

@@ -36,7 +36,7 @@ PATIENCE: Final = 60.0
 
 
 def create_backup(host: HostState, target: Path) -> Backup:
-    """Write everything that this host stores into the new folder ``target``.
+    """Write everything that this host stores into the new folder ``target``; return the content of its ``backup.json``.
 
     Raises:
         UsageError: ``target`` exists, or is inside of what it would save.
@@ -47,7 +47,7 @@ def create_backup(host: HostState, target: Path) -> Backup:
     project_folder.require_new_folder(host.layout.root)
     created_at = datetime.now(UTC)
     with _hold_place(target) as scratch:
-        erasure_ledger.add_place(host.hash_key.parent, target.parent)
+        erasure_ledger.add_backup_folder(host.hash_key.parent, target.parent)
         with atomic_io.atomic_directory(target, scratch) as fresh:
             fresh.chmod(0o700)
             writer = _Writer(fresh)
@@ -79,7 +79,7 @@ def _refuse_target(host: HostState, target: Path) -> None:
     if target.exists():
         raise UsageError(f"{target} already exists", hint="name a new folder, for example with the date")
     inside = target.absolute()
-    for _, place in host.places():
+    for _, place in host.iter_paths():
         if place is not None and inside.is_relative_to(place.absolute()):
             raise UsageError(
                 f"{target} lies in {place}, a folder that the backup saves", hint="name a folder on another disk"

@@ -1,4 +1,4 @@
-"""What one host of a project stores that cannot be built again, and where it is."""
+"""Paths of everything on one host of a project that cannot be built again, and the record of a backup of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NOT_HERE: Final = (
 
 
 class BackupFile(Struct, frozen=True):
-    """Size and digest that a restored file must have."""
+    """Digest and size of one file in a backup."""
 
     sha256: str
     size: int
@@ -70,7 +70,7 @@ class BackupFile(Struct, frozen=True):
 
 
 class Backup(Struct, frozen=True):
-    """The content of ``backup.json``."""
+    """Content of ``backup.json``: when and of what the backup was made, and the digest of each file in it."""
 
     project: str
     created_at: datetime
@@ -93,7 +93,7 @@ BACKUP: Final = RecordFormat("backup", ())
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """Where everything is on this host."""
+    """Paths and addresses of the state of one host: inference log, keys, registry and records."""
 
     project: str
     layout: ProjectPaths
@@ -112,31 +112,31 @@ class HostState:
 
     @property
     def database(self) -> Path | None:
-        """The file of the inference log; None where it is on a server."""
+        """File of the inference log; None where it is on a database server."""
         return inference_log_schema.database_file(self.url, self.layout.root)
 
     @property
     def registry_folder(self) -> Path | None:
-        """The folder of the registry; None where it is behind an address."""
+        """Folder of the registry; None where it is behind an address."""
         return None if "://" in self.registry else self.layout.root / self.registry
 
     @property
     def newest_champion(self) -> Path:
-        """The newest champion pointer that the server of this host has seen."""
+        """File with the newest champion pointer that the server of this host has seen."""
         return self.layout.state_dir / sequence_guard.FILE
 
     @property
     def newest_canary(self) -> Path:
-        """The newest canary that the server of this host has seen."""
+        """File with the newest canary that the server of this host has seen."""
         return self.layout.state_dir / sequence_guard.CANARY_FILE
 
     @property
     def init_adapters(self) -> Path:
-        """Adapters that a configuration names as the start of a training."""
+        """Folder of the adapters that a configuration names as the start of a training."""
         return self.layout.state_dir / INIT_ADAPTERS
 
-    def places(self) -> Iterator[tuple[str, Path | None]]:
-        """Path on this host by name in the backup, of everything but the database; None where it is not on this host."""
+    def iter_paths(self) -> Iterator[tuple[str, Path | None]]:
+        """Yield (name in the backup, path on this host) of everything but the database; None where it is not on this host."""
         yield HASH_KEY, None if self.hash_key_env else self.hash_key
         yield KEYS, self.keys
         yield TRUSTED_KEYS, self.trusted_keys
@@ -151,7 +151,7 @@ class HostState:
 def describe_host(
     layout: ProjectPaths, settings: TunectlConfig | ServeSettings, environment: Mapping[str, str] = os.environ
 ) -> HostState:
-    """Read from the settings where everything is."""
+    """Return where the state of this host is, from settings and environment."""
     section = settings.feedback.root if isinstance(settings, TunectlConfig) else None
     log = settings.inference_log
     trusted = environment.get(TRUSTED_KEYS_ENV) or settings.serve.trusted_keys_file

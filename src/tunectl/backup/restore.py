@@ -35,14 +35,14 @@ PUBLIC: Final = f"{host_state.REGISTRY}/"
 
 
 class RestoreMark(Struct, frozen=True):
-    """Which backup is being restored."""
+    """Content of the file that marks a host while a restore has begun and not ended."""
 
     backup: str
     """SHA-256 of the ``backup.json`` of that backup."""
 
 
-class Restored(Struct, frozen=True):
-    """What a restore did."""
+class RestoreResult(Struct, frozen=True):
+    """Result of ``restore``: the backup, and what was erased again."""
 
     backup: Backup
     erasures: int
@@ -57,7 +57,7 @@ _MARK: Final = RecordFormat("restore that goes on", ())
 
 
 def read_backup(source: Path) -> Backup:
-    """Read ``backup.json`` and check the digest of every file.
+    """Return the content of ``backup.json`` in folder ``source``, after a check of the digest of every file.
 
     Raises  ArtifactError where it is no backup, or a file is missing or was changed.
     """
@@ -83,10 +83,10 @@ def read_backup(source: Path) -> Backup:
     return backup
 
 
-def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Restored:
-    """Restore the backup in ``source`` on a host that has no state yet.
+def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> RestoreResult:
+    """Restore the backup in folder ``source`` on a host that has no state yet, and return what was erased again.
 
-    Erasures are read from beside the backup, from beside the hash key of this host, and from ``ledgers``.
+    Erasures are read from beside the backup, from beside the hash key of this host, and from the files ``ledgers``.
 
     Raises:
         ArtifactError: the backup is damaged.
@@ -120,7 +120,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             _copy_tree(source, backup, scratch)
             erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
             _note_erasures(host, source, erasures)
-            for name, place in host.places():
+            for name, place in host.iter_paths():
                 kept = name in host_state.KEPT_HERE and place is not None and place.exists()
                 if place is not None and (scratch / name).exists() and not kept:
                     _put(scratch / name, place)
@@ -129,7 +129,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             raise atomic_io.write_error(state, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return Restored(backup, len(erasures), erased, snapshots)
+    return RestoreResult(backup, len(erasures), erased, snapshots)
 
 
 def _require_fit(host: HostState, backup: Backup) -> None:
@@ -158,7 +158,7 @@ def _refuse_running(host: HostState) -> None:
 
 
 def _refuse_existing(host: HostState, backup: Backup) -> None:
-    existing = [str(place) for name, place in host.places() if place is not None and _holds(place, name, backup)]
+    existing = [str(place) for name, place in host.iter_paths() if place is not None and _holds(place, name, backup)]
     if backup.inference_log == "sqlite" and host.database is not None and host.database.exists():
         existing.append(str(host.database))
     if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
@@ -237,7 +237,7 @@ def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -
     recorded = set(erasure_ledger.read(folder / erasure_ledger.LEDGER))
     erasure_ledger.append(folder / erasure_ledger.LEDGER, [one for one in erasures if one not in recorded], create=True)
     with suppress(InfrastructureError):  # a backup on a disk that cannot be written
-        erasure_ledger.add_place(folder, source.absolute().parent)
+        erasure_ledger.add_backup_folder(folder, source.absolute().parent)
 
 
 def _put(fresh: Path, place: Path) -> None:

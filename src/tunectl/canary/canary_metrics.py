@@ -22,7 +22,7 @@ VARIANTS: Final = ("champion", "challenger", "base")
 
 
 class ExperimentData(Struct, frozen=True):
-    """The units of an experiment, and the number of those left out."""
+    """The outcomes per identity of an experiment, and the numbers of identities left out."""
 
     units: list[Observation]
     """In the order in which they became final."""
@@ -44,10 +44,10 @@ def collect_observations(
     slow: float,
     now: datetime,
 ) -> ExperimentData:
-    """Return the units of all inferences since the experiment began.
+    """Return the outcomes of all identities since the experiment began.
 
     inferences    of both variants, the oldest first
-    feedback_of   finds the feedback of inferences
+    feedback_of   returns the feedback by inference id
     challenger    release of the challenger
     attribution   time from an identity's first inference to the end of what counts for it
     slow          seconds beyond which an answer counts as slow

@@ -29,7 +29,7 @@ from tunectl.registry.registry_formats import AUTHORSHIP
 from tunectl.registry.release_store import ReleaseRegistry
 
 RECORDS: Final = "experiments"
-UNTESTED: Final = "a canary test needs a release that its gate accepted; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
+UNTESTED_HINT: Final = "a canary test needs a release that its gate accepted; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
 """What to do with a release that a gate refused."""
 _RULES: Final = {
     "guard_tolerance": "guardrail_tolerance",
@@ -39,7 +39,7 @@ _RULES: Final = {
 
 
 def upgrade_experiment(record: dict[str, Any]) -> dict[str, Any]:
-    """Upgrade a record of 0.1. The salt stays: it decides who gets the challenger."""
+    """Return a record of 0.1 with the field names of today. The salt stays: it decides who gets the challenger."""
     result = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
     return {**result, "rules": rename_keys(result.get("rules", {}), _RULES)}
 
@@ -48,7 +48,7 @@ EXPERIMENT: Final = RecordFormat("canary experiment", (upgrade_experiment,))
 
 
 class Experiment(Struct, frozen=True, omit_defaults=True):
-    """One experiment and its state."""
+    """Record of one canary experiment: challenger, test rules, period, decision and last result."""
 
     id: RecordName
     challenger: ContentId
@@ -73,7 +73,7 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
 
 
 class CanaryRunningError(GateError):
-    """Another challenger is set: when that one has ended, this one may start."""
+    """Another challenger is set; a new canary may start when that one has ended."""
 
 
 class ExperimentStore:
@@ -94,9 +94,9 @@ class ExperimentStore:
         return next((item for item in self.all() if item.ended_at is None), None)
 
     def start(self, canary: Experiment) -> Experiment:
-        """Start an experiment; with an id that exists already, continue that one, or return it where it has ended.
+        """Start an experiment and return it; with an id that exists already, continue that one, or return it where it has ended.
 
-        Raises  CanaryRunningError while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
+        Raises  CanaryRunningError while another one runs, or where a person has set a challenger; GateError for a release that a gate refused;
                 UsageError for a release that is champion already, a store without a champion, or shares that leave a variant empty;
                 ArtifactError for a release that is not there, or is damaged.
         """
@@ -129,17 +129,17 @@ class ExperimentStore:
                     f"{state.release} is challenger already, set by {state.author or 'somebody'}: {state.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
-            self.store.may_serve(result.challenger, hint=UNTESTED.format(result.challenger))
+            self.store.may_serve(result.challenger, hint=UNTESTED_HINT.format(result.challenger))
             self.write(result)
             self._put_up(result)
         return result
 
     def write(self, canary: Experiment) -> None:
-        """Replace a record."""
+        """Replace the record of an experiment."""
         EXPERIMENT.write(self._path(canary), canary)
 
     def record_result(self, canary: Experiment, reading: ExperimentResult) -> Experiment:
-        """Store the result of one evaluation; returns the experiment as it is now, which somebody may have ended."""
+        """Store the result of one evaluation; return the experiment as it is now, which somebody may have ended."""
         with self._writing():
             now = self._now(canary)
             if now.ended_at is None and now.reading != reading:
@@ -157,9 +157,9 @@ class ExperimentStore:
         author: str = "",
         message: str = "",
     ) -> Experiment:
-        """Remove the challenger from the traffic, then record why; an ended experiment is left unchanged.
+        """Remove the challenger from the traffic, then record why; return the experiment. An ended one is left unchanged.
 
-        ``by`` (empty: whoever started it) and ``why`` are for the release history.
+        ``author`` (empty: whoever started it) and ``message`` are for the release history.
         """
         with self._writing():
             now = self._now(canary)
@@ -179,7 +179,7 @@ class ExperimentStore:
         return result
 
     def repair(self) -> bool:
-        """Set the challenger as the records say after a kill; returns whether something was wrong."""
+        """Set the challenger as the records say, after a kill; return whether it was wrong."""
         if self._wrong() is None:
             return False
         with self._writing():
@@ -222,6 +222,6 @@ class ExperimentStore:
         )
 
 
-def fresh_salt() -> str:
+def draw_salt() -> str:
     """Return a random salt, so that the assignments of two experiments are independent."""
     return secrets.token_hex(8)

@@ -26,7 +26,10 @@ BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
 
 
 def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
-    """Return x of the module docstring, (units,); m is the mean outcome of all earlier units, of both variants."""
+    """Return x of the module docstring, (units,); m is the mean outcome of all earlier units, of both variants.
+
+    ``variant`` (units,) is whether the challenger answered, ``outcome`` (units,) from 0 to 1, ``share`` that of the challenger.
+    """
     np = import_optional("numpy", extra="retrain")
     before = (np.cumsum(outcome) - outcome + 0.5) / (np.arange(len(outcome)) + 1)
     outcomes: NDArray[Any] = np.where(variant, 1 / share, -1 / (1 - share)) * (outcome - before)

@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 class PowerAnalysis(Struct, frozen=True):
-    """Result of the simulated experiments."""
+    """Number of identities that an experiment needs for an assumed effect, from simulated experiments."""
 
     effect: float
     power: float
@@ -27,7 +27,7 @@ class PowerAnalysis(Struct, frozen=True):
 def simulate_power(
     rules: SequentialTestRules, *, rate: float, effect: float, horizon: int, seed: int, experiments: int = 200
 ) -> PowerAnalysis:
-    """Simulate experiments with yes-or-no outcomes: ``rate`` for the champion, ``rate + effect`` for the challenger.
+    """Return the power over simulated experiments: outcomes are 1 with ``rate`` for the champion, ``rate + effect`` for the challenger.
 
     ``horizon`` is the number of units after which a simulated experiment ends.
     Raises  UsageError for rates outside 0 to 1.

@@ -31,7 +31,7 @@ GRID: Final = 161
 
 
 class Observation(Struct, frozen=True):
-    """One identity, once its attribution time is over."""
+    """Final outcome and guardrails of one identity in the experiment."""
 
     challenger: bool
     outcome: float
@@ -41,7 +41,7 @@ class Observation(Struct, frozen=True):
 
 
 class SequentialTestRules(Struct, frozen=True):
-    """What is to be proved, and when to stop."""
+    """Goal and error rates of the sequential test, and when it stops."""
 
     share: float
     """Share of the identities that get the challenger, above 0 and below 1."""
@@ -60,7 +60,7 @@ class SequentialTestRules(Struct, frozen=True):
 
 
 class Point(Struct, frozen=True):
-    """One point of the curve."""
+    """One point of the curve of an experiment: difference and evidence after ``units`` identities."""
 
     units: int
     difference: float
@@ -73,7 +73,7 @@ class Point(Struct, frozen=True):
 
 
 class ExperimentResult(Struct, frozen=True):
-    """The experiment as of now."""
+    """Result of one evaluation of an experiment: decision, mean outcomes, confidence sequence and e-values."""
 
     decision: CanaryDecision
     reason: str
@@ -101,7 +101,7 @@ def validate_rules(rules: SequentialTestRules) -> None:
 def evaluate(
     units: Sequence[Observation], rules: SequentialTestRules, *, over: bool = False, curve: bool = True
 ) -> ExperimentResult:
-    """Test the units in the order in which they became final; ``over``: the time is over.
+    """Return the result of testing the units in the order in which they became final; ``over``: the time of the experiment is over.
 
     More units never reverse a decision: the first crossing counts.
     Raises  UsageError for a share that leaves one variant empty.
@@ -141,9 +141,9 @@ def evaluate(
 def first_decision(
     variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
-    """Return the first decision, why, and after how many units, from arrays with one value per unit: for simulations.
+    """Return (first decision, reason, number of units after which it was made), from arrays with one value per unit: for simulations.
 
-    variant      whether the challenger answered
+    variant  whether the challenger answered
     outcome  0 to 1
     bad      by guardrail, 0 to 1
     """

@@ -47,7 +47,7 @@ _BOS = frozenset({"llama3", "gemma", "mistral"})
 
 
 def list_templates() -> list[str]:
-    """Return the names, sorted."""
+    """Return the names of the built-in templates, sorted."""
     return sorted(_BLOCKS)
 
 

@@ -53,7 +53,7 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
 
 
 def guard_text(text: str, special: Sequence[str]) -> str:
-    """Return ``text`` with each of the ``special`` tokens in it broken, and without guards of its own."""
+    """Return ``text`` with a guard character inside each of the ``special`` tokens in it; guards that it had are removed."""
     if not text.isascii():
         text = text.translate(_RESERVED)
     offsets = {start + 1 for start, _ in _find_all(text, special)}
@@ -66,7 +66,7 @@ def guard_text(text: str, special: Sequence[str]) -> str:
 
 
 def guard_value(value: Any, special: Sequence[str]) -> Any:
-    """Guard every string in ``value``, which is JSON."""
+    """Return the JSON value with ``guard_text`` applied to each of its strings."""
     if isinstance(value, str):
         return guard_text(value, special)
     if isinstance(value, list):
@@ -77,7 +77,7 @@ def guard_value(value: Any, special: Sequence[str]) -> Any:
 
 
 def remove_guards(text: str) -> str:
-    """Return a text without guards."""
+    """Return ``text`` without guard characters."""
     return text.replace(GUARD, "")
 
 
@@ -124,7 +124,7 @@ class LiteralEncoder:
         self._real = {self._inner.token_to_id(self._names[token.content]): number for number, token in added.items()}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return ids, and the [start, end) characters of ``text``, guards included, that each came from."""
+        """Return (token ids, [start, end) characters of ``text`` that each came from, guards included)."""
         pieces: list[str] = []
         places: list[tuple[int, int]] = []
         end = 0
@@ -164,5 +164,5 @@ def _append(text: str, start: int, end: int, pieces: list[str], indexes: list[tu
 
 
 def has_guard(texts: Iterable[str]) -> bool:
-    """Return whether one of the texts must be encoded by a ``LiteralEncoder``."""
+    """Return whether a text has a guard character, so that a ``LiteralEncoder`` must encode it."""
     return any(GUARD in text for text in texts)

@@ -54,7 +54,7 @@ class _RenderedText:
 
 
 class LossMasker:
-    """Turns examples into masked tokens, many at a time."""
+    """Converts examples to tokens with a loss mask, many at a time."""
 
     def __init__(self, template: Template, tokenizer: Tokenizer, *, end_of_turn: int, train_on: TrainOn) -> None:
         """``end_of_turn`` is the token that closes an answer; ``train_on`` decides for messages without a flag."""
@@ -64,7 +64,7 @@ class LossMasker:
         self._train_on = train_on
 
     def mask(self, examples: Sequence[Example]) -> list[TokenizedExample]:
-        """Return one result per example, in the same order.
+        """Return the tokens of each example, in the same order.
 
         Raises  DataError when prefixes of a conversation disagree, naming the turn and showing both texts.
         """

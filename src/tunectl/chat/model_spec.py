@@ -1,4 +1,4 @@
-"""Contract of a model: everything that prompt rendering must do in the same way in training and serving."""
+"""The model spec: everything that prompt rendering must do in the same way in training and serving."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "model_spec.json"
 
 
 class SpecialToken(Struct, frozen=True):
-    """One special token: its text and number."""
+    """A special token: its text and token id."""
 
     text: str
     id: int
@@ -47,7 +47,7 @@ class ModelSpec(Struct, frozen=True):
 
 
 def load(folder: Path) -> ModelSpec:
-    """Return the contract in ``folder``.
+    """Return the model spec in ``folder``.
 
     Raises  ArtifactError when it is absent or incomplete.
     """
@@ -56,12 +56,12 @@ def load(folder: Path) -> ModelSpec:
 
 
 def save(contract: ModelSpec, folder: Path) -> None:
-    """Write ``contract`` into ``folder``."""
+    """Write the model spec into ``folder``."""
     atomic_io.write_json(folder / NAME, contract)
 
 
 def check_base_matches(adapter: Path, base: Path) -> None:
-    """Refuse an adapter that was trained on other weights, or with another chat template.
+    """Raise where the adapter in folder ``adapter`` was trained on other weights than ``base``, or with another chat template.
 
     Raises  ArtifactError with both values.
     """

@@ -33,8 +33,8 @@ _PROBE = "tunectl_probe"
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """The text of a conversation, and the [start, end) positions in it that the template marks as generated."""
+class RenderedChat:
+    """A conversation as text, and the [start, end) positions in it that the template marks as generated."""
 
     text: str
     generated: tuple[tuple[int, int], ...]
@@ -42,7 +42,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template with the values that it may refer to."""
+    """A chat template (Jinja) with the special tokens and system text that it uses."""
 
     source: str
     """Jinja text."""
@@ -57,19 +57,19 @@ class Template:
 
     @property
     def marks_generation(self) -> bool:
-        """Whether the template marks what is generated."""
+        """Whether the template marks generated text (``{% generation %}``)."""
         return "endgeneration" in self.source
 
     @cached_property
     def renders_tool_calls(self) -> bool:
-        """Whether it writes tool calls itself, tested by rendering one."""
+        """Whether the template writes tool calls itself, tested by rendering one."""
         call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
         messages = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
         return self._shows(messages, ())
 
     @cached_property
     def renders_tools(self) -> bool:
-        """Whether it writes the tools on offer itself, tested by rendering one."""
+        """Whether the template writes the tools on offer itself, tested by rendering one."""
         shape = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
         tool = {"name": _PROBE, "description": "It", "parameters": shape}
         return self._shows([Message("user", "What is it?")], [{"type": "function", "function": tool}])
@@ -90,8 +90,8 @@ class Template:
         *,
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
-    ) -> Rendered:
-        """Return the text and its generated parts.
+    ) -> RenderedChat:
+        """Return the conversation as text with the positions of its generated spans.
 
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tool_calls``).
         Raises  DataError when the template refuses the conversation, with the template's own message.
@@ -179,7 +179,7 @@ def digest(source: str) -> str:
 
 
 def compile_template(source: str) -> Any:
-    """Return the compiled template, in a sandbox without access to files and to attributes of Python.
+    """Return the compiled Jinja template, in a sandbox without access to files and to attributes of Python.
 
     Raises  UsageError when it is not Jinja.
     """
@@ -227,7 +227,7 @@ def _generation() -> Any:
     return Generation
 
 
-def _unmark(text: str) -> Rendered:
+def _unmark(text: str) -> RenderedChat:
     """Remove the marks and return their positions."""
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
@@ -238,7 +238,7 @@ def _unmark(text: str) -> Rendered:
             spans.append((position, position + len(inside)))
         pieces += [inside, outside]
         position += len(inside) + len(outside)
-    return Rendered("".join(pieces), tuple(spans))
+    return RenderedChat("".join(pieces), tuple(spans))
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def render_tool_calls(turn: Message) -> str:
 
 
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """Split a text into its content and the tool calls at its end (OpenAI shape); without valid calls all of it is content.
+    """Return (content, tool calls at the end of the text in OpenAI's format); without valid calls all of it is content.
 
     Arguments may also be Python literals, as in some data sets. Each call gets an id of nine letters and
     digits, because some templates ask for one.
@@ -98,7 +98,7 @@ _RESULTS = "\ufdd2results"
 
 
 def strip_result_tags(text: str) -> str:
-    """Return the result of a tool without the tags around it."""
+    """Return a tool's result without the ``<tool_response>`` tags around it."""
     bare = text.strip()
     inner = bare.removeprefix("<tool_response>").removesuffix("</tool_response>")
     is_one = len(inner) == len(bare) - len("<tool_response></tool_response>") and "tool_response>" not in inner

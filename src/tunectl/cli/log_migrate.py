@@ -12,7 +12,7 @@ from tunectl.core.errors import DataError
 if TYPE_CHECKING:
     from tunectl.backends.storage.inference_log_migration import Migration
     from tunectl.cli.log_erase import LogSettings
-    from tunectl.inference_log.project_folder import Move
+    from tunectl.inference_log.project_folder import RenamedPath
 
 
 def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> int:
@@ -49,7 +49,7 @@ def _settings(root: LogSettings, url: str) -> dict[str, str]:
     return result if section is None else {**result, "feedback.snapshots": section.snapshots}
 
 
-def _lines(moved: list[Move], migration: Migration | None) -> Iterator[str]:
+def _lines(moved: list[RenamedPath], migration: Migration | None) -> Iterator[str]:
     for item in moved:
         yield f"{item.old} is {item.new} now" + ("; commit both" if item.new.endswith("window.json") else "")
     if migration is None:

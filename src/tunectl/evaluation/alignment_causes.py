@@ -312,7 +312,7 @@ def _list_settings(run: AlignmentRun, *changes: tuple[str, str]) -> str:
 
 
 def name_judge(judge: str) -> str:
-    """Return the name of the judge as text."""
+    """Return the name of a judge of ``WinRate`` as text, for example ``the slot error rate``."""
     return {"reward": "the reward judge", "slots": "the slot error rate", "checks": "the rate of checks passed"}.get(
         judge, judge
     )

@@ -16,7 +16,10 @@ class ShareEstimate(Struct, frozen=True):
 
 
 class AlignmentRun(Struct, frozen=True):
-    """Facts that align wrote. ``look``: the validation of the kept weights, or the best later one where those of sft were kept."""
+    """Facts from ``align.json``: steps, KL, and the change of reward and metric.
+
+    ``look_step``: the validation whose weights were kept, or the best later one where those of sft were kept.
+    """
 
     method: str
     """rloo, grpo, dpo or kto."""
@@ -54,7 +57,7 @@ class AlignmentRun(Struct, frozen=True):
 
 
 class PolicyReward(Struct, frozen=True):
-    """The reward model that trained the policy, measured on test pairs and on the policy's own answers."""
+    """How well the reward model orders answers: on test pairs of preferences, and on the policy's own answers."""
 
     accuracy: ShareEstimate
     """Accuracy on held-out pairs."""
@@ -74,7 +77,7 @@ class PolicyReward(Struct, frozen=True):
 
 
 class AlignmentGain(Struct, frozen=True):
-    """Aligned against tuned in the primary metric of the aligned gate."""
+    """Difference of aligned and tuned in the primary metric of the aligned gate, and what it costs in the others."""
 
     title: str
     """Title of the metric."""
@@ -99,7 +102,7 @@ class AlignmentGain(Struct, frozen=True):
 
 
 class AlignmentFacts(Struct, frozen=True):
-    """All facts from which the causes are found."""
+    """Everything that the causes of a missing gain are derived from: run of align, gain, reward model."""
 
     run: AlignmentRun
     gain: AlignmentGain
@@ -109,7 +112,7 @@ class AlignmentFacts(Struct, frozen=True):
 
 
 class AlignmentCause(Struct, frozen=True):
-    """A likely reason why the aligned model has gained nothing."""
+    """A likely reason why the aligned model is not significantly better, with what was found and what to try."""
 
     name: str
     """policy_hardly_moved, rewards_alike, reward_model_wrong, judge_weak, reward_not_risen, too_few_inputs, answers_cut,

@@ -17,6 +17,8 @@ def decide(
 ) -> AlignedVerdict:
     """Return whether aligned beats tuned in the declared metric by enough, and costs no more than allowed in the others.
 
+    ``confidence`` is the level of the intervals, 0 to 1, for the text.
+
     - aligned_better: the gain is at least ``min_difference``, its interval lies above zero, and every cost is within its limit.
     - aligned_worse (``passed`` is false): the interval of the gain lies below zero, or that of a cost above its limit.
     - aligned_no_better: surely gains less than ``min_difference``, or a gain that costs more than allowed.
@@ -42,13 +44,13 @@ def primary_difference(gate: AlignedGate, results: Results) -> MetricDifference 
 
 
 def primary_gain(gate: AlignedGate, results: Results) -> MetricDifference | None:
-    """Return ``primary_difference`` with its sign turned where less is better, so that above zero is good."""
+    """Return aligned minus tuned in the primary metric, above zero where aligned is better; None where it was not measured."""
     decisive = primary_difference(gate, results)
     return None if decisive is None else _gain(decisive)
 
 
 def excess_costs(gate: AlignedGate, results: Results) -> list[str]:
-    """Return the metrics that lost more than the gate allows, each with its number."""
+    """Return the metrics that lost more than the gate allows, one text each with the loss."""
     most: dict[str, float] = dict(gate.max_regression.items())
     return [
         _format_difference(cost)

@@ -16,7 +16,7 @@ from tunectl.evaluation.system import GenerationSettings
 
 
 class BaseModelResult(Struct, frozen=True):
-    """One candidate."""
+    """Scores, size, license and speed of one base model of ``tunectl evaluate --bases``."""
 
     name: str
     """Name as typed."""
@@ -33,7 +33,7 @@ class BaseModelResult(Struct, frozen=True):
 
 
 class Bases(Struct, frozen=True):
-    """The whole comparison; ``tunectl evaluate --bases ... --json`` prints it."""
+    """Results of all base models; ``tunectl evaluate --bases ... --json`` prints it."""
 
     inputs: int
     """Number of validation inputs."""
@@ -46,7 +46,7 @@ class Bases(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class BaseEvalSetup:
-    """Inputs and prompts for every candidate, and the metrics."""
+    """Inputs, few-shot examples, decoding and metrics, the same for every base model."""
 
     items: Sequence[Item]
     pool: Sequence[Item]
@@ -62,7 +62,7 @@ class BaseEvalSetup:
 def evaluate_base(
     trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer
 ) -> tuple[dict[str, Score], dict[str, Score], float | None]:
-    """Return zero-shot scores, few-shot scores, and tokens per second of one loaded model."""
+    """Return (zero-shot scores, few-shot scores, tokens per second) of one loaded model; scores by metric."""
     zero = _generate_answers(trial, generator, prompter, ZERO_SHOT)
     few = PromptDescription(None, min(trial.shots, len(trial.pool)), "random")
     scores: dict[str, Score] = {}
@@ -103,7 +103,7 @@ def _scores(trial: BaseEvalSetup, result: system.SystemResult) -> dict[str, Scor
 
 
 def rank(bases: Sequence[BaseModelResult], primary: str) -> list[BaseModelResult]:
-    """Return the best first, by the better of zero- and few-shot."""
+    """Return ``bases`` with the best first, by the better of zero- and few-shot in the metric ``primary``."""
 
     def best(base: BaseModelResult) -> float:
         return max(
@@ -114,7 +114,7 @@ def rank(bases: Sequence[BaseModelResult], primary: str) -> list[BaseModelResult
 
 
 def format_table(bases: Bases) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows for a terminal."""
+    """Return (column titles, rows) for a terminal: one row per base model with size, scores, speed and license."""
     title = metrics.get_metric(bases.primary).title
     columns = [
         "base", f"{title} zero-shot", f"{title} {bases.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "license",

@@ -12,7 +12,10 @@ Valid = Callable[[str, Mapping[str, object]], bool]
 
 
 def score(check: Check, answer: str, question: str, fields: Mapping[str, str], valid: Valid) -> float | None:
-    """Return how far ``answer`` passes, 0 to 1; None where the check does not apply, because the input has no facts."""
+    """Return how far ``answer`` to ``question`` passes, 0 to 1; None where the check does not apply, because the input has no facts.
+
+    ``fields`` are the input's attributes; ``valid`` tells whether a JSON value conforms to a JSON schema.
+    """
     if isinstance(check, RegexCheck):
         result = DeclaredPattern(check.pattern).search(answer) is not None
         return float(result == (check.expect == "present"))

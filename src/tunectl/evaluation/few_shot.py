@@ -15,7 +15,7 @@ from tunectl.evaluation.results import PromptDescription
 
 
 class ChatRenderer(Protocol):
-    """The chat template; ``tunectl.chat.template.Template`` is one."""
+    """Renders a conversation by the model's chat template; ``tunectl.chat.template.Template`` is one."""
 
     def render(
         self,
@@ -28,14 +28,14 @@ class ChatRenderer(Protocol):
 
 
 class FewShotRenderer:
-    """Renders prompts and the answers that would follow them."""
+    """Renders the prompts of an evaluation, and reference answers as they would follow them."""
 
     def __init__(self, renderer: ChatRenderer, end_of_turn: str) -> None:
         self._renderer = renderer
         self._end = end_of_turn
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """Return the text up to where the answer begins."""
+        """Return the conversation as text up to where the answer begins."""
         return self._renderer.render(messages, add_generation_prompt=True, tools=tools)
 
     def answer(self, messages: Sequence[Message], turn: Message, tools: Sequence[dict[str, Any]] = ()) -> str:
@@ -54,7 +54,7 @@ ZERO_SHOT = PromptDescription(system=None)
 
 
 class FewShotSampler:
-    """Chooses worked examples from train."""
+    """Chooses few-shot examples from the training inputs, at random or the nearest to each input."""
 
     def __init__(self, pool: Sequence[Item], index: Index | None, seed: int) -> None:
         """``index`` is over the inputs of ``pool``; None where nothing is retrieved."""
@@ -63,7 +63,7 @@ class FewShotSampler:
         self._order = random.Random(seed).sample(range(len(pool)), len(pool))  # noqa: S311 - an order, not a secret
 
     def of(self, prompt: PromptDescription, items: Sequence[Item]) -> list[list[Item]]:
-        """Return the examples of each item; the nearest one is last, right before the input."""
+        """Return for each item its ``prompt.shots`` examples; the nearest one is last, right before the input."""
         count = min(prompt.shots, len(self._pool))
         if not count:
             return [[] for _ in items]
@@ -74,7 +74,7 @@ class FewShotSampler:
 
 
 def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]) -> list[Message]:
-    """Return system text, examples with their first reference, and the input's own turns."""
+    """Return the messages of a prompt: system text, examples with their first reference, and the input's own turns."""
     own = [message for message in item.messages if message.role != "system"]
     system = [message for message in item.messages if message.role == "system"]
     if prompt.system is not None:
@@ -88,7 +88,7 @@ def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompts:
-    """Rendered prompts of one system, one per item, with the rendered references whose likelihood is needed."""
+    """Prompts of one system as text, one per item, with the rendered references whose likelihood is needed."""
 
     prompts: list[str]
     references: list[tuple[str, ...]]
@@ -97,7 +97,7 @@ class RenderedPrompts:
 def render_items(
     items: Sequence[Item], prompt: PromptDescription, shots: FewShotSampler, prompter: FewShotRenderer, references: int
 ) -> RenderedPrompts:
-    """Render ``items`` with ``prompt``; at most ``references`` references each."""
+    """Return ``items`` as text, with system text and examples as ``prompt`` declares; at most ``references`` references each."""
     prompts, needs_neighbors = [], []
     for item, examples in zip(items, shots.of(prompt, items), strict=True):
         messages = conversation(item, prompt, examples)
@@ -112,7 +112,7 @@ def render_items(
 def candidates(
     systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]
 ) -> list[PromptDescription]:
-    """Return all prompts of a search, the cheapest first; without examples the selection has no effect."""
+    """Return the prompts of a search: every combination, the cheapest first; without examples the selection has no effect."""
     result = [
         PromptDescription(system, count, selection if count else None)
         for count in sorted(shots)

@@ -19,7 +19,7 @@ from tunectl.evaluation.system import GenerationSettings
 
 
 class FileEvalResult(Struct, frozen=True):
-    """The JSON output of ``tunectl evaluate DATA``."""
+    """JSON output of ``tunectl evaluate DATA``: scores, cost and settings of one model on one file."""
 
     data: str
     model: str
@@ -43,7 +43,7 @@ class FileEvalResult(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class EvalTask:
-    """Inputs, prompts and metrics of the evaluation."""
+    """Inputs, decoding and metrics of ``tunectl evaluate DATA``."""
 
     items: Sequence[Item]
     how: Greedy | BeamSearch | Sampling
@@ -69,12 +69,12 @@ def generate_answers(task: EvalTask, generator: Generator, prompter: FewShotRend
 
 
 def compute_scores(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> dict[str, Score]:
-    """Return every metric with its interval; overlap with training is not measured, since its data is unknown here."""
+    """Return every metric with its interval, by name; overlap with training is not measured, since its data is unknown here."""
     return paired_comparison.scores(statistics(task, result, tools), build_resampling(task))
 
 
 def statistics(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> scoring.Statistics:
-    """Return the statistics behind each score, by metric."""
+    """Return the sufficient statistics behind each score: metric name -> array (items, statistics)."""
     sums = scoring.compute_statistics(
         task.items,
         result.answers,
@@ -100,7 +100,7 @@ def slot_report(task: EvalTask, result: system.SystemResult, tools: MetricBacken
 
 
 def slot_table(result: SlotReport) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows for a terminal: one row per attribute."""
+    """Return (column titles, rows) for a terminal: one row per attribute."""
     rows = []
     for part in result.parts:
         count = part.systems["model"]
@@ -110,7 +110,7 @@ def slot_table(result: SlotReport) -> tuple[list[str], list[list[str]]]:
 
 
 def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
-    """Return the resamples that all models share."""
+    """Return the bootstrap resamples of the inputs; equal settings give equal ones, so that models can be compared."""
     return paired_comparison.make_resampling(
         [item.cluster for item in task.items],
         resamples=task.gate.resamples,
@@ -128,7 +128,7 @@ def build_answer_rows(task: EvalTask, result: system.SystemResult) -> list[Answe
 
 
 def format_table(report: FileEvalResult) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows for a terminal."""
+    """Return (column titles, rows) for a terminal: one row per metric."""
     rows = []
     for name in metrics.sort_metrics(report.scores):
         score, measure = report.scores[name], metrics.get_metric(name)

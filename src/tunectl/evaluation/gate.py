@@ -15,7 +15,8 @@ def gate_tuned(
     """Return whether the tuned model beats base and prompt by enough.
 
     ``differences`` are of the primary metric (``title``; more is better), of tuned against each rival and of the best
-    prompt against the base; ``least`` is the smallest gain that matters, in points.
+    prompt against the base; ``least`` is the smallest gain that matters, in points; ``confidence`` is the level of the
+    intervals, 0 to 1; ``items`` the number of test inputs.
 
     - tuned_better: against base and best prompt the gain is at least ``least`` and the interval lies above zero.
     - do_not_tune: surely worse than the base or than copying the nearest training answer, or surely less than ``least``
@@ -56,7 +57,7 @@ def _outcome(rivals: Sequence[MetricDifference], title: str, minimum: float) -> 
 
 
 def sentence(difference: MetricDifference, title: str, confidence: float) -> str:
-    """Return one difference as text."""
+    """Return a difference in the metric ``title`` as text, with its interval of level ``confidence`` (0 to 1)."""
     text = f"{rival(difference.system)} against {rival(difference.against)}: {difference.value:+.2f} {title}"
     if difference.low is None:
         return f"{text} (no interval: too few inputs)"
@@ -64,7 +65,7 @@ def sentence(difference: MetricDifference, title: str, confidence: float) -> str
 
 
 def rival(name: str) -> str:
-    """Return the name of a system as text."""
+    """Return the name of a system (``base``, ``prompted``, ...) as text."""
     words = {
         "base": "the untuned model",
         "prompted": "the best prompt",
@@ -76,12 +77,12 @@ def rival(name: str) -> str:
 
 
 def lower_bound(difference: MetricDifference) -> float:
-    """Return the lower end; minus infinity where undefined."""
+    """Return the lower end of the interval; minus infinity where it has none."""
     return float("-inf") if difference.low is None else difference.low
 
 
 def upper_bound(difference: MetricDifference) -> float:
-    """Return the upper end; infinity where undefined."""
+    """Return the upper end of the interval; infinity where it has none."""
     return float("inf") if difference.high is None else difference.high
 
 

@@ -14,7 +14,7 @@ from tunectl.chat import tool_calls
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input with its reference answers."""
+    """A test input as the model gets it, with its references, attributes and cluster."""
 
     id: str
     messages: tuple[Message, ...]
@@ -29,7 +29,7 @@ class Item:
     """Whether each reference ends with tool calls; empty: none does."""
 
     def turn(self, number: int) -> Message:
-        """Return a reference as the turn that a template renders."""
+        """Return reference ``number`` (0-based) as an assistant turn that a template renders."""
         calls = bool(self.calls) and self.calls[number]
         return tool_calls.to_message(ReferenceAnswer(self.references[number], Source(self.id), calls))
 
@@ -43,7 +43,7 @@ class Item:
 
 
 def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, int]]:
-    """Return items, and how many examples cannot be items, by reason.
+    """Return (items, number of examples that cannot be items by reason).
 
     Raw segments and ready tokens have no separate input and answer, so no answer of a model can be compared with them.
     """

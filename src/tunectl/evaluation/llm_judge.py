@@ -22,7 +22,7 @@ _ALONE = re.compile(r"^\W*(?:answer\s+)?(A|B|TIE)\W*$", re.IGNORECASE)
 
 
 class JudgeClient(Protocol):
-    """Sends questions to the judge."""
+    """Sends conversations to the language model that judges, and returns its replies."""
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
         """Return one reply per conversation, in their order.
@@ -41,7 +41,7 @@ class Pair:
 
 
 def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Message]:
-    """Return the judge's prompt; ``question`` describes what makes an answer better."""
+    """Return the judge's prompt for a pair; ``question`` describes what makes an answer better."""
     first, second = (pair.tuned, pair.other) if tuned_first else (pair.other, pair.tuned)
     rules = (
         "You compare two answers to the same input. Which one is shown first says nothing about its quality. "
@@ -55,7 +55,7 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
 
 
 def read(reply: str) -> JudgeChoice:
-    """Return the judge's choice; the last verdict in the reply counts, and a reply of a single letter is accepted, too."""
+    """Return the judge's choice in its reply: the last verdict counts, and a reply of a single letter is accepted, too."""
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
@@ -66,7 +66,10 @@ def read(reply: str) -> JudgeChoice:
 def compare(
     against: str, pairs: Sequence[Pair], question: str, judge: JudgeClient, *, confidence: float
 ) -> JudgeResult:
-    """Ask about every pair twice and count; equal answers are ties without being asked about."""
+    """Return the judge's verdicts over ``pairs``, each judged in both orders; equal answers are ties without being judged.
+
+    ``question`` describes what makes an answer better; ``confidence`` is the level of the interval, 0 to 1.
+    """
     both = [choices for choices in judge_both_orders(pairs, question, judge) if choices is not None]
     return count(against, both, equal=len(pairs) - len(both), confidence=confidence)
 
@@ -74,7 +77,7 @@ def compare(
 def judge_both_orders(
     pairs: Sequence[Pair], question: str, judge: JudgeClient
 ) -> list[tuple[JudgeChoice, JudgeChoice] | None]:
-    """Return the judge's choice for every pair, with the tuned answer shown first, then second. None: equal answers, not judged."""
+    """Return the judge's choices for every pair, with the tuned answer shown first, then second. None: equal answers, not judged."""
     different = [index for index, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
     talks = [conversation(question, pairs[index], tuned_first=first) for index in different for first in (True, False)]
     choices = [read(reply) for reply in judge(talks)]
@@ -90,14 +93,17 @@ def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
 
 
 def position_inconsistent(both: tuple[JudgeChoice, JudgeChoice] | None) -> bool:
-    """Return whether the judge preferred a position, not an answer."""
+    """Return whether the judge preferred the same position, first or second, in both orders."""
     return both in {("first", "first"), ("second", "second")}
 
 
 def count(
     against: str, both: Sequence[tuple[JudgeChoice, JudgeChoice]], *, equal: int, confidence: float
 ) -> JudgeResult:
-    """Return wins, losses and ties of pairs of choices: the tuned answer shown first, then second."""
+    """Return wins, losses and ties of tuned from its choices with the tuned answer shown first, then second.
+
+    ``equal`` is the number of further pairs with equal answers, ties; ``confidence`` the level of the interval, 0 to 1.
+    """
     inputs = len(both) + equal
     wins = sum(choice == ("first", "second") for choice in both)
     losses = sum(choice == ("second", "first") for choice in both)

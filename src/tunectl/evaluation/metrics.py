@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One column of the comparison."""
+    """A metric of the comparison: its title, its unit, and how sums of statistics become its value."""
 
     name: str
     title: str
@@ -63,7 +63,7 @@ def chrf(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def mean(sums: NDArray[Any]) -> NDArray[Any]:
-    """Average; ``sums`` (..., 2): total and count. NaN where nothing was counted."""
+    """Return the average (...); ``sums`` (..., 2): total and count. NaN where nothing was counted."""
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,7 +71,7 @@ def mean(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def percentage(sums: NDArray[Any]) -> NDArray[Any]:
-    """Average of shares, times 100; ``sums`` as in ``mean``."""
+    """Return the average of shares times 100 (...); ``sums`` (..., 2): total and count. NaN where nothing was counted."""
     return 100 * mean(sums)
 
 
@@ -109,14 +109,14 @@ def sort_metrics(names: Iterable[str]) -> list[str]:
 
 
 def check(name: str) -> Metric:
-    """Return the metric of one declared check."""
+    """Return the metric of the declared check called ``name``."""
     return Metric(f"check_{name}", f"Check {name}", "%", "higher", percentage)
 
 
 def get_metric(name: str) -> Metric:
-    """Return the metric called ``name``.
+    """Return the metric called ``name``, which may be a declared check.
 
-    Raises  KeyError for a name that no table holds: a bug, because names come from here.
+    Raises  KeyError for an unknown name: a bug, because names come from this module.
     """
     for measure in (*MEASURES, WINS):
         if measure.name == name:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resampling:
-    """The resamples that all systems share: counts (resamples, groups) and the group of each item."""
+    """Bootstrap resamples that all systems share: counts (resamples, groups) and the group of each item."""
 
     counts: NDArray[Any]
     groups: tuple[str, ...]
@@ -26,13 +26,17 @@ class Resampling:
 
 
 def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float, seed: int) -> Resampling:
-    """Sample whole groups: items of one cluster (near duplicates, or one group of the split) are not independent."""
+    """Return bootstrap resamples of whole groups; ``groups`` names the group of each item.
+
+    ``resamples`` is their number, ``confidence`` the level of the intervals, 0 to 1. Items of one cluster (near duplicates, or one
+    group of the split) are not independent.
+    """
     units = len(dict.fromkeys(groups))
     return Resampling(bootstrap.resample_counts(max(units, 1), resamples, seed), tuple(groups), confidence)
 
 
 def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None:
-    """Return one metric of one system; None where it is undefined on these items."""
+    """Return the metric ``name`` of one system from its ``statistics`` (items, statistics); None where it is undefined on these items."""
     import numpy as np
 
     measure = metrics.get_metric(name)
@@ -46,7 +50,7 @@ def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None
 
 
 def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
-    """Return all metrics of one system that are defined."""
+    """Return all metrics of one system that are defined, by name."""
     result = {name: score(name, table, plan) for name, table in statistics.items()}
     return {name: value for name, value in result.items() if value is not None}
 
@@ -54,7 +58,7 @@ def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
 def differences(
     tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
 ) -> list[MetricDifference]:
-    """Return the difference in every metric that both systems of a pair have."""
+    """Return the differences in every metric that both systems of a pair have, first minus second; ``tables``: statistics by system."""
     result = []
     for system, against in pairs:
         for name, table in tables[system].items():
@@ -66,7 +70,10 @@ def differences(
 def difference(
     name: str, system: tuple[str, NDArray[Any]], against: tuple[str, NDArray[Any]], plan: Resampling
 ) -> MetricDifference | None:
-    """Return the difference of one pair in one metric; without an interval where there are fewer than two units, None where it is undefined."""
+    """Return the difference of a pair in the metric ``name``; ``system`` and ``against`` are (name, statistics (items, statistics)).
+
+    Without an interval where there are fewer than two groups; None where it is undefined.
+    """
     import numpy as np
 
     combine = metrics.get_metric(name).combine
@@ -100,7 +107,8 @@ def compare_runs(
 ) -> list[MetricDifference]:
     """Return the difference in every metric of every system that two runs have, the second run minus the first, paired by input.
 
-    Both must hold the same inputs, in any order; ``against`` is the same system in the first run.
+    Both must hold the same inputs, in any order; ``against`` is the same system in the first run. ``resamples`` is the number
+    of bootstrap resamples, ``confidence`` the level of the intervals, 0 to 1.
     """
     import numpy as np
 
@@ -118,7 +126,7 @@ def compare_runs(
 
 
 def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the metric of each input alone, where it is defined, by system, metric and input."""
+    """Return the metrics of each input alone: system -> metric -> input id -> value, where it is defined."""
     import numpy as np
 
     scores: dict[str, dict[str, dict[str, float]]] = {}
@@ -132,7 +140,7 @@ def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, f
 
 @dataclass(frozen=True, slots=True)
 class SliceSettings:
-    """How the test split is divided into slices."""
+    """The fields by which test inputs are divided into slices, and the settings of each slice's intervals."""
 
     fields: Sequence[str]
     small: int
@@ -144,7 +152,7 @@ class SliceSettings:
 
 
 def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings) -> list[SlicePart]:
-    """Return the primary metric of every system on each value of each field, largest part first; fields with one value are left out."""
+    """Return the primary metric of every system on each value of each field, largest slice first; fields with one value are left out."""
     parts = []
     for field in ["kind", *cut.fields]:
         values: dict[str, list[int]] = {}
@@ -161,7 +169,7 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSe
 def by_number(
     field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
 ) -> list[SlicePart]:
-    """Return the metric ``cut.primary`` of every system by a number that each item has, smallest first."""
+    """Return the metric ``cut.primary`` of every system for each value of ``numbers`` (one per item), smallest first; ``field`` names it."""
     indexes: dict[int, list[int]] = {}
     for index, number in enumerate(numbers):
         indexes.setdefault(number, []).append(index)

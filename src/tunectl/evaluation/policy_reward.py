@@ -9,14 +9,14 @@ from typing import NamedTuple
 from tunectl.evaluation import win_rate
 from tunectl.evaluation.alignment_facts import ShareEstimate
 from tunectl.evaluation.results import InputScores
-from tunectl.evaluation.win_rate import Counting, PairOutcome
+from tunectl.evaluation.win_rate import PairOutcome, WinRateSettings
 
-DRAWS_APART = 2 / sqrt(pi)
+MEAN_DISTANCE_OF_TWO_NORMALS = 2 / sqrt(pi)
 """Mean distance of two draws from a normal distribution, in standard deviations."""
 
 
 class JudgedOrder(NamedTuple):
-    """How one judge orders the two answers to each input: 1 for the aligned one, 0 for the tuned one, 0.5 for a tie."""
+    """Outcomes of one judge for every input: 1 where it prefers the aligned answer, 0 the tuned one, 0.5 for a tie."""
 
     judge: str
     outcomes: Sequence[float]
@@ -25,12 +25,12 @@ class JudgedOrder(NamedTuple):
 
 
 def order_by_scores(aligned: Sequence[float], tuned: Sequence[float], tie: float) -> list[float]:
-    """Return the order of each pair of scores; a tie where they differ by no more than ``tie``."""
+    """Return for each pair of scores 1 (aligned is higher), 0 (tuned is), or 0.5 where they differ by no more than ``tie``."""
     return [win_rate.outcome(own, other, tie) for own, other in zip(aligned, tuned, strict=True)]
 
 
 def order_by_rules(rows: Sequence[InputScores], reward_terms: Sequence[str]) -> JudgedOrder | None:
-    """Return the order by slot errors, else by declared checks; None without either.
+    """Return the outcomes by slot errors, else by declared checks; None without either.
 
     Checks are no independent judge where the policy was rewarded for a check (``reward_terms``).
     """
@@ -44,9 +44,12 @@ def order_by_rules(rows: Sequence[InputScores], reward_terms: Sequence[str]) -> 
 
 
 def measure_agreement(
-    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: Counting
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: WinRateSettings
 ) -> ShareEstimate | None:
-    """Return the share of the inputs that two judges order in the same way, of those on which neither sees a tie; None without one."""
+    """Return the share of inputs on which two judges prefer the same answer, of those on which neither sees a tie; None without one.
+
+    ``first`` and ``second`` are the judges' outcomes per input.
+    """
     pairs = [
         PairOutcome(float(own == other), cluster, "", "")
         for own, other, cluster in zip(first, second, clusters, strict=True)
@@ -55,20 +58,20 @@ def measure_agreement(
     return None if not pairs else ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
 
 
-def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: Counting) -> ShareEstimate:
-    """Return how often the aligned answer is ordered first, ties half."""
+def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: WinRateSettings) -> ShareEstimate:
+    """Return the share of inputs on which the aligned answer is preferred, ties half."""
     pairs = [PairOutcome(value, cluster, "", "") for value, cluster in zip(outcomes, clusters, strict=True)]
     return ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
 
 
 def expect_agreement(first: float, second: float) -> float:
-    """Return how often two judges agree that have these accuracies and err independently."""
+    """Return how often two judges of accuracy ``first`` and ``second`` (0 to 1) agree, if they err independently."""
     return first * second + (1 - first) * (1 - second)
 
 
-def order_chance(spread: float, scale: float) -> float:
-    """Return the probability of the better one that a Bradley-Terry model gives to two answers of one prompt.
+def bradley_terry_win_probability(spread: float, scale: float) -> float:
+    """Return the probability, by Bradley and Terry's model, that the better of two answers to one prompt wins, at their mean distance.
 
     ``spread``: standard deviation of their scores; ``scale``: natural log units of odds in one unit of the score.
     """
-    return 1 / (1 + exp(-DRAWS_APART * spread * scale))
+    return 1 / (1 + exp(-MEAN_DISTANCE_OF_TWO_NORMALS * spread * scale))

@@ -37,7 +37,7 @@ def search(
     budget: TokenBudget,
     judge: PromptScorer,
 ) -> Search:
-    """Try ``descriptions`` in order while the budget lasts; of equal ones the first wins, and cheaper ones come first.
+    """Return the results of all prompts that fit the budget, tried in order; of equal ones the first wins, and cheaper ones come first.
 
     The first candidate is always tried. A candidate that would exceed the budget, or the model's context, is listed with
     the reason.
@@ -82,7 +82,7 @@ def _refusal(
 
 
 def describe(prompt: PromptDescription) -> str:
-    """Return a prompt in a few words."""
+    """Return a prompt as a short text, for example ``own system text, 3 retrieved examples``."""
     system = "own system text" if prompt.system is None else f'"{prompt.system}"'
     if not prompt.shots:
         return f"{system}, no examples"

@@ -1,4 +1,4 @@
-"""What evaluation needs from a model: answers, their cost, and the likelihood of given answers."""
+"""Protocols of generators, scorers and indexes, which backends implement for the evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GenerationPrompt:
 
 @dataclass(frozen=True, slots=True)
 class LogProb:
-    """Likelihood of one given answer."""
+    """Log-likelihood of one reference answer after its prompt, and its number of tokens."""
 
     nats: float
     """Sum of the natural logarithms of its tokens' probabilities; zero or below."""
@@ -34,7 +34,7 @@ class LogProb:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedText:
-    """One generated answer."""
+    """One answer of a Generator, with its tokens and time."""
 
     text: str
     prompt_tokens: int
@@ -48,7 +48,7 @@ class GeneratedText:
 
 
 class Generator(Protocol):
-    """One loaded model."""
+    """A model in memory that generates answers and measures the likelihood of references."""
 
     @property
     def context(self) -> int | None:
@@ -60,14 +60,14 @@ class Generator(Protocol):
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply per request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
+        """Return one answer per request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
 
     def close(self) -> None:
         """Release the memory."""
 
 
 class ModelLoader(Protocol):
-    """Loads a model: the weights in ``folder``, with the adapter merged in where one is given."""
+    """Loads the model in ``folder`` into memory, with the adapter merged in where one is given."""
 
     def __call__(self, folder: Path, adapter: Path | None) -> Generator:
         """Return the loaded model.
@@ -77,21 +77,21 @@ class ModelLoader(Protocol):
 
 
 class TextScorer(Protocol):
-    """Compares answers with references."""
+    """Computes the statistics of one or several metrics from answers and references, for example of BLEU."""
 
     def __call__(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-        """Return sufficient statistics by metric name; each (answers, statistics), as ``metrics`` combines them."""
+        """Return by metric name the sufficient statistics (answers, statistics) that ``metrics`` combines."""
 
 
 class Index(Protocol):
-    """Finds the nearest of the texts it was built from."""
+    """A nearest-neighbor index over texts, for example BM25."""
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
         """Return for each query the indices of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
 
 
 class IndexBuilder(Protocol):
-    """Index texts for a nearest-neighbor search, for example BM25."""
+    """Builds a nearest-neighbor index over texts."""
 
     def __call__(self, texts: Sequence[str]) -> Index:
         """Return the index of ``texts``, which must not be empty."""
@@ -99,7 +99,7 @@ class IndexBuilder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MetricBackends:
-    """The libraries of one evaluation, behind plain functions."""
+    """The library functions that an evaluation calls: scorers, nearest-neighbor index, JSON schema check."""
 
     scorers: tuple[TextScorer, ...]
     index: IndexBuilder

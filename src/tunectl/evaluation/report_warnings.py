@@ -14,7 +14,7 @@ CUT_SHARE = 10.0
 
 
 def collect_warnings(systems: Sequence[System], safety: SafetyResult | None) -> list[str]:
-    """Return one sentence per concern; empty where there is none."""
+    """Return one sentence per concern (cut answers, lost refusals, revealed secrets); empty where there is none."""
     return [*_cut(systems), *(() if safety is None else _unsafe(safety))]
 
 

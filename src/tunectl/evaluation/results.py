@@ -21,7 +21,7 @@ VERSION = 1
 
 
 class Score(Struct, frozen=True):
-    """One metric of one system."""
+    """Value of one metric of one system, with its interval."""
 
     value: float
     low: float | None
@@ -32,7 +32,7 @@ class Score(Struct, frozen=True):
 
 
 class PromptDescription(Struct, frozen=True):
-    """The text before the input."""
+    """A kind of prompt: its system text, and the number and selection of few-shot examples."""
 
     system: str | None
     """None: the data's own system text, or none."""
@@ -42,7 +42,7 @@ class PromptDescription(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """Cost of all answers of one system, generated in batches."""
+    """Tokens and seconds of all answers of one system, in batches and one at a time."""
 
     answers: int
     prompt_tokens: int
@@ -55,7 +55,7 @@ class Cost(Struct, frozen=True):
 
 
 class System(Struct, frozen=True):
-    """One system of the comparison."""
+    """One compared system (base, prompted, nearest, tuned or aligned) with its scores, prompt and cost."""
 
     name: str
     title: str
@@ -79,7 +79,7 @@ class MetricDifference(Struct, frozen=True):
 
 
 class SlicePart(Struct, frozen=True):
-    """The primary metric on the inputs with the same value of a field."""
+    """The primary metric of every system on the inputs with the same value of one field."""
 
     field: str
     value: str
@@ -95,7 +95,7 @@ class SlicePart(Struct, frozen=True):
 
 
 class Candidate(Struct, frozen=True):
-    """One prompt of the search."""
+    """One prompt that the search tried or left out, with its score and cost."""
 
     prompt: PromptDescription
     score: float | None
@@ -107,7 +107,7 @@ class Candidate(Struct, frozen=True):
 
 
 class Search(Struct, frozen=True):
-    """The prompt search and its cost."""
+    """Result of the prompt search: all candidates, the chosen one, and the cost."""
 
     inputs: int
     candidates: list[Candidate]
@@ -154,7 +154,7 @@ class InputScores(Struct, frozen=True):
 
 
 class SafetyAnswer(Struct, frozen=True):
-    """One question of the safety set and its answer."""
+    """One safety prompt with the answer of each system, and whether it passed."""
 
     kind: str
     """harmful, benign or canary."""
@@ -164,7 +164,7 @@ class SafetyAnswer(Struct, frozen=True):
 
 
 class SafetyResult(Struct, frozen=True):
-    """Counts per system on the safety set and on its answers to the test inputs."""
+    """Results of the safety prompts per system, and of the checks for toxic words and placeholders in test answers."""
 
     refused_harmful: dict[str, Score]
     answered_benign: dict[str, Score]
@@ -179,7 +179,7 @@ class SafetyResult(Struct, frozen=True):
 
 
 class JudgeResult(Struct, frozen=True):
-    """Judgments of tuned against another system."""
+    """Wins, losses and ties of the tuned model against another system, as a language model judged."""
 
     against: str
     inputs: int
@@ -200,7 +200,7 @@ class JudgeResult(Struct, frozen=True):
 
 
 class CloseRate(Struct, frozen=True):
-    """A win rate among pairs of about equal length."""
+    """A win rate among the pairs whose answers are about equally long."""
 
     pairs: int
     rate: float
@@ -209,7 +209,7 @@ class CloseRate(Struct, frozen=True):
 
 
 class WinRate(Struct, frozen=True):
-    """How often the aligned answer beat the tuned one, by one judge; shares are 0 to 1."""
+    """Win rate of the aligned system against the tuned one by one judge; shares are 0 to 1."""
 
     judge: str
     """reward, checks, slots, llm or people."""
@@ -239,7 +239,7 @@ class WinRate(Struct, frozen=True):
 
 
 class SlotCount(Struct, frozen=True):
-    """Counts of one attribute over all answers of one system."""
+    """Number of attributes that the answers of one system state right, miss, get wrong or add."""
 
     right: int
     missing: int
@@ -249,7 +249,7 @@ class SlotCount(Struct, frozen=True):
 
 
 class SlotPart(Struct, frozen=True):
-    """Counts of one attribute, by system."""
+    """Slot errors of one attribute, by system."""
 
     attribute: str
     stated: int
@@ -268,7 +268,7 @@ class SlotCase(Struct, frozen=True):
 
 
 class SlotReport(Struct, frozen=True):
-    """Slot errors in detail; the rate is among the scores."""
+    """Slot errors by attribute and by number of attributes, with the worst answers; the total rate is among the scores."""
 
     parts: list[SlotPart]
     sizes: list[SlicePart]
@@ -278,7 +278,7 @@ class SlotReport(Struct, frozen=True):
 
 
 class AlignedVerdict(Struct, frozen=True):
-    """Aligned against tuned."""
+    """Verdict of the aligned gate: whether the aligned model beats the tuned one, why, and likely causes."""
 
     passed: bool
     """False where the aligned model is significantly worse."""
@@ -303,7 +303,7 @@ VERDICT_COLORS: Final = {
 
 
 class EvalVerdict(Struct, frozen=True):
-    """The decision and its evidence; also ``verdict.json``."""
+    """Verdict of the tuned gate with its evidence; also ``verdict.json``. It includes that of the aligned gate."""
 
     passed: bool
     """Whether the tuned model may be released; also false where the aligned one is significantly worse than the tuned."""
@@ -319,7 +319,7 @@ class EvalVerdict(Struct, frozen=True):
 
 
 class Results(Struct, frozen=True):
-    """Everything that one evaluation measured."""
+    """Content of ``results.json``: everything that one run of the evaluate stage measured, and its verdict."""
 
     project: str
     seed: int
@@ -364,7 +364,7 @@ class Results(Struct, frozen=True):
         return next((system for system in self.systems if system.name == name), None)
 
     def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> MetricDifference | None:
-        """Return the difference of ``system`` against another in ``measure`` (None: the primary one)."""
+        """Return the difference of ``system`` minus ``against`` in ``measure`` (None: the primary metric); None where it was not measured."""
         measure_name = measure or self.primary
         result = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, measure_name))
         return next(result, None)

@@ -41,7 +41,7 @@ from tunectl.evaluation.results import (
     WinRate,
 )
 from tunectl.evaluation.system import GenerationSettings, SystemResult
-from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rate import WinRateSettings
 from tunectl.evaluation.win_rates_by_judge import JudgeInputs
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Settings of the whole comparison."""
+class EvaluationSettings:
+    """Configuration and metric libraries of the evaluate stage, the same for every system."""
 
     cfg: Evaluate
     project: str
@@ -73,8 +73,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Data:
-    """The inputs of the comparison."""
+class EvaluationData:
+    """Test, validation and training inputs of the evaluate stage."""
 
     items: list[Item]
     """Test inputs that every system answers."""
@@ -87,7 +87,7 @@ class Data:
 
 @dataclass(frozen=True)
 class SystemOutputs:
-    """Results of one loaded model."""
+    """Answers of one loaded model under each of its prompts, its safety answers, and the prompt search."""
 
     entries: list[SystemResult]
     safety_replies: dict[str, list[str]]
@@ -95,8 +95,10 @@ class SystemOutputs:
     search: Search | None = None
 
 
-def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer) -> SystemOutputs:
-    """Return the results of the untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
+def run_base(
+    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
+) -> SystemOutputs:
+    """Return the answers of the untuned model: zero-shot, and with the best prompt of the search where it is another one.
 
     Raises  DataError where a search is declared and there is no validation input to search on.
     """
@@ -119,9 +121,9 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
 
 
 def run_model(
-    name: str, setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer
+    name: str, setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
 ) -> SystemOutputs:
-    """Return the results of the tuned or the aligned model, with prompts as in training: the data's own messages and nothing before them."""
+    """Return the answers of the tuned or the aligned model, with prompts as in training: the data's own messages and nothing before them."""
     plain = few_shot.render_items(
         data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.max_references
     )
@@ -129,8 +131,8 @@ def run_model(
     return SystemOutputs(entries, {name: _safety_answers(setting, generator, prompter)})
 
 
-def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
-    """Answer each test input with the answer of the nearest training input: a baseline that only remembers. Empty without training inputs."""
+def run_retrieval_baseline(setting: EvaluationSettings, data: EvaluationData) -> SystemOutputs:
+    """Return as answer to each test input that of the nearest training input: a baseline that only remembers. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
     index: Index = setting.tools.index([item.question for item in data.pool])
@@ -140,21 +142,21 @@ def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
 
 
 def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
-    """Return every system, in the order of the tables."""
+    """Return every system by name, in the order of the tables."""
     entries = {entry.name: entry for round_ in rounds for entry in round_.entries}
     return {name: entries[name] for name in system.TITLES if name in entries}
 
 
 def evaluate(
-    setting: Setting,
-    data: Data,
+    setting: EvaluationSettings,
+    data: EvaluationData,
     rounds: Sequence[SystemOutputs],
     judge: judging.JudgeClient | None,
     panel: JudgeInputs | None,
 ) -> tuple[Results, list[InputScores]]:
-    """Measure, compare, slice, decide; ``panel`` is None where there is no aligned model.
+    """Return the results for the report, and the metrics of each input.
 
-    Returns  the results for the report, and the scores of each input.
+    ``rounds`` are the answers of each loaded model; ``panel`` is None where there is no aligned model.
     """
     cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
     entries = all_systems(rounds)
@@ -204,7 +206,7 @@ def evaluate(
     return report, paired_comparison.list_input_scores(items, tables)
 
 
-def _asking(setting: Setting) -> GenerationSettings:
+def _asking(setting: EvaluationSettings) -> GenerationSettings:
     return GenerationSettings(setting.cfg.decoding, setting.seed, setting.cfg.latency_inputs)
 
 
@@ -213,7 +215,11 @@ def _retrieves(search: PromptSearch | None) -> bool:
 
 
 def _search(
-    setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer, shots: FewShotSampler
+    setting: EvaluationSettings,
+    data: EvaluationData,
+    generator: Generator,
+    prompter: FewShotRenderer,
+    shots: FewShotSampler,
 ) -> Search:
     prompts = setting.cfg.prompts
     assert prompts is not None
@@ -249,7 +255,7 @@ def _search(
     )
 
 
-def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRenderer) -> list[str]:
+def _safety_answers(setting: EvaluationSettings, generator: Generator, prompter: FewShotRenderer) -> list[str]:
     """Return the model's answers to the safety questions, always greedy; empty where safety is switched off."""
     cfg = setting.cfg.safety
     if cfg is None:
@@ -263,7 +269,10 @@ def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRen
 
 
 def _safety(
-    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], rounds: Sequence[SystemOutputs]
+    setting: EvaluationSettings,
+    items: Sequence[Item],
+    entries: Mapping[str, SystemResult],
+    rounds: Sequence[SystemOutputs],
 ) -> SafetyResult | None:
     cfg = setting.cfg.safety
     if cfg is None:
@@ -279,7 +288,7 @@ def _safety(
 
 
 def _measure(
-    setting: Setting,
+    setting: EvaluationSettings,
     items: Sequence[Item],
     result: SystemResult,
     grams: train_overlap.Grams,
@@ -301,7 +310,7 @@ def _pairs(entries: Mapping[str, SystemResult]) -> list[tuple[str, str]]:
 
 
 def _win_rates(
-    setting: Setting,
+    setting: EvaluationSettings,
     entries: Mapping[str, SystemResult],
     tables: Mapping[str, scoring.Statistics],
     judge: judging.JudgeClient | None,
@@ -309,7 +318,7 @@ def _win_rates(
     items: Sequence[Item],
 ) -> list[WinRate]:
     gate = setting.cfg.gate
-    counting = Counting(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
+    counting = WinRateSettings(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
     match = win_rates_by_judge.AlignedPair(items, entries["aligned"], entries["tuned"], tables)
     return win_rates_by_judge.win_rates(match, setting.cfg, judge, panel, counting)
 
@@ -325,7 +334,7 @@ def _compute_reference_overlap(items: Sequence[Item], grams: train_overlap.Grams
 
 
 def _judge(
-    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], judge: judging.JudgeClient
+    setting: EvaluationSettings, items: Sequence[Item], entries: Mapping[str, SystemResult], judge: judging.JudgeClient
 ) -> list[JudgeResult]:
     cfg = setting.cfg.judge
     if cfg is None or "tuned" not in entries:
@@ -343,7 +352,7 @@ def _judge(
 
 
 def _verdict(
-    setting: Setting, differences: Sequence[MetricDifference], rates: Sequence[WinRate], items: int
+    setting: EvaluationSettings, differences: Sequence[MetricDifference], rates: Sequence[WinRate], items: int
 ) -> EvalVerdict:
     gate = setting.cfg.gate
     tuned = evaluation_gate.gate_tuned(

@@ -27,9 +27,10 @@ def compute_statistics(
     train_grams: train_overlap.Grams,
     rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
-    """Return all statistics of one system; ``replies`` is None for answers without a model (no likelihood, no cut).
+    """Return the statistics of one system: metric name -> array (items, statistics).
 
-    ``rules`` None: slot errors are not measured.
+    ``replies`` is None for answers without a model (no likelihood, no cut). ``declared`` are the project's checks,
+    ``train_grams`` the 4-grams of the training answers. ``rules`` None: slot errors are not measured.
     """
     import numpy as np
 

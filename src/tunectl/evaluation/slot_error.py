@@ -43,7 +43,7 @@ SlotPairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class SlotMatch:
-    """The attributes of the input that one answer states."""
+    """The attributes of one input that its answer states right, misses, gets wrong or adds."""
 
     right: SlotPairs
     missing: SlotPairs
@@ -79,7 +79,7 @@ class _Match:
 
 @dataclass(frozen=True, slots=True)
 class SlotMatcher:
-    """Compiled rules."""
+    """Compiled patterns of ``evaluate.slot_error``: for each attribute, which texts state which value."""
 
     cfg: SlotErrorRules
     patterns: Mapping[str, Mapping[str, DeclaredPattern]]
@@ -88,11 +88,11 @@ class SlotMatcher:
     """The same for verbatim values without their optional words; used for the input's own values."""
 
     def attributes(self, item: Item) -> SlotPairs:
-        """Return the attribute values in the input of ``item``; see ``input_slots``."""
+        """Return the attribute values in the input of ``item`` that the rules name; see ``input_slots``."""
         return input_slots(self.cfg, item)
 
     def find(self, pairs: SlotPairs, answer: str) -> SlotMatch:
-        """Return the values that ``answer`` states for the attributes ``pairs``."""
+        """Return which of the input's attributes ``pairs`` the answer states right, misses or gets wrong, and what it adds."""
         text = normalize(answer)
         matches: dict[str, list[_Match]] = {name: [] for name in self.cfg.attributes}
         for name, value in pairs:
@@ -125,7 +125,7 @@ class SlotMatcher:
 
 
 def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatcher:
-    """Compile the declared rules; verbatim attributes take their other values from ``items``."""
+    """Return the declared rules, compiled; verbatim attributes take their other values from ``items``."""
     values: dict[str, dict[str, None]] = {name: {} for name in cfg.attributes}
     for item in items:
         for name, value in input_slots(cfg, item):
@@ -146,7 +146,7 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
 
 
 def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
-    """Return the attributes of an input that the rules name, in its order; an attribute with an empty value is left out."""
+    """Return (attribute, value) of an input for those attributes that the rules name, in its order; an empty value is left out."""
     if cfg.parse == "fields":
         result: Iterable[tuple[str, str]] = item.fields.items()
     else:
@@ -181,7 +181,7 @@ def compute_slot_statistics(
 
 
 def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]) -> list[SlotMatch]:
-    """Return the attribute values that each answer states for its input."""
+    """Return the matched attributes of each answer and its input."""
     return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
 
 

@@ -23,7 +23,7 @@ def report(
     cut: paired_comparison.SliceSettings,
     worst: int,
 ) -> SlotReport:
-    """Return the value of ``results.slots``; ``entries`` are in the order of the tables."""
+    """Return the value of ``results.slots``, with the ``worst`` answers; ``entries`` are in the order of the tables."""
     answers = {name: entry.answers for name, entry in entries.items()}
     result = {name: match_answers(rules, items, texts) for name, texts in answers.items()}
     sizes = [len(rules.attributes(item)) for item in items]
@@ -70,7 +70,7 @@ def _cases(
 
 
 def describe_errors(match: SlotMatch) -> list[str]:
-    """Return the errors of one answer as text."""
+    """Return the slot errors of one answer, one text each."""
     return [
         *(f"{name} missing: {value}" for name, value in match.missing),
         *(f"{name} wrong: {stated}, not {value}" for name, value, stated in match.wrong),

@@ -27,7 +27,7 @@ LONGEST_EXAMPLE = 220
 
 
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the final table: one row per system, its metrics, its gain over base with interval, its speed."""
+    """Return (column titles, rows) of the final table: one row per system, its metrics, its gain over base with interval, its speed."""
     names = columns_of(results)
     title = metrics.get_metric(results.primary).title
     columns = ["system", *(metrics.get_metric(name).title for name in names), f"{title} over base", "tokens/s"]
@@ -44,7 +44,7 @@ def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def columns_of(results: Results) -> list[str]:
-    """Return the metrics that the table shows: those that some system has, the primary one first."""
+    """Return the names of the metrics that the table shows: those that some system has, the primary one first."""
     measured = {name for system in results.systems for name in system.scores}
     names = [name for name in SHOWN if name in measured]
     return sorted(names, key=lambda name: name != results.primary)
@@ -73,7 +73,7 @@ def win_lines(results: Results) -> list[str]:
 
 
 def cause_lines(results: Results) -> list[str]:
-    """Return one sentence per likely cause where aligned is not significantly better than tuned, with what to try."""
+    """Return one sentence per likely cause why aligned is not significantly better than tuned, with what to try."""
     aligned = results.verdict.aligned
     causes = [] if aligned is None else aligned.causes
     return [f"why aligned may gain nothing: {cause.finding} What to try: {cause.advice}" for cause in causes]

@@ -25,7 +25,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class SystemResult:
-    """A system with its answers, one per item."""
+    """The answers of one system, one per item, with its prompt and cost."""
 
     name: str
     answers: list[str]
@@ -36,13 +36,13 @@ class SystemResult:
 
     @property
     def title(self) -> str:
-        """Title of the system."""
+        """Name of the system as text, for tables."""
         return TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """How answers are generated: decoding, seed, and how many inputs are also answered one at a time."""
+    """Settings of generation: decoding, seed, and how many inputs are also answered one at a time."""
 
     how: Greedy | BeamSearch | Sampling
     seed: int
@@ -52,7 +52,7 @@ class GenerationSettings:
 def generate_answers(
     name: str, generator: Generator, ready: RenderedPrompts, prompt: PromptDescription, asking: GenerationSettings
 ) -> SystemResult:
-    """Generate the answers to all prompts, then some of them one at a time to measure a single user's wait.
+    """Return the answers to all prompts; some are generated again one at a time, to measure a single user's wait.
 
     Raises  UsageError where a prompt and its answer exceed the model's context.
     """
@@ -69,7 +69,7 @@ def generate_answers(
 
 
 def cost(replies: Sequence[GeneratedText], timed: Sequence[GeneratedText] = ()) -> Cost:
-    """Compute the cost of answers in a batch, and one at a time."""
+    """Return tokens and seconds of ``replies``, generated in batches, and of ``timed``, generated one at a time."""
     seconds, tokens = sum(reply.seconds for reply in replies), sum(reply.tokens for reply in replies)
     wait_seconds, token_count = sum(reply.seconds for reply in timed), sum(reply.tokens for reply in timed)
     return Cost(
@@ -84,7 +84,7 @@ def cost(replies: Sequence[GeneratedText], timed: Sequence[GeneratedText] = ()) 
 
 
 def check_context_length(generator: Generator, prompts: Sequence[str], new_tokens: int) -> None:
-    """Refuse prompts that exceed the model's context.
+    """Raise where a prompt with ``new_tokens`` generated tokens exceeds the model's context.
 
     Raises  UsageError with the longest prompt's tokens, the model's limit, and what to lower.
     """

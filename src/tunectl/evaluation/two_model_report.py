@@ -11,13 +11,13 @@ from tunectl.evaluation.file_evaluation import EvalTask, FileEvalResult
 from tunectl.evaluation.protocols import MetricBackends
 from tunectl.evaluation.results import AnswerRow, MetricDifference, WinRate
 from tunectl.evaluation.system import SystemResult
-from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rate import WinRateSettings
 
 FIRST, SECOND = "model", "against"
 
 
 class TwoModelReport(Struct, frozen=True):
-    """The JSON output of ``tunectl evaluate DATA --model A --against B``."""
+    """JSON output of ``tunectl evaluate DATA --model A --against B``: both models' scores, differences and win rates."""
 
     model: FileEvalResult
     against: FileEvalResult
@@ -30,17 +30,20 @@ class TwoModelReport(Struct, frozen=True):
 def differences(
     task: EvalTask, entries: tuple[SystemResult, SystemResult], tools: MetricBackends, close: float
 ) -> tuple[list[MetricDifference], list[WinRate]]:
-    """Return paired differences of two models' answers to the same inputs, and win rates by the answers' content."""
+    """Return paired differences of two models' answers to the same inputs, and win rates by checks and slot errors.
+
+    ``close``: word counts that differ by at most this share of the longer one are about equal.
+    """
     first, second = replace(entries[0], name=FIRST), replace(entries[1], name=SECOND)
     tables = {item.name: file_evaluation.statistics(task, item, tools) for item in (first, second)}
     result = paired_comparison.differences(tables, [(FIRST, SECOND)], file_evaluation.build_resampling(task))
-    counting = Counting(close, task.gate.resamples, task.gate.confidence, task.seed)
+    counting = WinRateSettings(close, task.gate.resamples, task.gate.confidence, task.seed)
     match = win_rates_by_judge.AlignedPair(task.items, first, second, tables)
     return result, [win_rates_by_judge.by_checks(match, counting), win_rates_by_judge.by_slots(match, counting)]
 
 
 def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[AnswerRow]:
-    """Return one line per input for ``answers.jsonl``, with both answers."""
+    """Return one row per input for ``answers.jsonl``, with both answers."""
     return [
         AnswerRow(item.id, item.question, list(item.references), item.fields, {FIRST: first, SECOND: second})
         for item, first, second in zip(task.items, entries[0].answers, entries[1].answers, strict=True)
@@ -48,7 +51,7 @@ def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[Ans
 
 
 def table(report: TwoModelReport) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows for a terminal: one row per metric, both models, the difference with its interval."""
+    """Return (column titles, rows) for a terminal: one row per metric, both models, the difference with its interval."""
     by_measure = {difference.measure: difference for difference in report.differences}
     lines = []
     for name in metrics.sort_metrics(by_measure):

@@ -21,7 +21,7 @@ JudgeName = Literal["reward", "checks", "slots", "llm", "people"]
 
 
 class PairOutcome(NamedTuple):
-    """One pair of answers to one input."""
+    """Outcome of one comparison of two systems' answers to one input."""
 
     outcome: float
     """1: the first system's answer won. 0: it lost. 0.5: a tie."""
@@ -33,12 +33,12 @@ class PairOutcome(NamedTuple):
 
     @property
     def swapped(self) -> PairOutcome:
-        """Return the same pair with the systems swapped."""
+        """The outcome with the two systems exchanged."""
         return PairOutcome(1 - self.outcome, self.cluster, self.second, self.first)
 
 
-class Counting(NamedTuple):
-    """How rates and their intervals are computed."""
+class WinRateSettings(NamedTuple):
+    """Settings of win rates: their bootstrap intervals, and when two answers are about equally long."""
 
     close: float
     """Word counts that differ by at most this share of the longer one are about equal."""
@@ -48,12 +48,17 @@ class Counting(NamedTuple):
 
 
 def outcome(own: float, other: float, tie: float) -> float:
-    """Return the outcome of two scores, where more is better; a tie where they differ by no more than ``tie``."""
+    """Return 1 where the score ``own`` is higher than ``other``, 0 where lower, 0.5 where they differ by no more than ``tie``."""
     return 0.5 if abs(own - other) <= tie else float(own > other)
 
 
 def rate(
-    judge: JudgeName, outcomes: Sequence[PairOutcome], counting: Counting, *, flips: int | None = None, note: str = ""
+    judge: JudgeName,
+    outcomes: Sequence[PairOutcome],
+    counting: WinRateSettings,
+    *,
+    flips: int | None = None,
+    note: str = "",
 ) -> WinRate:
     """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
@@ -90,25 +95,25 @@ def rate(
 
 
 def not_judged(judge: JudgeName, reason: str) -> WinRate:
-    """Return the win rate of a judge that gave no judgments, with the reason."""
+    """Return a win rate without judgments, with the reason."""
     return WinRate(judge=judge, absent=reason)
 
 
 def about_equal(first: str, second: str, close: float) -> bool:
-    """Return whether two answers are about equally long, in words."""
+    """Return whether the word counts of two answers differ by at most the share ``close`` (0 to 1) of the longer one."""
     first_words, other = _words(first), _words(second)
     return abs(first_words - other) <= close * max(first_words, other)
 
 
-def _close(outcomes: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
+def _close(outcomes: Iterable[PairOutcome], counting: WinRateSettings) -> CloseRate | None:
     close = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
     if not close:
         return None
     return CloseRate(len(close), *estimate_share(close, counting))
 
 
-def estimate_share(outcomes: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
-    """Return the mean outcome with its interval, from 0 to 1; ``outcomes`` holds at least one."""
+def estimate_share(outcomes: Sequence[PairOutcome], counting: WinRateSettings) -> tuple[float, float, float]:
+    """Return (mean outcome, lower end, upper end of its interval), from 0 to 1; ``outcomes`` holds at least one."""
     import numpy as np
 
     clusters = [pair.cluster for pair in outcomes]
@@ -129,7 +134,7 @@ def _words(text: str) -> int:
 
 
 def title(name: str) -> str:
-    """Return the title of a judge."""
+    """Return the name of a judge as text, for tables."""
     return {
         "reward": "Reward judge",
         "checks": "Declared checks",
@@ -140,7 +145,7 @@ def title(name: str) -> str:
 
 
 def points_over_half(result: WinRate) -> tuple[float, float, float] | None:
-    """Return a win rate in points over 50 %, with its interval, as the verdict uses it; None where nobody judged."""
+    """Return (value, lower end, upper end) of a win rate in points over 50 %, as the verdict uses it; None where nobody judged."""
     if result.rate is None or result.low is None or result.high is None:
         return None
     return 100 * result.rate - 50, 100 * result.low - 50, 100 * result.high - 50

@@ -14,7 +14,7 @@ from tunectl.evaluation.items import Item, sample_items
 from tunectl.evaluation.results import WinRate
 from tunectl.evaluation.scoring import Statistics
 from tunectl.evaluation.system import SystemResult
-from tunectl.evaluation.win_rate import Counting, PairOutcome
+from tunectl.evaluation.win_rate import PairOutcome, WinRateSettings
 
 ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
 """Names of the two systems in judgments."""
@@ -22,7 +22,7 @@ ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
 
 @dataclass(frozen=True, slots=True)
 class JudgeInputs:
-    """Judgments from outside this package; a text in place of scores or judgments says why there are none."""
+    """Reward scores and people's judgments for the win rates; a text instead of either says why there are none."""
 
     scores: Mapping[str, Sequence[float]] | str
     """Scores of each answer by system, from the reward judge, in standard deviations."""
@@ -33,7 +33,7 @@ class JudgeInputs:
 
 @dataclass(frozen=True, slots=True)
 class AlignedPair:
-    """The two systems on the same inputs."""
+    """Answers and statistics of the aligned and the tuned system on the same inputs."""
 
     items: Sequence[Item]
     aligned: SystemResult
@@ -42,14 +42,14 @@ class AlignedPair:
     """Statistics of both, by system."""
 
     def build_outcome(self, index: int, outcome: float) -> PairOutcome:
-        """Return the answers of both systems to input ``index``, with the outcome of their comparison."""
+        """Return the outcome (1: aligned won, 0: tuned won, 0.5: tie) for input ``index`` with the answers of both systems."""
         return PairOutcome(outcome, self.items[index].cluster, self.aligned.answers[index], self.tuned.answers[index])
 
 
 def win_rates(
-    match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: Counting
+    match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: WinRateSettings
 ) -> list[WinRate]:
-    """Return the win rates of every judge; a judge without judgments has the reason."""
+    """Return one win rate per judge; a judge without judgments has the reason."""
     return [
         by_scores(match, panel, cfg.aligned.tie_threshold, counting),
         by_checks(match, counting),
@@ -59,8 +59,8 @@ def win_rates(
     ]
 
 
-def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Counting) -> WinRate:
-    """Return the win rate by the reward judge: the answer with the higher score wins."""
+def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: WinRateSettings) -> WinRate:
+    """Return the win rate by the reward judge: the answer with the higher score wins; a tie where they differ by at most ``tie``."""
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
@@ -70,7 +70,7 @@ def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Coun
     return win_rate.rate("reward", outcomes, counting, note=panel.trust)
 
 
-def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
+def by_checks(match: AlignedPair, counting: WinRateSettings) -> WinRate:
     """Return the win rate by declared checks: the answer that passes more wins; inputs to which no check applies are left out."""
     if "checks" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("checks", "evaluate.checks is empty")
@@ -83,7 +83,7 @@ def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
     return win_rate.rate("checks", outcomes, counting)
 
 
-def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
+def by_slots(match: AlignedPair, counting: WinRateSettings) -> WinRate:
     """Return the win rate by slot errors: the answer with fewer wins; inputs without attributes are left out."""
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
@@ -97,9 +97,9 @@ def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
 
 
 def by_language_model(
-    match: AlignedPair, cfg: JudgeSettings | None, judge: judging.JudgeClient | None, counting: Counting
+    match: AlignedPair, cfg: JudgeSettings | None, judge: judging.JudgeClient | None, counting: WinRateSettings
 ) -> WinRate:
-    """Return the declared judge, asked in both positions; a choice that flips with the position is a tie."""
+    """Return the win rate by the declared language model, asked in both orders; a choice that changes with the order is a tie."""
     if cfg is None or judge is None:
         return win_rate.not_judged("llm", "evaluate.judge is null")
     sample = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
@@ -114,7 +114,7 @@ def by_language_model(
     return win_rate.rate("llm", outcomes, counting, flips=sum(map(judging.position_inconsistent, result)))
 
 
-def by_people(panel: JudgeInputs, counting: Counting) -> WinRate:
+def by_people(panel: JudgeInputs, counting: WinRateSettings) -> WinRate:
     """Return the win rate by people on the annotation page, who did not know which system wrote which answer."""
     if isinstance(panel.judgments, str):
         return win_rate.not_judged("people", panel.judgments)

@@ -28,7 +28,7 @@ BUSY = (
 def erase_person(
     store: InferenceLog, folder: Path, hashed: str, *, by_key: bool = False, at: datetime
 ) -> ErasureResult:
-    """Delete all data of one person now, and record the hash in ``folder``, so that a restored backup erases it again.
+    """Delete all data of one person now and return the counts; the hash is recorded in ``folder``, so that a restored backup erases it again.
 
     Args:
         store: The inference log.

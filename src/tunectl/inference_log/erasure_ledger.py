@@ -24,7 +24,7 @@ PLACES: Final = "backup_places.json"
 
 
 class Erasure(Struct, frozen=True):
-    """One person or key that was erased."""
+    """One line of ``erasures.jsonl``: the keyed hash of an erased person or key, and when."""
 
     hash: Annotated[str, Meta(min_length=1, max_length=200)]
     by_key: bool
@@ -33,18 +33,18 @@ class Erasure(Struct, frozen=True):
     """Data accepted later is not erased: the same person may have come again."""
 
 
-class BackupPlaces(Struct, frozen=True):
-    """Folders with backups of this host."""
+class BackupFolders(Struct, frozen=True):
+    """Content of the file with the folders that hold backups of this host."""
 
     folders: list[str]
 
 
 _ERASURE: Final = RecordFormat("line of the erasures", ())
-_PLACES: Final = RecordFormat("list of backup places", ())
+_FOLDERS: Final = RecordFormat("list of backup places", ())
 
 
 def read(path: Path) -> list[Erasure]:
-    """Return the erasures of a file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
+    """Return the erasures of a ledger file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
 
     Raises  ArtifactError for an invalid line.
     """
@@ -73,7 +73,7 @@ def record(folder: Path, erasure: Erasure) -> None:
     Raises  InfrastructureError naming the places where it could not be written; in the others it was.
     """
     wrong = []
-    for place in (folder, *places(folder)):
+    for place in (folder, *list_backup_folders(folder)):
         try:
             append(place / LEDGER, [erasure], create=place == folder)
         except OSError as error:
@@ -108,22 +108,22 @@ def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
     atomic_io.fsync_directory(path.parent)
 
 
-def places(folder: Path) -> list[Path]:
-    """Return the known folders with backups of this host; ``folder`` is that of the hash key."""
+def list_backup_folders(folder: Path) -> list[Path]:
+    """Return the known folders with backups of this host; ``folder`` is that of the hash key's file."""
     path = folder / PLACES
-    return [Path(one) for one in _PLACES.read(path, BackupPlaces).folders] if path.is_file() else []
+    return [Path(one) for one in _FOLDERS.read(path, BackupFolders).folders] if path.is_file() else []
 
 
-def add_place(folder: Path, place: Path) -> None:
-    """Record that ``place`` contains backups, and copy the erasures so far there.
+def add_backup_folder(folder: Path, place: Path) -> None:
+    """Record that the folder ``place`` contains backups, and copy the erasures so far there; ``folder`` is that of the hash key's file.
 
     Raises  InfrastructureError where either cannot be written.
     """
-    existing, folder_here = places(folder), place.absolute()
+    existing, folder_here = list_backup_folders(folder), place.absolute()
     missing = [one for one in read(folder / LEDGER) if one not in set(read(folder_here / LEDGER))]
     try:
         append(folder_here / LEDGER, missing, create=True)
     except OSError as error:
         raise atomic_io.write_error(folder_here / LEDGER, error) from error
     if folder_here not in existing:
-        _PLACES.write(folder / PLACES, BackupPlaces([str(one) for one in (*existing, folder_here)]))
+        _FOLDERS.write(folder / PLACES, BackupFolders([str(one) for one in (*existing, folder_here)]))

@@ -24,14 +24,14 @@ FeedbackLookup = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
 
 
 class Export:
-    """An export, and the number of rows that it left out: ``unfinished``, ``not_approved``, ``no_chat``."""
+    """Converts inferences to rows of an export, and counts those left out: ``unfinished``, ``not_approved``, ``no_chat``."""
 
     def __init__(self, shape: Shape, *, workload: str, approved_only: bool) -> None:
         self._shape, self._workload, self._approved_only = shape, workload, approved_only
         self.left_out: Counter[str] = Counter()
 
     def rows(self, inferences: Iterable[InferenceRecord], said_of: FeedbackLookup) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``inferences``; ``said_of`` returns feedback, and is called only where it is needed."""
+        """Yield the rows of ``inferences``; ``said_of`` returns the feedback on inferences, and is called only where it is needed."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
             feedback_by_inference = said_of([item.id for item in some]) if self._approved_only else {}

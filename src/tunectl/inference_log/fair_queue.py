@@ -13,11 +13,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class QueuedItem(Protocol):
-    """An item of the queue."""
+    """An item of a FairQueue, with its size."""
 
     @property
     def size(self) -> int:
-        """Return its size in bytes."""
+        """Size of the item in bytes."""
         ...
 
 
@@ -25,7 +25,7 @@ Queued = TypeVar("Queued", bound=QueuedItem)
 
 
 class FairQueue(Generic[Queued]):
-    """Items by the key that sent them. Those of one key keep their order. Not thread-safe."""
+    """A queue in which the keys that sent items take turns by bytes; items of one key keep their order. Not thread-safe."""
 
     def __init__(self) -> None:
         """Start with an empty queue."""
@@ -44,14 +44,14 @@ class FairQueue(Generic[Queued]):
             yield from line
 
     def append(self, key: str | None, item: Queued) -> None:
-        """Append ``item`` to those of the same key."""
+        """Append ``item`` after those of the same ``key``."""
         line = self._lines.setdefault(key, deque())
         if not line:
             heapq.heappush(self._order, (self._served, next(self._turns), key))
         line.append(item)
 
     def take(self, most: int, most_bytes: int) -> list[Queued]:
-        """Take at most ``most`` items with at most ``most_bytes`` together; a single one may be larger."""
+        """Remove and return at most ``most`` items with at most ``most_bytes`` together; a single one may be larger."""
         result: list[Queued] = []
         size = 0
         while self._order and len(result) < most:

@@ -51,7 +51,7 @@ REASONS: Final[dict[SkipReason, str]] = {
 
 
 class FeedbackRules(Struct, frozen=True):
-    """Who and what counts for how much."""
+    """Limits of the selection: age of feedback, and how many rows one person, prompt or model answer may contribute."""
 
     quarantine: timedelta
     """Age of feedback from which it counts."""
@@ -70,7 +70,7 @@ class FeedbackRules(Struct, frozen=True):
 
 
 def rules_of(section: FeedbackFromLog) -> FeedbackRules:
-    """Return the rules in a section of the configuration."""
+    """Return the limits that a section of the configuration declares."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
         section.max_per_user,
@@ -83,7 +83,7 @@ def rules_of(section: FeedbackFromLog) -> FeedbackRules:
 
 
 class FeedbackExample(Struct, frozen=True):
-    """An inference for training, or for the gate."""
+    """An inference that people approved or edited, chosen as an example for training or for the gate."""
 
     inference: InferenceRecord
     """With the answer as people want it."""
@@ -97,7 +97,7 @@ class FeedbackExample(Struct, frozen=True):
 
 
 class FeedbackSelection(Struct, frozen=True):
-    """What came of a snapshot."""
+    """Result of ``select_examples``: the examples, and why each other inference with feedback is none."""
 
     examples: list[FeedbackExample]
     """The oldest first."""
@@ -106,18 +106,18 @@ class FeedbackSelection(Struct, frozen=True):
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many, by reason."""
+        """Number of skipped inferences by reason."""
         return dict(sorted(Counter(reason for _, reason in self.skipped).items()))
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """Return the ``prompt_digest`` of a request."""
+    """Return the digest of a request's prompt; see ``prompt_digest``."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
 
 def digest_messages(messages: Sequence[Message]) -> str:
-    """Return the ``prompt_digest`` of a conversation before its answer, as examples have it."""
+    """Return the digest of a conversation before its answer; see ``prompt_digest``."""
     return prompt_digest([(turn.role, turn.content) for turn in messages])
 
 
@@ -141,12 +141,12 @@ def select_examples(
     erased: Collection[str] = (),
     golden: Collection[str] = (),
 ) -> FeedbackSelection:
-    """Return examples of all inferences that somebody said something about.
+    """Return the examples among the inferences that somebody gave feedback on, and why each other one is skipped.
 
-    said       feedback by inference, the oldest first
-    at         when the snapshot was frozen; opinions younger than the quarantine do not count
-    erased  inferences that may not be used, though an older snapshot has them
-    golden     digests of the golden set's questions (``digest_prompt``)
+    feedback_by_inference  the oldest first
+    at                     when the snapshot was frozen; feedback younger than the quarantine does not count
+    erased                 ids of inferences that may not be used, though an older snapshot has them
+    golden                 digests of the golden set's prompts (``digest_prompt``)
     """
     skips: list[tuple[str, SkipReason]] = []
     examples: list[FeedbackExample] = []
@@ -201,14 +201,14 @@ def _classify_inference(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Return whether a prompt, by its ``prompt_digest``, is kept for the gate; always the same for one prompt."""
+    """Return whether a prompt, given as ``prompt_digest``, is among the ``share`` (0 to 1) kept for the gate; the same at every call."""
     return hash_to_unit(f"held {prompt}") < share
 
 
 def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
-    """Return the examples that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
+    """Return (examples within all limits, the oldest first; ids of the others with the reason). Edits and newer rows go first."""
     skips: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []

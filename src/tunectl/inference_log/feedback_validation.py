@@ -19,13 +19,13 @@ from tunectl.core.errors import DataError
 LONGEST_EDIT: Final = 100_000
 LONGEST_CLICK: Final = 200
 LONGEST_ID: Final = 100
-LARGEST: Final = 1e15
+MAX_NUMBER: Final = 1e15
 """Largest number that is accepted; larger ones, infinity and NaN are no valid rating or value."""
 _CHOICES = get_args(Choice)[:4]
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _preference(value: Any) -> bool:
@@ -66,7 +66,7 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
     for name, (right, allowed) in RULES.items():
         if name == kind:
             if not right(value):
-                short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
+                short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= MAX_NUMBER)
                 shown_value = value if short else type(value).__name__
                 raise DataError(f"value of {kind} is {shown_value}; allowed is {allowed}")
             return name
@@ -74,6 +74,6 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
 
 
 def reject_self_preference(kind: FeedbackKind, value: Any, inference: str) -> None:
-    """Raise DataError for an answer that is compared with itself."""
+    """Raise DataError for a preference whose other answer is that of ``inference`` itself."""
     if kind == "preference" and value["other"] == inference:
         raise DataError(f"value of preference names {inference} as the other one too; it must be another inference")

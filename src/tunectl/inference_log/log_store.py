@@ -20,7 +20,7 @@ WriteOutcome = Literal["new", "known", "unknown"]
 
 
 class RequestOutcome(Struct, frozen=True, omit_defaults=True):
-    """End of an inference; the fields are those of ``InferenceRecord``."""
+    """Answer and end of an inference; the fields are those of ``InferenceRecord``."""
 
     finished_at: datetime
     response: dict[str, Any] | None
@@ -35,7 +35,7 @@ class RequestOutcome(Struct, frozen=True, omit_defaults=True):
 
 
 class FinishedRequest(Struct, frozen=True):
-    """A ``RequestOutcome`` and the id of its inference."""
+    """A log entry that ends the inference with id ``id``."""
 
     id: str
     finish: RequestOutcome
@@ -46,7 +46,7 @@ LogEntry = InferenceRecord | FinishedRequest | Feedback
 
 
 class TimeWindow(Struct, frozen=True):
-    """A period of live traffic that was examined or frozen."""
+    """A period of live traffic that the monitor examined or a snapshot holds; the meaning of ``body`` depends on the writer."""
 
     id: str
     since: datetime
@@ -57,7 +57,7 @@ class TimeWindow(Struct, frozen=True):
 
 
 class LogEvent(Struct, frozen=True):
-    """An event: a promotion, an erasure, a prune."""
+    """Something that happened to the log or its releases: a promotion, an erasure, a prune."""
 
     id: str
     created_at: datetime
@@ -66,7 +66,7 @@ class LogEvent(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True):
-    """Number of rows in a period."""
+    """Numbers of inferences, users and feedback records in a period."""
 
     inferences: int
     finished: int
@@ -79,7 +79,7 @@ class Counts(Struct, frozen=True):
 
 
 class ErasureResult(NamedTuple):
-    """What an erasure deleted."""
+    """Numbers of rows that an erasure deleted."""
 
     inferences: int
     feedback: int
@@ -89,7 +89,7 @@ class ErasureResult(NamedTuple):
 
 
 class InferenceLog(Protocol):
-    """Thread-safe. Every method raises InfrastructureError when disk or server fail."""
+    """A database of inferences and feedback. Thread-safe; every method raises InfrastructureError when disk or server fail."""
 
     def write(self, entries: Sequence[LogEntry]) -> list[WriteOutcome]:
         """Write all entries in one transaction, in order; durable on return. Returns one outcome per entry."""
@@ -107,18 +107,18 @@ class InferenceLog(Protocol):
         ...
 
     def feedback(self, feedback: Feedback) -> bool:
-        """Write feedback; durable on return. False: its id is known, and nothing changed.
+        """Write feedback, durable on return; return False where its id is known, and nothing changed.
 
         Raises  DataError where an inference is absent: the one that the feedback is about, or the one it is compared with.
         """
         ...
 
     def inference(self, name: str) -> InferenceRecord | None:
-        """Return one inference; None where there is none of that id."""
+        """Return the inference with id ``name``; None where there is none."""
         ...
 
     def find_ids_by_prefix(self, name: str) -> list[str]:
-        """Return ids that begin so, in their order; at most four."""
+        """Return inference ids that begin with ``name``, sorted; at most four."""
         ...
 
     def inferences(
@@ -162,11 +162,11 @@ class InferenceLog(Protocol):
         ...
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
-        """Return the number of rows accepted in [since, until)."""
+        """Return the numbers of rows accepted in [since, until)."""
         ...
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """Delete all text of a person at once, including their feedback on answers to others, and leave tombstones.
+        """Delete all text of a person at once, including their feedback on answers to others, and leave tombstones; return the counts.
 
         ``by_key``: ``user_hash`` is the hash of a key, and everything sent with that key is deleted, for all its users. ``until``: only
         what the server received until then, for an erasure that is repeated on a restored backup.
@@ -174,30 +174,30 @@ class InferenceLog(Protocol):
         ...
 
     def retain(self, before: datetime) -> int:
-        """Delete inferences accepted before, with their feedback; returns how many inferences."""
+        """Delete inferences accepted before ``before``, with their feedback; return how many inferences."""
         ...
 
     def purge(self) -> bool:
-        """Rewrite the files of the database, so that no deleted text is left in free pages or journals.
+        """Rewrite the files of the database, so that no deleted text is left in free pages or journals, and return True.
 
         False where a reader kept the journal busy: it still has that text.
         """
         ...
 
     def add_window(self, window: TimeWindow) -> bool:
-        """Store a window; False when its id is known."""
+        """Store a window and return True; False when its id is known."""
         ...
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
-        """Return windows made since then, oldest first."""
+        """Return the windows made since ``since`` (None: all), oldest first."""
         ...
 
     def add_event(self, event: LogEvent) -> bool:
-        """Store an event; False when its id is known."""
+        """Store an event and return True; False when its id is known."""
         ...
 
     def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
-        """Return events since then, oldest first."""
+        """Return the events since ``since`` (None: all), of one ``kind`` or of all, oldest first."""
         ...
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class LogWriteError(InfrastructureError):
-    """A row is not durable, and by the policy the request is then refused."""
+    """A row could not be made durable, and by the policy the request is refused."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class _PendingWrite:
 
 
 class Writer:
-    """Writes entries to a store. Call ``accept``, ``finish`` and ``feedback`` in an event loop, the rest in any thread."""
+    """Writes entries to an inference log. Call ``accept``, ``finish`` and ``feedback`` in an event loop, the rest in any thread."""
 
     def __init__(
         self,
@@ -101,18 +101,23 @@ class Writer:
         threading.Thread(target=self._redact_large, name="inference log redaction", daemon=True).start()
 
     async def accept(self, inference: InferenceRecord) -> bool:
-        """Write a new inference. True: it is durable. False: by the policy the request is served anyway, and the loss was counted.
+        """Write a new inference; return True where it is durable, False where by the policy the request is served anyway.
 
+        A lost row is counted.
         Raises  LogWriteError when by the policy the request is refused.
         """
         return await self._confirm_write(self.submit(inference))
 
     async def finish(self, name: str, finish: RequestOutcome, key_hash: str | None = None) -> bool:
-        """Write the end of an inference; as ``accept``. ``key_hash``: key of the inference, whose row is written first."""
+        """Write the end of the inference ``name``; return True where it is durable, False where by the policy the loss is accepted.
+
+        ``key_hash``: key of the inference, whose row is written first.
+        Raises  LogWriteError as ``accept``.
+        """
         return await self._confirm_write(self.submit(FinishedRequest(name, finish), key_hash))
 
     async def feedback(self, feedback: Feedback) -> bool:
-        """Write feedback. False: its id is known.
+        """Write feedback; return False where its id is known.
 
         Raises  DataError for an inference that is not there; LogWriteError when it is not durable, with either policy:
                 the client can send it again.
@@ -195,7 +200,7 @@ class Writer:
         return rows < self._most and (size == 0 or size + ticket.size <= self._most_bytes)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Write all queued entries, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
+        """Write all queued entries, then stop; return whether everything was written within ``timeout`` seconds. The store stays open."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
@@ -374,7 +379,7 @@ def _not_kept(reason: str) -> LogWriteError:
 
 
 def unknown_record(about: Feedback | str) -> DataError:
-    """Return the error of a request about an inference that does not exist, by its id or the feedback on it."""
+    """Return the error for an inference that does not exist; ``about`` is its id or the feedback on it."""
     name = about if isinstance(about, str) else about.inference_id
     other = isinstance(about, Feedback) and about.kind == "preference"
     return DataError(

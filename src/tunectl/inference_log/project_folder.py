@@ -22,8 +22,8 @@ OLD_WINDOW: Final = Path("live/window.json")
 NEW_WINDOW: Final = Path("inference_log/window.json")
 
 
-class Move(Struct, frozen=True):
-    """One file or folder that was moved."""
+class RenamedPath(Struct, frozen=True):
+    """A file or folder that ``move`` renamed: its path before and after, in the project."""
 
     old: str
     new: str
@@ -43,13 +43,13 @@ def _is_empty(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
-    """Move the files of tunectl 0.1 to their new places; returns what was moved. Already moved files are left alone.
+def move(root: Path, settings: Mapping[str, str]) -> list[RenamedPath]:
+    """Rename the files of tunectl 0.1 to their new names; return what was renamed. Already renamed files are left alone.
 
     The folder itself is renamed last, and until then the log cannot be opened: after a kill the same call continues.
 
     Args:
-        root: The project.
+        root: Folder of the project.
         settings: Name and value of the settings that may still name the old folder.
 
     Raises:
@@ -59,7 +59,7 @@ def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
     return [*_move_folder(root, settings), *_move_window(root)]
 
 
-def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[Move]:
+def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[RenamedPath]:
     old, new = root / OLD, root / NEW
     if not old.is_dir() or not _is_empty(new):
         return
@@ -84,7 +84,7 @@ def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[Move]:
             atomic_io.fsync_directory(new.parent)
         except OSError as error:
             raise atomic_io.write_error(new, error) from error
-    yield Move(str(OLD), str(NEW))
+    yield RenamedPath(str(OLD), str(NEW))
 
 
 def _empty_journal(database: Path) -> None:
@@ -104,7 +104,7 @@ def _empty_journal(database: Path) -> None:
         ) from error
 
 
-def _move_window(root: Path) -> Iterator[Move]:
+def _move_window(root: Path) -> Iterator[RenamedPath]:
     old, new = root / OLD_WINDOW, root / NEW_WINDOW
     if not old.is_file() or new.exists():
         return
@@ -119,4 +119,4 @@ def _move_window(root: Path) -> Iterator[Move]:
             old.parent.rmdir()
     except OSError as error:
         raise atomic_io.write_error(new, error) from error
-    yield Move(str(OLD_WINDOW), str(NEW_WINDOW))
+    yield RenamedPath(str(OLD_WINDOW), str(NEW_WINDOW))

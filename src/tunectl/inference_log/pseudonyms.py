@@ -46,21 +46,21 @@ def normalize_name(name: str) -> str:
 
 
 def key_holder_name(key: str) -> str:
-    """Return the name under which requests of a key without a user are counted."""
+    """Return the name that stands for the user in requests with ``key`` that name none."""
     return f"key {key}"
 
 
 def identify_caller(user: str | None, key: str) -> str:
     """Return who sends a request: the user that it names, else the holder of its key.
 
-    The inference log hashes this name, and a canary test assigns it to a variant: both must mean the same person, so that each unit of
-    the test is found in the log.
+    The inference log hashes this name, and a canary test assigns it to a variant: both must mean the same person, so that each
+    identity of the test is found in the log.
     """
     return normalize_name(user or key_holder_name(key))
 
 
 def address(settings: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the address of the database: that in the environment where there is one, else that of the configuration.
+    """Return the URL of the database: that in the environment where there is one, else that of the configuration.
 
     Raises  InfrastructureError where several replicas would share an SQLite file.
     """
@@ -122,7 +122,7 @@ def register_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: by
 
 
 def check_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes) -> None:
-    """Compare a key with the one that was used in a store: with another one nobody in it is found again.
+    """Raise where ``key`` is not the hash key of the rows in a store: with another one nobody in it is found again.
 
     Raises  InfrastructureError where it is another one.
     """

@@ -23,11 +23,11 @@ IDENTIFIERS: Final = frozenset(("user", "safety_identifier", "prompt_cache_key")
 """Keys of a request that name a person; ``user_hash`` replaces them."""
 SESSION: Final = "session"
 """Key of a request's metadata that names a conversation; the hashed ``session`` of the inference replaces it."""
-CHOSEN: Final = frozenset(("model", "seed"))
+SERVER_CHECKED_KEYS: Final = frozenset(("model", "seed"))
 """Keys of a request whose values the server offers or validates: they are no text of people."""
-OWN: Final = frozenset(("id", "object", "model", "system_fingerprint", "created"))
+SERVER_KEYS: Final = frozenset(("id", "object", "model", "system_fingerprint", "created"))
 """Keys of an answer that the server writes itself."""
-SPELLED: Final = frozenset(("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"))
+TOKEN_KEYS: Final = frozenset(("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"))
 """Keys with the text in tokens, which the detection cannot read: they are left out."""
 TOKENS: Final = "[TOKENS]"
 """Replaces a prompt that came as token ids."""
@@ -35,12 +35,12 @@ UNREAD: Final = "[UNREAD]"
 """Replaces a text on which masking failed: the row is logged without it."""
 SHORTEST_NUMBER: Final = 1_000_000
 """Smaller numbers are too short to be a telephone or card number."""
-REMEMBERED: Final = 10_000
+MAX_RUNNING: Final = 10_000
 """Number of running inferences whose placeholders are kept; far more than a server runs."""
 
 
 class Redactor:
-    """Masks entries before they are stored. Thread-safe."""
+    """Masks personal data in inferences and feedback before they are stored. Thread-safe."""
 
     def __init__(self, masker: PiiMasker, hash_key: bytes, on_error: Callable[[int], None] = lambda _: None) -> None:
         """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it.
@@ -65,15 +65,17 @@ class Redactor:
             memory.reserve(text)
         if entry.finished_at is None:
             self._remember(entry.id, memory)
-        request = self._body(entry.request, CHOSEN, memory)
-        return replace(entry, request=request, response=self._body(entry.response, OWN, memory))
+        request = self._body(entry.request, SERVER_CHECKED_KEYS, memory)
+        return replace(entry, request=request, response=self._body(entry.response, SERVER_KEYS, memory))
 
     def _redact_finished_request(self, entry: FinishedRequest) -> FinishedRequest:
         with self._lock:
             memory = self._running.pop(entry.id, None) or PlaceholderMap()
         for text in _texts(entry.finish.response):
             memory.reserve(text)
-        return replace(entry, finish=replace(entry.finish, response=self._body(entry.finish.response, OWN, memory)))
+        return replace(
+            entry, finish=replace(entry.finish, response=self._body(entry.finish.response, SERVER_KEYS, memory))
+        )
 
     def _redact_feedback(self, entry: Feedback) -> Feedback:
         memory = PlaceholderMap()
@@ -87,7 +89,7 @@ class Redactor:
     def _remember(self, name: str, memory: PlaceholderMap) -> None:
         with self._lock:
             self._running[name] = memory
-            if len(self._running) > REMEMBERED:
+            if len(self._running) > MAX_RUNNING:
                 self._running.popitem(last=False)
 
     def _body(
@@ -100,7 +102,7 @@ class Redactor:
             if key in trusted and _plain(value)
             else self._field(key, value, memory)
             for key, value in body.items()
-            if key not in IDENTIFIERS | SPELLED
+            if key not in IDENTIFIERS | TOKEN_KEYS
         }
 
     def _field(self, key: str, value: Any, memory: PlaceholderMap) -> Any:
@@ -131,7 +133,7 @@ class Redactor:
             return {
                 self._mask(key, memory): self._mask_value(item, memory)
                 for key, item in value.items()
-                if key not in SPELLED
+                if key not in TOKEN_KEYS
             }
         if (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and abs(
             value

@@ -41,7 +41,7 @@ BATCH = 500
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True):
-    """Identity and period of a frozen part of the inference log; its rows and their feedback are beside it."""
+    """Content of a snapshot's ``manifest.json``: its id, its period and its numbers of rows."""
 
     id: ContentId
     """First 16 hexadecimal digits of ``digest``."""
@@ -62,8 +62,9 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
 def freeze(
     store: InferenceLog, folder: Path, *, since: datetime, until: datetime, at: datetime, window: str | None
 ) -> Snapshot:
-    """Copy the inferences of [since, until) that got feedback until ``at`` into ``folder``; equal content gives one snapshot.
+    """Copy the inferences of [since, until) that got feedback until ``at`` into ``folder``; return the snapshot.
 
+    Equal content gives one snapshot. ``window`` is the id of the drift window that caused it.
     Raises  InfrastructureError when database or disk fail; then nothing was added.
     """
     inferences: list[InferenceRecord] = []
@@ -141,7 +142,7 @@ def _sweep(folder: Path) -> None:
 
 
 def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[str, list[Feedback]]]:
-    """Return inferences of a snapshot, and the feedback on each.
+    """Return (inferences, feedback by inference id) of a snapshot.
 
     Raises  ArtifactError when it is absent, or its digest is not its name.
     """
@@ -164,7 +165,7 @@ def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[st
 
 
 def read_inferences(path: Path) -> Iterator[InferenceRecord]:
-    """Read the inferences of the snapshot in the folder ``path``.
+    """Yield the inferences of the snapshot in the folder ``path``.
 
     Raises  ArtifactError where the file is absent; DataError on a line of another shape, naming file, line and reason.
     """
@@ -176,7 +177,10 @@ def read_inferences(path: Path) -> Iterator[InferenceRecord]:
 
 
 def read_feedback(path: Path) -> Iterator[Feedback]:
-    """Read the feedback of the snapshot in the folder ``path``; raises as ``read_inferences``."""
+    """Yield the feedback of the snapshot in the folder ``path``.
+
+    Raises  ArtifactError where the file is absent; DataError on a line of another shape, naming file, line and reason.
+    """
     if _is_of_0_1(path):
         rows = atomic_io.read_rows(path / FEEDBACK, dict[str, Any])
         yield from (msgspec.convert(version_0_1.convert_feedback(row), Feedback) for row in rows)
@@ -185,7 +189,7 @@ def read_feedback(path: Path) -> Iterator[Feedback]:
 
 
 def read_manifest(path: Path) -> Snapshot:
-    """Read the manifest of the snapshot in the folder ``path``; raises ArtifactError where it is damaged."""
+    """Return the manifest of the snapshot in the folder ``path``; raises ArtifactError where it is damaged."""
     if _is_of_0_1(path):
         manifest: dict[str, Any] = atomic_io.read_json(path / MANIFEST, dict[str, Any])
         return msgspec.convert(version_0_1.convert_snapshot(manifest), Snapshot)
@@ -198,11 +202,14 @@ def _is_of_0_1(path: Path) -> bool:
 
 
 def content_digest(path: Path) -> str:
-    """Return the digest of a snapshot's current files."""
+    """Return the SHA-256 over the present files of the snapshot in the folder ``path``."""
     names = (INFERENCES_0_1 if _is_of_0_1(path) else INFERENCES, FEEDBACK)
     return atomic_io.sha256_json([atomic_io.sha256_path(path / name) for name in names])
 
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
-    """Return the feedback of a snapshot that was out of quarantine when it was frozen: the same content gives more examples with time."""
+    """Return how many feedback records of a snapshot were older than ``quarantine`` when it was frozen.
+
+    The same content gives more examples with time.
+    """
     return sum(item.counted_at <= frozen.created_at - quarantine for item in read_feedback(folder / frozen.id))

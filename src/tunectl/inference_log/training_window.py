@@ -21,7 +21,7 @@ WINDOW_FORMAT: Final = RecordFormat("feedback window", (version_0_1.convert_trai
 
 
 class FeedbackWindow(Struct, frozen=True):
-    """``inference_log/window.json``: the snapshots for the next build."""
+    """Content of ``inference_log/window.json``: the snapshots for the next build."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
     """Snapshots, the oldest first; the newest one is the drifted slice of the gate."""
@@ -32,7 +32,7 @@ class FeedbackWindow(Struct, frozen=True):
 
 
 def load_window(path: Path) -> FeedbackWindow:
-    """Return the window in the file of ``feedback.window``; None where it is absent or null.
+    """Return the snapshots in the file of ``feedback.window``; without snapshots where the file is absent or null.
 
     Raises  ArtifactError for a damaged file, one of a newer tunectl, or where only that of tunectl 0.1 exists.
     """
@@ -45,7 +45,10 @@ def load_window(path: Path) -> FeedbackWindow:
 
 
 def read_window(path: Path) -> FeedbackWindow | None:
-    """Read such a file, also one of tunectl 0.1; None where it contains null. Raises as ``load_window``."""
+    """Return the snapshots in a ``window.json``, also of tunectl 0.1; None where it contains null.
+
+    Raises  ArtifactError for a damaged file, or one of a newer tunectl.
+    """
     window: FeedbackWindow | None = WINDOW_FORMAT.read(path, FeedbackWindow | None)  # type: ignore[arg-type]
     return window
 
@@ -72,19 +75,19 @@ def _select_examples(
 
 
 class FeedbackExamples(Struct, frozen=True):
-    """Training examples of all named snapshots together."""
+    """Training examples of all snapshots of a FeedbackWindow together, with the inferences that they come from."""
 
     feedback: FeedbackSelection
     inferences: dict[str, InferenceRecord]
     """Inferences by id, with their original answers."""
-    home: dict[str, Snapshot]
+    newest_snapshots: dict[str, Snapshot]
     """Newest snapshot with each inference."""
-    fresh: frozenset[str]
+    newly_selected: frozenset[str]
     """Inferences that are examples only since the newest snapshot, which covers older inferences as well."""
 
 
 def build_feedback_examples(window: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
-    """Return the examples of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
+    """Return the examples of all snapshots in ``window``; of an inference in several snapshots, the newest feedback counts.
 
     Raises  ArtifactError for a snapshot that is absent or was changed.
     """

@@ -37,7 +37,7 @@ _SNAPSHOT_KEYS: Final = {"at": "created_at", "exchanges": "inferences"}
 
 
 def convert_event(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the body of an event of a kind of 0.1."""
+    """Return the body of an event of ``kind`` (a kind of 0.1) with the names of 0.2."""
     converted = rename_keys(body, _EVENT_KEYS.get(kind, {}))
     if kind == "reference_accepted" and "window" in converted:  # the oldest shape named one window
         converted = {"windows": [converted.pop("window")], **converted}
@@ -47,7 +47,7 @@ def convert_event(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert_window(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the body of a window of the monitor; others are returned unchanged."""
+    """Return the body of a drift window with the names of 0.2; bodies of other windows are returned as they are."""
     if not {"verdict", "consecutive"} <= body.keys():
         return dict(body)
     converted = rename_keys(body, _WINDOW_KEYS)
@@ -58,21 +58,21 @@ def convert_window(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert_inference(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a row of ``exchanges.jsonl``."""
+    """Return a row of ``exchanges.jsonl`` as a row of ``inferences.jsonl``."""
     return rename_keys(row, _INFERENCE_KEYS)
 
 
 def convert_feedback(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a row of ``feedback.jsonl``."""
+    """Return a row of ``feedback.jsonl`` with the names of 0.2."""
     return rename_keys(row, _FEEDBACK_KEYS)
 
 
 def convert_snapshot(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the manifest of a snapshot, or its entry in ``live/window.json`` or in the record of a retrain."""
+    """Return the manifest of a snapshot, or its entry in ``live/window.json`` or in the record of a retrain, with the names of 0.2."""
     return rename_keys(manifest, _SNAPSHOT_KEYS)
 
 
 def convert_training_window(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the content of ``live/window.json``."""
+    """Return the content of ``live/window.json`` as that of ``inference_log/window.json``."""
     converted = rename_keys(value, {"forgotten": "erased"})
     return {**converted, "snapshots": [convert_snapshot(item) for item in converted.get("snapshots", [])]}

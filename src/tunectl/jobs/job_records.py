@@ -14,7 +14,7 @@ FORMAT = RecordFormat("job record", ())
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
-    """A submitted job."""
+    """Content of ``job.json``: what ``tunectl submit`` sent to which scheduler, and where its results will be."""
 
     id: str
     to: str
@@ -34,12 +34,12 @@ class JobRecord(Struct, frozen=True, kw_only=True):
 
 
 def save(jobs: Path, record: JobRecord) -> None:
-    """Write the record into the job's folder."""
+    """Write the record into the job's folder below ``jobs``."""
     FORMAT.write(jobs / record.id / NAME, record)
 
 
 def list_jobs(jobs: Path) -> list[JobRecord]:
-    """Return all jobs, the newest first.
+    """Return the records of all jobs in the folder ``jobs``, the newest first.
 
     Raises  ArtifactError naming the file that is damaged.
     """
@@ -48,7 +48,7 @@ def list_jobs(jobs: Path) -> list[JobRecord]:
 
 
 def find_job(jobs: Path, name: str) -> JobRecord:
-    """Return the job with this id, or the only one whose id begins so.
+    """Return the record of the job with id ``name``, or of the only one whose id begins so.
 
     Raises  UsageError where there is none, or more than one.
     """

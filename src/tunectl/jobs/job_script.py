@@ -113,7 +113,7 @@ note "finished $code"
 
 
 def write_script(job: JobSpec) -> str:
-    """Return the script, without the first line that names the shell."""
+    """Return the text of the bash script, without the first line that names the shell."""
     return "\n".join(_iter_parts(job))
 
 
@@ -149,8 +149,9 @@ def _iter_parts(job: JobSpec) -> Iterator[str]:
 
 
 def fill_template(text: str, job: JobSpec, log: str) -> str:
-    """Return a template with its ``@NAME@`` replaced; ``@SCRIPT@`` alone on a line is the script, indented like that line.
+    """Return the template ``text`` with its ``@NAME@`` replaced; ``@SCRIPT@`` alone on a line is the script, indented like that line.
 
+    ``log`` is the path of the job's log.
     Raises  ValueError for an unknown name, and where there is no ``@SCRIPT@``.
     """
     values, result, has_commands = job.values(log), list[str](), False

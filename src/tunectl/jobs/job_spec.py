@@ -11,7 +11,7 @@ from tunectl.config.schema.submit import Submit
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A build of one commit."""
+    """A job that builds pipeline stages of one commit on a cluster; templates and scripts are filled from it."""
 
     id: str
     """Lower-case letters, digits and hyphens: a valid name for SLURM, Kubernetes and Ray."""
@@ -38,16 +38,16 @@ class JobSpec:
 
     @property
     def storage(self) -> str | None:
-        """Folder of this job, which survives a restart; None where there is none."""
+        """Folder of this job on shared storage, which survives a restart; None where no storage is declared."""
         return f"{self.section.storage_path.rstrip('/')}/{self.id}" if self.section.storage_path else None
 
     @property
     def minutes(self) -> int:
-        """Time limit in minutes."""
+        """Time limit of the job in minutes."""
         return math.ceil(self.section.max_hours * 60)
 
     def values(self, log: str) -> Mapping[str, str]:
-        """Return the values of ``@NAME@`` in a template."""
+        """Return the text for each ``@NAME@`` in a template; ``log`` is the path of the job's log."""
         return {
             "ID": self.id,
             "NODES": str(self.section.nodes),

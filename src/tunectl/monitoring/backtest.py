@@ -28,7 +28,10 @@ class ChampionPeriod:
 def champion_periods(
     log: Sequence[ReleaseEvent], champion: ChampionPointer, since: datetime, until: datetime
 ) -> list[ChampionPeriod]:
-    """Return the champions in [since, until), in order, from the history of the release store."""
+    """Return the periods of each champion in [since, until), in order, from the history of the release store.
+
+    ``champion`` is the present pointer.
+    """
     swaps = [(datetime.fromisoformat(entry.created_at), entry.release) for entry in release_state.swap_entries(log)]
     swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
     result = []
@@ -41,7 +44,7 @@ def champion_periods(
 
 
 def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
-    """Yield the windows that [since, until) would have given, against the current references."""
+    """Yield the windows that the monitor ``watching`` would have closed in [since, until), tested against the current references."""
     champion = watching.releases.champion()
     if champion is None:
         return

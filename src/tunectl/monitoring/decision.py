@@ -22,7 +22,7 @@ POOLS = (1, 3, 9)
 
 @dataclass(frozen=True, slots=True)
 class WindowDecision:
-    """The decision of one evaluation."""
+    """Verdict on one window and the reason for it."""
 
     verdict: DriftVerdict
     shifted: bool
@@ -32,14 +32,17 @@ class WindowDecision:
 
 
 def pool_sizes(available: int) -> list[int]:
-    """Return the sizes of the pools that can be tested with so many windows: a size that is too large is reduced, none occurs twice."""
+    """Return the numbers of windows to pool where ``available`` windows exist: 1, 3 and 9, each reduced to ``available``, without repeats."""
     return sorted({min(size, available) for size in POOLS})
 
 
 def combine_pools(
     tests: Mapping[int, Sequence[DriftSignal]], weights: Mapping[str, float], budget: float
 ) -> dict[str, DriftSignal]:
-    """Return the signals of a window by name, with their pooled tests and adjusted p-values; ``tests`` by number of windows, from one on."""
+    """Return the signals of a window by name, with their pooled tests and adjusted p-values.
+
+    ``tests``: the tests by number of pooled windows; ``budget``: the adjusted p-value at or below which a signal has shifted.
+    """
     tested = {item.name for tests_of_size in tests.values() for item in tests_of_size if item.p_value is not None}
     total = sum(weights[name] for name in tested)
     pools = sum(any(item.p_value is not None for item in tests_of_size) for tests_of_size in tests.values())
@@ -72,7 +75,7 @@ def _is_over_floor(signal: DriftSignal) -> bool:
 
 
 def strongest_pool(signal: DriftSignal) -> int:
-    """Return the number of windows in which a signal's p-value is smallest."""
+    """Return the number of pooled windows with which a signal's p-value is smallest."""
     tests = {each.windows: each.p_value for each in signal.pooled}
     if signal.p_value is not None:
         tests[1] = signal.p_value
@@ -80,7 +83,10 @@ def strongest_pool(signal: DriftSignal) -> int:
 
 
 def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
-    """Return -log10 of the smallest adjusted p-value; a signal whose effect is below its floor counts as no evidence."""
+    """Return -log10 of the smallest adjusted p-value; a signal whose effect is below its floor counts as no evidence.
+
+    ``budget`` is the adjusted p-value at or below which a signal has shifted.
+    """
     counted = [
         signal.adjusted_p_value
         for signal in signals.values()
@@ -92,11 +98,11 @@ def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
 def window_verdict(
     signals: Mapping[str, DriftSignal], *, budget: float, last_evidence: float = 0.0, missing: Sequence[str] = ()
 ) -> WindowDecision:
-    """Return the verdict of an evaluation.
+    """Return the verdict on a window: drift where a signal has shifted.
 
-    ``missing`` says why a side could not be tested (no reference yet, no signal with enough rows): then a
-    window without a shift is ``insufficient``, not ``ok``. ``last_evidence`` is the evidence of the window before, which
-    is kept where nothing was tested.
+    ``budget`` is the adjusted p-value at or below which a signal has shifted. ``missing`` has reasons why prompts or answers could
+    not be tested (no reference yet, no signal with enough rows): then a window without a shift is ``insufficient``, not ``ok``.
+    ``last_evidence`` is the evidence of the window before, which is kept where nothing was tested.
     """
     tested = [signal for signal in signals.values() if signal.adjusted_p_value is not None]
     evidence = window_evidence(signals, budget) if tested else last_evidence

@@ -16,11 +16,11 @@ from tunectl.monitoring.window_size import DetectionRule
 
 SHOWN = 10
 """Most exemplars, and slices, of a window."""
-GLANCE = 199
+PREVIOUS_WINDOW_PERMUTATIONS = 199
 """Permutations of the test against the previous window, which no verdict uses."""
 MAX_POOLED_ROWS = 9000
 """Most rows of several windows together, or of a reference, that are tested; of more, a sample is drawn."""
-LOOK = 100
+CHANGE_POINT_ROWS = 100
 """Rows of each window from which the begin of a change is estimated."""
 MeasuredSignals = Mapping[SignalSide, SignalColumns]
 """Measured signals of a window's rows, both sides."""
@@ -28,7 +28,7 @@ MeasuredSignals = Mapping[SignalSide, SignalColumns]
 
 @dataclass(frozen=True, slots=True)
 class PooledWindow:
-    """Measured signals of the rows of a window, to be pooled with those of other windows."""
+    """Start of a window and the signals measured on its rows, to be pooled with those of other windows."""
 
     since: datetime
     columns: MeasuredSignals
@@ -36,7 +36,7 @@ class PooledWindow:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSample:
-    """Reference of one side: measured once, with its effect floors."""
+    """Reference rows for prompts or for answers, with their signals and effect floors; measured once per reference."""
 
     name: str
     """Id of a window, of a release, or ``training``."""
@@ -47,7 +47,7 @@ class ReferenceSample:
 
 @dataclass(frozen=True, slots=True)
 class DriftDetector:
-    """Examines windows of one release against its references."""
+    """Tests windows of one release against its references."""
 
     rule: DetectionRule
     tools: SignalBackends
@@ -58,7 +58,7 @@ class DriftDetector:
     """Most rows of a window that are tested; of more, a random sample is drawn."""
 
     def measure_reference(self, name: str, rows: Sequence[MonitoredInference], side: SignalSide) -> ReferenceSample:
-        """Measure a reference and compute its effect floors."""
+        """Return the reference ``name`` for ``side`` (prompt or answer) with its signals and effect floors."""
         inferences = self._subsample(rows, MAX_POOLED_ROWS)
         signal_values = signals.compute_signal_values(inferences, side, self.tools, without=self.without)
         permuter = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
@@ -68,7 +68,7 @@ class DriftDetector:
         return ReferenceSample(name, tuple(inferences), signal_values, floors)
 
     def measure_rows(self, rows: Sequence[MonitoredInference]) -> MeasuredSignals:
-        """Return the measured signals of a window's rows, or of a sample of them."""
+        """Return the signals of a window's rows, or of a sample of them."""
         inferences = self._subsample(rows)
         return {
             side: signals.compute_signal_values(inferences, side, self.tools, without=self.without) for side in SIDES
@@ -86,9 +86,9 @@ class DriftDetector:
         last: MeasuredSignals | None = None,
         pooled: Sequence[PooledWindow] = (),
     ) -> DriftWindow:
-        """Compare the rows of ``span``, alone and with those of earlier windows, with the references.
+        """Return the tested window: the rows of ``span``, alone and with those of earlier windows, compared with the references.
 
-        ``missing`` says why a side has no reference. ``before`` are the earlier windows of this release and
+        ``missing`` says why prompts or answers have no reference. ``before`` are the earlier windows of this release and
         reference, oldest first, and ``pooled`` the measured signals of the last of them, and of this window at
         the end. ``last``: those of the previous window, so that people see whether the change is new.
         """
@@ -149,7 +149,7 @@ class DriftDetector:
         ).name
         side = next(spec.side for spec in signals.SIGNALS if spec.name == name)
         columns = [each.columns[side][name] for each in windows if name in each.columns[side]]
-        strengths = signals.suffix_strengths(name, columns, baselines[side].columns[name], LOOK, self.seed)
+        strengths = signals.suffix_strengths(name, columns, baselines[side].columns[name], CHANGE_POINT_ROWS, self.seed)
         strongest = strengths.index(max(strengths))
         return windows[-1 - strongest].since if len(columns) == len(windows) else windows[-1].since
 
@@ -164,7 +164,7 @@ class DriftDetector:
         return None if needed is not None and min(len(rows), self.most) >= needed else self.rule.min_effect
 
     def _compare_with_last(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
-        permuter = two_sample_tests.PermutationCache(GLANCE, self.seed)
+        permuter = two_sample_tests.PermutationCache(PREVIOUS_WINDOW_PERMUTATIONS, self.seed)
         result = [
             signal
             for side, columns in last.items()
@@ -184,7 +184,7 @@ class DriftDetector:
         release: str,
         error: Exception,
     ) -> DriftWindow:
-        """Return a window that could not be examined, with the evidence of the previous one."""
+        """Return a window with the verdict error, because testing it raised ``error``, and the evidence of the previous one."""
         reason = f"{type(error).__name__}: {error}"[:300]
         last_evidence = before[-1].evidence if before else 0.0
         decision = decisions.WindowDecision("error", False, last_evidence, 1, reason)

@@ -16,7 +16,7 @@ SIDES: Final = ("window", "reference")
 
 
 class DriftMetrics:
-    """Metrics of one monitor: the newest window's values, and counts of windows."""
+    """Prometheus metrics of one monitor: the newest window's values, and counts of windows."""
 
     def __init__(self, required: float) -> None:
         self._library = library = import_optional("prometheus_client", extra=EXTRA)
@@ -52,17 +52,17 @@ class DriftMetrics:
             self._samples.labels(side).set(0)
 
     def restore(self, window: DriftWindow | None) -> None:
-        """Show the newest window of an earlier run, which is not counted again."""
+        """Set the gauges to the newest window of an earlier run, which is not counted again."""
         if window is not None:
             self._show(window)
 
     def record_window(self, window: DriftWindow) -> None:
-        """Publish and count a window."""
+        """Set the gauges to the values of a closed window, and count it."""
         self._show(window)
         self._evaluations.labels(window.verdict).inc()
 
     def record_calibration(self, figures: Sequence[CalibrationRow]) -> None:
-        """Publish the results of the newest calibration, so that alerts can state their reliability."""
+        """Set the gauges to the results of the newest calibration, so that alerts can state their reliability."""
         self._calibrated.clear()
         for figure in figures:
             self._calibrated.labels(figure.side, figure.change).set(figure.third[0])

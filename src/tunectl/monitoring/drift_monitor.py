@@ -34,7 +34,7 @@ from tunectl.registry.release_state import ChampionPointer
 
 AHEAD: Final = 100
 """Most windows closed in one check: a monitor that was off for long catches up in steps."""
-STILL: Final = timedelta(minutes=2)
+LATE_ROW_TIME: Final = timedelta(minutes=2)
 """How long after its traffic has settled an open window is still read: then nothing new can be in it."""
 Reporter = Callable[[DriftWindow, Sequence[MonitoredInference], dict[str, Sequence[MonitoredInference]], Path], None]
 """Writes the report of a window; a failure is logged, and the verdict is kept."""
@@ -42,7 +42,7 @@ Reporter = Callable[[DriftWindow, Sequence[MonitoredInference], dict[str, Sequen
 
 @dataclass
 class DriftMonitor:
-    """Monitors one inference log."""
+    """Closes the due windows of one inference log, tests them for drift and stores the results; the monitor process owns it."""
 
     settings: MonitorSettings
     layout: ProjectPaths
@@ -66,7 +66,7 @@ class DriftMonitor:
     """All closed windows, oldest first; read once, because only one monitor at a time runs on a store."""
 
     def run_once(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
-        """Close and examine all windows that are due, oldest first; ``closed`` is called for each as soon as it is stored.
+        """Return the windows that were due, now tested and stored, oldest first; ``closed`` is called for each as soon as it is stored.
 
         Raises  InfrastructureError where the inference log fails, or the clock was set back by more than a window;
                 ArtifactError for a damaged release.
@@ -142,7 +142,7 @@ class DriftMonitor:
         finished, now = self.store.counts(since).finished, self.now()
         if self._counted[:2] != (since, finished):
             self._counted = (since, finished, now)
-        settle_until = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
+        settle_until = self._counted[2] + timedelta(seconds=rule.settle_seconds) + LATE_ROW_TIME
         return finished >= rule.max_rows and now <= settle_until
 
     def _since(self, champion: ChampionPointer) -> datetime | None:
@@ -232,7 +232,7 @@ class DriftMonitor:
         )
 
     def baselines(self, release: str) -> tuple[dict[SignalSide, ReferenceSample], dict[SignalSide, str]]:
-        """Return the measured references of a release, and for each side without one the reason.
+        """Return (measured references of a release, reasons why there is none), each by ``prompt`` and ``answer``.
 
         Raises  ArtifactError for a damaged release.
         """

@@ -15,7 +15,7 @@ SHOWN = 200
 
 
 def render_index(project: str, windows: Sequence[DriftWindow], reports: Collection[str]) -> str:
-    """Return the page of all windows; ``windows`` oldest first, ``reports`` the files that still exist."""
+    """Return the HTML page of all windows; ``windows`` oldest first, ``reports`` the names of the report files that still exist."""
     newest = windows[-1] if windows else None
     return render.render(
         "drift.html",
@@ -35,7 +35,7 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
 
 
 def evidence_text(window: DriftWindow) -> str:
-    """Return the evidence of a window, and the evidence that makes a drift."""
+    """Return a window's evidence and the threshold for drift as text, both -log10 of p: ``3.2 of 4.1``."""
     return f"{window.evidence:.1f} of {window.evidence_required:.1f}"
 
 
@@ -53,7 +53,10 @@ def _window(window: DriftWindow) -> list[object]:
 def render_window(
     project: str, window: DriftWindow, rows: Mapping[str, MonitoredInference], reports: Collection[str]
 ) -> str:
-    """Return the page of one window; ``rows`` are its inferences by id that are still in the inference log, ``reports`` as above."""
+    """Return the HTML page of one window.
+
+    ``rows`` are its inferences by id that are still in the inference log, ``reports`` the names of the report files that still exist.
+    """
     return render.render(
         "drift_window.html",
         project=project,

@@ -41,7 +41,7 @@ def write(
     references: Mapping[str, Sequence[MonitoredInference]],
     target: Path,
 ) -> None:
-    """Write the HTML page of ``window``; ``references`` are the rows of each side (prompt, answer).
+    """Write the HTML page of ``window`` to the file ``target``; ``references`` are the rows for ``prompt`` and ``answer``.
 
     Only compared signals are in it. It needs no network: pictures and scripts are in the page.
     Raises  InfrastructureError where Evidently cannot make it.

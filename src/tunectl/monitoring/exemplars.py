@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RIDGE = 0.1
 """Ridge of the direction between window and reference, as a share of the largest variance."""
-SURE = 4.0
+MIN_STANDARD_ERRORS = 4.0
 """Standard errors between two shares from which a slice is shown: many words are tested."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -45,7 +45,7 @@ def word_shifts(
 ) -> list[SegmentShift]:
     """Return words that occur in a larger (or smaller) share of the window's prompts than of the reference's, largest change first.
 
-    A word is shown when the two shares differ by ``SURE`` standard errors; of words in the same prompts only the first.
+    A word is shown when the two shares differ by ``MIN_STANDARD_ERRORS`` standard errors; of words in the same prompts only the first.
     """
     window_words, reference_words = [_words(row.prompt) for row in window], [_words(row.prompt) for row in reference]
     if not window_words or not reference_words:
@@ -59,7 +59,7 @@ def word_shifts(
         new, old = now[word] / len(window_words), then[word] / len(reference_words)
         both = (now[word] + then[word]) / (len(window_words) + len(reference_words))
         error = sqrt(both * (1 - both) * (1 / len(window_words) + 1 / len(reference_words)))
-        if error > 0 and abs(new - old) >= SURE * error:
+        if error > 0 and abs(new - old) >= MIN_STANDARD_ERRORS * error:
             result.append((abs(new - old), word, new, old))
     shifts: list[SegmentShift] = []
     marked: list[frozenset[int]] = []

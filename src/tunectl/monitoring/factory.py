@@ -26,7 +26,7 @@ LETTERS = 12
 
 
 def detection_rule(settings: MonitorSettings) -> DetectionRule:
-    """Return the decision rule in the configuration."""
+    """Return the settings of the drift decision that the configuration declares."""
     rule = settings.monitor.rule
     return DetectionRule(
         permutations=rule.permutations,
@@ -38,7 +38,7 @@ def detection_rule(settings: MonitorSettings) -> DetectionRule:
 
 
 def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> SignalBackends:
-    """Return the text encoder; download and distill it first where that was not done yet.
+    """Return the functions that convert texts to numbers; the encoder is downloaded and distilled first where that was not done yet.
 
     Raises  InfrastructureError where the encoder cannot be fetched; MissingExtraError without tokenizers, or torch to distil.
     """
@@ -66,7 +66,7 @@ def _language() -> Callable[[str], str]:
 
 @contextmanager
 def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[DriftMonitor]:
-    """Open the drift monitor of the configured inference log; one at a time.
+    """Yield the drift monitor of the configured inference log, which is closed after; one at a time.
 
     Raises  InfrastructureError where another monitor runs on this project, or the store cannot be opened.
     """
@@ -83,7 +83,7 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
 
 
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
-    """Build the drift monitor of ``store``."""
+    """Return the drift monitor of the inference log ``store``, with detector, release store and reports as configured."""
     monitor = settings.monitor
     releases = open_registry.open_registry(os.environ.get("TUNECTL_REGISTRY") or settings.registry, layout.root)
     examiner = DriftDetector(

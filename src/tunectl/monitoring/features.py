@@ -25,7 +25,7 @@ BATCH = 2048
 
 
 class Embedder(Protocol):
-    """A map from texts to vectors that was not fitted to any reference."""
+    """Converts texts to vectors; it was not fitted to any reference."""
 
     name: str
     """Name, for reports and for the id of a window."""
@@ -36,7 +36,7 @@ class Embedder(Protocol):
 
 
 def char_ngram_features(texts: Sequence[str]) -> NDArray[Any]:
-    """Return signed hashes of byte n-grams, square roots of counts, length one; (texts, BUCKETS). Any script, any language.
+    """Return hashed byte n-grams of each text (texts, BUCKETS): signed, square roots of counts, length one. Any script, any language.
 
     Source: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
     """
@@ -102,7 +102,7 @@ _NOTHING = 1e-12
 
 
 class Sentiment:
-    """How friendly a text is, by a lexicon of words with a valence from -4 to 4 and the rules of VADER, simplified.
+    """Scores how friendly texts are, by a lexicon of words with a valence from -4 to 4 and the rules of VADER, simplified.
 
     Source: Hutto and Gilbert, "VADER", ICWSM 2014. Negations within three words invert a valence, intensifiers before
     it scale it, what follows "but" weighs more; a negation of anything else ("does not start") counts as a mild complaint.
@@ -113,7 +113,7 @@ class Sentiment:
         self._lexicon = lexicon
 
     def score(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return the balance of each text, from -1 (bad) to 1; (texts,)."""
+        """Return the sentiment of each text (texts,), from -1 (bad) to 1."""
         import numpy as np
 
         return np.array([self._one(text[:LONGEST]) for text in texts], dtype=np.float64)
@@ -147,18 +147,18 @@ class Sentiment:
 
 
 def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
-    """Return the balance of each text (rows,) together with that of similar texts; ``vectors`` (rows, d) are their embeddings.
+    """Return the sentiment of each text (rows,) plus that of similar texts; ``balance`` (rows,), ``vectors`` (rows, d) their embeddings.
 
     A lexicon does not know that "sent it back after a week" is bad; texts about the same thing with known words show it. The
-    second part is a ridge regression of balance on embedding over these rows, each predicted from all others (leave one out).
-    Both parts in standard deviations. Pass window and reference together: then both are treated alike, and a permutation test
+    second summand is a ridge regression of sentiment on embedding over these rows, each predicted from all others (leave one out).
+    Both summands in standard deviations. Pass window and reference together: then both are treated alike, and a permutation test
     of its result is exact.
     """
     return smooth_by_taught_rows(balance, vectors, None)
 
 
 def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], fit_rows: NDArray[Any] | None) -> NDArray[Any]:
-    """Smooth as ``smooth_by_neighbors`` does, with a regression that is fitted to the rows ``fit_rows`` only (all: None); for simulations."""
+    """Return what ``smooth_by_neighbors`` returns, with a regression fitted to the rows ``fit_rows`` only (all: None); for simulations."""
     import numpy as np
 
     rows = np.arange(len(balance)) if fit_rows is None else fit_rows

@@ -19,7 +19,7 @@ from tunectl.monitoring.signals import SIGNALS, SignalColumns, SignalSpec, Signa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TAUGHT = 1500
+REGRESSION_ROWS = 1500
 """Rows to which the regression of tone is fitted: about as many as a window and a reference have."""
 NEAR = 30
 """Rows of a pool per neighbor of a text: about as in a test of a window with a reference of a thousand rows."""
@@ -31,7 +31,7 @@ Tail = Callable[["NDArray[Any]", int, int, "NDArray[Any]"], float]
 
 @dataclass(frozen=True, slots=True)
 class FrozenSignal:
-    """One signal of a pool: features of each row that has a value, and how two means are compared."""
+    """One signal of a pool for simulations: features of each row that has a value, and how two means are compared."""
 
     spec: SignalSpec
     places: NDArray[Any]
@@ -41,19 +41,19 @@ class FrozenSignal:
     tail: Tail
 
     def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
-        """Sum of the features of these rows of the pool, (d,), and how many of them have a value."""
+        """Return the sum of the features (d,) of these rows of the pool, and how many of them have a value."""
         places = self.places[rows]
         places = places[places >= 0]
         return self.add_up(places), len(places)
 
     def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
-        """Return the p-value of two sums of ``sum_rows``."""
+        """Return the p-value of a window against a reference, each given as ``sum_rows`` returns it."""
         (first, n), (second, m) = window, reference
         return self.tail(first / n - second / m, n, m, first + second)
 
 
 def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[FrozenSignal]:
-    """Freeze the signals of one side of a pool; scales and axes are those of the rows ``own``."""
+    """Return the signals of a pool of prompts or of answers, ready for simulations; scales and axes are those of the rows ``own``."""
     import numpy as np
 
     size = 1 + max((int(each.rows.max()) for each in columns.values() if len(each)), default=0)
@@ -115,7 +115,7 @@ def _freeze_tone(column: SignalValues, learned: NDArray[Any], seed: int) -> tupl
     import numpy as np
     from scipy.special import ndtr
 
-    taught = np.random.default_rng(seed).permutation(learned)[:TAUGHT]
+    taught = np.random.default_rng(seed).permutation(learned)[:REGRESSION_ROWS]
     scores = features.smooth_by_taught_rows(column.parts[0], column.parts[1], taught)
     spread = float(scores[learned].std()) or 1.0
 

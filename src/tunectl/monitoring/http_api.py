@@ -39,7 +39,7 @@ LOOK_SECONDS: Final = 1.0
 
 
 class PageProviders(NamedTuple):
-    """Functions that return the pages."""
+    """Functions that return the content of each page, and the folder of Evidently's reports."""
 
     metrics: Callable[[], bytes]
     listing: Callable[[], str]
@@ -52,7 +52,7 @@ class PageProviders(NamedTuple):
 def build_pages(
     settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: DriftMetrics
 ) -> PageProviders:
-    """Return the pages of the windows that ``watching`` has closed."""
+    """Return functions that render metrics, windows and reports from what ``watching`` has closed so far."""
     folder = layout.root / settings.monitor.reports
 
     def list_report_names() -> set[str]:
@@ -76,7 +76,7 @@ def build_pages(
 
 
 class MonitorApi(HttpServer):
-    """Serve metrics to Prometheus and windows to people; nothing can be changed here."""
+    """HTTP server of the monitor: metrics for Prometheus, windows for people; it changes nothing."""
 
     def __init__(self, address: str, port: int, keys: Path, pages: PageProviders) -> None:
         """Open the port; 0 takes any.
@@ -98,7 +98,7 @@ class MonitorApi(HttpServer):
             self._ring.load()
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        """Return the answer to one request; never raises."""
+        """Return the response to one request; errors become responses, too."""
         try:
             alive = request.path in {"/healthz", "/livez"}
             return HttpResponse(b"ok\n", TEXT) if alive else self._page(request.path)

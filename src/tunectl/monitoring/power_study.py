@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something happened."""
+    """Number of events (``count``) in a number of trials."""
 
     count: int
     trials: int
 
     @property
     def share(self) -> float:
-        """Rate from 0 to 1."""
+        """Rate as a share from 0 to 1."""
         return self.count / self.trials
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval."""
+        """Lower and upper end of Wilson's 95 % interval of the share."""
         return wilson_interval(self.count, self.trials)
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Results of a series of sequences."""
+    """Results of simulated sequences of windows: rate of each signal alone, and the delay of the verdict drift."""
 
     alone: dict[str, Rate] = field(default_factory=dict)
     """Rate of first windows flagged at the signal's own level, by signal."""
@@ -54,7 +54,7 @@ class Rates:
     """Number of the first window with the verdict drift of each sequence, from one; None where there was none."""
 
     def by_window(self, count: int) -> Rate:
-        """Return the rate of sequences with the verdict drift in one of the first ``count`` windows."""
+        """Return how many sequences had the verdict drift in one of their first ``count`` windows."""
         return Rate(sum(each is not None and each <= count for each in self.delays), len(self.delays))
 
     @property
@@ -73,12 +73,12 @@ _Sums = list[tuple[Any, int]]
 
 
 def no_change(_random: Generator, _side: str, window: NDArray[Any]) -> NDArray[Any]:
-    """Return windows without a change: the null hypothesis."""
+    """Return the rows ``window`` as they are: the null hypothesis, as a ``Shift``."""
     return window
 
 
 class Simulation:
-    """Draws sequences of windows and evaluates each as the monitor does, with ``frozen_tests``.
+    """Draws sequences of windows from measured texts and evaluates each as the monitor does, with ``frozen_tests``.
 
     For changes within the rows on which the tests were frozen. Rows that are unlike all of them seem even more foreign here than
     in the monitor's own tests, whose axes include them: benchmarks/drift_trials.py measures those.
@@ -115,9 +115,9 @@ class Simulation:
         begin: int = 0,
         each: Callable[[], None] = lambda: None,
     ) -> Rates:
-        """Return ``trials`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
+        """Return the rates over ``trials`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
 
-        ``begin`` is the number of the first trial, for runs in parts; ``each`` is called after every trial.
+        ``begin`` is the number of the first trial, for runs in several calls; ``each`` is called after every trial.
         """
         import numpy as np
 
@@ -141,7 +141,7 @@ class Simulation:
         return Rates({name: Rate(alone[name], count) for name, count in tested.items()}, delays)
 
     def count_false_verdicts(self, evaluations: int, seed: int) -> Iterator[bool]:
-        """Yield whether each evaluation of one long run without a change, against one reference, has the verdict drift."""
+        """Yield for each of ``evaluations`` windows of one long run without a change, against one reference, whether it has the verdict drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ class Simulation:
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
     def count_false_sequences(self, sequences: int, seed: int) -> Iterator[bool]:
-        """Yield whether the ninth window of each sequence without a change, all against one reference, has the verdict drift."""
+        """Yield for each of ``sequences`` sequences without a change, all against one reference, whether its ninth window has the verdict drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -201,7 +201,7 @@ class Simulation:
 
 
 def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
-    """Return a change that replaces ``share`` of a window by ``foreign`` rows of the pool."""
+    """Return a change that replaces the ``share`` (0 to 1) of a window by ``foreign`` rows of the pool; ``side``: prompt or answer."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
@@ -217,7 +217,7 @@ def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
 
 
 def shift_share(side: str, marked: Sequence[int], points: float) -> Shift:
-    """Return a change that increases the share of ``marked`` rows of a window by ``points`` (0.2: 20 points), as far as others can be replaced."""
+    """Return a change that raises the share of ``marked`` rows in a window by ``points`` (0.2: 20 points), as far as others can be replaced."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np

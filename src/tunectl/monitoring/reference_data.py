@@ -24,7 +24,7 @@ from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
 @dataclass(frozen=True, slots=True)
 class ReferenceData:
-    """A reference, or the reason why there is none."""
+    """The rows of a reference with its name, or the reason (``why``) why there is none."""
 
     name: str
     """Part of the id of windows: id of a window, of a release, or ``training_prompts``."""
@@ -34,9 +34,9 @@ class ReferenceData:
 
 
 def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> ReferenceData:
-    """Return the champion's own answers to validation prompts, recorded when it was packaged.
+    """Return the champion's own answers to validation prompts, recorded in the folder ``release`` when it was packaged.
 
-    ``masker`` masks them as live answers are masked before they are stored: a placeholder on one side only would look like drift.
+    ``masker`` masks them as live answers are masked before they are stored: a placeholder only in one of them would look like drift.
     Raises  ArtifactError or DataError for a damaged release.
     """
     path = release / serving_contract.REFERENCE
@@ -69,7 +69,7 @@ def _answer(index: int, response: RecordedResponse, text: str) -> MonitoredInfer
 
 
 def training_prompts(layout: ProjectPaths, maximum: int) -> ReferenceData:
-    """Return the training prompts, where the user declares that people ask the same."""
+    """Return at most ``maximum`` training prompts, as the reference where the user declares that people ask the same."""
     path = layout.artifact("split") / "train.jsonl"
     if not path.is_file():
         return ReferenceData(windows.TRAINING, why=f"{path} does not exist; build it: tunectl repro --to split")
@@ -94,9 +94,9 @@ def _find_last_user_text(messages: Sequence[Message]) -> str:
 def load_accepted_windows(
     store: InferenceLog, maximum: int, within: float, release: str | None = None
 ) -> ReferenceData:
-    """Return the rows of the windows that were accepted last, without those erased since.
+    """Return at most ``maximum`` rows of the windows that were accepted last, without those erased since.
 
-    ``within`` as in ``monitoring.window.to_monitored_inference``; ``release``: only windows in which that one answered.
+    Feedback counts when it came at most ``within`` seconds after the request; ``release``: only windows in which that one answered.
     """
     accepted_windows = windows.find_accepted_windows([event.body for event in store.events(kind=windows.REFERENCE_SET)])
     if not accepted_windows:
@@ -117,9 +117,10 @@ def load_accepted_windows(
 
 
 def canary_answers(store: InferenceLog, release: str, maximum: int, within: float) -> ReferenceData:
-    """Return the answers of a release in its canary: recent requests of randomly assigned identities.
+    """Return at most ``maximum`` answers of a release in its canary: recent requests of randomly assigned identities.
 
-    Inferences whose caller asked for it by name were not assigned, and are left out.
+    Feedback counts when it came at most ``within`` seconds after the request. Inferences whose caller asked for the release by
+    name were not assigned, and are left out.
     """
     name = f"canary-{release}"
     inferences = windows.select_rows(store.inferences(release=release, variant=windows.CHALLENGER), windows.CHALLENGER)
@@ -136,7 +137,7 @@ def canary_answers(store: InferenceLog, release: str, maximum: int, within: floa
 
 
 def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
-    """Return the rows of a closed window that the inference log still has."""
+    """Return the rows of a closed window that are still in the inference log, with feedback at most ``within`` seconds after the request."""
     release_name = window.body.get("release")
     inferences = windows.select_rows(
         store.inferences(window.since, window.until, release=release_name, variant=windows.CHAMPION)
@@ -146,13 +147,13 @@ def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> lis
 
 
 def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInference]:
-    """Return the inferences of a closed window by id, as they are in the inference log now."""
+    """Return the inferences of the closed window with id ``name``, by inference id, as they are in the inference log now."""
     result = next((window for window in store.windows() if window.id == name), None)
     return {} if result is None else {row.id: row for row in rows_of(store, result)}
 
 
 def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
-    """Return the windows that the monitor closed since then, oldest first; other rows of that table are not the monitor's."""
+    """Return the windows that the monitor closed since ``since`` (None: all), oldest first; other rows of that table are not the monitor's."""
     own = [window.body for window in store.windows(since) if "verdict" in window.body and "reference" in window.body]
     result = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
     return sorted(result, key=lambda item: item.until)

@@ -9,12 +9,12 @@ from tunectl.artifacts import names
 
 
 def list_reports(folder: Path) -> list[Path]:
-    """Return the existing reports, newest first; other files in that folder are ignored."""
+    """Return the report files in ``folder``, newest first; other files are ignored."""
     result = [path for path in folder.glob("*.html") if names.is_content_id(path.stem)]
     return sorted(result, key=os.path.getmtime, reverse=True)
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest ``keep``."""
+    """Delete all but the ``keep`` newest report files in ``folder``."""
     for old in list_reports(folder)[keep:]:
         old.unlink(missing_ok=True)

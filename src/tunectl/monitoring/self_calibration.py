@@ -36,7 +36,7 @@ CHANGES: tuple[tuple[str, str, float], ...] = (
 
 
 class CalibrationRow(Struct, frozen=True):
-    """One line of the table."""
+    """Simulated rates of one change in prompts or answers: false alarms where nothing changed, power and delay elsewhere."""
 
     change: str
     side: str
@@ -58,7 +58,7 @@ class CalibrationRow(Struct, frozen=True):
 
 
 class LogprobPower(Struct, frozen=True):
-    """Power of the signal ``mean_logprob`` under the share of answers with log-probabilities; computed without simulation."""
+    """Computed power of the signal ``mean_logprob`` where only a share of the answers has log-probabilities."""
 
     share: float
     """``inference_log.logprob_share``."""
@@ -80,7 +80,7 @@ class LogprobPower(Struct, frozen=True):
 
 
 class Calibration(Struct, frozen=True):
-    """Results of ``tunectl monitor calibrate``."""
+    """Content of the JSON that ``tunectl monitor calibrate`` writes: false alarms and power of the monitor on this project."""
 
     at: str
     """Time of the calibration, UTC, ISO 8601."""
@@ -94,14 +94,17 @@ class Calibration(Struct, frozen=True):
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Return the smallest number of rows with which a reference can be measured."""
+    """Return the smallest number of rows with which a reference can be tested."""
     return 3 * rule.minimum
 
 
 def measure_logprob_power(
     columns: SignalColumns | None, rule: DetectionRule, rows: int, share: float
 ) -> LogprobPower | None:
-    """Return the power of ``mean_logprob`` where ``share`` of a window's ``rows`` have a value; ``columns`` are the reference's answers."""
+    """Return the power of ``mean_logprob`` where a ``share`` (0 to 1) of a window's ``rows`` rows have a value; None without a reference.
+
+    ``columns`` are the measured signals of the reference's answers.
+    """
     if columns is None or LOGPROB not in columns:
         return None
     counted, reference = round(rows * share), len(columns[LOGPROB])
@@ -136,10 +139,10 @@ def calibrate(
     logprob_share: float = 1.0,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
-    """Yield one row of figures per side and change, each from ``trials`` sequences after which ``each`` is called.
+    """Yield one row per change in prompts or answers, each from ``trials`` simulated sequences; ``each`` is called after every one.
 
-    ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` has no figures. ``logprob_share``: of a window's
-    rows that have a log-probability.
+    ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` yields nothing. ``rows``: rows of a window.
+    ``logprob_share``: share of a window's rows, 0 to 1, that have a log-probability.
     """
     for side, columns in pools.items():
         if sizes[side] < min_reference_rows(rule):

@@ -28,7 +28,7 @@ SignalKind = Literal["text", "tone", "language", "number", "category", "share"]
 
 
 class MonitoredInference(Struct, frozen=True, omit_defaults=True):
-    """One inference as the monitor sees it, or one row of a reference. None means unknown, and is left out of its signal."""
+    """The values of one inference (or one reference row) that signals are computed from. None is unknown and left out of its signal."""
 
     id: str
     prompt: str | None = None
@@ -48,7 +48,7 @@ class MonitoredInference(Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class SignalBackends:
-    """Functions that convert texts to numbers."""
+    """Functions that convert texts to numbers: embedder, sentiment, language detection."""
 
     embedder: Embedder
     tone: Sentiment
@@ -58,7 +58,7 @@ class SignalBackends:
 
 @dataclass(frozen=True, slots=True)
 class SignalSpec:
-    """One row of the table of signals."""
+    """A monitored signal: its value of an inference, its kind (which decides the test), and its weight in the budget of false alarms."""
 
     name: str
     side: SignalSide
@@ -70,7 +70,7 @@ class SignalSpec:
 
     @property
     def method(self) -> str:
-        """Return the name of its test."""
+        """Name of the signal's two-sample test."""
         return METHODS[self.kind]
 
 
@@ -109,9 +109,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
 )
 CHARACTERS = 0.5
 """Weight of a text's character features beside its embedding of length one, in the feature map of the text signals."""
-SPOKEN = 2000
+MAX_LANGUAGE_TEXTS = 2000
 """Most texts whose language is detected, the slowest of the signals; of more, every second one, or third."""
-FEWEST = 19
+MIN_PERMUTATIONS = 19
 """Permutations of a test whose p-value is not used."""
 SIGNAL_NAMES = tuple(item.name for item in SIGNALS)
 """The closed set of signals: labels of the metrics."""
@@ -121,7 +121,7 @@ WEIGHTS = {item.name: item.weight for item in SIGNALS}
 
 @dataclass(frozen=True, slots=True)
 class SignalValues:
-    """Values of one signal, for those rows that have one."""
+    """Values of one signal (rows with a value, ...), and which rows those are."""
 
     parts: tuple[NDArray[Any], ...]
     """For a text feature maps (rows, d), for a tone the balance (rows,) and an embedding (rows, d), for other kinds one array
@@ -142,9 +142,12 @@ def compute_signal_values(
     tools: SignalBackends,
     *,
     without: Sequence[str] = (),
-    max_texts: int = SPOKEN,
+    max_texts: int = MAX_LANGUAGE_TEXTS,
 ) -> dict[str, SignalValues]:
-    """Return the values of all signals of one side; those in ``without`` are left out, language is detected for ``max_texts`` rows at most."""
+    """Return the values of all signals of ``side`` (prompt or answer) by name, but not of those in ``without``.
+
+    Language is detected for ``max_texts`` rows at most.
+    """
     import numpy as np
 
     signal_values: dict[str, SignalValues] = {}
@@ -214,7 +217,7 @@ def run_signal_test(
     permuter: two_sample_tests.PermutationCache,
     level: float,
 ) -> two_sample_tests.TwoSampleResult:
-    """Compare the values of a window with those of a reference; both need at least two rows."""
+    """Return the test of a window's values against those of a reference at ``level``; both need at least two rows."""
     import numpy as np
 
     pooled = [np.concatenate([part, other]) for part, other in zip(first.parts, second.parts, strict=True)]
@@ -253,7 +256,7 @@ def suffix_strengths(
             else 0.0
             for size in sizes
         ]
-    permuter, result = two_sample_tests.PermutationCache(FEWEST, seed), []
+    permuter, result = two_sample_tests.PermutationCache(MIN_PERMUTATIONS, seed), []
     for size in range(1, len(windows) + 1):
         ours = pool_columns([{name: window} for window in windows[-size:]], maximum * size, seed).get(name, windows[-1])
         enough = min(len(ours), len(signal_values)) > 1
@@ -271,7 +274,7 @@ def run_all_tests(
     level: float,
     minimum: int,
 ) -> list[DriftSignal]:
-    """Return each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it has a reason instead."""
+    """Return each signal that window and reference have, tested at ``level``; with fewer rows than ``minimum`` in one it has a reason instead."""
     results = []
     for item in SIGNALS:
         if item.name in window and item.name in reference:
@@ -302,9 +305,10 @@ def run_all_tests(
 def effect_floors(
     reference: SignalColumns, permuter: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
 ) -> dict[str, float]:
-    """Return by signal the effect below which ``quantile`` of random splits of the reference into halves stay.
+    """Return by signal the effect below which the share ``quantile`` of random splits of the reference into halves stay.
 
-    A difference that the reference shows against itself is no drift, even where many rows make it significant.
+    A difference that the reference shows against itself is no drift, even where many rows make it significant. A signal with
+    fewer than ``minimum`` values has none.
     """
     import numpy as np
 

@@ -27,7 +27,7 @@ MARGIN = 0.92
 """Exponent of p-values of the earth mover's distance and of texts: with skewed numbers, and texts in a few dense clusters, 10^-5 occurs
 two to four times as often as computed."""
 NEWTON_STEPS = 60
-STRAIGHT = 1e-3
+MIN_SKEWNESS = 1e-3
 """Skewness below which a distribution is treated as normal."""
 
 
@@ -35,7 +35,7 @@ def pearson_tail(standard: float, skewness: float) -> float:
     """Return P(X >= ``standard``) of X with mean zero, variance one and that skewness: a shifted gamma distribution."""
     from scipy.special import gammaincc, ndtr
 
-    if skewness < STRAIGHT:
+    if skewness < MIN_SKEWNESS:
         return float(ndtr(-standard))
     shape = 4 / skewness**2
     return float(gammaincc(shape, max(shape + standard * shape**0.5, 0.0)))
@@ -119,7 +119,10 @@ def variation_tail(codes: NDArray[Any], n: int, seed: int) -> float:
 
 
 def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, seed: int) -> float:
-    """Return P(earth mover's distance >= distance) of the sorted pool ``ordered`` (rows,), by the Gaussian process of its ranks."""
+    """Return P(earth mover's distance of ``n`` and ``m`` rows >= ``distance``), by the Gaussian process of the pool's ranks.
+
+    ``ordered`` (rows,) is the sorted pool.
+    """
     import numpy as np
 
     _, widths, levels = follow_ranks(ordered)
@@ -130,7 +133,7 @@ def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, see
 
 
 def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return points between the sorted values at which two distributions are compared: value, width around it, and rank, each (k,)."""
+    """Return (value, width around it, rank), each (k,), of the points between the sorted values at which two distributions are compared."""
     import numpy as np
 
     last = len(ordered) - 1
@@ -146,7 +149,7 @@ def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDA
 
 
 def draw_rank_distances(widths: NDArray[Any], levels: NDArray[Any], draws: int, seed: int) -> NDArray[Any]:
-    """Return Earth mover's distances of two samples of one distribution, in units of sqrt(1/n + 1/m); (draws,)."""
+    """Return ``draws`` random earth mover's distances (draws,) of two samples of one distribution, in units of sqrt(1/n + 1/m)."""
     import numpy as np
 
     bridge = np.minimum.outer(levels, levels) - np.outer(levels, levels)

@@ -35,7 +35,7 @@ BLOCK = 1000
 
 @dataclass(frozen=True, slots=True)
 class KernelNull:
-    """Null distribution of a kernel's quadratic form: without a difference between the groups."""
+    """Moments of a kernel's quadratic form where both groups have one distribution."""
 
     mean: float
     variance: float
@@ -46,7 +46,7 @@ class KernelNull:
 
     @property
     def spread(self) -> float:
-        """Return the standard deviation."""
+        """Standard deviation of the form."""
         return float(self.variance**0.5)
 
     def tail(self, standard: float, n: int, m: int) -> float:
@@ -60,7 +60,7 @@ class KernelNull:
 
 @dataclass(frozen=True)
 class TextKernel:
-    """Kernel (similarity) matrix of the texts of a pool, in parts: ``GRAPH * graph + axes @ axes.T``; the graph is not centered yet."""
+    """Kernel (similarity) matrix of the texts of a pool, as a sum: ``GRAPH * graph + axes @ axes.T``; the graph is not centered yet."""
 
     axes: NDArray[Any]
     """(rows, d), centered."""
@@ -71,12 +71,12 @@ class TextKernel:
 
     @property
     def rows(self) -> int:
-        """Return the number of rows of the pool."""
+        """Number of rows of the pool."""
         return len(self.axes)
 
     @cached_property
     def degrees(self) -> NDArray[Any]:
-        """Return the sum of each row's edges, both directions; (rows,)."""
+        """Sum of each row's edges (rows,), both directions."""
         import numpy as np
 
         edges = np.asarray(self.graph.sum(axis=0)).ravel() + np.asarray(self.graph.sum(axis=1)).ravel()
@@ -84,7 +84,7 @@ class TextKernel:
         return result
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
-        """Return the graph's part of the squared distance of sums; ``groups`` (permutations, rows) of 0 and 1 -> (permutations,)."""
+        """Return the graph's share of the squared distance of sums (permutations,); ``groups`` (permutations, rows) of 0 and 1."""
         import numpy as np
 
         indicators = np.ascontiguousarray(groups.T)
@@ -104,12 +104,12 @@ class TextKernel:
 
     @cached_property
     def null(self) -> KernelNull:
-        """Return the null distribution of the squared distance of two means, in units of the variance of a difference of means."""
+        """Null distribution of the squared distance of two means, in units of the variance of a difference of means."""
         return null_of(self.graph + self.graph.T, self.axes, self.scale)
 
 
 def build_kernel(values: NDArray[Any], seed: int) -> TextKernel | None:
-    """Build the kernel of a pool's feature maps (rows, d); None where all rows are equal. ``seed`` decides between equal neighbors."""
+    """Return the kernel of a pool's feature maps (rows, d); None where all rows are equal. ``seed`` decides between equal neighbors."""
     import numpy as np
 
     centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
@@ -170,7 +170,7 @@ def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 
 
 
 def norm_of_centered(edges: Any) -> float:
-    """Return the Frobenius norm of the symmetric sparse matrix ``edges`` once rows and columns are centered."""
+    """Return the Frobenius norm (a float) of the symmetric sparse matrix ``edges`` once rows and columns are centered."""
     import numpy as np
 
     degrees = np.asarray(edges.sum(axis=0), dtype=np.float64).ravel()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FEW = 10
 """Permutations that reach the statistic, below which their share is no p-value to rely on."""
-CELLS = 4_000_000
+BLOCK_NUMBERS = 4_000_000
 """Numbers of a block of permutations held at a time: 16 MB."""
 SMALLEST = 1e-12
 """Smallest p-value that is returned: approximations are not reliable below it."""
@@ -35,7 +35,7 @@ TIE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TwoSampleResult:
-    """The result of one test."""
+    """Result of one two-sample test: statistic, p-value and effect size."""
 
     score: float
     """The statistic; drift makes it larger."""
@@ -60,7 +60,7 @@ class Permutations:
         rows = n + m
         mask = np.zeros((count + 1, rows), dtype=bool)
         mask[0, :n], mask[0, n:] = n <= m, n > m
-        step = max(1, CELLS // rows)
+        step = max(1, BLOCK_NUMBERS // rows)
         for start in range(1, count + 1, step):
             # the rows with the smallest random keys are a uniform draw without replacement
             keys = random.random((min(step, count + 1 - start), rows), dtype=np.float32)
@@ -70,10 +70,10 @@ class Permutations:
         """Membership of the smaller group, (permutations + 1, rows); the other group is its complement."""
 
     def blocks(self, order: NDArray[Any] | None = None) -> Iterator[NDArray[Any]]:
-        """Yield the smaller group as 0 and 1, single precision, some permutations at a time, columns in ``order``."""
+        """Yield blocks (permutations, rows), single precision, in which 1 marks the smaller group; columns in ``order``."""
         import numpy as np
 
-        step = max(1, CELLS // self._mask.shape[1])
+        step = max(1, BLOCK_NUMBERS // self._mask.shape[1])
         for start in range(0, len(self._mask), step):
             block = self._mask[start : start + step]
             yield (block if order is None else block[:, order]).astype(np.float32)
@@ -88,7 +88,7 @@ class Permutations:
 
 
 class PermutationCache:
-    """Permutations of the last three pairs of sizes.
+    """Cache of the permutations for the last three pairs of sizes.
 
     Drawing them costs more than most tests, and all signals with equally many rows can use the same ones: each test stays exact,
     and the decision is valid for dependent tests (a union bound). Three sizes, because pools have 1, 3 and 9 windows.
@@ -110,9 +110,9 @@ class PermutationCache:
 def to_result(
     statistics: NDArray[Any], level: float, size: float = 1.0, tail: Callable[[float], float] | None = None
 ) -> TwoSampleResult:
-    """Return score, threshold, p-value and effect from the statistics of all permutations, the observed one first; ``size`` turns score into effect.
+    """Return score, threshold at ``level``, p-value and effect from the statistics of all permutations, the observed one first.
 
-    ``tail`` is asked for the p-value where fewer than ``FEW`` permutations reach the score.
+    ``size`` turns score into effect. ``tail`` is asked for the p-value where fewer than ``FEW`` permutations reach the score.
     Raises  ValueError where there are too few permutations to reach the level at all.
     """
     import numpy as np
@@ -131,10 +131,10 @@ def to_result(
 
 
 def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the squared distance of two means under the kernel of ``text_kernel``; ``parts``, each (rows, d), are one feature map together.
+    """Test the squared distance of two means under the kernel of ``text_kernel`` at ``level``, and return the result.
 
-    The score is in standard deviations. The effect is the score without its dependence on the numbers of rows: the chance part of
-    a squared distance is proportional to 1/n + 1/m.
+    ``parts``, each (rows, d), are one feature map together. The score is in standard deviations. The effect is the score without
+    its dependence on the numbers of rows: the chance part of a squared distance is proportional to 1/n + 1/m.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float)
 
 
 def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the earth mover's distance of two samples of numbers, in standard deviations of the pool; ``values`` (rows,)."""
+    """Return the test of the earth mover's distance of ``values`` (rows,) at ``level``, in standard deviations of the pool."""
     import numpy as np
 
     order = np.argsort(values, kind="stable")
@@ -172,7 +172,7 @@ def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) 
 
 
 def difference_of_means(values: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
+    """Return the test of the difference of two means of ``values`` (rows,) at ``level``, in standard deviations of the pool (Cohen's d)."""
     import numpy as np
 
     spread = float(values.std())
@@ -186,7 +186,7 @@ def difference_of_means(values: NDArray[Any], permutations: Permutations, level:
 
 
 def total_variation(codes: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
+    """Return the test of the total variation distance, 0 to 1, of categories ``codes`` (rows,) from 0 at ``level``."""
     import numpy as np
 
     members = np.zeros((len(codes), int(codes.max()) + 1), dtype=np.float32)
@@ -199,7 +199,7 @@ def total_variation(codes: NDArray[Any], permutations: Permutations, level: floa
 
 
 def difference_of_shares(flags: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
+    """Return the test of the difference of two shares, 0 to 1, at ``level``; ``flags`` (rows,) of 0 and 1."""
     import numpy as np
 
     result = np.abs(permutations.differences(flags[:, None].astype(np.float32))[:, 0])

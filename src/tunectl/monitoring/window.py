@@ -33,7 +33,7 @@ class TimeSpan(Struct, frozen=True):
 def to_monitored_inference(
     inference: InferenceRecord, feedback: Sequence[Feedback] = (), within: float = inf
 ) -> MonitoredInference:
-    """Return an inference as the monitor sees it. Feedback counts when it came at most ``within`` seconds after the request.
+    """Return the values of an inference that the signals need. Feedback counts when it came at most ``within`` seconds after the request.
 
     An older window has had more time to get feedback: without the same limit for both, every new window would seem to have less.
     """
@@ -74,7 +74,7 @@ def answer_text(inference: InferenceRecord) -> str | None:
 
 
 def extract_text(content: Any) -> str:
-    """Return the text of a message, of which OpenAI has several forms."""
+    """Return the text of a message's ``content``: a string, or a list of OpenAI's content parts."""
     if isinstance(content, list):
         return " ".join(
             extract_text(part.get("text")) if isinstance(part, dict) else extract_text(part) for part in content
@@ -93,7 +93,7 @@ def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) 
 def select_window_rows(
     inferences: Iterable[InferenceRecord], rows: int, variant: str = CHAMPION
 ) -> list[InferenceRecord]:
-    """Select rows as ``select_rows`` does, up to one window: ``rows`` of them, and those with the time of the last one.
+    """Return the first ``rows`` rows that ``select_rows`` would return, and those with the time of the last one.
 
     ``inferences`` are oldest first, and are not read further: a long backlog is not read once per window.
     """
@@ -142,7 +142,10 @@ def closable_window(
 def compute_window_id(
     span: TimeSpan, ids: Sequence[str], release: str, reference: str, settings: Mapping[str, Any]
 ) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a window's manifest: the same traffic, examined in the same way, is the same window."""
+    """Return the id of a window: the first 16 hex digits of the SHA-256 of period, row ids, release, reference and settings.
+
+    The same traffic, examined in the same way, is the same window.
+    """
     manifest = {
         "since": span.since.isoformat(),
         "until": span.until.isoformat(),
@@ -155,7 +158,7 @@ def compute_window_id(
 
 
 def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, Any]:
-    """Return the body of the event ``REFERENCE_SET``: from now on prompts are compared with those of these windows.
+    """Return the body of the event ``REFERENCE_SET``: from now on prompts are compared with those of the windows with these ids.
 
     Raises  ValueError where no window is named.
     """
@@ -165,7 +168,7 @@ def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, An
 
 
 def find_accepted_windows(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the windows in the newest of these event bodies (oldest first); none before the first event."""
+    """Return the ids of the windows in the newest of these event bodies (oldest first); none before the first event."""
     if not bodies:
         return []
     return [str(name) for name in bodies[-1]["windows"]]
@@ -180,5 +183,5 @@ def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def streak_windows(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
-    """Return the earlier windows whose rows count as evidence: of the same release and against the same reference."""
+    """Return those of ``windows`` whose rows count as evidence: of the same release and against the same reference of prompts."""
     return [window for window in windows if window.release == release and window.reference == reference]

@@ -16,7 +16,7 @@ POWER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class DetectionRule:
-    """Settings of the decision on a window."""
+    """Settings of the drift decision: permutations, budget of false alarms, smallest effect, fewest rows."""
 
     permutations: int
     quantile: float
@@ -32,14 +32,15 @@ class DetectionRule:
 
     @property
     def evidence_required(self) -> float:
-        """The evidence from which the verdict is drift."""
+        """Evidence (-log10 of p) from which the verdict is drift."""
         return round(-log10(self.false_alarms), 3)
 
 
 def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | None:
     """Return the rows of a window with which the declared smallest change is detected by the ``windows``-th window.
 
-    None where the reference has too few rows for it, however many a window has. In a signal of the smallest weight, by the normal approximation of a difference of means.
+    None where the ``reference`` rows are too few for it, however many a window has. In a signal of the smallest weight, by the
+    normal approximation of a difference of means.
     """
     rest = 1 / _effective_rows(rule) - 1 / reference
     return ceil(1 / rest / windows) if rest > 0 else None
@@ -63,7 +64,10 @@ def power(rule: DetectionRule, effect: float, rows: int, reference: int) -> floa
 
 
 def min_visible_effect(rule: DetectionRule, rows: int, reference: int) -> float:
-    """Return the smallest change of the mean, in standard deviations, that is detected with the power ``POWER``."""
+    """Return the smallest change of the mean, in standard deviations, that is detected with the power ``POWER``.
+
+    ``rows`` of the window and ``reference`` rows with a value.
+    """
     normal = NormalDist()
     critical = normal.inv_cdf(1 - _signal_level(rule) ** (1 / MARGIN) / 2)
     return (critical + normal.inv_cdf(POWER)) * sqrt(1 / rows + 1 / reference)

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 
 class Probe(Struct, frozen=True):
-    """Answers and log-probabilities of the training side."""
+    """A prompt with the answers of tuned and base model on the training side, and their log-probabilities."""
 
     prompt: list[int]
     answer: list[int]
@@ -31,7 +31,7 @@ class Probe(Struct, frozen=True):
 
 
 class ProbeLimits(Struct, frozen=True):
-    """Limits on the difference of an engine."""
+    """Largest allowed difference between an engine and the training side."""
 
     agreement: float
     """Least share of tokens that are the engine's own first choice, 0 to 1."""
@@ -40,7 +40,7 @@ class ProbeLimits(Struct, frozen=True):
 
 
 class ProbeReport(Struct, frozen=True):
-    """Result of the probes."""
+    """Result of all probes: whether the engine applies the adapter, and how far it agrees with the training side."""
 
     holds: bool
     reason: str
@@ -56,7 +56,7 @@ class ProbeReport(Struct, frozen=True):
 
 @dataclass(slots=True)
 class ProbeRun:
-    """One probe in progress. Generate from ``prompt`` with ``room`` tokens, then ``feed`` the result; until ``over``."""
+    """State of one probe. Generate from ``prompt`` with ``room`` tokens, then ``feed`` the result; until ``over``."""
 
     probe: Probe
     stops: frozenset[int]
@@ -73,17 +73,17 @@ class ProbeRun:
 
     @property
     def over(self) -> bool:
-        """Whether all tokens were compared."""
+        """Whether all tokens of the probe's answer were compared."""
         return self.at >= len(self.probe.answer)
 
     @property
     def prompt(self) -> list[int]:
-        """The tokens from which the engine continues."""
+        """Token ids from which the engine continues."""
         return [*self.probe.prompt, *self.probe.answer[: self.at]]
 
     @property
     def room(self) -> int:
-        """Number of tokens to generate."""
+        """Number of tokens that the engine should generate next."""
         return len(self.probe.answer) - self.at
 
     @property
@@ -99,7 +99,7 @@ class ProbeRun:
         return bool(tokens) and tokens == bare[: len(tokens)] and tokens != self.probe.answer[: len(tokens)]
 
     def feed(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        """Compare the engine's next tokens, without the stop token that ended the answer."""
+        """Compare the engine's next tokens (without the stop token that ended the answer) and their log-probabilities in nats."""
         if self.free is None:
             self.free = list(ids)
         for token, logprob in zip(ids, logprobs, strict=True):
@@ -122,7 +122,7 @@ def count_allowed_mismatches(probes: Sequence[Probe], limits: ProbeLimits) -> in
 
 
 def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeReport:
-    """Return the verdict over complete probes, or those that were stopped because too many tokens differed."""
+    """Return the result over complete probes, or those that were stopped because too many tokens differed."""
     compared = sum(walk.at for walk in walks)
     agreement = sum(walk.agreed for walk in walks) / compared if compared else 0.0
     gaps = [gap for walk in walks for gap in walk.gaps]

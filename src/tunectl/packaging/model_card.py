@@ -17,7 +17,7 @@ def render_model_card(
     license_name: str | None,
     scores: Sequence[tuple[str, str]],
 ) -> str:
-    """Return the card; ``scores`` are rows of system and metrics as text."""
+    """Return the card as Markdown; ``scores`` are rows (system, metrics as text)."""
     lineage = facts.lineage or Lineage(contract.base.source, contract.base.revision)
     head = ["---", "library_name: peft", "pipeline_tag: text-generation"]
     if contract.base.source.count("/") == 1:  # the Hub takes names of the Hub only

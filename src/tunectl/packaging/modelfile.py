@@ -8,7 +8,7 @@ NAME = "Modelfile"
 
 
 def render_modelfile(contract: ServingContract, file: str) -> str:
-    """Return the text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding defaults, stop tokens, and the system prompt of the training."""
+    """Return the text for ``ollama create NAME -f Modelfile``, beside the GGUF file ``file``: decoding defaults, stop tokens, and the system prompt of the training."""
     defaults = contract.defaults
     ends = {item.text for item in (contract.eot_token, contract.eos) if item is not None}
     lines = [

@@ -23,7 +23,7 @@ NOTHING_WORDS = "Tuned and base model answer all validation inputs that were ask
 
 
 class TokenAgreement(Struct, frozen=True):
-    """Agreement of the engine with the trained model, both reading the trained model's own answers."""
+    """Agreement of the engine with the trained model, both predicting the tokens of the trained model's own answers."""
 
     answers: int
     tokens: int
@@ -36,7 +36,7 @@ class TokenAgreement(Struct, frozen=True):
 
 
 class EngineScore(Struct, frozen=True):
-    """The evaluation's metric of the engine's own answers."""
+    """The primary metric of the evaluation on the engine's own answers, beside that of the trained model."""
 
     measure: str
     inputs: int
@@ -47,7 +47,7 @@ class EngineScore(Struct, frozen=True):
 
 
 class ParityReport(Struct, frozen=True):
-    """``parity.json``."""
+    """Content of ``parity.json``: agreement of the exported with the trained model, and the verdict."""
 
     agreement: TokenAgreement
     measured: EngineScore | None
@@ -58,7 +58,7 @@ class ParityReport(Struct, frozen=True):
 
 
 class ParityBounds(Struct, frozen=True):
-    """Limits of the comparison; None: the value is only printed."""
+    """Limits of the comparison (share of equal tokens, nats); None: the value is only printed."""
 
     agreement: float | None
     gap: float | None
@@ -70,7 +70,10 @@ def token_agreement(
     trained: Sequence[Sequence[float]],
     stops: Sequence[int],
 ) -> TokenAgreement:
-    """Compare; ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, positions as in ``answers``)."""
+    """Return how far the engine's predictions (``readings``) agree with the trained model on its ``answers`` (token ids).
+
+    ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, positions as in ``answers``).
+    """
     pairs = [
         (expected, token, engine - own)
         for answer, reading, owns in zip(answers, readings, trained, strict=True)
@@ -88,7 +91,7 @@ def token_agreement(
 
 
 def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBounds, *, probes: int) -> RecordedVerdict:
-    """Return passed only where every limit holds and there are ``probes``, else failed with every reason."""
+    """Return passed only where every limit holds and there are ``probes`` (their number), else failed with every reason."""
     if not probes:
         return RecordedVerdict(False, NOTHING, NOTHING_WORDS)
     wrong = []
@@ -111,7 +114,7 @@ def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBou
 
 
 def with_gguf(report: ParityReport, share: float, minimum: float) -> ParityReport:
-    """Return the report with the result of the GGUF file; a file with another model makes the verdict failed."""
+    """Return the report with ``share``, the agreement of the GGUF file (0 to 1); below ``minimum`` the verdict becomes failed."""
     if share >= minimum or not report.verdict.passed:
         return replace(report, gguf=share)
     text = (

@@ -16,7 +16,7 @@ from tunectl.packaging.serving_contract import ParityProbe, RenderFixture
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """A conversation, and its text and token ids by the chat template."""
+    """A conversation with its text and token ids by the chat template."""
 
     messages: list[Message]
     text: str
@@ -30,7 +30,7 @@ class RenderedConversation:
 
 @dataclass(frozen=True, slots=True)
 class BaseTunedComparison:
-    """Answers of tuned and base model to one conversation."""
+    """Greedy answers of tuned and base model to one conversation, from which probes are selected."""
 
     conversation: RenderedConversation
     tuned: GreedyOutput
@@ -44,7 +44,7 @@ class BaseTunedComparison:
         return bool(self.tuned.ids) and self.tuned.ids != self.base.ids[: len(self.tuned.ids)]
 
     @property
-    def apart(self) -> float:
+    def mean_logprob_gap(self) -> float:
         """Nats by which the two models differ on the tuned model's tokens, mean of absolute differences; 0 for an empty answer."""
         pairs = zip(self.tuned.logprobs, self.under_base, strict=True)
         return fmean([abs(item - other) for item, other in pairs] or [0.0])
@@ -63,12 +63,12 @@ def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, lea
     Where both answers are equal, log-probabilities that differ by at least twice ``least`` nats still distinguish the models;
     smaller differences prove nothing and are left out, so there may be none.
     """
-    telling = [item for item in comparisons if item.differs or item.apart >= 2 * least]
-    return sorted(telling, key=lambda item: (not item.differs, -item.apart))[:count]
+    telling = [item for item in comparisons if item.differs or item.mean_logprob_gap >= 2 * least]
+    return sorted(telling, key=lambda item: (not item.differs, -item.mean_logprob_gap))[:count]
 
 
 def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
-    """Build the probe of the contract; ``texts`` are the decoded answers of tuned and base model."""
+    """Return the probe as the serving contract stores it; ``texts`` are the decoded answers of tuned and base model."""
     return ParityProbe(
         messages=comparison.conversation.messages,
         token_ids=comparison.conversation.ids,
@@ -83,7 +83,7 @@ def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProb
 
 
 class RecordedResponse(Struct, frozen=True):
-    """One line of ``reference.jsonl``: an answer of the release when it was packaged."""
+    """One line of ``reference.jsonl``: an answer of the release from when it was packaged, for the drift monitor."""
 
     prompt: list[Message]
     answer: str
@@ -96,7 +96,7 @@ class RecordedResponse(Struct, frozen=True):
 
 
 def reference(prompt: Sequence[Message], text: str, output: GreedyOutput) -> RecordedResponse:
-    """Return one answer of the engine."""
+    """Return the line of ``reference.jsonl`` for an engine's answer ``text`` to ``prompt``."""
     nats = [logprob for logprob in output.logprobs if isfinite(logprob)]
     return RecordedResponse(
         list(prompt),

@@ -1,4 +1,4 @@
-"""Protocols of the two sides that packaging compares: the trained model, and the engine that will serve it."""
+"""Protocols of the two models that packaging compares: the trained model, and the exported one in the engine that will serve it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunectl.registry.release_manifest import BuildFacts
 
 
 class GreedyOutput(Struct, frozen=True):
-    """One answer, greedy."""
+    """One greedily generated answer as token ids and log-probabilities."""
 
     ids: list[int]
     """With the stop token that ended it, if one did."""
@@ -25,7 +25,7 @@ class GreedyOutput(Struct, frozen=True):
 
 
 class TeacherForced(Struct, frozen=True):
-    """One given answer, read token by token: a model's prediction at each position, given the tokens before it."""
+    """A model's prediction at each position of a given answer, given the tokens before it."""
 
     choices: list[int]
     """The likeliest token."""
@@ -34,7 +34,7 @@ class TeacherForced(Struct, frozen=True):
 
 
 class SamplingParams(Struct, frozen=True):
-    """How an answer is sampled."""
+    """Temperature, top-p and seed of generation."""
 
     temperature: float = 0.0
     """0 is greedy."""
@@ -47,16 +47,16 @@ GREEDY = SamplingParams()
 
 
 class TrainedModel(Protocol):
-    """A model on the training side."""
+    """The trained model in memory, in the library that trained it."""
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
-        """Return greedy answers of at most ``limit`` tokens."""
+        """Return one greedy answer of at most ``limit`` tokens per prompt (token ids)."""
         ...
 
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return nats of the tokens ``of`` at each position of the given ``answers``, all three of equal length."""
+        """Return log-probabilities (nats) of the tokens ``of`` at each position of the given ``answers``, all three of equal length."""
         ...
 
     def close(self) -> None:
@@ -65,16 +65,16 @@ class TrainedModel(Protocol):
 
 
 class ReleaseSession(Protocol):
-    """A release in an engine."""
+    """A release loaded in the engine that serves it."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        """Return answers of at most ``limit`` tokens."""
+        """Return one answer of at most ``limit`` tokens per prompt (token ids)."""
         ...
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """Return the engine's prediction at each position of given answers, with the call that serves requests."""
+        """Return the engine's prediction at each position of given answers, computed as for requests."""
         ...
 
     def close(self) -> None:
@@ -83,24 +83,24 @@ class ReleaseSession(Protocol):
 
 
 class PackagingBackends(Protocol):
-    """Everything outside our own code that packaging needs; tests pass fakes."""
+    """Libraries that packaging calls: training, export, engine, Bento, GGUF; tests pass fakes."""
 
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
     ) -> TrainedModel:
-        """Return the trained model, its adapter added into its weights; None: the base model alone."""
+        """Return the trained model with ``adapter`` merged in; None: the base model alone. ``stops``: token ids that end an answer."""
         ...
 
     def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
-        """Export a model folder to the format that an engine loads."""
+        """Export a model folder to folder ``out`` in the format of ``engine``; ``weights`` is their precision."""
         ...
 
     def merge(self, model: Path, adapter: Path, out: Path) -> None:
-        """Write ``model`` with ``adapter`` added into its weights."""
+        """Write ``model`` with ``adapter`` added into its weights to folder ``out``."""
         ...
 
     def build_bento(self, release: Path, facts: BuildFacts, name: str, out: Path, settings: ServeSettings) -> None:
-        """Build the Bento that carries ``release``."""
+        """Build the Bento called ``name`` that contains ``release``, in folder ``out``."""
         ...
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
@@ -108,5 +108,5 @@ class PackagingBackends(Protocol):
         ...
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
-        """Return a release in the engine that its contract names."""
+        """Return the release in folder ``release``, loaded in the engine that its contract names; ``stops``: token ids that end an answer."""
         ...

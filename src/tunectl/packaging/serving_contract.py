@@ -24,7 +24,10 @@ _LAYOUTS: Final = {"apart": "adapter"}
 
 
 def upgrade_contract(record: dict[str, Any]) -> dict[str, Any]:
-    """Upgrade format 1, of tunectl 0.1. The file is part of its release's digest, so it is not rewritten on the disk."""
+    """Return a ``contract.json`` of format 1 (tunectl 0.1) as one of format 2.
+
+    The file is in its release's digest, so it is not rewritten on the disk.
+    """
     result = rename_keys(record, {"end_of_turn": "eot_token", "route": "layout"})
     result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
     return {**result, "tolerance": rename_keys(result.get("tolerance", {}), _TOLERANCE)}
@@ -37,7 +40,7 @@ REFERENCE, CARD = "reference.jsonl", "MODEL_CARD.md"
 
 
 class BaseModel(Struct, frozen=True):
-    """The weights that the adapter was trained on."""
+    """Identity of the weights that the adapter was trained on."""
 
     source: str
     """Hub id, folder name, or package and file."""
@@ -50,7 +53,7 @@ class BaseModel(Struct, frozen=True):
 
 
 class DecodingDefaults(Struct, frozen=True):
-    """Decoding of a request that does not set it."""
+    """Decoding settings for requests that do not set them."""
 
     temperature: float
     """0 is greedy."""
@@ -59,7 +62,7 @@ class DecodingDefaults(Struct, frozen=True):
 
 
 class Tolerance(Struct, frozen=True):
-    """Limits on the difference of an engine from the training side on the probes."""
+    """Largest difference on the probes between an engine and the training side that a server accepts."""
 
     max_logprob_diff: float
     """Nats: mean absolute difference of the log-probabilities of a probe's tokens."""
@@ -80,7 +83,7 @@ class RenderFixture(Struct, frozen=True):
 
 
 class ParityProbe(Struct, frozen=True):
-    """One conversation, and the greedy answers of the tuned and the base model on the training side.
+    """One conversation with the greedy answers of tuned and base model from the training side.
 
     Chosen so that the two differ. All log-probabilities are nats of a token given those before it.
     """
@@ -104,7 +107,7 @@ class ParityProbe(Struct, frozen=True):
 
 
 class ServingContract(Struct, frozen=True):
-    """Content of ``contract.json`` in a release."""
+    """Content of a release's ``contract.json``: what a server verifies before it answers."""
 
     project: str
     base: BaseModel

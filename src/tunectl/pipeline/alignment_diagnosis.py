@@ -18,7 +18,7 @@ from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, Al
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.policy_reward import JudgedOrder
 from tunectl.evaluation.results import InputScores, Results
-from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rate import WinRateSettings
 from tunectl.training.reward import reward_artifacts
 from tunectl.training.reward.protocols import RewardScore, ScoredPrompt
 from tunectl.training.reward.reward_artifacts import RewardAccuracies, RewardFacts
@@ -127,7 +127,7 @@ def _measure_reward(
     scores = _score(cfg, inputs)
     own, tie = cfg.evaluate.aligned, cfg.evaluate.aligned.tie_threshold
     gate = cfg.evaluate.gate
-    counting = Counting(own.length_tolerance, gate.resamples, gate.confidence, cfg.seed)
+    counting = WinRateSettings(own.length_tolerance, gate.resamples, gate.confidence, cfg.seed)
     clusters = [item.cluster for item in inputs.items]
     values = {name: [score.value for score in scores[name]] for name in scores}
     outcomes = policy_reward.order_by_scores(values["aligned"], values["tuned"], tie)
@@ -137,7 +137,9 @@ def _measure_reward(
     return PolicyReward(
         accuracy=_estimate(accuracies.test),
         ensemble_size=len(facts.members.seeds),
-        order_chance=None if spread is None else policy_reward.order_chance(spread / weight, facts.members.scale),
+        order_chance=None
+        if spread is None
+        else policy_reward.bradley_terry_win_probability(spread / weight, facts.members.scale),
         member_spread=fmean(score.spread for name in scores for score in scores[name]),
         wins=policy_reward.measure_wins(outcomes, clusters, counting),
         judge="" if judge is None else judge.judge,

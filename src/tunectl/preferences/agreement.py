@@ -44,7 +44,7 @@ class Proportion(Struct, frozen=True):
 
 
 class Person(Struct, frozen=True):
-    """Results of one annotator."""
+    """Number, speed, agreement and biases of one annotator's judgments."""
 
     name: str
     judgments: int
@@ -65,7 +65,7 @@ class Person(Struct, frozen=True):
 
 
 class InterAnnotatorAgreement(Struct, frozen=True):
-    """Agreement of all annotators."""
+    """Krippendorff's alpha and biases over all annotators, and the results of each."""
 
     judgments: int
     people: list[Person]
@@ -81,9 +81,9 @@ class InterAnnotatorAgreement(Struct, frozen=True):
 
 
 def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
-    """Return the agreement of ``judgments``; attention checks count only as such.
+    """Return the agreement of ``judgments``, with ``alpha`` to compute Krippendorff's alpha; attention checks count only as such.
 
-    A person's answers to a repeated question are compared with each other; the first of them is compared with other people's.
+    A person's answers to a repeated task are compared with each other; the first of them is compared with other people's.
     Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.
     """
     comparisons = [judgment for judgment in judgments if judgment.check != "attention"]
@@ -116,7 +116,7 @@ def longer_wins(texts: Iterable[tuple[str, str]]) -> Proportion | None:
 
 
 def pair_texts(pair: PreferencePair) -> tuple[str, str]:
-    """Return the winning and the losing text of a pair."""
+    """Return (winning text, losing text) of a pair."""
     return _text(pair.chosen), _text(pair.rejected)
 
 
@@ -226,7 +226,7 @@ def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
 
 
 def summary(result: InterAnnotatorAgreement) -> str:
-    """Return the result as sentences, with what to do about it."""
+    """Return the agreement as sentences, with what to do about it."""
     sentences = [_agreement_words(result)]
     if result.left is not None and not result.left.low <= 0.5 <= result.left.high:
         side = "left" if result.left.value > 0.5 else "right"

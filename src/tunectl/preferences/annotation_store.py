@@ -30,7 +30,7 @@ AnnotationChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
 
 
 class AnnotationTask(Struct, frozen=True, omit_defaults=True):
-    """Two answers to one input."""
+    """An annotation task: one input with two answers, of which people choose the better one."""
 
     id: str
     prompt: str
@@ -48,7 +48,7 @@ class AnnotationTask(Struct, frozen=True, omit_defaults=True):
 
 
 class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation", tag_field="kind"):
-    """One person's choice for one question."""
+    """One line of ``annotations.jsonl``: a person's choice for one annotation task."""
 
     id: str
     """Id of this display of the question; an event with the same id counts once."""
@@ -66,7 +66,7 @@ class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation",
 
 
 class Retraction(Struct, frozen=True, tag="retraction", tag_field="kind"):
-    """Somebody took their last choice back."""
+    """One line of ``annotations.jsonl`` that takes a person's last choice back."""
 
     id: str
     """Id of the ``AnnotationEvent`` that no longer counts."""
@@ -75,7 +75,7 @@ class Retraction(Struct, frozen=True, tag="retraction", tag_field="kind"):
 
 
 class Store:
-    """An open store; made by ``open_store``."""
+    """The annotation tasks and choices in one folder, opened by ``open_store`` for one process at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,11 +90,11 @@ class Store:
         atomic_io.fsync_directory(folder)
 
     def close(self) -> None:
-        """Close the journal."""
+        """Close ``annotations.jsonl``."""
         os.close(self._journal)
 
     def add(self, questions: Sequence[AnnotationTask]) -> None:
-        """Add questions; those with a known id are left unchanged.
+        """Append tasks; those with a known id are left unchanged.
 
         Raises  InfrastructureError when the disk refuses; none is added then.
         """
@@ -122,7 +122,7 @@ class Store:
         self._take(entry)
 
     def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
-        """Return the valid annotations in their order, of one person or of all."""
+        """Return the annotations that were not taken back, in their order, of ``annotator`` or (None) of all."""
         return [
             item
             for item in self._judgments.values()
@@ -130,7 +130,7 @@ class Store:
         ]
 
     def get_annotation(self, name: str) -> AnnotationEvent | None:
-        """Return the annotation of a display; None where there is none, or where it was undone."""
+        """Return the annotation with id ``name``; None where there is none, or where it was taken back."""
         return None if name in self._undone else self._judgments.get(name)
 
     def count_turns(self, annotator: str) -> int:
@@ -146,7 +146,7 @@ class Store:
 
 @contextmanager
 def open_store(folder: Path) -> Iterator[Store]:
-    """Open the store in ``folder``, which is created where it is absent.
+    """Yield the store in ``folder``, which is created where it is absent, and close it after.
 
     Raises  InfrastructureError when another process has it open; DataError when one of its files was changed by hand.
     """
@@ -166,7 +166,7 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 
 def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
-    """Yield all annotations in ``folder``: a judgment, or why it is none (``skipped``, ``taken_back``).
+    """Yield every annotation in ``folder``: as a judgment, or rejected as ``skipped`` or ``taken_back``.
 
     Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
     Raises  DataError when there is no store, or a line of it is wrong.
@@ -191,7 +191,7 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
 
 
 def has_annotations(folder: Path) -> bool:
-    """Return whether there are annotations.
+    """Return whether there are annotations in ``folder``.
 
     Raises  DataError where they are in the folder of 0.1.
     """
@@ -200,7 +200,7 @@ def has_annotations(folder: Path) -> bool:
 
 
 def count_tasks(folder: Path) -> int:
-    """Return the number of questions in the store; reads without a lock.
+    """Return the number of annotation tasks in ``folder``; reads without a lock.
 
     Raises  DataError for an invalid line.
     """
@@ -307,12 +307,12 @@ _KINDS: Final = {"said": "annotation", "undone": "retraction"}
 
 
 def upgrade_task(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of ``questions.jsonl`` of 0.1, whose keys are those of today."""
+    """Return a line of ``questions.jsonl`` of 0.1 as a line of ``tasks.jsonl``; its keys are those of today."""
     return dict(record)
 
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of ``said.jsonl`` of 0.1."""
+    """Return a line of ``said.jsonl`` of 0.1 as a line of ``annotations.jsonl``, with the keys of today."""
     result = rename_keys(record, {"what": "kind", "question": "task", "at": "created_at"})
     return {**result, "kind": _KINDS.get(result.get("kind", ""), result.get("kind"))}
 

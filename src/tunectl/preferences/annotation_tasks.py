@@ -1,4 +1,4 @@
-"""Build questions from inputs and answers, some of them attention checks."""
+"""Build annotation tasks from inputs and answers, some of them attention checks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ CHECKS = 0.15
 
 
 def sample_inputs(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Return at most ``count`` of the inputs, by the seed; a larger sample begins with the same ones."""
+    """Return at most ``count`` of the inputs, drawn with ``seed``; a larger sample begins with the same ones."""
     order = sorted((example for example in examples if example.messages), key=lambda item: hash_to_id(seed, item.id))
     return order[:count]
 
 
 def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Sequence[str]) -> AnnotationTask | None:
-    """Return a question with two answers to one input; None where they are equal or one is empty: nobody could choose."""
+    """Return a task with two answers to one input; None where they are equal or one is empty: nobody could choose.
+
+    ``prompt`` is the digest that equal inputs share; ``systems`` names the system that wrote each answer.
+    """
     first, second = (text.strip() for text in answers)
     if not first or not second or first.split() == second.split():
         return None

@@ -51,7 +51,7 @@ SOURCE_PARTS: dict[SplitName, tuple[SplitName, ...]] = {
 
 
 class AttributeDifference(NamedTuple):
-    """One attribute in which two inputs differ."""
+    """One attribute in which two inputs differ, and how: wrong, missing or extra."""
 
     kind: DifferenceKind
     name: str
@@ -59,7 +59,7 @@ class AttributeDifference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ContrastRules:
-    """The contrast section as plain values."""
+    """Settings of ``preferences.contrast``, with the number of pairs of each split."""
 
     pairs: Mapping[SplitName, int]
     """Number of pairs of each part at most."""
@@ -75,7 +75,7 @@ class ContrastRules:
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """An input with its references, from which pairs are made."""
+    """An input with its references and attributes, from which contrastive pairs are made."""
 
     prompt: str
     """Digest that equal inputs share."""
@@ -84,7 +84,7 @@ class PromptRecord:
 
 
 class ContrastReport(Struct, frozen=True):
-    """Counts of one part, for report.json."""
+    """Counts of one split's contrastive pairs, for ``report.json``."""
 
     pairs: int
     inputs: int
@@ -99,7 +99,7 @@ class ContrastReport(Struct, frozen=True):
     """Number of pairs whose prompt lost one attribute."""
 
     def format_summary(self, requested: int) -> str:
-        """Return the difference as text."""
+        """Return the counts as text, beside the ``requested`` number of pairs."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
         borrowed = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
         alone_note = f"; {self.alone} inputs have none near" if self.alone else ""
@@ -108,7 +108,7 @@ class ContrastReport(Struct, frozen=True):
 
 
 class Contrasts(NamedTuple):
-    """The pairs of all parts, with their reports."""
+    """Result of ``sample_pairs``: the pairs of all splits as judgments, and a report per split."""
 
     judgments: list[Comparison]
     """The first answer is the better one; there is no annotator; the part is set."""
@@ -116,7 +116,7 @@ class Contrasts(NamedTuple):
 
 
 def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
-    """Return the attributes that are wrong, missing or added in ``other`` compared with ``own``, by name."""
+    """Return the attributes that are wrong, missing or extra in ``other`` compared with ``own``, sorted by name."""
     result = []
     for name in sorted(own.keys() | other.keys()):
         if name not in other:
@@ -131,8 +131,8 @@ def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[At
 class NearestInputs:
     """Finds inputs that differ in few attributes, without comparing every pair.
 
-    Two inputs that differ in at most ``most`` attributes have the same rest once those are removed from either; so every
-    input is indexed under each rest that is left when up to ``most`` of its attributes are removed.
+    Two inputs that differ in at most ``most`` attributes have the same remaining attributes once those are removed from either; so
+    every input is indexed under each set that is left when up to ``most`` of its attributes are removed.
     """
 
     def __init__(self, inputs: Sequence[Mapping[str, str]], maximum: int) -> None:
@@ -143,7 +143,7 @@ class NearestInputs:
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Return the differences of each similar input, by index, 1 to ``most`` of them; large groups are sampled."""
+        """Return the differences of each input similar to attributes ``own``, by its index, 1 to ``most`` of them; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
@@ -175,7 +175,7 @@ def _code(name: str, value: str) -> int:
 def build_prompt_records(
     examples: Sequence[tuple[str, Example]], attributes: Sequence[Mapping[str, str]]
 ) -> list[PromptRecord]:
-    """Build one record for each different input, with its answers and attributes. ``examples`` come with their key."""
+    """Return one record for each different input, with its answers and attributes. ``examples`` are (digest of the input, example)."""
     records: dict[str, PromptRecord] = {}
     for (prompt, example), own in zip(examples, attributes, strict=True):
         if example.messages and example.answers and 0 < len(own) <= WIDEST:
@@ -184,12 +184,12 @@ def build_prompt_records(
 
 
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
-    """Return at most ``rules.pairs`` judgments per part; every input gets one before any gets two, and so on.
+    """Return at most ``rules.pairs`` judgments per split; every input gets one before any gets two, and so on.
 
     The difference (kind and attribute) that is the rarest so far comes first, so that an attribute that few inputs
     lack is represented beside one in which most differ. Where an input has no similar one with it, the next difference is taken.
 
-    Raises  DataError when no input has attributes, or a part has no pair
+    Raises  DataError when no input has attributes, or a split has no pair
     """
     split_names: dict[str, SplitName] = {}
     reports: dict[SplitName, ContrastReport] = {}

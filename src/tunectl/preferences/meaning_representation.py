@@ -62,5 +62,5 @@ _SEPARATORS = (",", ";")
 
 
 def from_fields(fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Return the declared fields that are present and not empty."""
+    """Return those of the fields called ``names`` that are present and not empty."""
     return {name: value for name in names if (value := fields.get(name, "").strip())}

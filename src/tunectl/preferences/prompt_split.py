@@ -1,4 +1,4 @@
-"""Split pairs and labeled answers into train, validation and test, by input: no input is in two parts."""
+"""Split pairs and labeled answers into train, validation and test, by input: no input is in two splits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def split_by_prompt(
     shares: Mapping[SplitName, float],
     seed: int,
 ) -> dict[str, SplitName]:
-    """Return the part of each prompt of ``records``.
+    """Return the split of each prompt of ``records``: digest of the prompt -> split.
 
-    A prompt that ``split`` has (``split_names``: part by prompt) goes to the same part, so that no test input is ever trained
-    on; one that the data marks goes where it is marked; the others are assigned in a seeded order until the shares are met.
+    A prompt that the stage ``split`` has (``split_names``: split by prompt) gets the same one, so that no test input is ever trained
+    on; one whose split the data declares gets that; the others are assigned in an order by ``seed`` until ``shares`` are met.
 
-    Raises  DataError when a part would be empty.
+    Raises  DataError when a split would be empty.
     """
     parts: dict[str, SplitName] = {}
     for record in records:
@@ -66,10 +66,10 @@ def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> Non
 
 
 def with_split(records: Sequence[R], parts: Mapping[str, SplitName]) -> list[R]:
-    """Return the records with their parts."""
+    """Return the records with their split set; ``parts``: split by prompt."""
     return [replace(record, split=parts[record.prompt]) for record in records]
 
 
 def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, SplitName]) -> int:
-    """Return how many records the data had marked for another part."""
+    """Return how many records have another split in ``parts`` than the data declared."""
     return sum(record.split not in (None, parts[record.prompt]) for record in records)

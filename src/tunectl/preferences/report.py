@@ -1,4 +1,4 @@
-"""The content of the stage's report.json."""
+"""Content of the preferences stage's report.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunectl.preferences.simulated_annotator import AnnotationSummary
 
 
 class PreferenceReport(Struct, frozen=True):
-    """Sizes, leaks and biases of the preferences."""
+    """Content of ``report.json``: sizes, leaks and biases of the preferences."""
 
     sizes: dict[str, int]
     """Number of pairs in each part."""

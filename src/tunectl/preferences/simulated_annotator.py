@@ -28,7 +28,7 @@ class SampledAnswers(Struct, frozen=True):
 
 
 class AnnotationSummary(Struct, frozen=True):
-    """Counts of the answers, for report.json."""
+    """Counts of a simulated annotator's judgments, for ``report.json``."""
 
     annotator: str
     inputs: int
@@ -46,8 +46,8 @@ class AnnotationSummary(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """One answer by the rubric."""
+class RubricScore:
+    """Score of one answer by the weighted criteria of a simulated annotator."""
 
     parts: Mapping[str, float]
     """Score of each criterion, 0 to 1; without those that do not apply to the input."""
@@ -55,12 +55,15 @@ class Scored:
     """Weighted mean, 0 to 1."""
 
 
-def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> Scored:
-    """Return the score of ``answer`` to ``question``; criteria about facts that the input does not have are left out."""
+def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> RubricScore:
+    """Return the score of ``answer`` to the input ``question``; criteria about facts that the input does not have are left out.
+
+    ``fields`` are the input's attributes.
+    """
     parts = {item.name: value for item in rubric if (value := _one(item, answer, question, fields)) is not None}
     weights = {item.name: item.weight for item in rubric if item.name in parts}
     total = sum(weights.values())
-    return Scored(parts, sum(parts[name] * weight for name, weight in weights.items()) / total if total else 0.0)
+    return RubricScore(parts, sum(parts[name] * weight for name, weight in weights.items()) / total if total else 0.0)
 
 
 def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
@@ -96,7 +99,7 @@ def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mappin
 def annotate(
     sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed: int
 ) -> tuple[list[Comparison], AnnotationSummary]:
-    """Compare every two different answers to one input; the judgments depend on ``seed`` and the texts only."""
+    """Return a judgment on every two different answers to one input, and the counts; they depend on ``seed`` and the texts only."""
     comparisons: list[Comparison] = []
     counts = {"unusable": 0, "compared": 0, "ties": 0, "turned": 0}
     parts: dict[str, list[float]] = {entry.name: [] for entry in rules.rubric}
@@ -134,7 +137,7 @@ def _sample_pairs(texts: Sequence[str], maximum: int | None, seed: str) -> list[
 
 
 def _choose(
-    first: Scored, second: Scored, rules: SimulatedAnnotator, rng: random.Random
+    first: RubricScore, second: RubricScore, rules: SimulatedAnnotator, rng: random.Random
 ) -> tuple[Choice, list[str], bool] | None:
     """Return the choice, the criteria for it, and whether it is an error; None where the difference is too small."""
     gap = first.total - second.total + rng.gauss(0, rules.noise) - rng.gauss(0, rules.noise)

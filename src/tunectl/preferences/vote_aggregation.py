@@ -38,7 +38,7 @@ PROMPT_LEAST = 40
 
 @dataclass(frozen=True, slots=True)
 class AggregationRules:
-    """The preferences section as plain values."""
+    """Settings of the preferences stage for aggregation: attention checks, contradictions, most rows per annotator."""
 
     attention: float
     """Lowest share of passed attention checks."""
@@ -49,7 +49,7 @@ class AggregationRules:
 
 @dataclass(frozen=True, slots=True)
 class AggregatedVotes:
-    """Result of the aggregation."""
+    """Result of ``aggregate_votes``: pairs, labeled answers, and the judgments in which people edited an answer."""
 
     pairs: list[PreferencePair]
     marks: list[LabeledCompletion]
@@ -58,7 +58,7 @@ class AggregatedVotes:
 
 
 def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, tally: RowCounter) -> AggregatedVotes:
-    """Convert ``judgments`` to pairs and labeled answers; each one that does not count is rejected with a reason.
+    """Return pairs and labeled answers from ``judgments``; each one that does not count is rejected with a reason in ``tally``.
 
     The tally has counted them already. The order of the judgments decides only which of two equal ones is the duplicate.
     """
@@ -267,12 +267,12 @@ def _group_by_comparison(judgments: Sequence[Comparison]) -> dict[str, list[Comp
 
 
 def comparison_key(comparison: Comparison) -> str:
-    """Return the key of a question, independent of the order of its answers: equal for equal prompts with equal answers."""
+    """Return a key that is equal for comparisons of the same two answers to the same prompt, in either order."""
     return hash_to_id(comparison.prompt, *sorted(_text(answer) for answer in comparison.answers), size=16)
 
 
 def canonical_vote(comparison: Comparison) -> str:
-    """Return the judgment in a form that is independent of the order of the answers."""
+    """Return the judgment as text that is independent of the order of the answers, to find equal and opposite votes."""
     if comparison.choice not in {"first", "second"}:
         return comparison.choice
     return hash_to_id(_text(comparison.answers[0 if comparison.choice == "first" else 1]), size=16)

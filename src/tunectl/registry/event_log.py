@@ -44,7 +44,7 @@ def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
 
 
 def append(path: Path, entry: ReleaseEvent) -> None:
-    """Append a line; it is on the disk on return.
+    """Append an event to the log file; it is on the disk on return.
 
     Raises  InfrastructureError where the disk refuses.
     """

@@ -20,7 +20,7 @@ ADOPTION: Final = "adoption.json"
 
 
 class AdoptedHistory(Struct, frozen=True):
-    """A history that replaces the present one."""
+    """The history and canary that ``adopt`` is replacing the present ones with, stored until it is complete."""
 
     events: list[ReleaseEvent]
     canary: CanaryState | None
@@ -30,7 +30,7 @@ FORMAT: Final = RecordFormat("history to adopt", ())
 
 
 def adopt(root: Path, history: AdoptedHistory) -> None:
-    """Replace the history of the registry in ``root``; only for the holder of its lock."""
+    """Replace the history of the registry in folder ``root``; only for the holder of its lock."""
     FORMAT.write(root / ADOPTION, history)
     finish(root)
 

@@ -14,7 +14,10 @@ from tunectl.registry.release_manifest import Lineage
 def collect_lineage(
     base: str, revision: str, stages: Mapping[str, Path], layout: ProjectPaths | None = None
 ) -> Lineage:
-    """Return digests of the artifacts in ``stages``, and of configuration, code and sources of every stage of the project."""
+    """Return digests of the artifacts in ``stages`` (folder by stage name), and of configuration, code and sources of every stage.
+
+    ``base`` and ``revision`` are those of the base model; ``layout`` None: the project in the current folder.
+    """
     result = {
         name: atomic_io.sha256_json(manifest.read(folder))
         for name, folder in stages.items()

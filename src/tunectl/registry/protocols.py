@@ -17,16 +17,16 @@ MAX_HISTORY_BYTES: Final = 64_000_000
 
 
 class RegistryReader(Protocol):
-    """What a server or monitor needs of a registry; a folder is one (``release_store``), an address another (``remote``)."""
+    """Read access to a registry, for servers and monitors; a folder is one (``release_store``), an address another (``remote``)."""
 
     @property
     def location(self) -> str:
-        """Location of the registry, for people."""
+        """Folder or URL of the registry, for people."""
         ...
 
     @property
     def warning(self) -> str:
-        """Why ``champion`` did not return the stored pointer; empty where it did."""
+        """Reason why ``champion`` did not return the stored pointer; empty where it did."""
         ...
 
     def ids(self) -> list[str]:
@@ -38,7 +38,7 @@ class RegistryReader(Protocol):
         ...
 
     def trial(self) -> CanaryState | None:
-        """Return the challenger; None where there is none."""
+        """Return the canary with its challenger; None where there is none."""
         ...
 
     def folder(self, release: str) -> Path:
@@ -46,24 +46,24 @@ class RegistryReader(Protocol):
         ...
 
     def fetch(self, release: str) -> Path:
-        """Fetch the files of ``release`` to this machine; may take as long as a download."""
+        """Fetch the files of ``release`` to this machine and return their folder; may take as long as a download."""
         ...
 
     def read_statement(self, release: str) -> bytes | None:
-        """Return the signed statement about a release; None where there is none."""
+        """Return the signed statement about a release (JSON of a DSSE envelope); None where there is none."""
         ...
 
     def log(self) -> list[ReleaseEvent]:
-        """Return all events in order."""
+        """Return all events of the registry in order."""
         ...
 
 
 class ObjectStore(Protocol):
-    """Objects below an address; each is written atomically. All methods raise  InfrastructureError where the store fails."""
+    """Objects (named files) below an address; each is written atomically. All methods raise  InfrastructureError where the store fails."""
 
     @property
     def address(self) -> str:
-        """The address as given, without user and password."""
+        """URL as given, without user and password."""
         ...
 
     def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
@@ -75,19 +75,22 @@ class ObjectStore(Protocol):
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Make or replace an object."""
+        """Create or replace the object ``name``."""
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an object atomically; False where one of that name exists, which is left unchanged."""
+        """Create the object ``name`` atomically and return True; False where one exists, which is left unchanged."""
         ...
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a file to the address."""
+        """Copy the file ``path`` to the object ``name``."""
         ...
 
     def fetch(self, name: str, path: Path, limit: int) -> int:
-        """Copy an object here; returns its bytes. Raises  ArtifactError, and leaves nothing, where it has more than ``limit``."""
+        """Copy the object ``name`` to the file ``path`` and return its bytes.
+
+        Raises  ArtifactError, and leaves nothing, where it has more than ``limit`` bytes.
+        """
         ...
 
     def remove(self, name: str) -> None:

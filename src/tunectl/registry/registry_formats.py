@@ -22,23 +22,26 @@ _STAGES: Final = {"adapt": "cpt", "harvest": "feedback"}
 
 
 def upgrade_pointer(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a ``champion.json`` that version 0.1 wrote, with the field names of today."""
+    """Return a ``champion.json`` that version 0.1 wrote, converted to the field names of today."""
     return rename_keys(record, {**AUTHORSHIP, "what": "action"})
 
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of ``log.jsonl`` that version 0.1 wrote, with the field names of today."""
+    """Return a line of ``log.jsonl`` that version 0.1 wrote, converted to a line of ``events.jsonl`` of today."""
     result = rename_keys(record, {**AUTHORSHIP, "what": "action", "at": "created_at"})
     return {**result, "action": _ACTIONS.get(result.get("action", ""), result.get("action"))}
 
 
 def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a ``challenger.json`` that version 0.1 wrote, with the field names of today. The salt is unchanged: it decides who gets the challenger."""
+    """Return a ``challenger.json`` that version 0.1 wrote, converted to a ``canary.json`` of today.
+
+    The salt is unchanged: it decides who gets the challenger.
+    """
     return rename_keys(record, AUTHORSHIP)
 
 
 def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the ``manifest.json`` of a release that version 0.1 made, with the names of stages and layouts of today."""
+    """Return the ``manifest.json`` of a release that version 0.1 made, converted to the names of stages and layouts of today."""
     result = rename_keys(record, {"route": "layout"})
     result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
     if result.get("verdicts"):

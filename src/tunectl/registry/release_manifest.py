@@ -24,7 +24,7 @@ QUICK_BYTES = 64 << 20
 
 
 class Lineage(Struct, frozen=True):
-    """Lineage of a release; digests are SHA-256."""
+    """What a release was made from: base model, artifacts, configurations, code and data sources; digests are SHA-256."""
 
     base: str
     revision: str
@@ -39,7 +39,7 @@ class Lineage(Struct, frozen=True):
 
 
 class RecordedVerdict(Struct, frozen=True):
-    """Verdict of a gate."""
+    """Verdict of one gate of the pipeline, as a release stores it."""
 
     passed: bool
     verdict: str
@@ -47,7 +47,7 @@ class RecordedVerdict(Struct, frozen=True):
 
 
 class BuildFacts(Struct, frozen=True):
-    """Facts about a release from the stage that made it."""
+    """Facts about a release that the stage ``package`` passes to ``ReleaseRegistry.add``, before it has a name."""
 
     project: str
     engine: str
@@ -59,7 +59,7 @@ class BuildFacts(Struct, frozen=True):
 
 
 class ReleaseManifest(Struct, frozen=True):
-    """Content of ``manifest.json`` of a stored release."""
+    """Content of a stored release's ``manifest.json``: its name, files, metrics, verdicts and lineage."""
 
     id: ContentId
     created_at: str
@@ -80,12 +80,12 @@ class ReleaseManifest(Struct, frozen=True):
 
     @property
     def refusals(self) -> list[str]:
-        """The reasons of every failed gate."""
+        """Reasons of every failed gate; empty where all passed."""
         return [f"{stage}: {verdict.reason}" for stage, verdict in self.verdicts.items() if not verdict.passed]
 
 
 def is_committed(git: str | None) -> bool:
-    """Return whether a commit is known that contains everything from which a release was made."""
+    """Return whether ``git`` names a commit that contains everything from which a release was made (None or a dirty tree: no)."""
     return git is not None and not git.endswith("-dirty")
 
 
@@ -95,7 +95,7 @@ def content_id(files: Mapping[str, str]) -> str:
 
 
 def content_digest(files: Mapping[str, str]) -> str:
-    """Return the whole SHA-256 from which ``content_id`` takes the name; hexadecimal."""
+    """Return the SHA-256 (64 hex digits) over ``files``; ``content_id`` is its beginning."""
     lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -139,7 +139,7 @@ def save(manifest: ReleaseManifest, folder: Path) -> None:
 
 
 def verify(folder: Path, called: str = "") -> list[str]:
-    """Return all problems of a stored release, one sentence each; empty where it is intact.
+    """Return all problems of the release in ``folder``, one sentence each; empty where it is intact.
 
     ``called``: the future name of its folder; empty: the present one.
     """
@@ -196,7 +196,7 @@ def verify_quickly(folder: Path, limit: int = QUICK_BYTES) -> list[str]:
 
 
 def diff(manifest: ReleaseManifest, other: ReleaseManifest) -> dict[str, Any]:
-    """Return the changes from one release to another, by subject; a subject without a change is left out.
+    """Return the changes from one release to another: subject -> changes; a subject without a change is left out.
 
     Files are listed as added, removed or changed, everything else as [before, after].
     """
@@ -241,7 +241,7 @@ def _flat(lineage: Lineage | None) -> dict[str, Any]:
 
 
 def read_created_at(folder: Path) -> str:
-    """Return when a release was stored; empty where its manifest is damaged, which must not prevent a rollback to others."""
+    """Return when a release was stored (UTC, ISO 8601); empty where its manifest is damaged, which must not prevent a rollback to others."""
     try:
         return load(folder).created_at
     except ArtifactError:

@@ -22,7 +22,7 @@ ADDITIONS: Final = frozenset(("add", "commit"))
 
 
 class ChampionPointer(Struct, frozen=True):
-    """Content of ``champion.json``."""
+    """Content of ``champion.json``: the release that is served, who promoted it, and the sequence number of the change."""
 
     release: ContentId
     previous: ContentId | None
@@ -42,7 +42,7 @@ class ChampionPointer(Struct, frozen=True):
 
 
 class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
-    """One line of ``events.jsonl``."""
+    """One line of ``events.jsonl``: one change of the registry, such as a promotion or the start of a canary."""
 
     action: Literal["add", "commit", "promote", "rollback", "canary_start", "canary_stop"]
     release: ContentId
@@ -74,7 +74,7 @@ def current_moment() -> str:
 
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
-    """Return the stack of promoted releases, the champion last."""
+    """Return the names of the promoted releases as a stack, the champion last; a rollback has removed the release above."""
     result: list[str] = []
     for entry in entries:
         if entry.action == "promote" and result[-1:] != [entry.release]:
@@ -87,7 +87,7 @@ def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
 
 
 def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
-    """Return the event of a promotion or rollback."""
+    """Return the event that records how ``champion`` became the pointer, after the events ``before``."""
     last = promotion_stack(before)
     return ReleaseEvent(
         champion.action,
@@ -103,7 +103,7 @@ def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> Relea
 
 
 def canary_entry_of(state: CanaryState) -> ReleaseEvent:
-    """Return the event of the start of a canary."""
+    """Return the event that records the start of a canary."""
     return ReleaseEvent(
         "canary_start",
         state.release,
@@ -121,7 +121,7 @@ def canary_entry_of(state: CanaryState) -> ReleaseEvent:
 def apply_promotion(
     release: str, entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str
 ) -> ChampionPointer:
-    """Return the pointer after promoting ``release``."""
+    """Return the champion pointer after promoting ``release``; ``at`` is the time, UTC, ISO 8601."""
     last = promotion_stack(entries)
     return ChampionPointer(release, last[-1] if last else None, at, author, message, count_swaps(entries) + 1)
 
@@ -129,7 +129,7 @@ def apply_promotion(
 def apply_rollback(
     entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str, skip: Collection[str] = ()
 ) -> ChampionPointer | None:
-    """Return the pointer after a rollback; None where there is no release below the champion. ``skip``: releases that must not serve."""
+    """Return the pointer after a rollback; None where there is no release below the champion. ``skip``: names of releases that must not serve."""
     below = promotion_stack(entries)[:-1]
     while below and below[-1] in skip:
         below.pop()
@@ -142,7 +142,7 @@ def apply_rollback(
 
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
-    """Return the start event of the current challenger, or None where there is none."""
+    """Return when the running canary was started (UTC, ISO 8601); None where there is none."""
     last = last_canary_event(entries)
     return last[1].created_at if last is not None and last[1].action == "canary_start" else None
 
@@ -154,7 +154,7 @@ def last_canary_event(entries: Sequence[ReleaseEvent]) -> tuple[int, ReleaseEven
 
 
 def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
-    """Return the pointer that follows from a history."""
+    """Return the champion pointer that follows from a history; None before the first promotion."""
     swaps, stack = swap_entries(entries), promotion_stack(entries)
     if not swaps or not stack:
         return None
@@ -175,7 +175,10 @@ def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
 
 
 def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None) -> CanaryState | None:
-    """Return the canary that follows from a history; ``canary_state`` where its start is one of tunectl 0.1, which kept no salt."""
+    """Return the canary that follows from a history; None where there is none.
+
+    ``canary_state`` is needed where its start is one of tunectl 0.1, which kept no salt.
+    """
     last = last_canary_event(entries)
     if last is None or last[1].action == "canary_stop":
         return None
@@ -196,10 +199,10 @@ def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None)
 
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
-    """Return the promotions and rollbacks among them: from each one on, its release is the champion."""
+    """Return the promotions and rollbacks in a history, in order; each has the new champion."""
     return [entry for entry in entries if entry.action in SWAPS]
 
 
 def count_swaps(entries: Sequence[ReleaseEvent]) -> int:
-    """Return how many promotions and rollbacks there were."""
+    """Return the number of promotions and rollbacks in a history."""
     return max((entry.sequence or 0 for entry in entries), default=0)

@@ -34,14 +34,14 @@ POINTER_TYPE: Final = "application/vnd.tunectl.pointer+json"
 
 
 class StatementSubject(Struct, frozen=True):
-    """One file."""
+    """One file of a release and its SHA-256 in a statement."""
 
     name: str
     digest: dict[str, str]
 
 
 class ReleaseStatement(Struct, frozen=True):
-    """A statement that a release key signs."""
+    """An in-toto statement about a release: its files, verdicts and lineage; a release key signs it."""
 
     type: str = field(name="_type")
     subject: list[StatementSubject]
@@ -57,7 +57,7 @@ class EnvelopeSignature(Struct, frozen=True):
 
 
 class SignedEnvelope(Struct, frozen=True):
-    """A DSSE envelope."""
+    """A DSSE envelope: the statement in base64 with its signatures."""
 
     payloadType: str  # noqa: N815  DSSE's word
     payload: str
@@ -65,7 +65,7 @@ class SignedEnvelope(Struct, frozen=True):
 
 
 class StatementCheck(NamedTuple):
-    """What is known about a release without its files."""
+    """Result of ``check_statement``: status of the signature, the reason, and the statement where it is trusted."""
 
     status: SignatureStatus
     reason: str
@@ -93,7 +93,7 @@ def statement_path(folder: Path) -> Path:
 
 
 def sign_release(folder: Path, key: SigningKey) -> Path:
-    """Write a signed statement beside a release; signatures of others over the same statement are kept.
+    """Write a signed statement beside a release and return its file; signatures of others over the same statement are kept.
 
     Raises  ArtifactError for a damaged release, which is not signed.
     """
@@ -123,7 +123,7 @@ def sign_by_environment(folder: Path) -> None:
 
 
 def check_statement(content: bytes | None, release: str, trust: TrustStore) -> StatementCheck:
-    """Verify the statement about ``release``; return its status, and its content."""
+    """Return the signature status of the statement ``content`` about ``release``, and the statement where a trusted key signed it."""
     if content is None:
         return StatementCheck("untrusted", f"release {release} is not signed")
     envelope = _decode_envelope(content)
@@ -146,7 +146,7 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
 
 
 def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> list[str]:
-    """Return the facts in which a manifest differs from the statement about it, one word each."""
+    """Return the names of the facts (files, verdicts, lineage, ...) in which a manifest differs from the statement about it."""
     own = build_statement(manifest)
     result = [] if own.subject == statement.subject else ["files"]
     names = sorted({*own.predicate, *statement.predicate})
@@ -154,7 +154,7 @@ def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> 
 
 
 def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: ReleaseStatement | None) -> None:
-    """Compare a release on this machine with the digest of the pointer that names it, and with the statement about it.
+    """Raise where a release on this machine differs from ``digest`` (that of the pointer to it), or from the statement about it.
 
     Raises  GateError.
     """
@@ -173,7 +173,7 @@ def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: Rel
 
 
 def encode_pointer(pointer: ChampionPointer | CanaryState) -> bytes:
-    """Return what is signed of a pointer: all but its signature. Where a rollback goes is among it, so no event below can be left out."""
+    """Return the bytes of a pointer that are signed: all but its signature. The target of a rollback is included, so no event below can be left out."""
     plain = msgspec.to_builtins(pointer)
     payload = {name: value for name, value in plain.items() if name != "signature"}
     payload["kind"] = "champion" if isinstance(pointer, ChampionPointer) else "canary"
@@ -186,7 +186,7 @@ def sign_champion(pointer: ChampionPointer, key: SigningKey | None) -> ChampionP
 
 
 def sign_swap(pointer: ChampionPointer, before: Sequence[ReleaseEvent], key: SigningKey | None) -> ChampionPointer:
-    """Return the pointer as it follows from a history and the swap after it, signed."""
+    """Return the pointer, signed, with the release that a rollback from it restores, as the history ``before`` gives it."""
     after = release_state.champion_of([*before, release_state.entry_of(pointer, before)])
     return sign_champion(structs.replace(pointer, previous=after.previous if after else None), key)
 
@@ -226,7 +226,7 @@ def sign_canary(state: CanaryState, key: SigningKey | None) -> CanaryState:
 
 
 def check_pointer(pointer: ChampionPointer | CanaryState, trust: TrustStore) -> SignatureCheck:
-    """Verify the signature of a pointer."""
+    """Return the status of the signature of a pointer."""
     signed = [pointer.signature] if pointer.signature is not None else []
     return trust.check(encode_pointer(pointer), signed, "pointer")
 

@@ -47,11 +47,11 @@ SCRATCH, LOCK, HISTORY = "tmp", ".lock", "see: tunectl release log"
 
 
 class ChampionMovedError(GateError):
-    """Somebody else swapped the champion or the canary first: what was decided about the one before has to be decided again."""
+    """Another process changed the champion or the canary first, so the change must be decided again."""
 
 
 class ReleaseRegistry:
-    """The release registry in one folder."""
+    """The release registry in one folder: adds, promotes and rolls back releases, and starts canaries."""
 
     def __init__(self, root: Path, patience: float = 0.0, trust: TrustStore | None = None) -> None:
         """``patience``: seconds that a change waits for another one; for a person at a terminal 0, with an error.
@@ -62,7 +62,7 @@ class ReleaseRegistry:
 
     @property
     def location(self) -> str:
-        """Location of the registry, for people."""
+        """Folder of the registry, for people."""
         return str(self.root)
 
     @property
@@ -80,7 +80,7 @@ class ReleaseRegistry:
         ]
 
     def find(self, start: str) -> str:
-        """Return the one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` are resolved, too.
+        """Return the name of the one release that begins with ``start``; ``champion``, ``previous`` and ``challenger`` are resolved, too.
 
         Raises  UsageError where there is none, or several.
         """
@@ -105,7 +105,7 @@ class ReleaseRegistry:
         return names.below(self.root / RELEASES, release)
 
     def fetch(self, release: str) -> Path:
-        """Return the folder of a release: its files are on this machine."""
+        """Return the folder of a release; nothing is downloaded."""
         return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
@@ -125,7 +125,7 @@ class ReleaseRegistry:
         return registry_formats.POINTER.read(path, ChampionPointer) if path.is_file() else None
 
     def trial(self) -> CanaryState | None:
-        """Return the challenger; None where there is none."""
+        """Return the canary with its challenger; None where there is none."""
         path = existing(self.root / CANARY, OLD_CANARY)
         return registry_formats.CANARY_STATE.read(path, CanaryState) if path.is_file() else None
 
@@ -135,17 +135,17 @@ class ReleaseRegistry:
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
-        """Return all problems of a release, one sentence each."""
+        """Return all problems of a release, one sentence each; empty where it is intact."""
         return release_manifest.verify(self.folder(release))
 
     def verify_quickly(self, release: str) -> list[str]:
-        """Return the same in bounded time: without the digests of weights."""
+        """Return the problems of a release, one sentence each, without hashing its large files, so in bounded time."""
         return release_manifest.verify_quickly(self.folder(release))
 
     def add(
         self, source: Path, facts: BuildFacts, *, author: str = "", message: str = "", git: str | None = None
     ) -> ReleaseManifest:
-        """Copy a release folder into the store; an existing one is left unchanged.
+        """Copy the release folder ``source`` into the store and return its manifest; an existing release is left unchanged.
 
         It is signed where TUNECTL_RELEASE_KEY names a key. Its manifest is written once: where it was added before its project was
         committed, and now is, an event with the commit is added to the history.
@@ -177,7 +177,7 @@ class ReleaseRegistry:
     def promote(
         self, release: str, *, author: str, message: str, after: int | None = None, force: bool = False
     ) -> ChampionPointer:
-        """Make a release the champion; for the current champion nothing changes, and no event is written.
+        """Make a release the champion and return the new pointer; for the current champion nothing changes, and no event is written.
 
         ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
         a release that a gate refused.
@@ -211,9 +211,10 @@ class ReleaseRegistry:
         seen: tuple[int, str] | None = None,
         force: bool = False,
     ) -> CanaryState:
-        """Set a release as challenger, for those who ask for it and for ``share`` of the others; it replaces another challenger.
+        """Set a release as challenger, for those who ask for it and for ``share`` of the others; return the canary, which replaces any other.
 
-        ``salt`` None: a new one, so that nobody's variant follows from an earlier trial. ``seen``: as of stop_canary.
+        ``share`` is above 0 and below 1. ``salt`` None: a new one, so that nobody's variant follows from an earlier canary. ``seen``: the
+        sequence, and the start of the canary (empty: none), that the caller has seen.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
                 or a share that is none; ChampionMovedError.
         """
@@ -234,7 +235,7 @@ class ReleaseRegistry:
         return trial
 
     def stop_canary(self, *, author: str, message: str, seen: tuple[int, str] | None = None) -> CanaryState:
-        """Take the challenger away; returns what it was.
+        """Remove the challenger; return the canary that was stopped.
 
         ``seen``: the sequence, and the start of the canary (empty: none), that the caller has seen.
         Raises  UsageError where there is none; ChampionMovedError where it is another.
@@ -267,7 +268,7 @@ class ReleaseRegistry:
         self._append(ReleaseEvent("canary_stop", trial.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
-        """Raise ``ArtifactError`` for a damaged release, ``GateError`` with ``hint`` for one that a gate refused, unless forced."""
+        """Raise where a release is damaged (ArtifactError), or a gate refused it and ``force`` is false (GateError with ``hint``)."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -283,9 +284,10 @@ class ReleaseRegistry:
         return release_manifest.content_digest(release_manifest.load(self.folder(release)).files)
 
     def rollback(self, *, author: str, message: str, after: int | None = None) -> ChampionPointer:
-        """Make the champion before this one champion again; past those that are damaged, or that no trusted key vouches for.
+        """Make the release before the champion champion again and return the new pointer; releases that are damaged or untrusted are skipped.
 
-        Raises  UsageError where there is none to go back to, with the reason of each that was passed; ChampionMovedError.
+        ``after`` is the sequence that the caller has seen.
+        Raises  UsageError where there is none to go back to, with the reason of each that was skipped; ChampionMovedError.
         """
         signature_policy.refuse_pointer_key(self)
         with self.hold_lock("rolling back"):
@@ -306,7 +308,7 @@ class ReleaseRegistry:
             return self._swap(pointer, entries)
 
     def read_statement(self, release: str) -> bytes | None:
-        """Return the signed statement about a release; None where there is none."""
+        """Return the signed statement about a release (JSON of a DSSE envelope); None where there is none."""
         path = release_statement.statement_path(self.folder(release))
         return path.read_bytes() if path.is_file() else None
 
@@ -377,7 +379,7 @@ class ReleaseRegistry:
 
     @contextmanager
     def hold_lock(self, description: str) -> Iterator[None]:
-        """Hold the lock, after repairing what a kill left. ``description``: the change, for the error where the lock is taken."""
+        """Hold the lock of the store after repairing what a kill left; ``description`` names the change for the error of others."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
         with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):
@@ -393,5 +395,5 @@ class ReleaseRegistry:
 
 
 def to_builtins(value: Any) -> Any:
-    """Return a record as plain values, for JSON."""
+    """Return a record as dicts, lists and scalars, for JSON."""
     return msgspec.to_builtins(value)

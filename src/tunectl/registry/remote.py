@@ -42,7 +42,7 @@ HALF_DONE = 86_400.0
 
 
 class RemoteRegistry:
-    """The releases behind an address, as a server needs them (``registry.protocols.RegistryReader``)."""
+    """Read access to the releases behind an address, with a cache on this machine (``registry.protocols.RegistryReader``)."""
 
     def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
         """``cache`` is a folder of this machine; downloaded releases stay there while they may be needed again.
@@ -58,12 +58,12 @@ class RemoteRegistry:
 
     @property
     def warning(self) -> str:
-        """Why ``champion`` did not return the stored pointer; empty where it did."""
+        """Reason why ``champion`` did not return the stored pointer; empty where it did."""
         return self._guard.warning
 
     @property
     def location(self) -> str:
-        """Location of the registry, for people."""
+        """URL of the registry, for people."""
         return self._files.address
 
     def ids(self) -> list[str]:
@@ -92,7 +92,7 @@ class RemoteRegistry:
         return self._guard.latest(result, self.location)
 
     def trial(self) -> CanaryState | None:
-        """Return the challenger; None where there is none."""
+        """Return the canary with its challenger; None where there is none."""
         newest = self._newest(CANARIES, registry_formats.REMOTE_CANARY, RemoteCanary)
         if newest is not None:
             return newest[1].state
@@ -101,9 +101,9 @@ class RemoteRegistry:
         return self._record(registry_formats.CANARY_STATE, CanaryState, OLD_CANARY)
 
     def log(self) -> list[ReleaseEvent]:
-        """Return all events in order, as of the last copy of the registry.
+        """Return all events of the registry in order, as of its last copy to the address.
 
-        Raises  ArtifactError where a part is missing or cannot be read.
+        Raises  ArtifactError where an object of the history is missing or cannot be read.
         """
         result = list[ReleaseEvent]()
         for number, name in self._list_numbered(EVENTS, ".jsonl"):
@@ -144,14 +144,14 @@ class RemoteRegistry:
         return (number, result) if result is not None else None
 
     def folder(self, release: str) -> Path:
-        """Return the folder of its files once they have been downloaded.
+        """Return the folder on this machine to which the files of a release are downloaded.
 
         Raises  ArtifactError for an invalid name.
         """
         return names.below(self._cache, release)
 
     def read_statement(self, release: str) -> bytes | None:
-        """Return the signed statement about a release; None where there is none.
+        """Return the signed statement about a release (JSON of a DSSE envelope); None where there is none.
 
         Raises  ArtifactError for an invalid name.
         """
@@ -159,7 +159,7 @@ class RemoteRegistry:
         return self._files.read(f"{RELEASES}/{name}", MAX_MANIFEST_BYTES)
 
     def fetch(self, release: str) -> Path:
-        """Download the files of ``release`` to this machine, also where those that are here are damaged.
+        """Download the files of ``release`` to this machine, also where those that are here are damaged, and return their folder.
 
         No more is downloaded than the manifest declares, and nothing where a trusted key signed another manifest.
 

@@ -35,7 +35,7 @@ _EVENT: Final = registry_formats.EVENT
 
 
 class PulledHistory(Struct, frozen=True):
-    """Result of ``pull``."""
+    """Result of ``pull``: number of new events, and names of the releases that were copied here."""
 
     events: int
     """How many events of the history were new here."""
@@ -64,11 +64,11 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
 
 
 def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> PulledHistory:
-    """Adopt the history at the address, with champion and canary; releases that only this registry knows stay in it.
+    """Adopt the history at the address, with champion and canary; return what is new. Releases that only this registry knows stay in it.
 
     ``force``: also where promotions below the champion are signed by a revoked key, or older than the keys.
     Raises  GateError where champion or canary were changed here, too, and for what no trusted key signed and this registry does not have;
-            UsageError where nothing lies at the address.
+            UsageError where the address has no registry.
     """
     remote = _open(store, files)
     remote_events = remote.log()

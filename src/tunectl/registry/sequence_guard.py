@@ -24,14 +24,14 @@ FILE, CANARY_FILE = "newest_champion.json", "newest_canary.json"
 
 
 class NewestPointer(Struct, frozen=True):
-    """The newest pointer that was seen, and the location of its registry."""
+    """Content of the file with the newest champion pointer that was seen, and the location of its registry."""
 
     location: str
     pointer: ChampionPointer
 
 
 class SequenceGuard:
-    """Stores the newest pointer of one registry."""
+    """Stores the newest champion pointer that this machine has seen of one registry, in a file."""
 
     def __init__(self, path: Path | None = None) -> None:
         """``path``: a file that keeps it beyond this process; None: it is kept in memory only."""
@@ -41,7 +41,7 @@ class SequenceGuard:
         """Why the last given pointer is not followed; empty where it is."""
 
     def find_newest(self, location: str) -> ChampionPointer | None:
-        """Return the newest pointer of the registry at ``location`` that was seen."""
+        """Return the newest pointer of the registry at ``location`` that was seen; None where none was."""
         if self._newest is None and self._path is not None and self._path.is_file():
             with suppress(TunectlError):  # a file that was damaged remembers nothing
                 self._newest = NEWEST.read(self._path, NewestPointer)
@@ -72,7 +72,7 @@ class SequenceGuard:
 
 
 class NewestCanary(Struct, frozen=True):
-    """The newest canary that was seen, and the location of its registry."""
+    """Content of the file with the newest canary that was seen, and the location of its registry."""
 
     location: str
     number: int

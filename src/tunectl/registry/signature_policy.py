@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
-    """Return the problems of the statement about a release, one sentence each; none where signatures are not checked."""
+    """Return the problems of the signed statement about a release, one sentence each; none where signatures are not checked."""
     if store.trust is None:
         return []
     checked = release_statement.check_statement(store.read_statement(release), release, store.trust)
@@ -27,7 +27,7 @@ def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
 
 
 def describe_signature(store: ReleaseRegistry, release: str) -> str:
-    """Return whose key signed a release that ``find_signature_problems`` accepted; empty where signatures are not checked."""
+    """Return which key signed a release that ``find_signature_problems`` accepted, as text; empty where signatures are not checked."""
     if store.trust is None:
         return ""
     reason = release_statement.check_statement(store.read_statement(release), release, store.trust).reason
@@ -35,7 +35,7 @@ def describe_signature(store: ReleaseRegistry, release: str) -> str:
 
 
 def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
-    """Refuse a release, or a pointer key, that servers with these trusted keys would refuse.
+    """Raise where servers with these trusted keys would refuse a release, or the pointer key of this machine.
 
     Raises  GateError.
     """
@@ -48,7 +48,7 @@ def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
 
 
 def refuse_pointer_key(store: ReleaseRegistry) -> None:
-    """Refuse a promotion or rollback that no server with these trusted keys would follow.
+    """Raise where no server with these trusted keys would follow a promotion or rollback by this machine's pointer key.
 
     Raises  GateError.
     """
@@ -77,9 +77,9 @@ def choose_author(store: ReleaseRegistry, account: str) -> str:
 
 
 def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> dict[str, str]:
-    """Return why each release below the champion must not serve, down to the first that may.
+    """Return why each release below the champion must not serve, by name, down to the first that may.
 
-    It is damaged, or nobody vouches for it, or for its promotion.
+    It is damaged, or no trusted key signed it or its promotion.
     """
     result: dict[str, str] = {}
     for release in reversed(release_state.promotion_stack(entries)[:-1]):

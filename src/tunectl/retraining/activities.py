@@ -22,14 +22,14 @@ LiveOpener = Callable[[], AbstractContextManager[InferenceLog]]
 
 
 class RetrainRequest(Struct, frozen=True):
-    """Key and frozen inputs of a run."""
+    """Key of a run, which identifies duplicates, and the inputs that it keeps to its end."""
 
     key: str
     facts: dict[str, Any]
 
 
 class StepResult(Struct, frozen=True):
-    """Result of a step; ``words`` are for the report, ``facts`` for the record of the run."""
+    """Result of one step of a run: whether it goes on (``fine``), a sentence for the report, and facts for its record."""
 
     fine: bool
     words: str
@@ -37,7 +37,7 @@ class StepResult(Struct, frozen=True):
 
 
 class RetrainActivities(Protocol):
-    """Side effects of the state machine; tests pass fakes. A TunectlError fails the run with its message."""
+    """Side effects of a retrain run, which the controller calls; tests pass fakes. A TunectlError fails the run with its message."""
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         """Return the newest window of the champion with the verdict drift, and when it was examined."""
@@ -52,30 +52,30 @@ class RetrainActivities(Protocol):
         ...
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
-        """Rebuild and register the release, ``facts["release"]``. Its ``fine`` is False where a gate of the pipeline failed."""
+        """Build and register the release; return it as ``facts["release"]``. ``fine`` is False where a gate of the pipeline failed."""
         ...
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
-        """Compare the challenger with the champion."""
+        """Return the gate's verdict on the challenger, compared with the champion."""
         ...
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
-        """Send a share of the traffic to the challenger.
+        """Send a share of the traffic to the challenger; return facts for the record of the run.
 
         Raises  CanaryRunningError while another one runs.
         """
         ...
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        """Return the experiment as of now; None where somebody ended it by hand."""
+        """Return the result of the experiment as of now; None where somebody ended it by hand."""
         ...
 
     def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        """Remove the challenger from the traffic."""
+        """Remove the challenger from the traffic; ``reading`` is the last result of the experiment."""
         ...
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
-        """Promote the challenger, and update what depends on the champion."""
+        """Promote the challenger, and update what depends on the champion; return facts for the record of the run."""
         ...
 
     def is_promoted(self, run: RetrainRun) -> bool:
@@ -83,13 +83,13 @@ class RetrainActivities(Protocol):
         ...
 
     def cleanup(self, run: RetrainRun) -> None:
-        """Remove what a finished run left: its canary, processes and worktree."""
+        """Remove what an ended run left: its canary, processes and worktree."""
         ...
 
     def notify_finished(self, run: RetrainRun) -> None:
-        """Notify of the end of a run, once."""
+        """Send people the end of a run, once."""
         ...
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        """Notify the people who may approve, with the link."""
+        """Send the people who may approve the signed ``link``; ``question`` is what to approve: the training or the promotion."""
         ...

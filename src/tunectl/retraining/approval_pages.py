@@ -21,7 +21,7 @@ NEWEST = 200
 
 
 class ApprovalPages:
-    """Renders the pages from records, and writes decisions."""
+    """Renders the controller's HTML pages from the run store, and stores the decisions that people make on them."""
 
     def __init__(
         self, store: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
@@ -30,11 +30,11 @@ class ApprovalPages:
         self._store, self._trials, self._project, self._secret, self._cost = store, trials, project, secret, cost
 
     def index(self) -> str:
-        """Return the page of all retrains."""
+        """Return the HTML page of all retrains."""
         return runs_page(self._store, self._trials, self._project, linked=True)
 
     def run(self, name: str) -> str | None:
-        """Return the page of one retrain; None where there is none of that id."""
+        """Return the HTML page of the retrain with id ``name``; None where there is none."""
         run = next((item for item in self._store.runs() if item.id == name), None)
         if run is None:
             return None
@@ -59,9 +59,9 @@ class ApprovalPages:
         return signed_links.verify(token, self._secret, now)
 
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
-        """Return the page of an approval link; where ``decision`` is given, it is stored first.
+        """Return the HTML page of an approval link; where ``decision`` is given, it is stored first. ``trouble``: an error to show.
 
-        Raises  UsageError for an invalid or expired link, or one of a question that is not open.
+        Raises  UsageError for an invalid or expired link, or for an approval that is not pending.
         """
         approval = self.check_link(token, now)
         run = next((item for item in self._store.runs() if item.id == approval.run), None)
@@ -122,7 +122,7 @@ class ApprovalPages:
 
 
 def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
-    """Return all retrains as one page; ``linked`` where each has a page of its own, else their steps are listed below."""
+    """Return the HTML page of all retrains; ``linked`` where each has a page of its own, else their steps are listed below."""
     runs, outcomes = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
     promoted = [run for run in runs if run.state == "promoted"]

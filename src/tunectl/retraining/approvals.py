@@ -18,14 +18,14 @@ from tunectl.retraining.state_machine import RetrainRun
 
 
 class Approvers(NamedTuple):
-    """Keys and people that may approve or reject a retrain."""
+    """The keys that may approve or reject a retrain: those of scope decide, of ``people`` only where that is not None."""
 
     keys: KeyStore
     people: tuple[str, ...] | None
     """Names of keys, as in ``retrain.approval.people``. None: every key of scope decide."""
 
     def verify(self, secret: str) -> str:
-        """Return the name of a key that may decide.
+        """Return the name of the key ``secret``, which may decide.
 
         Raises  ApiError: 401 for an unknown key, 403 for one that may not decide.
         """
@@ -35,7 +35,7 @@ class Approvers(NamedTuple):
 
 
 def check_person(name: str, people: Collection[str] | None) -> None:
-    """Refuse the holder of a key that ``retrain.approval.people`` does not name.
+    """Raise where ``people`` (``retrain.approval.people``; None: everybody) does not have the name of a key.
 
     Raises  ApiError (403).
     """
@@ -53,7 +53,7 @@ def list_approvers(entries: Iterable[ApiKey], people: Collection[str] | None) ->
 
 
 def list_open(store: RunStore, runs: Iterable[RetrainRun], now: datetime) -> Iterator[tuple[RetrainRun, datetime]]:
-    """Yield the retrains whose question nobody has decided and whose time is not over, with the end of that time."""
+    """Yield (run, end of its time to decide) for each retrain whose approval is pending."""
     for run in runs:
         facts = run.steps[-1].facts
         if run.state == "awaiting_approval" and store.get_decision(run.id, facts["question"]) is None:
@@ -63,7 +63,7 @@ def list_open(store: RunStore, runs: Iterable[RetrainRun], now: datetime) -> Ite
 
 
 def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, nonce: str) -> str:
-    """Return why a question cannot be decided now; empty while it is open. ``nonce`` is that of the question that was shown."""
+    """Return why an approval cannot be decided now; empty while it is pending. ``nonce``: that of the approval as it was shown."""
     decision = store.get_decision(run.id, question)
     if decision is not None:
         word, at = "yes" if decision.approved else "no", f"{decision.at:%Y-%m-%d %H:%M} UTC"
@@ -75,7 +75,7 @@ def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, 
 
 
 def record(store: RunStore, run: RetrainRun, question: ApprovalQuestion, decision: ApprovalDecision) -> bool:
-    """Store a decision durably; False where the question is not open any more: somebody was faster."""
+    """Store a decision durably and return True; False where the approval is not pending any more, since somebody was faster."""
     if find_obstacle(store, run, question, decision.nonce):
         return False
     return store.record_decision(run.id, question, decision)

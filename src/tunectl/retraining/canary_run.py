@@ -24,7 +24,7 @@ LOADING: Final = timedelta(minutes=30)
 def build_experiment(
     settings: CanaryConfig, challenger: str, *, name: str, now: datetime, author: str, message: str
 ) -> Experiment:
-    """Return an experiment as ``retrain.canary`` declares it; ``name`` is that of its retrain, if it has one."""
+    """Return a canary experiment as ``retrain.canary`` declares it; ``name`` becomes its id: that of its retrain, if it has one."""
     return Experiment(
         id=name,
         challenger=challenger,
@@ -43,7 +43,7 @@ def build_experiment(
         slow_seconds=settings.slow_threshold_seconds,
         started_at=now,
         until=now + timedelta(days=settings.max_days),
-        salt=canary_store.fresh_salt(),
+        salt=canary_store.draw_salt(),
         author=author,
         message=message,
         run=name,
@@ -51,7 +51,7 @@ def build_experiment(
 
 
 def collect_observations(canary: Experiment, log: InferenceLog, now: datetime) -> ExperimentData:
-    """Return the units of an experiment so far, from the challenger's first answer on.
+    """Return the outcomes per identity of an experiment so far, from the challenger's first answer on.
 
     While it was loading, the champion also answered identities assigned to the challenger: that would look like unfair variants.
     """
@@ -72,7 +72,7 @@ def collect_observations(canary: Experiment, log: InferenceLog, now: datetime) -
 def evaluate_canary(
     canary: Experiment, log: InferenceLog, canaries: ExperimentStore, now: datetime
 ) -> ExperimentResult | None:
-    """Evaluate an experiment and store the result; None where somebody has ended it meanwhile."""
+    """Return the result of an experiment as of ``now``, and store it; None where somebody has ended it meanwhile."""
     units = collect_observations(canary, log, now).units
     reading = _check_variants(
         canary,

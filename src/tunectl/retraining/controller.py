@@ -38,7 +38,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class RetrainController:
-    """Reconciler of retrain runs; its process holds the lock of the run store."""
+    """Moves retrain runs from state to state by calling activities; its process holds the lock of the run store."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class RetrainController:
         self.policy = rate_limits.policy_of(watch.limits)
 
     def current_run(self) -> RetrainRun | None:
-        """Return the run that has not ended."""
+        """Return the run that has not ended; None where there is none."""
         return next((run for run in reversed(self.store.runs()) if not run.ended), None)
 
     def reconcile(self, now: datetime) -> bool:
-        """Do what is due; returns whether anything was. Call again at once where it was."""
+        """Do the next due step and return True, or return False where nothing is due; call again at once after True."""
         run = self.current_run()
         if run is None:
             return self._begin_something(now)
@@ -82,7 +82,7 @@ class RetrainController:
         return True
 
     def resend_approvals(self) -> None:
-        """Send open approval questions again: links signed with an earlier secret are invalid."""
+        """Send the links of pending approvals again: links signed with an earlier secret are invalid."""
         run = self.current_run()
         if run is not None and run.state == "awaiting_approval":
             facts = run.steps[-1].facts
@@ -224,7 +224,7 @@ class RetrainController:
         return Transition("awaiting_approval", now, words, {**facts, **approval})
 
     def approval_link(self, token: ApprovalToken) -> str:
-        """Return the address of a decision."""
+        """Return the URL of the approval page for ``token``."""
         return signed_links.address(self.watch.approval.url, token, self._secret)
 
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:

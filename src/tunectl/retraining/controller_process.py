@@ -1,4 +1,4 @@
-"""The process of the retrain controller: the driver in one thread; the door, and what must not wait for a training, in others."""
+"""The process of the retrain controller: reconciling in one thread; the HTTP API, and what must not wait for a training, in others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class RetrainerProcess:
-    """Reconciles in one thread; beside it the webhook API, canaries that people started, and the mirror of the registry."""
+    """The controller's process: reconciling in one thread; beside it the HTTP API, canaries that people started, and the mirror of the registry."""
 
     def __init__(
         self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str

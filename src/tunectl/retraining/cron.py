@@ -11,7 +11,7 @@ from tunectl.retraining.schedules import WORDS, CronSchedule
 
 
 def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
-    """Return the first slot after a moment, in UTC.
+    """Return the first time of ``schedule`` after ``after``, in UTC.
 
     Raises  UsageError for an invalid expression or zone.
     """

@@ -74,7 +74,7 @@ def _has_newer_reference(open_live: LiveOpener, window: DriftWindow, reference: 
 def freeze_snapshot(
     open_live: LiveOpener, layout: ProjectPaths, section: FeedbackFromLog, now: datetime, window: str | None
 ) -> Snapshot:
-    """Freeze the feedback until ``now``; ``window``: the drift window that caused it."""
+    """Return a new snapshot of the feedback until ``now``; ``window``: id of the drift window that caused it."""
     before = training_window.load_window(layout.root / section.window).snapshots
     since = min(before[-1].until, now) - BACK if before else DAWN
     with open_live() as log:
@@ -88,7 +88,7 @@ def build_window(
     store: ReleaseRegistry,
     open_live: LiveOpener,
 ) -> FeedbackWindow:
-    """Return the snapshots of the build: the earlier ones and this one, without erased users."""
+    """Return the snapshots to train on: the earlier ones and the run's own, without erased users."""
     root = workspace.layout.root
     current = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
     snapshots = [item for item in training_window.load_window(root / section.window).snapshots if item.id != current.id]
@@ -104,10 +104,10 @@ def build_window(
 
 
 def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: MinimumData, root: Path) -> StepResult:
-    """Return whether the data reach ``minimum``, and their amounts."""
+    """Return whether the examples of ``window`` reach ``minimum``, with their numbers as facts."""
     examples = training_window.build_feedback_examples(window, section, root)
     training_examples = [example for example in examples.feedback.examples if not example.holdout]
-    new_count = sum(example.inference.id in examples.fresh for example in training_examples)
+    new_count = sum(example.inference.id in examples.newly_selected for example in training_examples)
     people = len({example.by for example in training_examples if example.by is not None})
     facts = {
         "examples": len(training_examples),

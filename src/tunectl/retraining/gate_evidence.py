@@ -46,7 +46,7 @@ LOADS = "loads"
 
 
 class GateInputs(Struct, frozen=True):
-    """All prompts that both releases answer."""
+    """Prompts that champion and challenger answer for the gate: golden set, drifted slice, harmful prompts."""
 
     golden: list[Item]
     drifted: list[Item]
@@ -58,12 +58,12 @@ class GateInputs(Struct, frozen=True):
 
     @property
     def asked(self) -> list[list[Message]]:
-        """All items in one list: golden, drifted, harmful."""
+        """All prompts in one list: golden, drifted, harmful."""
         return [list(item.messages) for item in (*self.golden, *self.drifted, *self.harmful)]
 
 
 class ReleaseOutputs(Struct, frozen=True):
-    """Answers of one release."""
+    """Answers of one release to the prompts of the gate, with latency and peak memory."""
 
     golden: list[str] = field(default_factory=list)
     drifted: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ def collect_evidence(
     workspace: RetrainWorkspace,
     stop: threading.Event,
 ) -> GateVerdict:
-    """Return the verdict about the challenger ``release``.
+    """Return the gate's verdict on the challenger ``release``: both releases answer, and their answers are compared.
 
     Raises  InfrastructureError where the champion itself cannot answer: then nothing can be compared.
     """
@@ -188,7 +188,7 @@ def _side(
 
 
 def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutputs:
-    """Return the answers in three parts; an answer for which there was no room is empty."""
+    """Return the answers by set of prompts (golden, drifted, harmful); an answer for which there was no room is empty."""
     texts = [text or "" for text in result.texts]
     first, second = len(inputs.golden), len(inputs.golden) + len(inputs.drifted)
     mean = result.seconds / max(len(texts), 1)
@@ -198,7 +198,7 @@ def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutput
 def decide_on_answers(
     inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, gate: PromotionGate, evaluate: Evaluate
 ) -> GateVerdict:
-    """Return the decision from both releases' answers."""
+    """Return the gate's verdict from both releases' answers."""
     settings = evaluate.gate
     limits = GateLimits(
         gate.margin,
@@ -281,7 +281,7 @@ def check_infrastructure(
 def guardrails(
     inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[Guardrail]:
-    """Return the guardrails: refusals of harmless prompts, answers to harmful ones."""
+    """Return two guardrails: refusals of harmless prompts, answers to harmful ones."""
     refusal_rate = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
     result = [
         Guardrail("share of refusals on the golden set", round(refusal_rate, 4), settings.max_refusal_rate, most=True)

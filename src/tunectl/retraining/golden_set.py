@@ -28,7 +28,7 @@ SCRATCH: Final = "tmp-golden"
 
 
 def upgrade_golden(record: dict[str, Any]) -> dict[str, Any]:
-    """Return ``golden.json`` of 0.1."""
+    """Return a ``golden.json`` of tunectl 0.1 with the field names of today: ``at`` becomes ``created_at``."""
     return rename_keys(record, {"at": "created_at"})
 
 
@@ -51,7 +51,7 @@ class GoldenSetVersion(Struct, frozen=True):
 
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
-    """Return the current version and its folder; None before the first."""
+    """Return the current version of the golden set and its folder; None before the first. ``store`` is the folder of retrain records."""
     result = sorted((store / FOLDER).glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
     return (GOLDEN.read(result[-1], GoldenSetVersion), result[-1].parent) if result else None
 
@@ -59,7 +59,7 @@ def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
 def freeze(
     store: Path, examples: Sequence[Example], size: int, *, seed: int, at: datetime, source: str
 ) -> tuple[GoldenSetVersion, Path]:
-    """Draw at most ``size`` of ``examples`` as the next version, in a separate folder."""
+    """Write at most ``size`` of ``examples``, drawn with ``seed``, as the next version; return it and its folder."""
     usable = [
         example for example in examples if example.messages and any(answer.text.strip() for answer in example.answers)
     ]
@@ -75,7 +75,7 @@ def freeze(
 
 
 def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
-    """Return the items.
+    """Return the examples of the golden set in ``folder``.
 
     Raises  ArtifactError where the items were changed.
     """
@@ -88,7 +88,7 @@ def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
 
 
 def count_use(store: Path) -> None:
-    """Count one decision on the current version."""
+    """Count one decision on the current version of the golden set."""
     result = newest(store)
     if result is not None:
         GOLDEN.write(result[1] / NAME, replace(result[0], uses=result[0].uses + 1))

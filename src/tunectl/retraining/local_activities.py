@@ -54,7 +54,7 @@ def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
 
 
 class LocalActivities:
-    """Runs the steps of a run with this project's own stores and processes; each may be repeated after a kill."""
+    """Runs the steps of a run on this machine, with the project's own stores and processes; each may be repeated after a kill."""
 
     def __init__(
         self, workspace: RetrainWorkspace, store: ReleaseRegistry, open_log: LiveOpener, root: TunectlConfig
@@ -72,7 +72,10 @@ class LocalActivities:
         )
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Return the initial facts of a run, and the key that identifies duplicates. A drift is identified by its window, a proposal by its release, anything else by its training data."""
+        """Return the initial facts of a run, and the key that identifies duplicates.
+
+        A drift is identified by its window, a proposal by its release, anything else by its training data.
+        """
         drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
@@ -172,7 +175,7 @@ class LocalActivities:
         return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
-        """Promote the challenger: the pointer first, then the experiment's end, the drift reference, and the branch."""
+        """Promote the challenger: the pointer first, then the experiment's end, the drift reference, and the branch; return facts."""
         facts = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, facts["release"])

@@ -22,18 +22,18 @@ def request_retrain(
     author: str | None = None,
     name: str | None = None,
 ) -> tuple[str, bool]:
-    """Put a trigger into the inbox of the retrain controller.
+    """Store a person's trigger for the retrain controller.
 
     Args:
-        layout: the project.
+        layout: paths of the project.
         message: why; it stands in the release history.
-        ignore_limits: start although the cooldown or the budget says no.
+        ignore_limits: start although the cooldown or the budget forbid it.
         release: a release of the registry to put through gate and canary; None: build a new one.
-        author: who asks; None: the account that this runs under.
+        author: name of whoever starts it; None: the account that this runs under.
         name: id of the trigger; None: a new one.
 
     Returns:
-        The id of the trigger, and whether a controller runs that will take it up.
+        The id of the trigger, and whether a controller runs that will handle it.
 
     Raises:
         UsageError: there was a trigger of that name.

@@ -16,10 +16,10 @@ SECONDS = 10
 
 
 def notify(words: str, project: str, variable: str, link: str = "") -> None:
-    """Log a message, and send it where the environment variable has an address; a failed delivery is only logged.
+    """Log the message ``words``, and post it to the URL in the environment variable ``variable``; a failed delivery is only logged.
 
     ``link`` is sent below the text and never logged: whoever has it can decide, and more people read logs than may decide.
-    Nothing depends on the delivery: open questions are also shown by ``tunectl status``.
+    Nothing depends on the delivery: pending approvals are also shown by ``tunectl status``.
     """
     _log.info("%s%s", words, " (tunectl status shows the link)" if link else "")
     url = os.environ.get(variable)

@@ -27,7 +27,7 @@ POWER = 0.8
 
 
 class GateLimits(Struct, frozen=True):
-    """Limits of the gate."""
+    """Thresholds of the promotion gate, and the settings of its intervals."""
 
     margin: float
     """Points by which the challenger may be worse on the golden set at most."""
@@ -42,7 +42,7 @@ class GateLimits(Struct, frozen=True):
 
 
 class GateComparison(Struct, frozen=True, omit_defaults=True):
-    """Champion and challenger on the same items."""
+    """Score of champion and challenger on the golden set or the drifted slice, with the paired difference."""
 
     name: Literal["golden", "slice"]
     items: int
@@ -58,7 +58,7 @@ class GateComparison(Struct, frozen=True, omit_defaults=True):
 
 
 class Guardrail(Struct, frozen=True):
-    """A limit that the challenger must keep, whatever its gain: safety, refusals, format."""
+    """A limit on a safety or format measurement of the challenger, which no gain outweighs."""
 
     name: str
     value: float
@@ -68,12 +68,12 @@ class Guardrail(Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether the limit is kept."""
+        """Whether the challenger's value is within the limit."""
         return self.value <= self.bound if self.most else self.value >= self.bound
 
 
 class GateCheck(Struct, frozen=True):
-    """Whether the packaged challenger can serve: it loads, answers, in time, within memory."""
+    """Result of one check that the packaged challenger can serve: it loads, answers, in time, within memory."""
 
     name: str
     holds: bool
@@ -81,7 +81,7 @@ class GateCheck(Struct, frozen=True):
 
 
 class GateVerdict(Struct, frozen=True):
-    """The verdict of the gate, with all its evidence."""
+    """Verdict of the promotion gate, with the comparisons, guardrails and checks that led to it."""
 
     verdict: GateOutcome
     reason: str
@@ -105,7 +105,7 @@ def compare_on_items(
     combine: Callable[[NDArray[Any]], NDArray[Any]],
     limits: GateLimits,
 ) -> GateComparison:
-    """Return both sides on one set of items.
+    """Return the scores of champion and challenger on one set of items, with their paired difference and its interval.
 
     champion, challenger  statistics (items, statistics) of the primary metric, one row per item, the same items in the same order
     groups                one name per item; items of one group are resampled together
@@ -134,7 +134,10 @@ def decide(
     checks: Sequence[GateCheck],
     limits: GateLimits,
 ) -> GateVerdict:
-    """Return the verdict. Without a drifted slice (a scheduled retrain) the golden set itself must be better."""
+    """Return the gate's verdict: promote, reject or insufficient.
+
+    Without a drifted slice (a scheduled retrain) the golden set itself must be better.
+    """
     parts = [golden, *([drifted] if drifted is not None else [])]
     verdict, reason = _outcome(golden, drifted, floors, checks, limits)
     return GateVerdict(verdict, reason, parts, list(floors), list(checks), limits.margin)

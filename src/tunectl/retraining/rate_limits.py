@@ -20,7 +20,7 @@ WEEK: Final = timedelta(days=7)
 
 
 class RateLimits(Struct, frozen=True):
-    """Limits on how often retrains start."""
+    """Cooldowns between retrains, and the most of them in a week."""
 
     cooldown: timedelta
     """Cooldown after a run has ended; twice as long for each unsuccessful run in a row."""
@@ -31,14 +31,14 @@ class RateLimits(Struct, frozen=True):
 
 
 def policy_of(limits: RateLimitConfig) -> RateLimits:
-    """Return the limits in the section of the configuration."""
+    """Return the limits that a section of the configuration declares."""
     return RateLimits(
         timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )
 
 
 class AdmissionDecision(Struct, frozen=True):
-    """Whether a trigger starts a run."""
+    """Whether a trigger starts a run, and if not, why."""
 
     attempt: int | None
     """Number of the attempt; None: no run is started."""
@@ -66,7 +66,7 @@ def admit_trigger(
 def rate_limited(
     trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
 ) -> AdmissionDecision | None:
-    """Return whether cooldown or budget prevent ``trigger``, whatever its key is."""
+    """Return the refusal where cooldown or budget prevent ``trigger``, whatever its key is; None where they do not."""
     if trigger.ignore_limits:
         return None
     until = cooldown_until(runs, now, policy, recurring=trigger.kind in RECURRING_TRIGGERS)
@@ -82,10 +82,10 @@ def rate_limited(
 def cooldown_until(
     runs: Sequence[RetrainRun], now: datetime, policy: RateLimits, *, recurring: bool = False
 ) -> datetime | None:
-    """Return when the cooldown ends; None where it has, or nothing has run yet.
+    """Return when the cooldown ends; None where it has ended, or nothing has run yet.
 
-    A dismissal trained nothing, so nobody rests after it, but a ``recurring`` trigger does not ask the same person again in an hour.
-    An end that lies further ahead than the cooldown itself was written by a clock that was wrong, and holds nobody up.
+    A dismissed run trained nothing, so no cooldown follows it, but a ``recurring`` trigger does not ask the same person again within
+    an hour. An end that is further ahead than the cooldown itself was written by a wrong clock and is ignored.
     """
     ended = [run for run in runs if run.ended]
     real = [run for run in ended if run.state != "dismissed"]
@@ -106,7 +106,7 @@ def _rest(runs: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
 
 
 def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:
-    """Count runs that began training within ``span``; times further ahead come from a wrong clock and do not count."""
+    """Return the number of runs that began training within ``span``; times further ahead come from a wrong clock and do not count."""
     return sum(any(step.state == "training" and abs(now - step.at) < span for step in run.steps) for run in runs)
 
 

@@ -9,7 +9,7 @@ from tunectl.registry.remote_sync import push
 
 
 class Publisher:
-    """Copies a release store to an address whenever one of its pointers has moved, and once at the start."""
+    """Copies a release store to an address when one of its pointers has moved, and once at the start."""
 
     def __init__(self, store: ReleaseRegistry, location: str) -> None:
         """``location`` is the registry of the servers; where it is a folder, it is shared and nothing has to be copied."""
@@ -17,7 +17,7 @@ class Publisher:
         self._last_sync: tuple[ChampionPointer | None, CanaryState | None] | None = None
 
     def sync_if_changed(self) -> bool:
-        """Copy what is absent at the address; returns whether anything had to be copied.
+        """Copy new releases, history and pointers to the address; return whether anything had to be copied.
 
         Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the store fails; MissingExtraError without its driver; ArtifactError for a damaged release.
         """

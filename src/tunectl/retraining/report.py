@@ -15,7 +15,7 @@ Rows = list[tuple[str, ...]]
 
 
 class ReportSection(Struct, frozen=True):
-    """One section of the report: a table."""
+    """One section of the report: a table with its title, and a curve as SVG where there is one."""
 
     name: str
     title: str
@@ -26,7 +26,7 @@ class ReportSection(Struct, frozen=True):
 
 
 class RetrainReport(Struct, frozen=True):
-    """One retrain, for a page or a terminal."""
+    """Content of the report of one retrain, for a page or a terminal."""
 
     id: str
     state: str
@@ -38,12 +38,12 @@ class RetrainReport(Struct, frozen=True):
 
     @property
     def good(self) -> bool:
-        """Whether it ended with a new champion."""
+        """Whether the run ended with a new champion."""
         return self.state == "promoted"
 
 
 def build_report(run: RetrainRun, canary: Experiment | None = None) -> RetrainReport:
-    """Return the report so far."""
+    """Return the report of a run so far; ``canary`` is its experiment, if it has one."""
     chapters = [
         ReportSection("why", "Why", ("what", "value"), list(_why(run))),
         ReportSection("data", "What data", ("what", "value"), list(_data(run))),
@@ -185,7 +185,7 @@ def _canary(canary: Experiment | None) -> Iterator[ReportSection]:
 
 
 def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
-    """Yield the results of one check of a canary, one line each."""
+    """Yield (name, value as text) rows for the result of one evaluation of a canary."""
     yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
     yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
     if reading.low is not None and reading.high is not None:

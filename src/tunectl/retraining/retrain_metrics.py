@@ -27,7 +27,7 @@ _KEPT: Final = 1e6
 
 
 class RetrainMetrics:
-    """Exports run store, registry and canary test as metrics, computed anew for every scrape."""
+    """Prometheus metrics of run store, registry and canary test, computed anew for every scrape."""
 
     def __init__(self, began: float) -> None:
         """``began``: start of this controller, in seconds since 1970."""
@@ -45,7 +45,7 @@ class RetrainMetrics:
         champion: ChampionPointer | None,
         canary: Experiment | None,
     ) -> bytes:
-        """Return the metrics in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format; ``outcomes`` are those of all triggers."""
         registry = self._library.CollectorRegistry(auto_describe=False)
         families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._canary(canary)]
         registry.register(_StaticCollector(families))

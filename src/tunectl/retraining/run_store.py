@@ -35,7 +35,7 @@ NAME: Final = re.compile(r"[\w.:-]{1,120}")
 
 
 class TriggerOutcome(Struct, frozen=True, omit_defaults=True):
-    """Outcome of a trigger."""
+    """Whether a trigger started a run (``run``) or why not (``reason``); written once per trigger."""
 
     trigger: Trigger
     at: datetime
@@ -46,7 +46,7 @@ class TriggerOutcome(Struct, frozen=True, omit_defaults=True):
 
 
 class ApprovalDecision(Struct, frozen=True):
-    """A person's decision."""
+    """A person's answer to an approval: approved or rejected, by whom, when and why; written once per approval."""
 
     approved: bool
     at: datetime
@@ -56,20 +56,20 @@ class ApprovalDecision(Struct, frozen=True):
     """Why, where it was asked for."""
 
     def describe(self) -> str:
-        """Return who decided what, and why, in one clause."""
+        """Return who approved or rejected, and why, as text."""
         why = f": {self.message}" if self.message else ""
         return f"{self.author or 'somebody'} said {'yes' if self.approved else 'no'}{why}"
 
 
 class ScheduleMarks(Struct, frozen=True):
-    """Content of ``schedule_marks.json``."""
+    """Content of ``schedule_marks.json``: the last handled time of each schedule."""
 
     marks: dict[str, datetime]
     """Last handled slot by schedule."""
 
 
 class RunStore:
-    """Reads and writes the records of retrain runs; the layout on the disk is in the docstring of this module."""
+    """Reads and writes the records of retrain runs, one JSON file each, below one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,13 +90,13 @@ class RunStore:
         run_formats.RUN.write(paths_by_id.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
 
     def enqueue_trigger(self, trigger: Trigger) -> bool:
-        """Store a trigger until it is handled; durable on return. False: it is known already."""
+        """Store a trigger until it is handled, durable on return; return False where its id is known already."""
         if self.get_outcome(trigger.id) is not None:
             return False
         return atomic_io.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
-        """Return whether a trigger was received and is not handled yet."""
+        """Return whether the trigger with this id was received and is not handled yet."""
         return self._place(INBOX, trigger).is_file()
 
     def list_pending_triggers(self) -> list[Trigger]:
@@ -112,7 +112,7 @@ class RunStore:
                 path.unlink(missing_ok=True)
 
     def adopt_old_names(self) -> None:
-        """Write the records of tunectl 0.1 to their new places, each complete before the old one is removed. Only for the lock's holder."""
+        """Write the records of tunectl 0.1 to their new files, each complete before the old one is removed. Only for the lock's holder."""
         for folder, form, shape in (
             (OUTCOMES, run_formats.OUTCOME, TriggerOutcome),
             (APPROVALS, run_formats.DECISION, ApprovalDecision),
@@ -131,7 +131,7 @@ class RunStore:
         self._place(INBOX, outcome.trigger.id).unlink(missing_ok=True)
 
     def get_outcome(self, trigger: str) -> TriggerOutcome | None:
-        """Return the outcome of a trigger; None where it is pending or never came."""
+        """Return the outcome of the trigger with this id; None where it is pending or never came."""
         path = self._find(OUTCOMES, trigger)
         return run_formats.OUTCOME.read(path, TriggerOutcome) if path.is_file() else None
 
@@ -141,24 +141,24 @@ class RunStore:
         return sorted(result, key=lambda item: item.at)
 
     def record_decision(self, run: str, question: str, answer: ApprovalDecision) -> bool:
-        """Store a decision; False where there is one already."""
+        """Store the decision on approval ``question`` of a run and return True; False where there is one already."""
         path = self._place(APPROVALS, f"{run}-{question}")
         if self._find(APPROVALS, path.stem) != path:
             return False
         return atomic_io.create_exclusive(path, run_formats.DECISION.encode(answer))
 
     def get_decision(self, run: str, question: str) -> ApprovalDecision | None:
-        """Return the decision; None while nobody has decided."""
+        """Return the decision on approval ``question`` of a run; None while nobody has decided."""
         path = self._find(APPROVALS, f"{run}-{question}")
         return run_formats.DECISION.read(path, ApprovalDecision) if path.is_file() else None
 
     def get_schedule_marks(self) -> dict[str, datetime]:
-        """Return the last handled slot of each schedule."""
+        """Return the last handled time by schedule."""
         path = record_format.existing(self.root / MARKS, OLD_MARKS)
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
     def set_schedule_mark(self, calendar: dict[str, datetime]) -> None:
-        """Replace the marks of all schedules; ``calendar`` is the last handled slot by schedule."""
+        """Replace the last handled times of all schedules; ``calendar`` has the time by schedule."""
         run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
 
     def _place(self, folder: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Schedules: which slot is due. Pure; the rule for the next slot is a parameter (``retraining/cron.py``)."""
+"""Schedules: which time of a schedule (slot) is due. Pure; the rule for the next slot is a parameter (``retraining/cron.py``)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ minutes. Not nearer: in the hour that a clock change repeats, the rule needs the
 
 
 class CronSchedule(Struct, frozen=True):
-    """One schedule."""
+    """A schedule of retrains, as ``retrain.schedules`` declares it."""
 
     name: str
     cron: str
@@ -38,10 +38,10 @@ Next = Callable[[CronSchedule, datetime], datetime]
 def due_slot(
     schedule: CronSchedule, last: datetime | None, now: datetime, following: Next
 ) -> tuple[datetime | None, datetime]:
-    """Return the newest slot after ``last`` that is due, if any, and the mark to store.
+    """Return the newest slot after ``last`` that is due (None: none), and the time to store as handled.
 
     Of several missed slots only the newest counts. A new schedule begins now, and
-    so does one whose mark is in the far future.
+    so does one whose stored time is in the far future.
     """
     if last is None or last > now + AHEAD:
         return None, now
@@ -53,7 +53,7 @@ def due_slot(
 
 
 def trigger(schedule: CronSchedule, slot: datetime, now: datetime) -> Trigger:
-    """Return a due slot as a trigger: its id is the slot, so that it starts only one run."""
+    """Return the trigger for a due time ``slot`` of a schedule; its id contains the time, so that it starts only one run."""
     local = f"{slot:%Y-%m-%dT%H:%MZ}"
     reason = f"schedule {schedule.name} ({schedule.cron}, {schedule.zone}), due {slot:%Y-%m-%d %H:%M} UTC"
     return Trigger("schedule", f"schedule-{schedule.name}-{local}", now, reason, schedule.name)

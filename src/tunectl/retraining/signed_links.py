@@ -24,7 +24,7 @@ LONGEST: Final = 2000
 
 
 class ApprovalToken(Struct, frozen=True):
-    """The content of a link."""
+    """Content of an approval link: run, approval, expiry time and nonce."""
 
     run: str
     question: ApprovalQuestion
@@ -34,18 +34,18 @@ class ApprovalToken(Struct, frozen=True):
 
 
 def sign(token: ApprovalToken, secret: bytes) -> str:
-    """Return the token of a link."""
+    """Return ``token`` as text with its signature (HMAC), for use in a URL."""
     body = msgspec.json.encode(token)
     return f"{_text(body)}.{_text(_mac(body, secret))}"
 
 
 def address(url: str, token: ApprovalToken, secret: bytes) -> str:
-    """Return the link, below the public ``url`` of the retrain controller."""
+    """Return the approval link with the signed ``token``, below the public ``url`` of the retrain controller."""
     return f"{url.rstrip('/')}/decide/{sign(token, secret)}"
 
 
 def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
-    """Return the approval token that was signed.
+    """Return the approval token in a signed text.
 
     Raises  UsageError for one that was not signed here, or has expired.
     """

@@ -60,7 +60,7 @@ SHORT: Final = 12
 
 
 class Trigger(Struct, frozen=True, omit_defaults=True):
-    """The cause of a retrain."""
+    """A request to retrain: an alert, a schedule, a person or a proposed release, with the reason."""
 
     kind: TriggerKind
     id: str
@@ -79,7 +79,7 @@ class Trigger(Struct, frozen=True, omit_defaults=True):
 
 
 class Transition(Struct, frozen=True, omit_defaults=True):
-    """One transition: recorded completely before anything else happens."""
+    """One step of a run into ``state``; recorded completely before anything else happens."""
 
     state: State
     at: datetime
@@ -88,7 +88,7 @@ class Transition(Struct, frozen=True, omit_defaults=True):
 
 
 class RetrainRun(Struct, frozen=True, omit_defaults=True):
-    """One retrain with all its transitions."""
+    """Record of one retrain: its trigger and all transitions so far."""
 
     key: RecordName
     """Result of ``run_key``: equal for the same work."""
@@ -109,16 +109,16 @@ class RetrainRun(Struct, frozen=True, omit_defaults=True):
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the state is final."""
         return self.state in ENDS
 
     def facts(self, state: State) -> dict[str, Any]:
-        """Return the results of the newest step in that state; empty where there was none."""
+        """Return the facts of the newest step in ``state``; empty where there was none."""
         return next((step.facts for step in reversed(self.steps) if step.state == state), {})
 
 
 class InvalidTransitionError(TunectlError):
-    """A transition that is not allowed: our bug."""
+    """A transition that the state machine does not allow; a bug of tunectl."""
 
 
 def run_key(window: str, config: str, code: str, base: str) -> str:
@@ -127,12 +127,12 @@ def run_key(window: str, config: str, code: str, base: str) -> str:
 
 
 def new_run(key: str, attempt: int, trigger: Trigger, at: datetime, facts: dict[str, Any]) -> RetrainRun:
-    """Return a new run in the state proposed."""
+    """Return a new run in the state proposed; ``attempt`` is 1 for the first run of ``key``, ``facts`` are its frozen inputs."""
     return RetrainRun(key, attempt, trigger, [Transition("proposed", at, trigger.message, facts)])
 
 
 def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:
-    """Return the run after one more step; where the clock was set back a step is never older than the one before it.
+    """Return ``run`` with one more step; where the clock was set back a step is never older than the one before it.
 
     Raises  InvalidTransitionError for a step that is not allowed.
     """

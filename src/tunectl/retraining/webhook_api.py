@@ -41,7 +41,7 @@ FORM: Final = 10_000
 
 
 def json_reply(code: int, /, **words: object) -> HttpResponse:
-    """Return a JSON answer."""
+    """Return a response with HTTP status ``code`` and ``words`` as its JSON body; 503 asks for a retry after 60 seconds."""
     headers = {"Retry-After": "60"} if code == 503 else {}
     return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
@@ -51,7 +51,7 @@ def _refuse_link(error: UsageError) -> HttpResponse:
 
 
 class RetrainSecrets(NamedTuple):
-    """Secrets and keys for the routes."""
+    """The webhook token and the keys that ``RetrainApi`` accepts."""
 
     token: str
     """Token of retrain.token_file, for programs."""
@@ -60,7 +60,7 @@ class RetrainSecrets(NamedTuple):
     """Names of keys that may decide; None: every key of scope decide."""
 
     def verify(self, secret: str | None, opened_by: Credential) -> None:
-        """Refuse a secret that is not valid for the credential in the table of routes.
+        """Raise where ``secret`` is not valid for ``opened_by``, the kind of credential that a route needs.
 
         Raises  ApiError (401, 403).
         """
@@ -70,7 +70,7 @@ class RetrainSecrets(NamedTuple):
 
 
 class RetrainApi(HttpServer):
-    """Receives alerts and decisions over HTTP, and shows runs and metrics; it does not call the controller."""
+    """HTTP server that receives alerts and decisions, and shows runs and metrics; it does not call the controller."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class RetrainApi(HttpServer):
         return FORM
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        """Return the answer to one request; never raises."""
+        """Return the response to one request; errors become responses, too."""
         try:
             return self._answer(request)
         except UsageError as error:

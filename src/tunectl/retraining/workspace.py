@@ -21,12 +21,12 @@ class RetrainWorkspace:
 
     @property
     def store_dir(self) -> Path:
-        """Records of all runs."""
+        """Folder with the records of all runs."""
         return self.layout.retrain
 
     @property
     def worktree(self) -> Path:
-        """The checkout that a run trains in; one at a time."""
+        """Folder of the Git worktree that a run trains in; one at a time."""
         return self.store_dir / "worktree"
 
     def close_to_others(self) -> None:
@@ -45,19 +45,19 @@ class RetrainWorkspace:
         return self.store_dir / "logs" / f"{run.id}.log"
 
     def window_path(self, run: RetrainRun) -> Path:
-        """Return the ``inference_log/window.json`` of a run, before it is committed."""
+        """Return the file that becomes a run's ``inference_log/window.json`` when it is committed."""
         return self.store_dir / "windows" / f"{run.id}.json"
 
     def scratch_dir(self, run: RetrainRun) -> Path:
-        """Return the folder with questions and answers of the gate."""
+        """Return the folder with prompts and answers of the gate."""
         return self.layout.gates / run.id
 
     @property
     def mark(self) -> str:
-        """Value of the environment variable that marks everything that a run starts."""
+        """Value of an environment variable of every process that a run starts, by which left-over ones are found."""
         return str(self.store_dir.absolute())
 
     @staticmethod
     def branch(run: RetrainRun) -> str:
-        """Return the branch of a run's commits."""
+        """Return the name of the Git branch of a run's commits."""
         return BRANCH + run.id

@@ -31,7 +31,7 @@ RUNNING = ".tunectl/retrain.json"
 
 
 class TrainingFailedError(TunectlError):
-    """The pipeline of a retrain failed; the message is its own."""
+    """The pipeline of a retrain failed; the message is that of the stage."""
 
     exit_code = 5
 
@@ -44,7 +44,7 @@ def build_release(
     store: ReleaseRegistry,
     stop: threading.Event,
 ) -> StepResult:
-    """Train, commit, and add the package to the store; resumes where an earlier call was killed.
+    """Train, commit, and add the package to the store; return the release. Resumes where an earlier call was killed.
 
     Raises  UsageError for a dirty tree; TrainingFailedError with the message of the stage that failed, or after too many attempts.
     """

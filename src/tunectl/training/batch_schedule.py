@@ -16,15 +16,15 @@ WINDOW = 16
 
 
 class Batchable(Protocol):
-    """A unit of batching: a row, or rows that belong together."""
+    """A training row, or a group of rows that stay in one micro-batch, with the sizes that ``build_schedule`` needs."""
 
     @property
     def length(self) -> int:
-        """Number of tokens that it takes in a batch."""
+        """Number of tokens that the item takes in a batch."""
 
     @property
     def branches(self) -> Sized:
-        """Number of its answers."""
+        """The answers of the item; only their number is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class OptimizerStep:
 def build_schedule(
     rows: Sequence[Batchable], *, epochs: float, answers: int, tokens: int, seed: int
 ) -> list[OptimizerStep]:
-    """Return all steps of a training run.
+    """Return the optimizer steps of a whole training run, in order.
 
-    ``answers`` per step; ``tokens`` of one micro-batch at most, padding included (a single row may be longer). A fraction of
-    an epoch at the end takes that share of its steps.
+    A step holds ``answers`` answers; a micro-batch holds at most ``tokens`` tokens, padding included (a single row may be
+    longer). ``epochs`` may be a fraction: the last epoch then takes that share of its steps.
     """
     steps: list[OptimizerStep] = []
     complete = int(epochs)
@@ -83,7 +83,7 @@ def _groups(rows: Sequence[Batchable], order: Sequence[int], answers: int) -> li
 
 
 def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) -> tuple[tuple[int, ...], ...]:
-    """Split ``order`` into micro-batches of at most ``tokens`` tokens, padding included, by increasing length."""
+    """Return ``order`` (row numbers) split into micro-batches of at most ``tokens`` tokens, padding included, by increasing length."""
     cut: list[list[int]] = []
     for number in sorted(order, key=lambda number: rows[number].length):
         if cut and rows[number].length * (len(cut[-1]) + 1) <= tokens:  # rows rise in length: the newest is the widest
@@ -96,9 +96,10 @@ def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) 
 def rank_batches(
     rows: Sequence[Batchable], order: Sequence[int], tokens: int, *, rank: int, world_size: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the micro-batches of one of several ranks: assigned in turn by increasing length, so that all have equal work.
+    """Return the micro-batches of ``rank``, one of ``world_size`` processes: rows are dealt in turn by increasing length.
 
-    Together the ranks read each row once. A rank gets none where there are fewer rows than ranks.
+    Together the ranks read each row of ``order`` once; micro-batches have at most ``tokens`` tokens. A rank gets none where
+    there are fewer rows than ranks.
     """
     rising = sorted(order, key=lambda number: (rows[number].length, number))
     return token_batches(rows, rising[rank::world_size], tokens)

@@ -43,7 +43,7 @@ TrainerName = Literal["sft", "reward", "align"]
 
 @dataclass(frozen=True, slots=True)
 class FitJob:
-    """The arguments of a trainer's call, before they are written."""
+    """Arguments of one call of a trainer's ``fit``; a launcher writes them to files as a FitRequest and rows."""
 
     trainer: TrainerName
     plan: TrainingArgs | RewardArgs | RlArgs
@@ -61,28 +61,28 @@ class FitJob:
 
     @property
     def fit(self) -> TrainingArgs | RlArgs:
-        """The arguments that all kinds of trainings have."""
+        """The plan's ``TrainingArgs`` or ``RlArgs``; of a reward model, the ones inside its ``RewardArgs``."""
         return self.plan.fit if isinstance(self.plan, RewardArgs) else self.plan
 
 
 class FitLauncher(Protocol):
-    """Runs trainings on several processes."""
+    """Runs the trainings of one stage on several processes, local or on a cluster."""
 
     ends: list[FitEnd[Any]]
     """Results of the trainings so far."""
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Train; the adapter is written to ``job.out``.
+        """Train and return the result; the adapter is written to ``job.out``.
 
         Raises  the error that a rank raised; InfrastructureError where ranks fail too often, or after Ctrl-C.
         """
 
     def close(self, stage: str) -> None:
-        """Declare that ``stage`` has no more trainings."""
+        """Tell waiting machines, if there are any, that the stage named ``stage`` has no more trainings."""
 
 
 class FitRequest(Struct, frozen=True):
-    """One training, as every rank reads it; paths are absolute."""
+    """Content of ``fit.json``: one training as every rank reads it; paths are absolute."""
 
     trainer: TrainerName
     plan: dict[str, Any]
@@ -102,7 +102,7 @@ class FitRequest(Struct, frozen=True):
 
 
 class FitEnd(Struct, Generic[R], frozen=True):
-    """The result of a training, and how it was run."""
+    """Content of ``result.json``: the result of a training, the ranks and nodes it ran on, and its number of restarts."""
 
     result: R
     ranks: int
@@ -113,7 +113,7 @@ class FitEnd(Struct, Generic[R], frozen=True):
 
 
 class Failure(Struct, frozen=True):
-    """An error of ours, which the process that started the training raises again."""
+    """Content of ``failure.json``: a TunectlError of a rank, which the process that started the training raises again."""
 
     error: str
     """Name of its class in ``core/errors.py``."""
@@ -123,7 +123,7 @@ class Failure(Struct, frozen=True):
 
 
 class Crash(Struct, frozen=True):
-    """A failure of a rank after which all are restarted."""
+    """Content of ``crash-RANK.json``: an unexpected error of one rank, after which all ranks are restarted."""
 
     rank: int
     attempt: int
@@ -134,24 +134,24 @@ class Crash(Struct, frozen=True):
 
 
 def encode_plan(plan: TrainingArgs | RewardArgs | RlArgs) -> dict[str, Any]:
-    """Return ``plan`` as plain values."""
+    """Return the arguments as a dict of JSON values, for ``FitRequest.plan``."""
     result: dict[str, Any] = msgspec.to_builtins(plan, enc_hook=_encode)
     return result
 
 
 def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
-    """Decode the plan that ``encode_plan`` encoded."""
+    """Return the arguments that ``encode_plan`` encoded, as an object of type ``shape``."""
     return msgspec.convert(plan, shape, dec_hook=_decode)
 
 
 def decode_rl_plan(plan: dict[str, Any]) -> RlArgs:
-    """Decode the arguments of align; the type of its settings depends on their method."""
+    """Return the arguments of align from an encoded plan; the type of their settings depends on the method."""
     settings: Any = AlignConfig.model_validate(plan["settings"]).root
     return RlArgs(settings, plan["seed"], HardwareProfile(**plan["profile"]), plan["project"])
 
 
 def build_request(job: FitJob, work: Path, *, sharded: bool, collective_timeout_seconds: int) -> FitRequest:
-    """Return the request of ``job``, with its checkpoints in ``work``."""
+    """Return the request to write for ``job``; ``work`` is the folder of the checkpoints. ``sharded``: the ranks share the weights (FSDP)."""
     plan, fit = job.plan, job.fit
     if isinstance(fit, TrainingArgs):
         fit = replace(fit, init_adapter=fit.init_adapter.absolute() if fit.init_adapter else None)
@@ -171,25 +171,25 @@ def build_request(job: FitJob, work: Path, *, sharded: bool, collective_timeout_
 
 
 def write_rows(folder: Path, train: Sequence[FitRow], validation: Sequence[FitRow]) -> None:
-    """Write the rows of a training."""
+    """Write the training and validation rows to ``rows.msgpack`` in ``folder``."""
     atomic_io.write_bytes(folder / ROWS, msgspec.msgpack.encode([train, validation]))
 
 
 def read_rows(folder: Path, shape: type[T]) -> tuple[list[T], list[T]]:
-    """Return training and validation rows of ``shape``, as ``write_rows`` wrote them."""
+    """Return (training rows, validation rows) of type ``shape`` from ``rows.msgpack`` in ``folder``."""
     content = (folder / ROWS).read_bytes()
     result: tuple[list[T], list[T]] = msgspec.msgpack.decode(content, type=tuple[list[shape], list[shape]])  # type: ignore[valid-type]
     return result
 
 
 def record_failure(folder: Path, error: TunectlError, rank: int) -> None:
-    """Store ``error`` for the process that started the training; the first of several ranks counts."""
+    """Write ``error`` of ``rank`` to ``failure.json`` in ``folder``, where no other rank has written one."""
     if not (folder / FAILURE).is_file():
         atomic_io.write_json(folder / FAILURE, Failure(type(error).__name__, error.message, error.hint, rank))
 
 
 def record_crash(folder: Path, traceback: str, rank: int, attempt: int) -> None:
-    """Store how ``rank`` failed."""
+    """Write the traceback of ``rank`` to ``crash-RANK.json`` in ``folder``; ``attempt`` is the number of restarts before."""
     atomic_io.write_json(folder / f"crash-{rank}.json", Crash(rank, attempt, time.time(), traceback))
 
 
@@ -203,7 +203,7 @@ def first_crash(folder: Path) -> Crash | None:
 
 
 def raise_failure(folder: Path) -> None:
-    """Raise the error that ended the training, if there was one.
+    """Raise the error in ``failure.json`` of ``folder``; do nothing where there is none.
 
     Raises  the TunectlError that a rank raised.
     """
@@ -214,7 +214,7 @@ def raise_failure(folder: Path) -> None:
 
 
 def build_error(failure: Failure) -> TunectlError:
-    """Return the error that was raised in another process."""
+    """Return the TunectlError that another process recorded as ``failure``."""
     kind: Any = getattr(errors, failure.error, TunectlError)
     message = [failure.message] if kind is errors.ConfigError else failure.message
     error: TunectlError = kind(message, hint=failure.hint)
@@ -222,14 +222,14 @@ def build_error(failure: Failure) -> TunectlError:
 
 
 def read_result(path: Path, trainer: TrainerName) -> FitEnd[Any]:
-    """Return the result of a training by ``trainer`` in ``path``."""
+    """Return the result of a training by ``trainer`` from the file ``path``."""
     shape: Any = FitEnd[RlResult] if trainer == "align" else FitEnd[TrainResult]
     end: FitEnd[Any] = atomic_io.read_json(path, shape)
     return end
 
 
 def read_end(folder: Path, trainer: TrainerName) -> FitEnd[Any]:
-    """Return the result of a training by ``trainer``.
+    """Return the result of a training by ``trainer`` from ``result.json`` in ``folder``.
 
     Raises  the error that ended it; ArtifactError where there is neither a result nor an error.
     """

@@ -16,7 +16,7 @@ ExampleSpans = Sequence[tuple[TokenizedExample, TokenSpan]]
 
 
 class DiagnosticCheck(Struct, frozen=True):
-    """The result of one check of the loss mask."""
+    """Result of one check of the loss mask: its name, whether it passed, and a sentence for people."""
 
     name: str
     ok: bool
@@ -25,7 +25,7 @@ class DiagnosticCheck(Struct, frozen=True):
 
 
 class DataDiagnostics(Struct, frozen=True):
-    """The result of ``tunectl data inspect``."""
+    """Result of ``tunectl data inspect``: token counts of the training data, the findings, and one example token by token."""
 
     examples: int
     answers: int
@@ -46,7 +46,7 @@ class DataDiagnostics(Struct, frozen=True):
 
     @property
     def healthy(self) -> bool:
-        """Whether every check passed."""
+        """Whether every check of the loss mask passed."""
         return all(finding.ok for finding in self.findings)
 
 
@@ -60,7 +60,7 @@ def run_diagnostics(
     system: str | None,
     which: int,
 ) -> DataDiagnostics:
-    """Check every example, and show number ``which`` (0-based).
+    """Return the diagnostics of all examples, with the tokens of number ``which`` (0-based).
 
     ``max_tokens`` is the longest prompt with answer that is trained; ``max_share`` the share of longer ones that is allowed.
     """

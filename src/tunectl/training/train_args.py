@@ -15,7 +15,7 @@ USUAL_GRAD_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoraArgs:
-    """The low-rank update; see ``config.schema.sft.Sft`` for each value."""
+    """Arguments of the LoRA adapter; see ``config.schema.sft.Sft`` for each value."""
 
     method: str
     lora_rank: int
@@ -65,7 +65,7 @@ class TrainingArgs:
 
 
 def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, project: str) -> TrainingArgs:
-    """Return the training arguments of the sft stage."""
+    """Return the training arguments of the sft stage from its config section."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     return TrainingArgs(
@@ -97,7 +97,7 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
 
 
 def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) -> TrainingArgs:
-    """Return the training arguments of the cpt stage: blocks of text count as answers."""
+    """Return the training arguments of the cpt stage from its config section: blocks of text count as answers."""
     return TrainingArgs(
         label="cpt",
         adapter=LoraArgs("lora", section.lora_rank, section.lora_alpha, 0.0, "all-linear"),
@@ -124,7 +124,7 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
 
 
 def suggest_for_lost_loss(section: str, learning_rate: float, max_grad_norm: float | None) -> str:
-    """Return which settings of ``section`` to change where a loss or score is not finite; never to the current value."""
+    """Return a hint which settings of ``section`` to change where a loss or score is not finite; never to the current value."""
     if max_grad_norm is None or max_grad_norm > USUAL_GRAD_NORM:
         clip = f"set {section}.max_grad_norm={USUAL_GRAD_NORM}"
     else:

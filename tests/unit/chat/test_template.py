@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Message
 from tunectl.chat import builtin_templates, model_spec, template
-from tunectl.chat.template import Rendered, Template
+from tunectl.chat.template import RenderedChat, Template
 from tunectl.core.errors import ArtifactError, DataError, UsageError
 
 SMOL = (
@@ -75,7 +75,7 @@ def test_the_text_is_that_of_transformers(texts, opens, name):
 def test_marks_are_places_and_never_text():
     source = "{% for m in messages %}<{% generation %}{{ m.content }}!{% endgeneration %}>{% endfor %}"
     found = Template(source).render_marked([Message("assistant", "ab"), Message("assistant", "\ufdd0c\ufdd1")])
-    assert found == Rendered("<ab!><c!>", ((1, 4), (6, 8)))
+    assert found == RenderedChat("<ab!><c!>", ((1, 4), (6, 8)))
     assert Template(source).marks_generation
     assert not Template(SMOL).marks_generation
 

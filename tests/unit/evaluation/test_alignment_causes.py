@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tunectl.evaluation import alignment_causes, policy_reward
 from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, AlignmentRun, PolicyReward, ShareEstimate
 from tunectl.evaluation.results import InputScores
-from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rate import WinRateSettings
 
 RUN = AlignmentRun(
     method="rloo", steps=60, planned_steps=60, best_step=60, stopped=None, look_step=60, kl=3.0, rise=0.8, rise_low=0.5,
@@ -270,12 +270,12 @@ def test_two_judges_agree_as_often_as_their_errors_allow():
 
 
 def test_the_chance_of_the_better_of_two_answers():
-    assert policy_reward.order_chance(0.0, 3.0) == 0.5
-    assert policy_reward.order_chance(1.0, 1.0) == pytest.approx(0.755, abs=1e-3)
+    assert policy_reward.bradley_terry_win_probability(0.0, 3.0) == 0.5
+    assert policy_reward.bradley_terry_win_probability(1.0, 1.0) == pytest.approx(0.755, abs=1e-3)
 
 
 def test_ties_of_either_judge_are_left_out_of_agreement():
-    counting = Counting(0.1, 200, 0.95, 3)
+    counting = WinRateSettings(0.1, 200, 0.95, 3)
     share = policy_reward.measure_agreement([1, 1, 0, 0.5, 1], [1, 0, 0, 1, 0.5], list("abcde"), counting)
     assert (share.value, share.pairs) == (pytest.approx(2 / 3), 3)
     assert share.low < share.value < share.high

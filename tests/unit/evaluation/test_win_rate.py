@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts.records import AnnotationMetadata, Comparison, Message, Source
 from tunectl.evaluation import win_rate, win_rates_by_judge
-from tunectl.evaluation.win_rate import Counting, PairOutcome
+from tunectl.evaluation.win_rate import PairOutcome, WinRateSettings
 
-HOW = Counting(close=0.1, resamples=200, confidence=0.95, seed=3)
+HOW = WinRateSettings(close=0.1, resamples=200, confidence=0.95, seed=3)
 
 texts = st.lists(st.sampled_from(["good", "food", "by", "the", "river"]), max_size=12).map(" ".join)
 outcomes = st.lists(

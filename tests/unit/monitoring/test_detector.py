@@ -225,11 +225,11 @@ def test_a_side_is_embedded_once_and_its_language_is_looked_at_from_end_to_end()
     found = signals.compute_signal_values(given, "prompt", changed(tools(), embedder=Counting()))
     assert Counting.calls == 1
     assert (found["prompt_text"].parts[0] == found["prompt_tone"].parts[1]).all()
-    many = [MonitoredInference(str(number), prompt="soil") for number in range(signals.SPOKEN * 2 + 1)]
+    many = [MonitoredInference(str(number), prompt="soil") for number in range(signals.MAX_LANGUAGE_TEXTS * 2 + 1)]
     looked_at = signals.compute_signal_values(many, "prompt", tools(), without=["prompt_text", "prompt_tone"])[
         "prompt_language"
     ].rows
-    assert len(looked_at) <= signals.SPOKEN
+    assert len(looked_at) <= signals.MAX_LANGUAGE_TEXTS
     assert looked_at[-1] > len(many) - 4
 
 

@@ -49,7 +49,7 @@ class Letters:
 
 
 def test_rewards_are_read_at_the_last_token_of_each_answer():
-    row = pair_batches.row_of([(1, 5, 6, 7, 2), (1, 5, 8, 2)])
+    row = pair_batches.build_row([(1, 5, 6, 7, 2), (1, 5, 8, 2)])
     assert row.prompt.ids == [1, 5]
     assert row.length == 2 + 3 + 2
     flat = collate([row])
@@ -59,7 +59,7 @@ def test_rewards_are_read_at_the_last_token_of_each_answer():
 
 
 def test_an_answer_that_begins_another_keeps_its_end():
-    row = pair_batches.row_of([(1, 5, 2), (1, 5, 2, 9, 2)])
+    row = pair_batches.build_row([(1, 5, 2), (1, 5, 2, 9, 2)])
     flat = collate([row])
     assert flat.ids[0] == [1, 5, 2, 2, 9, 2]
     assert flat.sources == [2, 5]
@@ -68,7 +68,7 @@ def test_an_answer_that_begins_another_keeps_its_end():
 @given(st.lists(st.lists(st.integers(3, 6), min_size=1, max_size=8), min_size=1, max_size=5))
 def test_rows_hold_the_sequences_they_were_made_of(some):
     whole = [(1, *one, 2) for one in some]
-    row = pair_batches.row_of(whole)
+    row = pair_batches.build_row(whole)
     assert [(*row.prompt.ids, *branch.ids[:-1]) for branch in row.branches] == whole
     flat = collate([row])
     assert [flat.ids[0][place] for place in flat.sources] == [2] * len(whole)
@@ -91,7 +91,7 @@ def test_pairs_of_one_prompt_lie_side_by_side_and_equal_answers_are_read_once():
     ]
     assert [pair.pair for pair in second.pairs] == [1]
     assert first.tokens == 1 + 3 * 2
-    assert first.apart == 4 * 3
+    assert first.unshared_tokens == 4 * 3
     assert [pair.margin for pair in pair_batches.group_pairs(items, share=True, margins=False)[0].pairs] == [0.0, 0.0]
 
 
@@ -101,14 +101,14 @@ def test_rows_of_their_own_name_the_same_answers():
     assert [row.length for row in apart.rows] == [3, 4]
     assert apart.length == 8
     (shared,) = pair_batches.group_pairs(items, share=True, margins=False)
-    assert pair_batches.separate([shared]) == [apart]
+    assert pair_batches.split_answers([shared]) == [apart]
 
 
 def test_many_pairs_of_one_prompt_are_cut_into_rows():
     items = [item(number, "a", (1, *[5] * 120, number, 2), (1, *[6] * 120, number, 2)) for number in range(10, 20)]
     found = pair_batches.group_pairs(items, share=True, margins=False)
     assert sorted(pair.pair for bundle in found for pair in bundle.pairs) == list(range(10))
-    assert all(row.length <= pair_batches.TOGETHER for bundle in found for row in bundle.rows)
+    assert all(row.length <= pair_batches.MAX_SHARED_TOKENS for bundle in found for row in bundle.rows)
     assert len(found) == 4
 
 
@@ -132,7 +132,7 @@ def test_steps_hold_the_declared_pairs_and_fit_the_budget():
 )
 def test_what_does_not_go_on_has_a_reason(made, reason, detail):
     tally = RowCounter("reward")
-    kept = pair_batches.take([made, pair(2, "b", "x", "y")], Letters(), max_tokens=12, tally=tally)
+    kept = pair_batches.tokenize_pairs([made, pair(2, "b", "x", "y")], Letters(), max_tokens=12, tally=tally)
     assert [one.pair.id for one in kept] == ["2"]
     account = tally.finish(records_out=1)
     assert (account.rows_in, account.kept, account.rejected) == (2, 1, {reason: 1})
@@ -145,7 +145,7 @@ def test_a_side_without_an_answer_is_refused():
 
     tally = RowCounter("reward")
     broken = replace(pair(1, "a", "x", "y"), rejected=[Message("user", "y")])
-    assert pair_batches.take([broken], Letters(), max_tokens=12, tally=tally) == []
+    assert pair_batches.tokenize_pairs([broken], Letters(), max_tokens=12, tally=tally) == []
     assert tally.finish(records_out=0).samples["no_answer"][0].detail == (
         "an answer does not end with a turn of the assistant"
     )
@@ -160,7 +160,7 @@ def test_turns_before_the_last_belong_to_the_answer():
         [Message("assistant", "e")],
         [AnnotationMetadata(Source("f", 1))],
     )
-    (found,) = pair_batches.take([long], Letters(), max_tokens=12, tally=RowCounter("reward"))
+    (found,) = pair_batches.tokenize_pairs([long], Letters(), max_tokens=12, tally=RowCounter("reward"))
     assert found.chosen == (*map(ord, "abcd"), 2)
     assert found.rejected == (*map(ord, "ae"), 2)
 

@@ -81,7 +81,7 @@ def mark(number, text, *, good, asked="Hi"):
 
 def test_a_pair_shares_its_prompt_and_learns_from_both_answers(masker, words):
     tally = RowCounter("align")
-    (found,) = preference_batches.of_pairs(
+    (found,) = preference_batches.rows_of_pairs(
         [pair(1, "good", "bad one", margin=2.0)], masker, max_tokens=400, tally=tally
     )
     assert words(found.row.prompt.ids) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
@@ -93,7 +93,7 @@ def test_a_pair_shares_its_prompt_and_learns_from_both_answers(masker, words):
 
 
 def test_answers_that_begin_alike_share_no_more_than_the_prompt(masker, words):
-    (found,) = preference_batches.of_pairs(
+    (found,) = preference_batches.rows_of_pairs(
         [pair(1, "same start A", "same start B")], masker, max_tokens=400, tally=RowCounter("align")
     )
     assert words(found.row.prompt.ids).endswith("assistant\n")
@@ -107,7 +107,7 @@ def test_of_a_conversation_only_what_follows_the_prompt_is_learned(masker, words
     before = [Message("user", "a"), Message("assistant", "b", train=True), Message("user", "c")]
     longer = [Message("assistant", "x"), Message("user", "y"), Message("assistant", "z")]
     one = PreferencePair("p", "d", before, longer, said("q"), [AnnotationMetadata(Source("f", 1))])
-    (found,) = preference_batches.of_pairs([one], masker, max_tokens=400, tally=RowCounter("align"))
+    (found,) = preference_batches.rows_of_pairs([one], masker, max_tokens=400, tally=RowCounter("align"))
     chosen = found.row.branches[0]
     learned = [token for token, trained in zip(chosen.ids, chosen.trained, strict=True) if trained]
     assert words(learned) == "x<|im_end|>z<|im_end|>"
@@ -135,9 +135,9 @@ def test_an_answer_that_calls_a_tool_is_a_call_to_the_template(tiny_model, tmp_p
     told = '<tool_call>\n{"name": "weather", "arguments": {"town": "Rome"}}\n</tool_call><|im_end|>'
     for folder, chosen in ((tiny_model, told), (tmp_path / "model", "weather<|im_end|>")):
         masker = LossMasker(template.load(folder, system=None), Tokenizer(folder), end_of_turn=2, train_on="answer")
-        (found,) = preference_batches.of_pairs([one], masker, max_tokens=400, tally=RowCounter("align"))
+        (found,) = preference_batches.rows_of_pairs([one], masker, max_tokens=400, tally=RowCounter("align"))
         assert [words(branch.ids) for branch in found.row.branches] == [chosen, "Maybe.<|im_end|>"]
-        (compared,) = pair_batches.take([one], masker, max_tokens=400, tally=RowCounter("reward"))
+        (compared,) = pair_batches.tokenize_pairs([one], masker, max_tokens=400, tally=RowCounter("reward"))
         assert words(compared.chosen).endswith("assistant\n" + chosen)
 
 
@@ -145,7 +145,7 @@ def test_pairs_that_teach_nothing_are_rejected_with_the_reason(masker):
     tally = RowCounter("align")
     open_end = replace(pair(5), rejected=[Message("user", "and?")])
     some = [pair(1), pair(2, "x" * 500), pair(3, rejected="y" * 500), pair(4, "same", "same"), open_end]
-    assert len(preference_batches.of_pairs(some, masker, max_tokens=100, tally=tally)) == 1
+    assert len(preference_batches.rows_of_pairs(some, masker, max_tokens=100, tally=tally)) == 1
     assert [(reject.source.row, reject.reason) for reject in tally.rejects] == [
         (2, "too_long"),
         (3, "too_long"),
@@ -158,7 +158,7 @@ def test_pairs_that_teach_nothing_are_rejected_with_the_reason(masker):
 
 def test_marked_answers_of_one_input_lie_in_one_row(masker, words):
     some = [mark(1, "a", good=True), mark(2, "b", good=False, asked="Ho"), mark(3, "c", good=False)]
-    found = preference_batches.of_marks(some, masker, max_tokens=400, tally=RowCounter("align"))
+    found = preference_batches.rows_of_labeled_answers(some, masker, max_tokens=400, tally=RowCounter("align"))
     assert [[words(branch.ids) for branch in item.row.branches] for item in found] == [
         ["a<|im_end|>", "c<|im_end|>"],
         ["b<|im_end|>"],
@@ -168,7 +168,7 @@ def test_marked_answers_of_one_input_lie_in_one_row(masker, words):
 
 def test_long_marked_answers_are_dealt_to_several_rows(masker):
     some = [mark(number, chr(97 + number) * 150, good=number % 2 == 0) for number in range(5)]
-    found = preference_batches.of_marks(some, masker, max_tokens=400, tally=RowCounter("align"))
+    found = preference_batches.rows_of_labeled_answers(some, masker, max_tokens=400, tally=RowCounter("align"))
     assert [len(item.good) for item in found] == [2, 2, 1]
     assert all(item.row.length <= ROW_TOKENS for item in found)
     kinds = {chr(item.row.branches[place].ids[0]): kind for item in found for place, kind in enumerate(item.good)}

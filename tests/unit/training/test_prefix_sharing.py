@@ -24,7 +24,7 @@ def test_answers_share_a_row_and_are_dealt_out_evenly():
     found = prefix_sharing.pack_example(masked([1] * 10, [2] * 10, [3] * 10), share=True, limit=23)
     assert [len(row.branches) for row in found] == [2, 1]
     assert [row.length for row in found] == [3 + 18, 3 + 9]
-    assert [row.apart for row in found] == [26, 13]
+    assert [row.unshared_tokens for row in found] == [26, 13]
     assert sum(row.target_tokens for row in found) == 30
 
 

@@ -14,7 +14,7 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.reward.pair_batches import PromptGroup, separate
+from tunectl.training.reward.pair_batches import PromptGroup, split_answers
 
 CLOSE = 0.1
 """Largest distance of hidden states, relative to their length: bfloat16 rounds within 0.02; answers that attend to each other differ by more."""
@@ -112,5 +112,5 @@ def supports_side_by_side(route: RewardRoute, bundles: Sequence[PromptGroup]) ->
         return True
     shortest = min(shared, key=lambda bundle: bundle.length)
     with torch.no_grad():
-        together, apart = (_ends(route, some.rows) for some in (shortest, separate([shortest])[0]))
+        together, apart = (_ends(route, some.rows) for some in (shortest, split_answers([shortest])[0]))
     return bool(((together - apart).norm(dim=1) < CLOSE * apart.norm(dim=1)).all())

@@ -26,7 +26,7 @@ from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
 from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.reward.pair_batches import PromptGroup, sequences, side_by_side
+from tunectl.training.reward.pair_batches import PromptGroup, answer_sequences, pack_sequences
 from tunectl.training.reward.protocols import RewardModel, RewardScore, ScoredPrompt
 from tunectl.training.reward.reward_artifacts import FACTS, JUDGE, MEMBERS, WEIGHTS, RewardFacts
 from tunectl.training.reward.reward_artifacts import Ensemble as Read
@@ -198,7 +198,7 @@ class RewardScorer:
         owners: list[list[int]] = []
         for masked, group in zip(self._masker.mask(examples), groups.values(), strict=True):
             numbers = list(group.values())
-            for row, places in side_by_side(sequences(masked), share=self._shares(sequences(masked))):
+            for row, places in pack_sequences(answer_sequences(masked), share=self._shares(answer_sequences(masked))):
                 rows.append(row)
                 owners += [numbers[index] for index in places]
         return rows, owners
@@ -208,7 +208,7 @@ class RewardScorer:
         if self._share is None:
             if len(whole) < 2:
                 return False
-            row = side_by_side(whole[:2], share=True)[0][0]
+            row = pack_sequences(whole[:2], share=True)[0][0]
             self._share = self._reader.supports_packing([PromptGroup((row,), ())])
         return self._share
 

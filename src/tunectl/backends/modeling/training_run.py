@@ -58,7 +58,7 @@ class TrainingRun:
     def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Return the number of tokens of a step as packed, and as it would be if no answers shared a prompt; padding not counted."""
         rows = [self.rows[number] for group in step.batches for number in group]
-        return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
+        return sum(row.length + len(row.branches) for row in rows), sum(row.unshared_tokens for row in rows)
 
     @property
     def batchables(self) -> Sequence[batch_schedule.Batchable]:
@@ -220,10 +220,10 @@ def update_ema(run: TrainingRun, model: Any, step: int) -> None:
 
 def update_progress(run: TrainingRun, number: int) -> None:
     """Add tokens and seconds of step ``number`` (from 1) to the totals, and advance the progress bar."""
-    tokens, apart = run.read(run.steps[number - 1])
+    tokens, unshared_tokens = run.read(run.steps[number - 1])
     now = time.monotonic()
     run.state.tokens += tokens
-    run.state.tokens_apart += apart
+    run.state.tokens_apart += unshared_tokens
     run.state.seconds += now - run.clock
     run.fresh_tokens += tokens
     run.fresh_seconds += now - run.clock

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tunectl.backends.reports import render, svg_plots
 from tunectl.training.protocols import LogPoint
 from tunectl.training.reward.reward_artifacts import Fit, RewardResults
-from tunectl.training.reward.reward_gate import number, percent, points
+from tunectl.training.reward.reward_gate import format_estimate, format_percent, format_points
 from tunectl.training.reward.reward_metrics import CalibrationBin, Estimate, RewardMeasurement
 
 SHORT = 60
@@ -29,10 +29,10 @@ def page(results: RewardResults, history: Sequence[LogPoint]) -> str:
         bars=_bars(results),
         reliability=_reliability(results.test.bins),
         bin_rows=[_bin_row(item) for item in results.test.bins],
-        ece=percent(results.test.ece),
-        log_loss=number(results.test.log_loss),
-        gain=points(results.gain_over_length),
-        length=percent(results.length_only.accuracy),
+        ece=format_percent(results.test.ece),
+        log_loss=format_estimate(results.test.log_loss),
+        gain=format_points(results.gain_over_length),
+        length=format_percent(results.length_only.accuracy),
         slices=_slices(results),
         cases=[(_short(item.prompt), item) for item in results.worst],
         fit_rows=[_fit_row(fit) for fit in results.fits],
@@ -55,13 +55,19 @@ def _score_rows(results: RewardResults) -> list[list[str]]:
     rows = [["Reward model, test", *_cells(results.test)], ["Reward model, validation", *_cells(results.validation)]]
     length = results.length_only
     rows.append(
-        ["Lengths alone, test", percent(length.accuracy), number(length.log_loss), "n/a", str(results.test.pairs)]
+        [
+            "Lengths alone, test",
+            format_percent(length.accuracy),
+            format_estimate(length.log_loss),
+            "n/a",
+            str(results.test.pairs),
+        ]
     )
     if results.judge is not None:
         rows.append(["Judge, test", *_cells(results.judge)])
     if len(results.members_alone) > 1:
         rows += [
-            [f"Member {index}, test", percent(item), "n/a", "n/a", str(results.test.pairs)]
+            [f"Member {index}, test", format_percent(item), "n/a", "n/a", str(results.test.pairs)]
             for index, item in enumerate(results.members_alone)
         ]
     return rows
@@ -69,9 +75,9 @@ def _score_rows(results: RewardResults) -> list[list[str]]:
 
 def _cells(measurement: RewardMeasurement) -> list[str]:
     return [
-        percent(measurement.accuracy),
-        number(measurement.log_loss),
-        percent(measurement.ece),
+        format_percent(measurement.accuracy),
+        format_estimate(measurement.log_loss),
+        format_percent(measurement.ece),
         render.number(measurement.pairs),
     ]
 
@@ -85,7 +91,7 @@ def _ends(figure: Estimate) -> tuple[float, float]:
 def _bars(results: RewardResults) -> str:
     bars = [("reward model", results.test.accuracy), ("lengths alone", results.length_only.accuracy)]
     bars += [("judge", results.judge.accuracy)] if results.judge is not None else []
-    words = "; ".join(f"{name}: {percent(figure)}" for name, figure in bars)
+    words = "; ".join(f"{name}: {format_percent(figure)}" for name, figure in bars)
     return svg_plots.forest(
         [name for name, _ in bars],
         [figure.value for _, figure in bars],
@@ -123,7 +129,7 @@ def _slices(results: RewardResults) -> list[tuple[str, list[list[str]], str]]:
     blocks = []
     for field in dict.fromkeys(item.field for item in results.slices):
         parts = [item for item in results.slices if item.field == field]
-        rows = [[part.value, render.number(part.pairs), percent(part.accuracy)] for part in parts]
+        rows = [[part.value, render.number(part.pairs), format_percent(part.accuracy)] for part in parts]
         words = "; ".join(f"{value}: {accuracy}" for value, _, accuracy in rows)
         picture = svg_plots.forest(
             [f"{part.value} (n={part.pairs})" for part in parts],

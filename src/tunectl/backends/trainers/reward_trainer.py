@@ -25,7 +25,7 @@ from tunectl.core import logging_setup
 from tunectl.training import batch_schedule
 from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.protocols import TrainResult
-from tunectl.training.reward.pair_batches import PromptGroup, separate
+from tunectl.training.reward.pair_batches import PromptGroup, split_answers
 from tunectl.training.reward.reward_args import RewardArgs
 
 _log = logging_setup.get_logger(__name__)
@@ -77,7 +77,7 @@ class RewardTrainingRun(training_run.TrainingRun):
     def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Return the number of tokens of a step as packed, and as it would be if both answers of a pair had their own prompt."""
         some = [self.bundles[number] for group in step.batches for number in group]
-        return sum(bundle.tokens for bundle in some), sum(bundle.apart for bundle in some)
+        return sum(bundle.tokens for bundle in some), sum(bundle.unshared_tokens for bundle in some)
 
 
 class RewardModelTrainer:
@@ -112,7 +112,7 @@ class RewardModelTrainer:
     ) -> list[list[list[float]]]:
         with trainer_loop.oom_to_error(plan.fit):
             reader = reward_scorer.EnsembleReader(model, sft, members, plan.fit.profile)
-            separated = list(bundles) if reader.supports_packing(bundles) else separate(bundles)
+            separated = list(bundles) if reader.supports_packing(bundles) else split_answers(bundles)
             result = reader.read([row for bundle in separated for row in bundle.rows], "rewards of held-out pairs")
             reader.close()
         cut: list[list[list[float]]] = []
@@ -140,7 +140,7 @@ def _fit(
     shared = plan.fit.prefix_sharing and reward_forward.supports_side_by_side(route, train)
     if plan.fit.prefix_sharing and not shared:
         _log.warning("this model's attention cannot keep answers of one prompt apart: each is read with its own prompt")
-        train, validation = separate(train), separate(validation)
+        train, validation = split_answers(train), split_answers(validation)
     run = RewardTrainingRun(
         plan.fit,
         [],

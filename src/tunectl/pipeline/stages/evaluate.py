@@ -28,7 +28,7 @@ from tunectl.evaluation import (
 )
 from tunectl.evaluation.protocols import Generator
 from tunectl.evaluation.results import AnswerRow, Results
-from tunectl.evaluation.run_evaluation import Data, Setting, SystemOutputs
+from tunectl.evaluation.run_evaluation import EvaluationData, EvaluationSettings, SystemOutputs
 from tunectl.evaluation.system import TITLES
 from tunectl.evaluation.win_rates_by_judge import JudgeInputs
 from tunectl.pipeline import alignment_diagnosis
@@ -36,7 +36,7 @@ from tunectl.preferences import annotation_store
 from tunectl.training.reward import reward_artifacts
 from tunectl.training.reward.protocols import ScoredPrompt
 from tunectl.training.reward.reward_artifacts import RewardAccuracies
-from tunectl.training.reward.reward_gate import percent
+from tunectl.training.reward.reward_gate import format_percent
 
 _log = logging_setup.get_logger(__name__)
 
@@ -111,7 +111,7 @@ def run(
         if isinstance(check, SchemaCheck):
             tools.refuse_bad_schema(check.document, f"evaluate.checks.{check.name}.document")
     data = _read_data(inputs.split, cfg.evaluate, cfg.seed)
-    setting = Setting(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
+    setting = EvaluationSettings(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
     tuned_on = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     trained = {"tuned": inputs.sft, "aligned": inputs.align}
     if (inputs.align / manifest.PASSED_THROUGH).is_file():
@@ -173,7 +173,7 @@ def _collect_judges(
     cfg: EvaluateStage,
     inputs: Inputs,
     base: Path,
-    data: Data,
+    data: EvaluationData,
     rounds: Sequence[SystemOutputs],
     tools: evaluation.EvaluationBackend,
 ) -> JudgeInputs:
@@ -217,7 +217,7 @@ def _read_human_judgments(folder: str | None) -> list[Comparison] | str:
 def _alignment(
     inputs: Inputs,
     base: Path,
-    data: Data,
+    data: EvaluationData,
     rounds: Sequence[SystemOutputs],
     panel: JudgeInputs,
     tools: evaluation.EvaluationBackend,
@@ -246,11 +246,11 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
     if result.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
         return "", "no second reward model was trained to judge (reward.evaluation_model is null)"
     accuracy = result.judge.accuracy
-    words = f"it is right on {percent(accuracy)} of {result.judge.pairs} held-out pairs"
+    words = f"it is right on {format_percent(accuracy)} of {result.judge.pairs} held-out pairs"
     return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")
 
 
-def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
+def _read_data(split: Path, cfg: Evaluate, seed: int) -> EvaluationData:
     """Return the inputs to answer (of ``evaluate.split``), validation and train.
 
     Raises  DataError where no such example can be answered, or a declared field is in none of them.
@@ -266,7 +266,7 @@ def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
     _refuse_unknown_fields(test, cfg)
     validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
     pool, _ = items.from_examples(atomic_io.read_rows(split / "train.jsonl", Example))
-    return Data(items.sample_items(test, cfg.max_inputs, seed), validation, pool, len(test), skipped)
+    return EvaluationData(items.sample_items(test, cfg.max_inputs, seed), validation, pool, len(test), skipped)
 
 
 def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
@@ -306,7 +306,9 @@ def _log_result(result: Results) -> None:
         _log.info("%s", line)
 
 
-def _write(result: Results, data: Data, rounds: Sequence[SystemOutputs], inputs: Inputs, outputs: Outputs) -> None:
+def _write(
+    result: Results, data: EvaluationData, rounds: Sequence[SystemOutputs], inputs: Inputs, outputs: Outputs
+) -> None:
     answers = {entry.name: entry.answers for round_ in rounds for entry in round_.entries}
     names = [name for name in TITLES if name in answers]
     rows = (

@@ -88,28 +88,31 @@ def _pass_through(folder: Path, reason: str) -> Metrics:
 
 
 def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
-    result, home, inferences = selection.feedback, selection.home, selection.inferences
+    result, snapshot_by_inference, inferences = selection.feedback, selection.newest_snapshots, selection.inferences
     total = row_counts.RowCounter("feedback")
     total.read(len(result.examples) + len(result.skipped))
     examples: list[tuple[FeedbackExample, Example]] = []
     for entry in result.examples:
-        example = _example(entry, home[entry.inference.id].id)
+        example = _example(entry, snapshot_by_inference[entry.inference.id].id)
         if example is None:
-            total.reject(_reject(entry.inference.id, home, NOT_TEXT, "a turn is no plain text"))
+            total.reject(_reject(entry.inference.id, snapshot_by_inference, NOT_TEXT, "a turn is no plain text"))
         else:
             examples.append((entry, example))
             total.keep()
     for name, reason in result.skipped:
-        total.reject(_reject(name, home, reason, REASONS[reason]))
+        total.reject(_reject(name, snapshot_by_inference, reason, REASONS[reason]))
     learned = [(selected, example) for selected, example in examples if not selected.holdout]
     held_out = [(selected, example) for selected, example in examples if selected.holdout]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
     atomic_io.write_rows(
-        folder / SLICE, (example for selected, example in held_out if _is_used_by_gate(selected, selection.fresh))
+        folder / SLICE,
+        (example for selected, example in held_out if _is_used_by_gate(selected, selection.newly_selected)),
     )
     pairs = [_judgment(selected, example, inferences[selected.inference.id]) for selected, example in learned]
     atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
-    atomic_io.write_rows(folder / ORIGINS, (_origin(selected, example, home) for selected, example in examples))
+    atomic_io.write_rows(
+        folder / ORIGINS, (_origin(selected, example, snapshot_by_inference) for selected, example in examples)
+    )
     account = total.finish(records_out=len(learned))
     atomic_io.write_rows(folder / row_counts.REJECTS, total.rejects)
     atomic_io.write_json(folder / row_counts.ROW_COUNTS, account)

@@ -188,7 +188,7 @@ def _read(
         pairs = pair_batches.subsample_prompts(rows, getattr(section.max_pairs, name), seed)
         if len(pairs) < len(rows):
             _log.info("reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(rows), name, name)
-        items = pair_batches.take(pairs, masker, max_tokens=section.max_length, tally=tally)
+        items = pair_batches.tokenize_pairs(pairs, masker, max_tokens=section.max_length, tally=tally)
         margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
         result[name] = _Part(
             len(rows), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)

@@ -22,15 +22,15 @@ from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 
 CHUNK = 256
 """Pairs that are tokenized together."""
-TOGETHER = 2 * ROW_TOKENS
+MAX_SHARED_TOKENS = 2 * ROW_TOKENS
 """Length up to which the pairs of a prompt share a row: where they are split, answers in both parts are read twice."""
-BEHIND = 0
+FILLER_TOKEN = 0
 """Token that is added after the last token of an answer; its output is not used."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPair:
-    """A pair as tokens: whole sequences, prompt and answer."""
+    """A preference pair with the token ids of its two answers, each with the prompt before it."""
 
     pair: PreferencePair
     chosen: tuple[int, ...]
@@ -39,7 +39,7 @@ class TokenizedPair:
 
 @dataclass(frozen=True, slots=True)
 class PairIndex:
-    """One pair inside a bundle."""
+    """A preference pair as two indices into the answers of a PromptGroup."""
 
     chosen: int
     """Index of the better answer among the answers of the bundle."""
@@ -52,7 +52,7 @@ class PairIndex:
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
-    """Answers to one prompt, and their pairs."""
+    """All answers to one prompt that are read together, and the preference pairs among them."""
 
     rows: tuple[PackedRow, ...]
     """One row for all answers, or one row for each."""
@@ -60,12 +60,12 @@ class PromptGroup:
 
     @property
     def branches(self) -> tuple[TokenSpan, ...]:
-        """The answers in their order."""
+        """The tokens of the answers; ``PairIndex`` counts them in this order."""
         return tuple(branch for row in self.rows for branch in row.branches)
 
     @property
     def length(self) -> int:
-        """Number of tokens that it takes in a batch as wide as its own longest row."""
+        """Number of tokens that the group takes in a batch as wide as its own longest row."""
         return len(self.rows) * max(row.length for row in self.rows)
 
     @property
@@ -74,16 +74,16 @@ class PromptGroup:
         return sum(row.length for row in self.rows)
 
     @property
-    def apart(self) -> int:
+    def unshared_tokens(self) -> int:
         """Number of tokens if each answer of every pair had its own copy of the prompt."""
         sizes = [len(row.prompt.ids) + len(branch.ids) - 1 for row in self.rows for branch in row.branches]
         return sum(sizes[pair.chosen] + sizes[pair.rejected] for pair in self.pairs)
 
 
-def take(
+def tokenize_pairs(
     pairs: Iterable[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[TokenizedPair]:
-    """Tokenize ``pairs``; each is counted once.
+    """Return ``pairs`` as tokens; ``tally`` counts each pair once.
 
     Rejected are pairs with an answer that is ``too_long`` with its prompt, that is ``no_answer`` (its last turn is not the
     assistant's), or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
@@ -138,40 +138,43 @@ def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequenc
         examples.append(
             Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
         )
-    return [sequence for masked in masker.mask(examples) for sequence in sequences(masked)]
+    return [sequence for masked in masker.mask(examples) for sequence in answer_sequences(masked)]
 
 
-def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
-    """Return the whole sequence of each answer, prompt included."""
+def answer_sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
+    """Return the token ids of each answer, with the prompt's before them."""
     return [(*masked.prompt.ids, *answer.ids) for answer in masked.answers]
 
 
-def row_of(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
-    """Return one row of whole sequences; their common beginning is its prompt. Each answer keeps at least its last token."""
+def build_row(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
+    """Return one row from whole sequences (prompt and answer); their common beginning becomes the row's prompt.
+
+    Each answer keeps at least its last token.
+    """
     first, most = sequences[0], min(map(len, sequences)) - 1
     cut = next((index for index in range(most) if any(item[index] != first[index] for item in sequences)), most)
     branches = []
     for item in sequences:
-        ids = [*item[cut:], BEHIND]
+        ids = [*item[cut:], FILLER_TOKEN]
         branches.append(TokenSpan(ids, [False] * (len(ids) - 1) + [True]))
     return PackedRow(TokenSpan(list(first[:cut]), [False] * cut), tuple(branches), 1.0)
 
 
-def side_by_side(sequences: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
-    """Return rows of the whole sequences of one prompt, each with the indices of its answers; ``share`` off: one row per answer."""
+def pack_sequences(sequences: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
+    """Return (row, indices of its answers) for the whole sequences of one prompt; with ``share`` off, each answer has its own row."""
     parts: list[list[int]] = []
     for index in range(len(sequences)):
-        if share and parts and row_of([sequences[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
+        if share and parts and build_row([sequences[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
             parts[-1].append(index)
         else:
             parts.append([index])
-    return [(row_of([sequences[index] for index in part]), tuple(part)) for part in parts]
+    return [(build_row([sequences[index] for index in part]), tuple(part)) for part in parts]
 
 
 def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -> list[PromptGroup]:
-    """Return the pairs of each prompt side by side, as many as fit a row; with ``share`` off, each answer has a row of its own.
+    """Return the pairs grouped by prompt, as many as fit a row; with ``share`` off, each answer has a row of its own.
 
-    An answer that several pairs of a bundle name is read once.
+    An answer that several pairs of a group name is read once. With ``margins`` off, all margins are 0.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, item in enumerate(items):
@@ -184,7 +187,7 @@ def _parts(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> Iterator[l
     """Split the pairs of one prompt so that each part fits a row, or is one pair."""
     part: list[int] = []
     for number in numbers:
-        if part and row_of(_answers(items, [*part, number])).length > TOGETHER:
+        if part and build_row(_answers(items, [*part, number])).length > MAX_SHARED_TOKENS:
             yield part
             part = []
         part.append(number)
@@ -207,15 +210,15 @@ def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bo
         )
         for number in numbers
     )
-    rows = (row_of(answers),) if share else tuple(row_of([answer]) for answer in answers)
+    rows = (build_row(answers),) if share else tuple(build_row([answer]) for answer in answers)
     return PromptGroup(rows, pairs)
 
 
-def separate(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
-    """Return the same bundles with a row for each answer."""
+def split_answers(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
+    """Return the groups with one row per answer, so that the prompt is repeated."""
     return [
         PromptGroup(
-            tuple(row_of([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
+            tuple(build_row([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
             bundle.pairs,
         )
         for bundle in groups
@@ -237,20 +240,20 @@ def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed
 
 
 def position(prompt: str, line: str) -> bytes:
-    """Return the pseudorandom position of a prompt in the order ``line``, the same in every run."""
+    """Return a pseudorandom sort key of ``prompt``, the same in every run; ``line`` names the order, as a seed does."""
     return hash_to_bytes(f"{line} {prompt}")
 
 
 @dataclass(frozen=True, slots=True)
 class MeanStd:
-    """Mean and standard deviation of scores."""
+    """Mean (``center``) and standard deviation (``scale``) of scores."""
 
     center: float
     scale: float
 
 
 def mean_std(scores: Sequence[float]) -> MeanStd:
-    """Return mean and standard deviation of ``scores``; a deviation of 0 counts as 1, so that dividing by it changes nothing."""
+    """Return mean and standard deviation of ``scores``; a deviation of 0 becomes 1, so that dividing by it changes nothing."""
     center = sum(scores) / len(scores)
     deviation = sqrt(sum((score - center) ** 2 for score in scores) / len(scores))
     return MeanStd(center, deviation or 1.0)

@@ -9,7 +9,7 @@ from tunectl.artifacts.records import Message
 
 
 class RewardScore(NamedTuple):
-    """Score of one answer by a reward model."""
+    """Score of one answer by a reward model, and how far the ensemble's members disagree."""
 
     value: float
     """Mean over the members of the ensemble, centered and scaled: about 0 for a usual answer, 1 is one standard deviation
@@ -19,7 +19,7 @@ class RewardScore(NamedTuple):
 
 
 class ScoredPrompt(NamedTuple):
-    """The prompt of an answer."""
+    """The conversation before an answer that a reward model scores."""
 
     messages: Sequence[Message]
     """The conversation without the model's default system text."""
@@ -28,7 +28,7 @@ class ScoredPrompt(NamedTuple):
 
 
 class RewardModel(Protocol):
-    """Score answers by a trained reward model, or an ensemble of them; it stays loaded between calls."""
+    """A loaded reward model, or an ensemble of them, that scores answers; it stays in memory until ``close``."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """Return one score per answer, in their order.

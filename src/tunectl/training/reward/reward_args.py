@@ -16,7 +16,7 @@ from tunectl.training.train_args import LoraArgs, TrainingArgs
 
 @dataclass(frozen=True, slots=True)
 class RewardArgs:
-    """Arguments of the training of a reward model."""
+    """Arguments of the training of one reward model: those of any adapter, and the weight that centers rewards at 0."""
 
     fit: TrainingArgs
     center_rewards_coefficient: float | None
@@ -26,7 +26,7 @@ class RewardArgs:
 def from_config(
     section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
 ) -> RewardArgs:
-    """Return the arguments of one reward model; ``answers`` are those of one optimizer step."""
+    """Return the arguments of one reward model from its config section; ``answers`` are those of one optimizer step."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     fit = TrainingArgs(
@@ -69,9 +69,9 @@ class RewardTrainer(Protocol):
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Train on ``train``, keep the weights of the best log-loss on ``validation``, write adapter and score head into ``out``.
+        """Train on ``train``, write adapter and score head of the best log-loss on ``validation`` to folder ``out``; return losses and curve.
 
-        ``work`` survives a kill: training resumes from the last complete checkpoint in it. Losses are nats per pair.
+        ``work`` is a folder that survives a kill: training resumes from the last complete checkpoint in it. Losses are nats per pair.
         """
 
     def rewards(

@@ -19,7 +19,7 @@ VERSION = 1
 
 
 class Ensemble(Struct, frozen=True):
-    """One or several reward models that are used as one."""
+    """How the reward models of one ensemble become one score: their weights files, centers and scale."""
 
     seeds: list[int]
     """Seeds, one per member."""
@@ -53,7 +53,7 @@ class RewardFacts(Struct, frozen=True):
 
 
 class MisrankedPair(Struct, frozen=True):
-    """A held-out pair that was ranked wrong, for people to read."""
+    """A held-out pair whose rejected answer got the higher score, for people to read."""
 
     id: str
     prompt: str
@@ -65,7 +65,7 @@ class MisrankedPair(Struct, frozen=True):
 
 
 class LengthBaseline(Struct, frozen=True):
-    """A model that sees only lengths, fitted to the training pairs."""
+    """Metrics of a logistic model that sees only the answers' lengths, fitted to the training pairs."""
 
     weight: float
     """Natural log units per character; above 0 it prefers longer answers."""
@@ -78,7 +78,7 @@ class LengthBaseline(Struct, frozen=True):
 
 
 class Fit(Struct, frozen=True):
-    """How one reward model was trained. It contains no time."""
+    """Record of the training of one reward model in ``results.json``. It contains no time."""
 
     name: str
     seed: int
@@ -94,7 +94,7 @@ class Fit(Struct, frozen=True):
 
 
 def fit(name: str, seed: int, result: TrainResult) -> Fit:
-    """Return the record of one training."""
+    """Return the record of the training of the reward model called ``name``."""
     return Fit(
         name=name,
         seed=seed,
@@ -110,7 +110,7 @@ def fit(name: str, seed: int, result: TrainResult) -> Fit:
 
 
 class RewardResults(Struct, frozen=True):
-    """Content of ``results.json``; shares are 0 to 1, losses nats per pair."""
+    """Content of the reward stage's ``results.json``; shares are 0 to 1, losses nats per pair."""
 
     project: str
     seed: int
@@ -140,7 +140,7 @@ class RewardResults(Struct, frozen=True):
 
 
 class RewardAccuracies(Struct, frozen=True):
-    """The part of ``results.json`` that evaluation reads."""
+    """The keys of the reward stage's ``results.json`` that the evaluate stage reads."""
 
     judge: RewardMeasurement | None
     test: RewardMeasurement
@@ -148,7 +148,7 @@ class RewardAccuracies(Struct, frozen=True):
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> str:
-    """Return one line per bin: mean probability of its predicted winners, share of right ones, and number of pairs."""
+    """Return the calibration bins as text, one line each: mean probability of its predicted winners, share of right ones, number of pairs."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["confidence", "accuracy", "low", "high", "pairs"])

@@ -14,9 +14,9 @@ from tunectl.training.reward.pair_batches import PromptGroup, mean_std
 from tunectl.training.reward.reward_artifacts import Fit, LengthBaseline, MisrankedPair, RewardResults
 from tunectl.training.reward.reward_gate import GateContext
 
-WORST = 8
+MISRANKED_PAIRS = 8
 """Number of shown held-out pairs, the most wrongly ranked first."""
-VALUES = 12
+MAX_SLICE_VALUES = 12
 """Most values of a field for which accuracy is shown by value."""
 
 Raw = Sequence[Sequence[Sequence[float]]]
@@ -25,20 +25,20 @@ Raw = Sequence[Sequence[Sequence[float]]]
 
 @dataclass(frozen=True, slots=True)
 class CenteredRewards:
-    """Rewards of the pairs of one part, in their order: mean of the centered members, natural log units."""
+    """Rewards of the pairs of one split, in their order: mean of the centered members, natural log units."""
 
     chosen: list[float]
     rejected: list[float]
 
     @property
     def differences(self) -> list[float]:
-        """Better minus worse answer."""
+        """Reward of the chosen answer minus that of the rejected one, per pair."""
         return [item - other for item, other in zip(self.chosen, self.rejected, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleScores:
-    """Scores of one ensemble on the held-out pairs."""
+    """Centers and scale of one ensemble, and its rewards on the held-out pairs."""
 
     centers: list[float]
     """Mean raw reward of each member on the answers of validation."""
@@ -52,7 +52,7 @@ class EnsembleScores:
 
 @dataclass(frozen=True, slots=True)
 class EvalContext:
-    """Settings and pairs for the evaluation."""
+    """Settings of the gate, and the preference pairs of every split, for ``results``."""
 
     project: str
     seed: int
@@ -68,7 +68,7 @@ class EvalContext:
 
 
 def center_and_combine(raw: Raw, validation: Sequence[PromptGroup], test: Sequence[PromptGroup]) -> EnsembleScores:
-    """Center and combine ``raw``, whose bundles are those of validation, then those of test."""
+    """Return the centered mean reward of an ensemble per pair; ``raw`` is (member, group, answer), validation groups first, then test."""
     validation_count = len(validation)
     result = [mean_std([reward for bundle in member[:validation_count] for reward in bundle]).center for member in raw]
     centered = [
@@ -104,7 +104,7 @@ def results(
     fits: list[Fit],
     gate_context: GateContext,
 ) -> RewardResults:
-    """Measure, compare with lengths alone, and decide."""
+    """Return the content of ``results.json``: rewards measured on test pairs, compared with lengths alone, and the gate's verdict."""
     settings = measures.IntervalSettings(
         context.gate.confidence, context.gate.resamples, context.gate.bins, context.seed
     )
@@ -130,7 +130,11 @@ def results(
         judge=measures.measure(judge.test.differences, prompts, settings) if judge else None,
         members_alone=[measures.accuracy(member, prompts, settings) for member in members.members],
         slices=measures.slices(
-            gaps, prompts, [{"kind": pair.kind, **pair.fields} for pair in context.test], settings, most=VALUES
+            gaps,
+            prompts,
+            [{"kind": pair.kind, **pair.fields} for pair in context.test],
+            settings,
+            most=MAX_SLICE_VALUES,
         ),
         worst=_worst(context.test, members),
         fits=fits,
@@ -157,7 +161,7 @@ def _lengths(
 
 
 def text(answer: Sequence[Message]) -> str:
-    """Return the text of an answer, for people and for counting characters."""
+    """Return the text of an answer, tool calls included, for people and for counting characters."""
     return "\n".join(map(tool_calls.render_tool_calls, answer))
 
 
@@ -178,5 +182,5 @@ def _worst(pairs: Sequence[PreferencePair], scores: EnsembleScores) -> list[Misr
             chosen_score=scores.test.chosen[index] / scores.scale,
             rejected_score=scores.test.rejected[index] / scores.scale,
         )
-        for index in order[:WORST]
+        for index in order[:MISRANKED_PAIRS]
     ]

@@ -12,12 +12,12 @@ from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 KNOWS, CHANCE, LENGTH, FEW = "knows_preferences", "no_better_than_chance", "no_better_than_length", "too_few_pairs"
 ALPHA = 0.667
 """Krippendorff's own limit of agreement below which no conclusion should be drawn."""
-MEMORIZED = 0.15
+OVERFIT_GAP = 0.15
 """Nats between training and validation loss from which the model counts as overfitted."""
 
 
 class RewardGateResult(Struct, frozen=True):
-    """Content of ``verdict.json``."""
+    """Content of the reward stage's ``verdict.json``: whether the reward model may be used in training, and why."""
 
     passed: bool
     """Whether the reward model may be used in training."""
@@ -32,7 +32,7 @@ class RewardGateResult(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GateContext:
-    """Facts about the pairs; None where one is unknown."""
+    """Numbers about the training and its pairs that explain a failed gate; None where one is unknown."""
 
     train_pairs: int
     train_loss: float | None
@@ -48,7 +48,7 @@ class GateContext:
 
 
 def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: GateContext) -> RewardGateResult:
-    """Compare the held-out accuracy (``test``) with chance and ``length``, the accuracy of knowing lengths alone.
+    """Return whether the reward model's held-out accuracy (``test``) beats chance and ``length``, the accuracy of lengths alone.
 
     It passes where the interval is above the better of the two. ``gain`` is the paired difference to ``length``.
     """
@@ -56,11 +56,11 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
         ("what lengths alone say", LENGTH, length.value) if length.value > 0.5 else ("chance", CHANCE, 0.5)
     )
     evidence = [
-        f"Accuracy on {test.pairs} held-out pairs of {test.prompts} prompts: {percent(test.accuracy)}.",
-        f"Lengths alone: {percent(length)}; chance: 50.0 %.",
-        f"Reward model minus lengths alone, on the same pairs: {points(gain)}.",
-        f"Log-loss {number(test.log_loss)} nats a pair; guessing 50 % has {log(2):.3f}.",
-        f"Calibration error {percent(test.ece)}.",
+        f"Accuracy on {test.pairs} held-out pairs of {test.prompts} prompts: {format_percent(test.accuracy)}.",
+        f"Lengths alone: {format_percent(length)}; chance: 50.0 %.",
+        f"Reward model minus lengths alone, on the same pairs: {format_points(gain)}.",
+        f"Log-loss {format_estimate(test.log_loss)} nats a pair; guessing 50 % has {log(2):.3f}.",
+        f"Calibration error {format_percent(test.ece)}.",
     ]
     low = test.accuracy.low
     if low is None:
@@ -73,10 +73,10 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
             _helps(test, bar, context),
         )
     if low > bar:
-        reason = f"The reward model knows which answer is preferred: it is right on {percent(test.accuracy)} of held-out pairs."
+        reason = f"The reward model knows which answer is preferred: it is right on {format_percent(test.accuracy)} of held-out pairs."
         return RewardGateResult(True, KNOWS, reason, evidence)
     reason = (
-        f"The reward model knows no more than {rival} ({100 * bar:.1f} %): it is right on {percent(test.accuracy)} "
+        f"The reward model knows no more than {rival} ({100 * bar:.1f} %): it is right on {format_percent(test.accuracy)} "
         f"of {test.pairs} held-out pairs."
     )
     return RewardGateResult(False, name, reason, evidence, _helps(test, bar, context))
@@ -84,7 +84,7 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
 
 def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[str]:
     result = [_more_pairs(test, bar, context.train_pairs)]
-    if context.train_loss is not None and context.train_loss < context.validation_loss - MEMORIZED:
+    if context.train_loss is not None and context.train_loss < context.validation_loss - OVERFIT_GAP:
         result.append(
             f"It learns pairs by heart: the training loss is {context.train_loss:.3f}, that of validation "
             f"{context.validation_loss:.3f}. Fewer reward.epochs, a lower reward.lora_rank, or more pairs."
@@ -126,21 +126,21 @@ def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
     )
 
 
-def percent(figure: Estimate) -> str:
+def format_percent(figure: Estimate) -> str:
     """Return a share with its interval, as text: ``88.4 % (84.1 to 92.0)``."""
     ends = "" if figure.low is None or figure.high is None else f" ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
     return f"{100 * figure.value:.1f} %{ends}"
 
 
-def points(figure: Estimate) -> str:
-    """Return a difference of shares with its interval, in percentage points."""
+def format_points(figure: Estimate) -> str:
+    """Return a difference of shares with its interval as text, in percentage points."""
     ends = (
         "" if figure.low is None or figure.high is None else f" ({100 * figure.low:+.1f} to {100 * figure.high:+.1f})"
     )
     return f"{100 * figure.value:+.1f} points{ends}"
 
 
-def number(figure: Estimate) -> str:
-    """Return a figure with its interval as text, three decimals."""
+def format_estimate(figure: Estimate) -> str:
+    """Return an estimate with its interval as text, three decimals: ``0.412 (0.380 to 0.447)``."""
     ends = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
     return f"{figure.value:.3f}{ends}"

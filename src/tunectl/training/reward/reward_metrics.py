@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-3
 """Ridge on the length model's weight: it stays finite where length explains everything."""
-NEWTON = 50
+NEWTON_STEPS = 50
 """Most steps of its fit; ten are enough."""
 SAME = 1e-6
 """Difference of rewards (natural log units) below which they are equal: the pair counts as half right."""
@@ -35,7 +35,7 @@ class Estimate(Struct, frozen=True):
 
 
 class CalibrationBin(Struct, frozen=True):
-    """Pairs whose predicted winner had about the same probability."""
+    """Pairs whose predicted winner had a probability from ``start`` to ``end``, and how often the prediction was right."""
 
     start: float
     end: float
@@ -50,7 +50,7 @@ class CalibrationBin(Struct, frozen=True):
 
 
 class RewardMeasurement(Struct, frozen=True):
-    """Results of one model on the pairs of one part."""
+    """Accuracy, log-loss and calibration of one model on the pairs of one split."""
 
     pairs: int
     prompts: int
@@ -65,7 +65,7 @@ class RewardMeasurement(Struct, frozen=True):
 
 
 class Slice(Struct, frozen=True):
-    """Accuracy on the pairs that share a value."""
+    """Accuracy on the pairs that share a value of one field of their input."""
 
     field: str
     value: str
@@ -74,7 +74,7 @@ class Slice(Struct, frozen=True):
 
 
 class IntervalSettings(Struct, frozen=True):
-    """Settings of intervals and bins."""
+    """Settings of bootstrap intervals (level, resamples, seed) and the number of calibration bins."""
 
     confidence: float
     resamples: int
@@ -83,8 +83,9 @@ class IntervalSettings(Struct, frozen=True):
 
 
 def measure(differences: Sequence[float], prompts: Sequence[str], settings: IntervalSettings) -> RewardMeasurement:
-    """Measure rewards by ``differences``, better minus worse answer of each pair (natural log units); ``prompts`` name the groups.
+    """Return accuracy, log-loss and calibration from ``differences``, better minus worse answer of each pair (natural log units).
 
+    ``prompts`` name the prompt of each pair, for resampling.
     Raises  ValueError where there are no pairs.
     """
     if not differences:
@@ -104,7 +105,7 @@ def measure(differences: Sequence[float], prompts: Sequence[str], settings: Inte
 
 
 def accuracy(differences: Sequence[float], prompts: Sequence[str], settings: IntervalSettings) -> Estimate:
-    """Return the accuracy alone, as in ``measure``."""
+    """Return the share of ``differences`` above 0, ties half, with its interval; ``prompts`` name the prompt of each pair."""
     return measure(differences, prompts, replace(settings, bins=2)).accuracy
 
 
@@ -156,7 +157,7 @@ def fit_length(differences: Sequence[int]) -> float:
         return 0.0
     x = x / scale
     weight = 0.0
-    for _ in range(NEWTON):
+    for _ in range(NEWTON_STEPS):
         lost = 1 / (1 + np.exp(np.clip(weight * x, -60, 60)))
         slope = -(lost * x).mean() + RIDGE * weight
         curvature = (lost * (1 - lost) * x**2).mean() + RIDGE

@@ -1,1 +1,1 @@
-"""Reinforcement learning from preferences: rewards, rollouts, validation and the report."""
+"""Preference learning: rewards, order of rollouts, validation and the report."""

@@ -53,7 +53,7 @@ def measure_validation(
     kl: Sequence[float],
     measure: ValidationScorer,
 ) -> ValidationSample:
-    """Measure one validation.
+    """Return the measurements of one validation: reward, independent metric, KL (nats per answer), length, repetition.
 
     Raises  UsageError where every answer was cut: then there is no reward, and nothing can be compared; and where the metric is
             no number, as that of a check that applies to no input.
@@ -79,7 +79,7 @@ def measure_validation(
 
 
 def all_truncated(step: int, answers: int, limit: int) -> UsageError:
-    """Return the error of a step whose answers were all cut at the limit."""
+    """Return the error for ``step``, whose ``answers`` answers were all cut at ``limit`` tokens."""
     return UsageError(
         f"align: all {answers} answers of step {step} were cut at {limit} tokens, so none could be rewarded",
         hint=f"raise align.max_new_tokens (now {limit})",
@@ -89,7 +89,7 @@ def all_truncated(step: int, answers: int, limit: int) -> UsageError:
 def compare_with_start(
     now: ValidationSample, first: ValidationSample, measure: ValidationScorer, settings: ValidationConfig, seed: int
 ) -> ValidationPoint:
-    """Compare ``now`` with the validation before the first step; in both, at least one answer was not cut."""
+    """Return ``now`` with its changes since ``first``, the validation before the first step; in both, at least one answer was not cut."""
     import numpy as np
 
     def bootstrap_difference(

@@ -31,7 +31,7 @@ _NO_ANSWER: tuple[RejectReason, str] = "no_answer", "it does not end with a turn
 
 @dataclass(frozen=True, slots=True)
 class LabeledCompletions:
-    """Answers to one input as tokens, with their labels."""
+    """Answers to one input as one row of tokens, each labeled good or bad."""
 
     row: PackedRow
     """The prompt, never trained on, and the answers; for a pair: chosen, then rejected."""
@@ -42,7 +42,7 @@ class LabeledCompletions:
 
 
 class PreferenceSplit(NamedTuple):
-    """Judgments of one part of the preferences."""
+    """Preference pairs and labeled answers of one split (train or validation)."""
 
     pairs: Sequence[PreferencePair]
     marks: Sequence[LabeledCompletion]
@@ -63,8 +63,8 @@ def build_rows(
 
     def rows(part: PreferenceSplit) -> list[LabeledCompletions]:
         if marked:
-            return of_marks(part.marks, masker, max_tokens=settings.max_length, tally=tally)
-        return of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
+            return rows_of_labeled_answers(part.marks, masker, max_tokens=settings.max_length, tally=tally)
+        return rows_of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
 
     result = rows(train)
     if not result:
@@ -99,10 +99,10 @@ def _refuse_one_kind(completions: Sequence[LabeledCompletions]) -> None:
     )
 
 
-def of_pairs(
+def rows_of_pairs(
     pairs: Sequence[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """Return one row per pair; each pair is counted once.
+    """Return one row of tokens per pair; ``tally`` counts each pair once.
 
     Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
     its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
@@ -120,10 +120,10 @@ def of_pairs(
     return result
 
 
-def of_marks(
+def rows_of_labeled_answers(
     marks: Sequence[LabeledCompletion], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """Return the labeled answers of one input in one row, or in several where they are long; each is counted.
+    """Return the labeled answers of one input in one row, or in several where they are long; ``tally`` counts each answer.
 
     Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
     """

@@ -19,13 +19,13 @@ from tunectl.config.schema.align import (
 )
 from tunectl.training.rl.rl_types import RlResult, Sample, StepMetrics, ValidationPoint
 
-LONGER = 1.25
+LENGTH_RATIO = 1.25
 """Ratio of the length of answers to those of sft from which there is a warning."""
-REPEATS = 0.05
+REPETITION_INCREASE = 0.05
 """Increase of repetition, as a share of the runs of three words, from which there is a warning."""
-COLLAPSED = 0.25
+MIN_SPREAD_RATIO = 0.25
 """Share of its first value to which the spread of rewards within a prompt may fall before there is a warning."""
-CUT = 0.1
+TRUNCATED_SHARE = 0.1
 """Share of answers cut at the length limit from which there is a warning."""
 
 AlignSettings = Rloo | Grpo | Dpo | Kto
@@ -34,7 +34,7 @@ TITLES = {"bleu": "BLEU", "chrf": "chrF"}
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """The one sentence at the top."""
+    """The sentence at the top of the align report, and the color it is shown in."""
 
     kind: Literal["good", "warn", "bad"]
     text: str
@@ -42,7 +42,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AnswerAtStep:
-    """An answer at one validation."""
+    """The policy's answer to one validation input at one validation."""
 
     step: int
     reward: float | None
@@ -56,7 +56,7 @@ class AnswerAtStep:
 
 @dataclass(frozen=True, slots=True)
 class AnswerHistory:
-    """One validation input, and its answers over the training."""
+    """One validation input, its references, and the policy's answers at every validation."""
 
     question: str
     references: list[str]
@@ -64,18 +64,18 @@ class AnswerHistory:
 
 
 def measure_title(settings: AlignSettings) -> str:
-    """Return the title of the independent metric."""
+    """Return the title of the independent metric of validation, for example ``chrF``."""
     measure = settings.validation.metric
     return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
 
 
 def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
-    """Return the validation of the kept weights."""
+    """Return the validation whose weights were kept."""
     return next(look for look in aligned.validation if look.step == aligned.best_step)
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
-    """Return the result as a sentence."""
+    """Return the result of the run as one sentence, with its kind."""
     point = find_selected_checkpoint(aligned)
     reason = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if point.step == 0:
@@ -118,7 +118,7 @@ def format_metric_change(point: ValidationPoint) -> str:
 
 
 def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """Return the summary of the run, one sentence per line."""
+    """Return the summary of the run for a terminal, one sentence per line."""
     lines = [
         _method(settings),
         f"{_describe_kl_penalty(settings)} The peak learning rate was {settings.learning_rate:g}.",
@@ -168,7 +168,7 @@ def _describe_kl_penalty(settings: AlignSettings) -> str:
 
 
 def describe_reward_term(term: RewardTerm) -> str:
-    """Return a term of the reward as text."""
+    """Return a term of the declared reward as text, for example ``check polite``."""
     if isinstance(term, RewardModelTerm):
         return "the reward model"
     if isinstance(term, CheckTerm):
@@ -179,7 +179,7 @@ def describe_reward_term(term: RewardTerm) -> str:
 
 
 def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """Return one sentence per concern; empty where there is none."""
+    """Return one sentence per concern about the run; empty where there is none."""
     return [
         *_warn_reward_hacking(settings, aligned),
         *_longer(aligned),
@@ -217,7 +217,7 @@ def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator
 
 def _longer(aligned: RlResult) -> Iterator[str]:
     first, look = aligned.validation[0], _select_final_point(aligned)
-    if look.length >= LONGER * first.length and look.length >= first.length + 1:
+    if look.length >= LENGTH_RATIO * first.length and look.length >= first.length + 1:
         yield (
             f"Answers grew longer: {first.length:.1f} tokens for sft, {look.length:.1f} at step {look.step}. If length is not "
             "what people want, add a length penalty to align.rewards."
@@ -226,7 +226,7 @@ def _longer(aligned: RlResult) -> Iterator[str]:
 
 def _repeats(aligned: RlResult) -> Iterator[str]:
     first, look = aligned.validation[0], _select_final_point(aligned)
-    if look.repetition >= first.repetition + REPEATS:
+    if look.repetition >= first.repetition + REPETITION_INCREASE:
         yield (
             f"Repetition grew: {100 * first.repetition:.1f} % of the runs of three words for sft, "
             f"{100 * look.repetition:.1f} % at step {look.step}."
@@ -239,7 +239,7 @@ def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
     if len(spreads) < 5:
         return
     early, late = (sum(some) / part for some in (spreads[:part], spreads[-part:]))
-    if late < COLLAPSED * early:
+    if late < MIN_SPREAD_RATIO * early:
         yield (
             f"The spread of rewards collapsed: the answers to one input differed by {early:.2f} at first and by {late:.2f} in "
             "the end, so there was little left to compare."
@@ -248,7 +248,7 @@ def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
 
 def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     point = _select_final_point(aligned)
-    if point.truncated >= CUT:
+    if point.truncated >= TRUNCATED_SHARE:
         yield (
             f"{100 * point.truncated:.0f} % of the answers were cut at {settings.max_new_tokens} tokens at step {point.step}: "
             "align.max_new_tokens may be too low."
@@ -256,7 +256,7 @@ def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
 
 
 def answer_histories(aligned: RlResult) -> list[AnswerHistory]:
-    """Return answers over time, one history per input, in the original order."""
+    """Return one history per validation input, its answers ordered by step."""
     by_id: dict[str, list[Sample]] = {}
     for sample in aligned.samples:
         by_id.setdefault(sample.id, []).append(sample)

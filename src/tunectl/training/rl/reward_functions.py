@@ -20,7 +20,7 @@ Checked = Callable[[Check, str, str, Mapping[str, str]], float | None]
 
 
 class RewardFunction:
-    """The terms of ``align.rewards``; see ``training.rl.rl_types.Rewards``."""
+    """Computes the terms of ``align.rewards``; implements ``training.rl.rl_types.Rewards``."""
 
     def __init__(self, terms: Sequence[RewardTerm], *, checked: Checked, model: RewardModel | None) -> None:
         """``model`` may be None only where no term needs it."""
@@ -77,19 +77,19 @@ class RewardFunction:
 
 
 def name_of(term: RewardTerm) -> str:
-    """Return the name of a reward in tables: its method, or the check's name."""
+    """Return the name of a reward term in tables: its method, or the check's name."""
     return f"check_{term.check.name}" if isinstance(term, CheckTerm) else term.method
 
 
 def impute_mean(values: Sequence[float | None]) -> list[float]:
-    """Replace None by the mean of the other values, so that a check that does not apply has no effect."""
+    """Return ``values`` with None replaced by the mean of the others, so that a check that does not apply has no effect."""
     numbers = [value for value in values if value is not None]
     usual = statistics.fmean(numbers) if numbers else 0.0
     return [usual if value is None else value for value in values]
 
 
 def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
-    """Normalize by the statistics of the step where declared and not ``fixed``, then clip."""
+    """Return ``values`` normalized over the step where ``term`` declares it and not ``fixed``, then clipped."""
     result = list(values)
     if term.normalize == "step" and not fixed and len(result) > 1:
         middle, spread = statistics.fmean(result), statistics.pstdev(result)
@@ -101,7 +101,7 @@ def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool
 
 
 def length_penalty(tokens: int, term: LengthTerm) -> float:
-    """Return 0 inside the declared range, falling linearly to -1 at ``soft`` tokens outside."""
+    """Return 0 for a number of ``tokens`` inside the declared range, falling linearly to -1 at ``soft`` tokens outside."""
     excess = max(term.min_tokens - tokens, tokens - term.max_tokens, 0)
     return -min(1.0, excess / term.soft)
 

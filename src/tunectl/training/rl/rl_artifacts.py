@@ -21,7 +21,7 @@ FACTS, HISTORY, VALIDATION, SAMPLES = "align.json", "history.csv", "validation.c
 
 
 class AlignResultRecord(Struct, frozen=True):
-    """Content of align.json."""
+    """Content of ``align.json``: steps, kept step, validations and settings of a run of align."""
 
     method: str
     steps: int
@@ -45,7 +45,7 @@ class AlignResultRecord(Struct, frozen=True):
 
 
 def to_record(aligned: RlResult, settings: AlignSettings, *, inputs: int, measure: str) -> AlignResultRecord:
-    """Return the content of ``align.json`` for a run; ``measure`` names the independent metric."""
+    """Return the content of ``align.json``; ``inputs``: number of training inputs or judgments; ``measure``: the independent metric."""
     terms = settings.rewards if isinstance(settings, Rloo | Grpo) else ()
     return AlignResultRecord(
         method=settings.method,
@@ -64,14 +64,17 @@ def to_record(aligned: RlResult, settings: AlignSettings, *, inputs: int, measur
 
 
 def curve(points: Sequence[StepMetrics], *, timed: bool) -> str:
-    """Return one line per step as CSV; an empty cell was not measured. ``timed`` keeps the seconds, for plots, and no digest of answers."""
+    """Return CSV with one line per step; an empty cell was not measured.
+
+    ``timed`` keeps the seconds, for plots, and no digest of answers.
+    """
     absent = "completions_crc32" if timed else "seconds"
     names = [name for name in StepMetrics.__struct_fields__ if name != absent]
     return _csv(names, [structs.asdict(point) for point in points])
 
 
 def validation_csv(points: Sequence[ValidationPoint]) -> str:
-    """Return one line per validation as CSV."""
+    """Return CSV with one line per validation."""
     return _csv(list(ValidationPoint.__struct_fields__), [structs.asdict(point) for point in points])
 
 

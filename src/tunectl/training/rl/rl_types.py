@@ -35,7 +35,7 @@ class RlArgs:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One input, rendered."""
+    """One input of preference learning: its conversation, and the text and tokens that the chat template renders."""
 
     id: str
     messages: tuple[Message, ...]
@@ -59,7 +59,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer of a policy."""
+    """One answer that the policy generated."""
 
     ids: tuple[int, ...]
     """Tokens, including the end of turn if there is one."""
@@ -70,7 +70,7 @@ class Completion:
 
 
 class RewardBreakdown(NamedTuple):
-    """Reward of an answer, in total and by term."""
+    """Reward of one answer: the total, and the value of each term."""
 
     total: float
     """Weighted sum of the terms."""
@@ -79,16 +79,16 @@ class RewardBreakdown(NamedTuple):
 
 
 class Rewards(Protocol):
-    """The declared reward: pure arithmetic over answers, with a reward model where one is declared."""
+    """Computes the rewards that ``align.rewards`` declares for generated answers."""
 
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one score per answer. ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
+        """Return one reward per answer. ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
 
 
 class ValidationScorer(Protocol):
-    """The independent metric on validation."""
+    """Scores validation answers by a metric that is not in the reward, to detect reward hacking."""
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ class ValidationScorer(Protocol):
 
     @property
     def combine(self) -> Combine:
-        """Convert sums of statistics to points, 0 to 100."""
+        """Function that converts sums of statistics (..., statistics) to points, 0 to 100 (...)."""
 
     def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
         """Return sufficient statistics, shape (answers, statistics)."""
@@ -104,7 +104,7 @@ class ValidationScorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PolicyData:
-    """Training and validation data."""
+    """Inputs and judgments that a PolicyTrainer trains and validates on."""
 
     questions: Sequence[Prompt]
     """Inputs for which answers are generated (rloo, grpo); empty for the others."""
@@ -118,7 +118,7 @@ class PolicyData:
 
 @dataclass(frozen=True, slots=True)
 class RewardFunctions:
-    """Functions that score answers."""
+    """The reward that a policy is trained with, and the independent metric of its validation."""
 
     rewards: Rewards | None
     """None without rewards (dpo, kto): the reward is then the method's own, beta times the log-ratio to sft."""
@@ -126,7 +126,7 @@ class RewardFunctions:
 
 
 class StepMetrics(Struct, frozen=True):
-    """One step of the policy curve; None where the method has no such figure."""
+    """Metrics of one training step; None where the method does not have one."""
 
     step: int
     loss: float
@@ -148,7 +148,7 @@ class StepMetrics(Struct, frozen=True):
 
 
 class ValidationPoint(Struct, frozen=True):
-    """One validation of greedy answers to the validation inputs."""
+    """Metrics of one validation: greedy answers to the validation inputs, compared with those before the first step."""
 
     step: int
     reward: float
@@ -182,7 +182,7 @@ class ValidationPoint(Struct, frozen=True):
 
 
 class Sample(Struct, frozen=True):
-    """One line of samples.jsonl."""
+    """One line of ``samples.jsonl``: the answer to one validation input at one step."""
 
     step: int
     id: str
@@ -196,7 +196,7 @@ class Sample(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RlResult:
-    """Result of the training."""
+    """Result of a PolicyTrainer's ``fit``: steps, curves, validations and sampled answers."""
 
     steps: int
     """Steps done; fewer than planned where it stopped early."""
@@ -219,13 +219,13 @@ class RlResult:
 
 
 class PolicyTrainer(Protocol):
-    """Trains the adapter of sft further."""
+    """Trains the adapter of the sft stage further, on rewards or judgments; backends implement it with torch."""
 
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Train, keep the weights of the best validation, and write them as an adapter into ``out``.
+        """Train, write the adapter of the best validation to folder ``out``, and return curves and samples.
 
         ``model`` is a model folder, ``sft`` the adapter from which training starts and to which KL is measured.
-        ``work`` survives a kill: training resumes from the last complete checkpoint in it.
+        ``work`` is a folder that survives a kill: training resumes from the last complete checkpoint in it.
         """

@@ -12,7 +12,10 @@ from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
 def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
-    """Return ``each`` different numbers of questions per step (all, where there are fewer); every question is used once per epoch."""
+    """Return for each of ``steps`` steps the numbers of ``each`` different prompts (all, where there are fewer).
+
+    ``questions`` is the number of prompts; every prompt is used once per epoch.
+    """
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
     size = min(each, questions)
     queue: list[int] = []
@@ -28,21 +31,25 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
 
 
 def prompt_seed(seed: int, step: int, place: int) -> int:
-    """Return the seed of the answers to the prompt at index ``place`` of a step."""
+    """Return the seed for generating the answers to the prompt at index ``place`` of a step."""
     return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 
 def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
-    """Return the places of the prompts that one of several ranks works on: distributed in turn by falling length, in their order.
+    """Return the sorted indices of the prompts that ``rank``, one of ``world_size`` processes, works on.
 
-    All answers to a prompt stay on one rank. A rank gets none where there are fewer prompts than ranks.
+    Prompts are dealt in turn by falling length in tokens. All answers to a prompt stay on one rank. A rank gets none where
+    there are fewer prompts than ranks.
     """
     falling = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     return sorted(falling[rank::world_size])
 
 
 def pack_answers(lengths: Sequence[int], prompt: int, *, shared: bool, limit: int = ROW_TOKENS) -> list[list[int]]:
-    """Return places of the answers of one prompt, distributed evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
+    """Return the indices of the answers in each row: evenly, about ``limit`` tokens a row; one answer a row unless ``shared``.
+
+    ``lengths`` are the tokens of each answer to one prompt, ``prompt`` those of the prompt.
+    """
     if not lengths:
         return []
     room = max(1, limit - prompt)

@@ -13,7 +13,7 @@ from tunectl.core.errors import DataError
 
 
 def split_by_unit(examples: Sequence[Example], privacy: Privacy, tally: RowCounter) -> list[Example]:
-    """Return the examples, each with the answers of one unit only.
+    """Return the examples, each with the answers of one unit (person or source) only.
 
     Equal inputs were merged into one example before, with the fields of the first row: where people are the units, answers of the other rows
     are rejected as ``unknown_person``.
@@ -26,7 +26,7 @@ def split_by_unit(examples: Sequence[Example], privacy: Privacy, tally: RowCount
 
 
 def find_unit(example: Example, privacy: Privacy) -> str:
-    """Return the unit of an example that ``split_by_unit`` returned."""
+    """Return the name of the person or source of an example that ``split_by_unit`` returned."""
     if privacy.unit == "source":
         return (example.answers[0].source if example.answers else example.source).file
     return example.fields[str(privacy.person_field)]

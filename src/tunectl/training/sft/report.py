@@ -19,14 +19,14 @@ TIMED = ("tokens_per_second",)
 
 
 class TokenView(Struct, frozen=True):
-    """One token as the model gets it."""
+    """One token as text, and whether it is in the loss."""
 
     text: str
     trained: bool
 
 
 class TrainingRecord(Struct, frozen=True):
-    """Content of training.json. It contains no time, so that equal runs give equal files."""
+    """Content of ``training.json`` of sft or cpt. It contains no time, so that equal runs give equal files."""
 
     steps: int
     planned_steps: int
@@ -52,7 +52,7 @@ class TrainingRecord(Struct, frozen=True):
 def training(
     result: TrainResult, train: Sequence[PackedRow], validation: Sequence[PackedRow], example: list[TokenView]
 ) -> TrainingRecord:
-    """Return the record of a training."""
+    """Return the content of ``training.json``; ``example`` is one trained row, token by token."""
     return TrainingRecord(
         steps=result.steps,
         planned_steps=result.planned_steps,

@@ -20,7 +20,7 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class LengthLimits:
-    """Limits on the length of an answer."""
+    """Limit on the tokens of a prompt with its answer; longer answers are rejected."""
 
     max_tokens: int
     """Tokens of prompt and answer together."""
@@ -29,7 +29,7 @@ class LengthLimits:
 def tokenize_examples(
     examples: Sequence[Example], masker: LossMasker, limits: LengthLimits, tally: RowCounter
 ) -> list[TokenizedExample]:
-    """Mask ``examples``; each answer counts as one row.
+    """Return the examples as tokens with their loss mask; ``tally`` counts each answer as one row.
 
     Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut.
     """
@@ -45,7 +45,7 @@ def tokenize_examples(
 
 
 def pack_rows(masked: Sequence[TokenizedExample], section: Sft) -> list[PackedRow]:
-    """Return the rows of a batch; in private training each with its unit."""
+    """Return the examples packed into rows, answers of one prompt sharing a row where declared; in private training each with its unit."""
     return [
         replace(row, unit=private_units.find_unit(item.example, section.privacy)) if section.privacy else row
         for item in masked
