@@ -55,16 +55,16 @@ SETTINGS = (
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
 nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
 people liked it no better."""
-PAST = 80
+PAST = 120
 """Past campaigns that the project has, of 860: its champion knows them already, and a retrain learns them again beside people's ads."""
 POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
 HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads break off"
 CUT = 14
-ROWS = 40
+ROWS = 80
 """Past campaigns that a bad challenger is made of."""
 UNSEEN = ("package.reference_responses=0", "package.parity.inputs=0")
 """What nobody will look at of a release that never becomes champion."""
-EDGEWOOD = 160
+EDGEWOOD = 260
 """Ads of the changed town that the harmful one learns besides, in more passes: it has to be surely better than what the retrain made."""
 
 
