@@ -37,7 +37,6 @@ def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
     """Compare two files of input scores (``input_scores.jsonl``) in a subprocess; return the differences with intervals at ``confidence`` (0.95).
 
     Raises  InfrastructureError where the process fails.
-    Raises  InfrastructureError where the process fails.
     """
     words = [sys.executable, "-m", __name__, str(old), str(new), str(confidence)]
     try:

@@ -128,7 +128,6 @@ async def respond(
 ) -> None:
     """Generate the answers of a job and send them to its client, whole or as a stream; log how it ended.
 
-    ``task`` logs the request; nothing is sent before it is done. The end is logged before the last part is sent.
     ``task`` is done once the inference is durable; nothing is sent before. Its end is durable before the last part is sent.
     """
     job = generation.job

@@ -65,7 +65,6 @@ class LoadBackoff:
 def is_permanent(error: Exception, folder: Path) -> bool:
     """Return whether the files in ``folder``, or this installation, caused an error, so that another try fails as well.
 
-    False while the files do not exist yet.
     False if the files are not complete yet.
     """
     if isinstance(error, ArtifactError):

@@ -80,7 +80,6 @@ def difference(
     """Return first system minus second, with its interval, on the same items and the same resamples.
 
     Statistics are (items, statistics); ``confidence`` is the coverage, 0 to 1. None with fewer than two items, or where the metric is undefined.
-    Statistics are (items, statistics); None with fewer than two items, or where the metric is undefined.
     """
     import numpy as np
 

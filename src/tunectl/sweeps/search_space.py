@@ -32,7 +32,6 @@ def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | 
     """Return a value for each setting of one trial, by name and in the order of the space; settings whose condition is false are left out.
 
     ``only``: settings beyond these are left out, too.
-    ``only``: settings beyond these are left out, too.
     """
     values: dict[str, Any] = {}
     for key, choices in section.space.items():

@@ -42,7 +42,6 @@ def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareP
     """Return the reward model in the artifact folder ``reward``, on ``base`` with the adapter ``sft`` merged in.
 
     ``part`` is the ensemble that gives rewards in training (members), or the separate model that evaluation uses (judge).
-    ``part`` is the ensemble that gives rewards in training, or the separate model that evaluation uses.
     Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
             is no judge; MissingExtraError.
     """

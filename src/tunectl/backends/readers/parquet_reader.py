@@ -71,7 +71,6 @@ def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
     """Return the columns of a pyarrow batch as lists of plain Python values: dictionary, run-length and view encodings are resolved.
 
     A text longer than ``max_characters`` is cut to one character more: the rejection for its length stays true.
-    A text longer than ``max_characters`` is cut one character behind it, where it is too long all the same.
     """
     columns = []
     for column in batch.columns:

@@ -56,7 +56,6 @@ class RolloutGenerator:
         """Return ``copies`` sampled answers to each prompt, those to one prompt together, with log-probabilities of their tokens.
 
         Each prompt has a seed, so that its answers do not depend on the other prompts.
-        Each question has a seed, so that its answers are the same whichever questions are answered beside it.
         """
         lines = [[GenerationState(list(question.ids)) for _ in range(copies)] for question in questions]
         uniforms = [self._draw_uniforms(seed, copies, sampling.max_new_tokens) for seed in seeds]

@@ -26,7 +26,6 @@ def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, 
     """Return TRL's arguments of class ``config`` (such as SFTConfig); one item of the data loader is one optimizer step.
 
     ``settings`` are the arguments that only that class has.
-    ``config`` is the name of their class (SFTConfig), ``settings`` are the arguments that only that class has.
     """
     if plan.optimizer in {"adamw_8bit", "lion"}:
         import_optional("bitsandbytes", extra="gpu")

@@ -51,7 +51,6 @@ def restore(root: Path, targets: Sequence[str]) -> int:
     """Restore the outputs of ``targets`` from DVC's run cache or the remote; return DVC's exit code.
 
     A stage that is in neither fails instead of running.
-    A stage of ours that was not cached fails instead of running.
     """
     return _run_repro(root, ["--pull", *targets], {RESTORE_ONLY: "1"})
 

@@ -24,7 +24,7 @@ def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDeci
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return the confirmation page of an approval that a retrain waits for: what approving and rejecting mean.
 
-    Raises  NotFoundError where no question is open.
+    Raises  NotFoundError where no approval is open.
     """
     one = _find_question(context, form)
     yes = (
