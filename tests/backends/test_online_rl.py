@@ -163,7 +163,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
             return ids if kind is trl.RLOOTrainer else (ids, None)
 
     def reward(completion_ids, **kwargs):
-        totals = [mark.total for mark in run.turn.marks]
+        totals = [mark.total for mark in run.turn.rewards]
         return [None if math.isnan(total) else total for total in totals]
 
     trainer = Plain(
@@ -262,7 +262,7 @@ def test_cut_answers_get_no_reward_no_gradient_and_no_say_in_the_baseline(start,
     _, grads, run = ours(start, tmp_path, chosen)
     cut = [place for place, line in enumerate(run.turn.lines) if not line.finished]
     assert 0 < len(cut) < len(run.turn.lines)
-    assert all(math.isnan(run.turn.marks[place].total) for place in cut)
+    assert all(math.isnan(run.turn.rewards[place].total) for place in cut)
     assert not {place for part in rollout.split_micro_batches(run) for place in part.places} & set(cut)
     point = run.state.history[-1]
     assert point.truncated == pytest.approx(len(cut) / len(run.turn.lines))
