@@ -57,6 +57,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
         "absent from logs, metrics, inference log and its export, and the arena's judgments",
     )
     chance, spelled = random.Random(3), list[str]()
+    cookie = await _sign_in(server)  # once: the wrong keys below use up the tries of this address
     for _ in range(count):
         person = canary(chance)
         spelled += [
@@ -68,7 +69,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
             person["nick"],
         ]
         await _send(server, person)
-        await _arena(server, person, found)
+        await _arena(server, person, cookie, found)
     metrics = (await ask(server.port, "/metrics", server.keys["scrape"])).body
     export = await _export(server)
     found.must(b"EMAIL" in export, "the export shows no placeholders: nothing was kept")
@@ -142,19 +143,28 @@ def _everything(person: dict[str, str]) -> str:
     return ", ".join(value for kind, value in person.items() if kind != "nick")
 
 
-async def _arena(server: Server, person: dict[str, str], found: Found) -> None:
-    """Sign in, ask, choose, and write the better answer."""
+async def _sign_in(server: Server) -> str:
+    """Sign in to the arena; returns the cookie of the session."""
+    form = urlencode({"name": "Ann", "key": server.keys["admin"]}).encode()
+    return (await _post(server, "enter", form)).headers.get("set-cookie", "").split(";")[0]
 
-    async def post(path: str, cookie: str = "", **fields: str) -> Reply:
-        kind = f"Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://localhost\r\nCookie: {cookie}"
-        return await ask(server.port, f"/arena/{path}", None, urlencode(fields).encode(), headers=kind)
 
-    cookie = (await post("enter", name="Ann", key=server.keys["admin"])).headers.get("set-cookie", "").split(";")[0]
-    page = (await post("ask", cookie, text=f"I am {_everything(person)}")).body.decode()
+async def _post(server: Server, path: str, form: bytes, cookie: str = "") -> Reply:
+    headers = f"Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://localhost\r\nCookie: {cookie}"
+    return await ask(server.port, f"/arena/{path}", None, form, headers=headers)
+
+
+async def _arena(server: Server, person: dict[str, str], cookie: str, found: Found) -> None:
+    """Ask, choose, and write the better answer."""
+
+    async def post(path: str, **fields: str) -> Reply:
+        return await _post(server, path, urlencode(fields).encode(), cookie)
+
+    page = (await post("ask", text=f"I am {_everything(person)}")).body.decode()
     showing = re.search(r'name="showing" value="(\w+)"', page)
     found.must(showing is not None, f"the arena did not answer: {page[:200]}")
     if showing:
-        chosen = await post("said", cookie, showing=showing[1], choice="left", edit=f"Dear {_everything(person)}")
+        chosen = await post("said", showing=showing[1], choice="left", edit=f"Dear {_everything(person)}")
         found.must(
             chosen.status == 200 and b"trouble" not in chosen.body, f"the arena did not keep it: {chosen.status}"
         )
