@@ -18,12 +18,12 @@ from tunectl.backends.modeling import (
     capability_probe,
     lora_kernels,
     model_loader,
+    peft_adapter,
     short_attention,
     training_checkpoint,
     training_run,
     warm_start,
 )
-from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.chat import model_spec
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
@@ -313,7 +313,7 @@ def test_saving_and_going_on_ask_nobody_about_the_base_model(tiny_model, tmp_pat
         peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     model.peft_config["default"].base_model_name_or_path = "org/base"  # as in the adapter that a fit goes on from
-    trainer_loop.save(model, {}, tmp_path / "out", model_spec.load(tiny_model))
+    peft_adapter.save_adapter(model, {}, tmp_path / "out", model_spec.load(tiny_model))
     adapter = LoraArgs("lora", 4, 8, 0.0, "all-linear")
     warm_start.load_adapter_weights(model, tmp_path / "out", adapter, setting="sft.init_adapter")
 
