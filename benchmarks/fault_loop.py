@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -254,27 +253,9 @@ def main() -> int:
     result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": args.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in results]
     if args.keep:
-        keep(result, others=bool(args.only))
+        fault_report.keep(result, RESULT, others=bool(args.only))
     print(json.dumps(result))
     return 0 if all(each.held for each in results) else 1
-
-
-def keep(result: dict[str, Any], *, others: bool) -> None:
-    """Write the numbers and the table; with ``others`` the rows of all other fault tests stay as they were kept."""
-    path, here, scale = RESULT.with_suffix(".json"), result["machine"], result["scale"]
-    before = json.loads(path.read_text()) if others and path.is_file() else {"rows": []}
-    differ = [name for name in ("machine", "versions", "scale") if before["rows"] and before[name] != result[name]]
-    if differ:  # one table is of one machine
-        raise SystemExit(f"{path} has another {' and another '.join(differ)} than this run: nothing is kept")
-    fresh = {row["number"] for row in result["rows"]}
-    rows = [*(row for row in before["rows"] if row["number"] not in fresh), *result["rows"]]
-    result = {**result, "rows": sorted(rows, key=lambda row: row["number"])}
-    counts = "full counts" if scale == 1 else f"{scale:g} of the counts"
-    heading = f"`python benchmarks/fault_loop.py`, {counts}, {here['cores']} cores ({here['processor']}):"
-    results = [Found(**{name: value for name, value in row.items() if name != "held"}) for row in result["rows"]]
-    table = "\n".join(fault_report.table(results))
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(f"{heading}\n\n{table}\n")
 
 
 if __name__ == "__main__":

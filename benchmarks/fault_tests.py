@@ -1,6 +1,6 @@
 """Fault tests 1 to 13 and 34 of the server at full counts, as real processes on loopback, and the table that is kept.
 
-    python benchmarks/fault_tests.py [--only 1 --only 9] [--scale 0.1]
+    python benchmarks/fault_tests.py [--only 1 --only 9] [--scale 0.1] [--keep]
 
 What each scenario does and promises: tests/support/scenarios/. Ends with 1 where a target was missed. Takes about half an
 hour on two quiet cores; ``--scale`` takes that share of the counts.
@@ -251,7 +251,9 @@ def main() -> int:
     parser.add_argument("--only", type=int, action="append", help="this fault test; again for more")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the counts")
     parser.add_argument("--store", type=Path, help="a release store to serve from, in place of a tiny model's")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_tests.json and .md")
+    parser.add_argument(
+        "--keep", action="store_true", help="write benchmarks/results/fault_tests.json and .md; with --only these rows"
+    )
     args = parser.parse_args()
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
@@ -260,20 +262,13 @@ def main() -> int:
     rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
     results = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    table = "\n".join(fault_report.table(results))
-    print(table)
+    print("\n".join(fault_report.table(results)))
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": args.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in results]
     if args.keep:
-        RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        RESULT.with_suffix(".md").write_text(f"{_heading(args.scale)}\n\n{table}\n")
+        fault_report.keep(result, RESULT, others=bool(args.only))
     print(json.dumps(result))
     return 0 if all(each.held for each in results) else 1
-
-
-def _heading(scale: float) -> str:
-    here, counts = machine(), "full counts" if scale == 1 else f"{scale:g} of the counts"
-    return f"`python benchmarks/fault_tests.py`, {counts}, {here['cores']} cores ({here['processor']}):"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from scenarios.fault_result import Found
 from tunectl.core import progress
@@ -50,6 +51,26 @@ def table(found: list[Found]) -> Iterator[str]:
         state = "" if each.held else "**missed**: " + "; ".join([*each.wrong, *each.slow]) + " "
         cells = (str(each.number), each.name, each.target, f"{state}{figures}")
         yield f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in cells)} |"
+
+
+def keep(result: dict[str, Any], path: Path, *, others: bool) -> None:
+    """Write the numbers and the table beside ``path`` (.json, .md); with ``others`` rows of other fault tests stay as they were kept.
+
+    Raises  SystemExit where those are of another machine, other versions or another scale: one table is of one machine.
+    """
+    file, here, scale = path.with_suffix(".json"), result["machine"], result["scale"]
+    before = json.loads(file.read_text()) if others and file.is_file() else {"rows": []}
+    differ = [name for name in ("machine", "versions", "scale") if before["rows"] and before[name] != result[name]]
+    if differ:
+        raise SystemExit(f"{file} has another {' and another '.join(differ)} than this run: nothing is kept")
+    fresh = {row["number"] for row in result["rows"]}
+    rows = [*(row for row in before["rows"] if row["number"] not in fresh), *result["rows"]]
+    result = {**result, "rows": sorted(rows, key=lambda row: row["number"])}
+    counts = "full counts" if scale == 1 else f"{scale:g} of the counts"
+    heading = f"`python benchmarks/{path.name}.py`, {counts}, {here['cores']} cores ({here['processor']}):"
+    results = [Found(**{name: value for name, value in row.items() if name != "held"}) for row in result["rows"]]
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(f"{heading}\n\n{chr(10).join(table(results))}\n")
 
 
 def kept(found: Found) -> None:
