@@ -98,7 +98,9 @@ def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
 
     pool, own, foreign, reference = texts()
     for rows in (100, 300):
-        yield drift.null(pool, own, RULE, reference=reference, rows=rows, trials=ground.times(2000))
+        yield drift.null(
+            pool, own, RULE, reference=reference, rows=rows, trials=ground.times(200), evaluations=ground.times(2000)
+        )
     yield drift.power(pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), trials=ground.times(100))
 
 

@@ -26,7 +26,7 @@ def pool() -> signals.SignalColumns:
 
 
 def test_no_change_is_no_alarm(pool: signals.SignalColumns) -> None:
-    kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, trials=100))
+    kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, trials=40, evaluations=200))
 
 
 def test_more_of_a_change_is_noticed_more_often(pool: signals.SignalColumns) -> None:

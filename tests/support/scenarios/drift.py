@@ -37,10 +37,12 @@ def null(
     reference: int,
     rows: int,
     trials: int,
+    evaluations: int,
 ) -> Found:
     """Windows in which nothing changed, each with a reference and eight earlier windows of its own.
 
-    Evaluations that share a reference or windows err together, so only such trials can be counted for a binomial test.
+    ``trials`` are for the signals alone, ``evaluations`` for the verdict: those that share a reference or windows err together,
+    so only independent ones can be counted for a binomial test.
     """
     found = Found(
         14,
@@ -50,15 +52,14 @@ def null(
     bench = Simulation({"prompt": pool}, {"prompt": own}, rule, reference, rows)
     rates = bench.run(trials, 14, windows=1)
     for name, rate in rates.alone.items():
-        # three standard errors: a dozen signals are looked at, and the worst of them counts
-        bound = rule.level + 3 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
+        bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
         found.must(rate.share <= bound, f"{name}: {rate} of the windows flagged, at most {bound:.1%}")
     worst = max(rates.alone.items(), key=lambda one: one[1].share)
-    false = rates.by_window(1)
+    false = bench.run(evaluations, 15, windows=1).by_window(1)
     found.figures |= {"windows": trials, "worst_signal": f"{worst[0]} {worst[1]}", "false_verdicts": str(false)}
     found.must(
-        binomtest(false.count, trials, rule.false_alarms, alternative="greater").pvalue > 0.01,
-        f"{false.count} of {trials} evaluations said drift, {rule.false_alarms:.1%} are declared",
+        binomtest(false.count, evaluations, rule.false_alarms, alternative="greater").pvalue > 0.01,
+        f"{false.count} of {evaluations} evaluations said drift, {rule.false_alarms:.1%} are declared",
     )
     return found
 
