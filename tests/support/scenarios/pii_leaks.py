@@ -155,11 +155,12 @@ async def _post(server: Server, path: str, form: bytes, cookie: str = "") -> Rep
 
 
 async def _arena(server: Server, person: dict[str, str], cookie: str, found: Found) -> None:
-    """Ask, choose, and write the better answer."""
+    """Begin a conversation, ask, choose, and write the better answer."""
 
     async def post(path: str, **fields: str) -> Reply:
         return await _post(server, path, urlencode(fields).encode(), cookie)
 
+    await post("new")
     page = (await post("ask", text=f"I am {_everything(person)}")).body.decode()
     showing = re.search(r'name="showing" value="(\w+)"', page)
     found.must(showing is not None, f"the arena did not answer: {page[:200]}")
