@@ -170,7 +170,7 @@ class RetrainingConfig(StrictModel):
     alerts: tuple[str, ...]
     """Names of the alerts that request a retrain."""
     registry: str = Field(min_length=1)
-    """Folder of the release registry; TUNECTL_REGISTRY overrides it. Releases are copied to `serve.registry` where that is an address."""
+    """Folder of the release registry; the environment variable TUNECTL_REGISTRY overrides it. Releases are copied to `serve.registry` where that is an address."""
     poll_seconds: float = Field(ge=0.05, le=300)
     """Seconds between checks of alerts, schedules, drift windows and the canary; an alert fires after 15 minutes without one."""
     reconcile_minutes: float = Field(ge=0, le=60 * 24 * 3650)
