@@ -251,11 +251,14 @@ def schema_of(format_: ResponseFormat | None) -> str | None:
     if format_.type == "json_object":
         return '{"type":"object"}'
     if format_.json_schema is None:
-        raise ApiError("response_format.json_schema is required", param="response_format.json_schema")
+        raise ApiError(
+            "response_format.json_schema is required where its type is json_schema; send {name, schema}",
+            param="response_format.json_schema",
+        )
     text = msgspec.json.encode(format_.json_schema.schema)
     if len(text) > MOST_SCHEMA:
         raise ApiError(
-            f"response_format.json_schema has {len(text)} bytes; at most {MOST_SCHEMA}",
+            f"response_format.json_schema has {len(text)} bytes; send one of at most {MOST_SCHEMA}",
             param="response_format.json_schema",
         )
     return text.decode()
