@@ -122,7 +122,7 @@ class CanaryConfig(StrictModel):
     slow_threshold_seconds: float = Field(gt=0)
     """Seconds above which an answer is slow."""
     attribution_hours: float = Field(gt=0, le=24 * 365)
-    """Hours from a user's first request during which feedback counts."""
+    """Hours after a user's first request in the canary in which feedback still counts."""
     min_units_per_variant: int = Field(ge=2)
     """Identities in each variant before a promotion."""
     max_total_units: int | None = Field(ge=4)
