@@ -95,7 +95,10 @@ def test_a_refusal_is_told_with_its_words():
 def test_another_shape_is_told():
     with server(lambda number, body: (200, "{}")) as (url, _), pytest.raises(InfrastructureError) as caught:
         OpenAiClient(judge(url))([TALK])
-    assert caught.value.message == f"the judge at {url}/chat/completions did not answer: not an OpenAI answer: {{}}"
+    assert (
+        caught.value.message
+        == f"the judge at {url}/chat/completions did not answer: its reply has no text at choices[0].message.content: {{}}"
+    )
 
 
 def test_an_address_where_nobody_listens():

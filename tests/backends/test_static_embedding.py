@@ -91,5 +91,6 @@ def test_the_lexicon_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError) as caught:
         vader.lexicon()
     assert (
-        str(caught.value) == "vaderSentiment is not installed, and this needs it\n  pip install 'tunectl-lm[monitor]'"
+        str(caught.value)
+        == "vaderSentiment is not installed, and the drift monitor needs its word list for the signals of tone\n  pip install 'tunectl-lm[monitor]'"
     )

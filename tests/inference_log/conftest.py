@@ -1,4 +1,4 @@
-"""A inference log on each database: SQLite in a file, and PostgreSQL."""
+"""An inference log on each database: SQLite in a file, and PostgreSQL."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ WARMTH: Final = 0.9
 WRONG_KEY = "That key is not right, or it may not chat and give feedback. Ask whoever runs this server."
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conversation as it is now."
 NOTHING = "Please write something first."
-UNANSWERED = "No answer: {reason}"
+UNANSWERED = "No answer: {reason}. {hint}"
+ASK_AGAIN = "Send your message again; if that fails too, tell the operator of this server."
 HALF_SAVED = "Your choice is saved, but the inference log was not told: {reason}"
 
 
@@ -185,7 +186,9 @@ class _Routes:
         try:
             answers = await self._answers(person, messages)
         except TunectlError as error:
-            return self._html(self._talk(person, UNANSWERED.format(reason=error.message), text))
+            return self._html(
+                self._talk(person, UNANSWERED.format(reason=error.message, hint=error.hint or ASK_AGAIN), text)
+            )
         person.talk.compare(messages, answers)
         return self._html(self._talk(person))
 
@@ -196,7 +199,7 @@ class _Routes:
         """
         status, reply = await ask(self._server, "GET", "/v1/models", person.key)
         if status != 200:
-            raise InfrastructureError(_reason(status, reply))
+            raise InfrastructureError(_reason(status, reply), hint=ASK_AGAIN)
         releases = {item.get("variant"): item.get("release") for item in reply["data"]}
         variants = ("champion", "challenger" if "challenger" in releases else "champion")
         body: dict[str, Any] = {
@@ -293,7 +296,7 @@ class _Routes:
 
 def _answer(system: str, status: int, body: Any) -> BattleAnswer:
     if status != 200:
-        raise InfrastructureError(_reason(status, body))
+        raise InfrastructureError(_reason(status, body), hint=ASK_AGAIN)
     return BattleAnswer(body["choices"][0]["message"]["content"] or "", system, body["id"])
 
 

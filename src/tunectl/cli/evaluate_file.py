@@ -21,6 +21,7 @@ def options_from_args(args: argparse.Namespace) -> FileEvalOptions:
 def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
     """Generate answers to the inputs of the file ``data`` with the model, score them, and print the scores.
 
+    ``args.out`` (``--out``): folder for the scores and the answers; ``args.json`` (``--json``): print JSON in place of the tables.
     Raises  UsageError for an unknown model; DataError for a file without inputs and references; ArtifactError for an
             adapter of another base.
     """
@@ -34,10 +35,10 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     layout = ProjectPaths()
     model = resolve_model(layout, args.model, args.adapter)
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    result, one = file_evaluation_runner.run_evaluation(job, model)
+    result, answers = file_evaluation_runner.run_evaluation(job, model)
     if args.out is not None:
         atomic_io.write_json(args.out / NAME, result)
-        atomic_io.write_rows(args.out / ANSWERS, file_evaluation.build_answer_rows(job.task, one))
+        atomic_io.write_rows(args.out / ANSWERS, file_evaluation.build_answer_rows(job.task, answers))
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return
@@ -51,6 +52,7 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
 def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
     """Generate answers to the inputs of ``data`` with both models, and print the paired differences of their scores.
 
+    ``args.out`` and ``args.json`` are those of ``measure``.
     Raises  what ``measure`` raises, for either model.
     """
     import msgspec
@@ -66,13 +68,19 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
         resolve_model(layout, args.against, None, option="--against"),
     ]
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in models)
+    (first, first_answers), (second, second_answers) = (
+        file_evaluation_runner.run_evaluation(job, item) for item in models
+    )
     result = two_model_report.TwoModelReport(
-        first, second, *two_model_report.differences(job.task, (own, other), job.backend.tools, job.length_tolerance)
+        first,
+        second,
+        *two_model_report.differences(
+            job.task, (first_answers, second_answers), job.backend.tools, job.length_tolerance
+        ),
     )
     if args.out is not None:
         atomic_io.write_json(args.out / NAME, result)
-        atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (own, other)))
+        atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (first_answers, second_answers)))
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return

@@ -120,7 +120,10 @@ def _start(match: re.Match[str]) -> str:
 def _replace_line(text: str, pattern: str, value: str) -> str:
     changed, count = re.subn(f"(?m){pattern}", value, text)
     if count != 1:
-        raise TunectlError(f"conf/config.yaml has {count} lines like {pattern!r}, not one; init cannot write it")
+        raise TunectlError(
+            f"bug: a file of conf/ that init copies has {count} lines like {pattern!r}, not one",
+            hint="please report it",
+        )
     return changed
 
 

@@ -61,7 +61,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the server in place of this process, or manage keys, or build the image, as the arguments say; return the exit code.
 
-    Raises  InfrastructureError for a port in use or a inference log that cannot be written; UsageError without a release; MissingExtraError without BentoML.
+    Raises  InfrastructureError for a port in use or an inference log that cannot be written; UsageError without a release; MissingExtraError without BentoML.
     """
     if args.words[:1] == [KEYS]:
         from tunectl.cli import serve_keys

@@ -47,7 +47,9 @@ class ConsoleGuard:
         guard.check_origin(head, strict=True)
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != FORM_TYPE:
-            raise ApiError(f"a form is sent as Content-Type: {FORM_TYPE}", code="content_type", status=415)
+            raise ApiError(
+                f"Content-Type is {kind[:80]!r}: a form must be sent as {FORM_TYPE}", code="content_type", status=415
+            )
 
     def identify(self, request: Any) -> Visitor | None:
         """Return the visitor of the request's session cookie; None without a valid session."""

@@ -110,7 +110,7 @@ class _Writer:
         if schema is True or schema == {}:
             return "anyvalue"
         if not isinstance(schema, dict):
-            raise _wrong(location, "is not a schema")
+            raise _wrong(location, f"{schema!r:.40} is not a schema; write an object, or true for any value")
         if "$ref" in schema:
             return self._ref(schema["$ref"], location, open_refs)
         for key in ("const", "enum"):

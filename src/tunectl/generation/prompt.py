@@ -117,8 +117,9 @@ def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: i
     room = context - prompt
     if room < 1 or (requested is not None and requested > room):
         request_note = f" and max_tokens is {requested}" if requested is not None and room >= 1 else ""
+        remedy = "lower max_tokens" if request_note else "shorten the prompt"
         raise ApiError(
-            f"this model reads and writes at most {context} tokens together; the prompt has {prompt}{request_note}",
+            f"this model reads and writes at most {context} tokens together; the prompt has {prompt}{request_note}; {remedy}",
             param="messages" if requested is None or room < 1 else "max_tokens",
             code="context_length_exceeded",
         )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, cast
 
 from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
@@ -43,44 +42,44 @@ def champion_periods(
     return result
 
 
-def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
-    """Yield the windows that the monitor ``watching`` would have closed in [since, until), tested against the current references."""
-    champion = watching.releases.champion()
+def backtest(monitor: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
+    """Yield the windows that ``monitor`` would have closed in [since, until), tested against the current references."""
+    champion = monitor.releases.champion()
     if champion is None:
         return
-    for reign in champion_periods(watching.releases.log(), champion, since, until):
-        settle = timedelta(seconds=watching.settings.monitor.window.settle_seconds)
-        then = replace(
-            watching,
-            store=cast("InferenceLog", _ReadOnlyLog(watching.store, reign.until)),
-            releases=cast("RegistryReader", _RegistryAsOf(watching.releases, reign)),
-            report=None,
-            now=partial(_end, reign, settle),
-            _before=[],
+    settle = timedelta(seconds=monitor.settings.monitor.window.settle_seconds)
+    for period in champion_periods(monitor.releases.log(), champion, since, until):
+        past_monitor = monitor.replay(
+            cast("InferenceLog", _ReadOnlyLog(monitor.store, period.until)),
+            cast("RegistryReader", _RegistryAsOf(monitor.releases, period)),
+            period.until + settle,
         )
-        while closed := then.run_once():
+        while closed := past_monitor.run_once():
             yield from closed
-
-
-def _end(reign: ChampionPeriod, settle: timedelta) -> datetime:
-    return reign.until + settle
 
 
 class _RegistryAsOf:
     """A release store with the champion pointer of a given time."""
 
-    def __init__(self, releases: RegistryReader, reign: ChampionPeriod) -> None:
-        self._releases, self._reign = releases, reign
+    def __init__(self, releases: RegistryReader, period: ChampionPeriod) -> None:
+        self._releases, self._period = releases, period
 
     def champion(self) -> ChampionPointer:
-        return ChampionPointer(self._reign.release, None, self._reign.since.isoformat(), "", "", 0)
+        return ChampionPointer(
+            release=self._period.release,
+            previous=None,
+            promoted_at=self._period.since.isoformat(),
+            author="",
+            message="",
+            sequence=0,
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._releases, name)
 
 
 class _ReadOnlyLog:
-    """A inference log that ends at a time, and in which nothing is written."""
+    """An inference log that ends at a time, and in which nothing is written: a new window is taken as added, and dropped."""
 
     def __init__(self, store: InferenceLog, until: datetime) -> None:
         self._store, self._until = store, until
@@ -102,8 +101,8 @@ class _ReadOnlyLog:
     def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
         return self._store.events(since, kind)
 
-    def add_window(self, window: TimeWindow) -> bool:
-        return window is not None
+    def add_window(self, _window: TimeWindow) -> bool:
+        return True
 
-    def add_event(self, event: LogEvent) -> bool:
-        return event is not None
+    def add_event(self, _event: LogEvent) -> bool:
+        return True

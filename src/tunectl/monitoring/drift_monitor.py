@@ -7,7 +7,7 @@ traffic give one window: its id is the hash of the rows and the settings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -64,6 +64,13 @@ class DriftMonitor:
     """Whether the warning about too small windows was logged."""
     _before: list[DriftWindow] | None = None
     """All closed windows, oldest first; read once, because only one monitor at a time runs on a store."""
+
+    def replay(self, store: InferenceLog, releases: RegistryReader, now: datetime) -> DriftMonitor:
+        """Return a monitor with these settings for past traffic.
+
+        It reads ``store`` and ``releases``, takes ``now`` for the present, starts without closed windows, and writes no reports.
+        """
+        return replace(self, store=store, releases=releases, report=None, now=lambda: now, _before=[])
 
     def run_once(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
         """Return the windows that were due, now tested and stored, oldest first; ``closed`` is called for each as soon as it is stored.

@@ -31,12 +31,12 @@ class Embedder(Protocol):
     """Name, for reports and for the id of a window."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one row per text, single precision, of length one or (for a text without a known word) zero; never NaN."""
+        """Return vectors (texts, dimensions), float32, each of Euclidean norm 1, or 0 for a text without a known word; never NaN."""
         ...
 
 
 def char_ngram_features(texts: Sequence[str]) -> NDArray[Any]:
-    """Return hashed byte n-grams of each text (texts, BUCKETS): signed, square roots of counts, length one. Any script, any language.
+    """Return hashed byte n-grams of each text (texts, BUCKETS): signed square roots of counts, float32, each row of Euclidean norm 1. Any script, any language.
 
     Source: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
     """

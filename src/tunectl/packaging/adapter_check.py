@@ -61,9 +61,9 @@ class ProbeRun:
     probe: Probe
     stops: frozenset[int]
     at: int = 0
-    """Number of the probe's answer tokens that were compared."""
+    """Number of tokens of the probe's answer that were compared so far."""
     agreed: int = 0
-    """Number of those that the engine chose as well."""
+    """Number of those that were the engine's greedy choice as well."""
     gaps: list[float] = field(default_factory=list)
     """Nats from the tuned model, of each token on which both agree."""
     base_gaps: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ class ProbeRun:
 
     @property
     def missed(self) -> int:
-        """Number of tokens at which the engine chose another one."""
+        """Number of compared tokens at which the engine's greedy choice was not the token of the probe's answer."""
         return self.at - self.agreed
 
     @property

@@ -68,7 +68,11 @@ def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, lea
 
 
 def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
-    """Return the probe as the serving contract stores it; ``texts`` are the decoded answers of tuned and base model."""
+    """Return one comparison as the record that the contract file stores.
+
+    The record has the prompt, and of the tuned and the base model the answer's token ids, log-probabilities (nats) and decoded
+    text; ``texts`` are those two texts, the tuned model's first.
+    """
     return ParityProbe(
         messages=comparison.conversation.messages,
         token_ids=comparison.conversation.ids,

@@ -141,7 +141,7 @@ def apply_rollback(
     )
 
 
-def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
+def canary_started_at(entries: Sequence[ReleaseEvent]) -> str | None:
     """Return when the running canary was started (UTC, ISO 8601); None where there is none."""
     last = last_canary_event(entries)
     return last[1].created_at if last is not None and last[1].action == "canary_start" else None

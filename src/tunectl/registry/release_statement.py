@@ -116,7 +116,7 @@ def sign_release(folder: Path, key: SigningKey) -> Path:
 
 
 def sign_by_environment(folder: Path) -> None:
-    """Sign the release in ``folder`` where TUNECTL_RELEASE_KEY names a key; else do nothing."""
+    """Sign the release in ``folder`` where the environment variable TUNECTL_RELEASE_KEY names a key; else do nothing."""
     key = signatures.load_named_key(signatures.RELEASE_KEY_ENV)
     if key is not None:
         sign_release(folder, key)

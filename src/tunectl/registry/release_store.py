@@ -147,7 +147,7 @@ class ReleaseRegistry:
     ) -> ReleaseManifest:
         """Copy the release folder ``source`` into the store and return its manifest; an existing release is left unchanged.
 
-        It is signed where TUNECTL_RELEASE_KEY names a key. Its manifest is written once: where it was added before its project was
+        It is signed where the environment variable TUNECTL_RELEASE_KEY names a key. Its manifest is written once: where it was added before its project was
         committed, and now is, an event with the commit is added to the history.
         Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
                 InfrastructureError where the disk refuses, and then nothing was added.
@@ -367,7 +367,7 @@ class ReleaseRegistry:
         pointer = self.champion()
         if pointer is not None and pointer.sequence > release_state.count_swaps(entries):
             yield release_state.entry_of(pointer, entries)
-        trial, latest = self.trial(), release_state.current_canary(entries)
+        trial, latest = self.trial(), release_state.canary_started_at(entries)
         if trial is not None and trial.started_at and trial.started_at != latest:
             yield release_state.canary_entry_of(trial)
         elif trial is None and latest is not None:

@@ -62,7 +62,7 @@ class ApprovalDecision(Struct, frozen=True):
 
 
 class ScheduleMarks(Struct, frozen=True):
-    """Content of ``schedule_marks.json``: the last handled time of each schedule."""
+    """Content of ``schedule_marks.json``: the last handled slot of each schedule."""
 
     marks: dict[str, datetime]
     """Last handled slot by schedule."""
@@ -153,12 +153,12 @@ class RunStore:
         return run_formats.DECISION.read(path, ApprovalDecision) if path.is_file() else None
 
     def get_schedule_marks(self) -> dict[str, datetime]:
-        """Return the last handled time by schedule."""
+        """Return the last handled slot by schedule."""
         path = record_format.existing(self.root / MARKS, OLD_MARKS)
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
     def set_schedule_mark(self, calendar: dict[str, datetime]) -> None:
-        """Replace the last handled times of all schedules; ``calendar`` has the time by schedule."""
+        """Replace the last handled slots of all schedules; ``calendar`` has the slot by schedule."""
         run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
 
     def _place(self, folder: str, name: str) -> Path:

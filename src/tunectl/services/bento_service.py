@@ -1,6 +1,6 @@
 """The Bento: a service that only starts our server inside BentoML's process and passes every request to it.
 
-``bentoml serve tunectl.services.bento_service:TunectlService`` needs one file, whose path is in TUNECTL_SERVE (serve.json
+``bentoml serve tunectl.services.bento_service:TunectlService`` needs one file, whose path is in the environment variable TUNECTL_SERVE (serve.json
 of the working folder by default): the resolved ``ServeSettings``. BentoML's own metrics, access log and limits are not used:
 its metrics name every path that a scanner makes up, and its limits know neither Retry-After nor OpenAI's errors.
 """

@@ -299,7 +299,7 @@ class Server:
 
     def _refuse_unready(self) -> None:
         if self.draining:
-            raise OverloadedError("draining", "this server is stopping; another one will answer", 1.0, status=503)
+            raise OverloadedError("draining", "this server is stopping; send the request again", 1.0, status=503)
         if not self.model_manager.ready:
             reason = self.model_manager.trouble.get("champion", "the champion is being loaded")
             raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)

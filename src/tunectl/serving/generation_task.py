@@ -94,7 +94,10 @@ class GenerationTask:
     def _refuse(self, piece: TokenChunk) -> None:
         if piece.end == "failed":
             if self.job.asks[0].schema is not None and not self.first:
-                raise ApiError(f"response_format cannot be followed: {piece.why}", param="response_format")
+                raise ApiError(
+                    f"response_format cannot be followed: {piece.why}; simplify its schema, or leave it out",
+                    param="response_format",
+                )
             raise ApiError(
                 f"the engine failed: {piece.why}; the log of the server says more", "server_error", code="engine"
             )

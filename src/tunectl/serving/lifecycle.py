@@ -116,7 +116,7 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
 
 
 def find_bundled_release() -> Path | None:
-    """Return the folder of the release in the Bento (the one below ``release/``), or the folder that TUNECTL_SEED names; None without both."""
+    """Return the folder of the release in the Bento (the one below ``release/``), or the folder that the environment variable TUNECTL_SEED names; None without both."""
     named = os.environ.get(SEED)
     if named:
         return Path(named)

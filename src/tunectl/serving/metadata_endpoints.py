@@ -112,7 +112,7 @@ def openapi(project: str) -> bytes:
 def docs_page(project: str, host: str, *, https: bool) -> bytes:
     """Return an HTML page that lists the routes, without scripts and external files. ``host`` is the host name of the request."""
     rows = "".join(
-        f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
+        f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.summary)}"
         for route in serving_openapi.ROUTES
         if route.auth != "page"
     )

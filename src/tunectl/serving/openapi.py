@@ -28,16 +28,16 @@ class RouteSpec(Struct, frozen=True):
     method: Literal["get", "post"]
     path: str
     auth: AuthRequirement
-    text: str
+    summary: str
     body: type | FormBody | None
-    fine: dict[int, type | str | None]
+    success: dict[int, type | str | None]
     """Type of the answer by status, or the content type where it is no JSON; None is an empty answer."""
     streams: bool = False
 
 
-def _page(method: Literal["get", "post"], path: str, text: str, *fields: str, fine: int = 200) -> RouteSpec:
+def _page(method: Literal["get", "post"], path: str, summary: str, *fields: str, status: int = 200) -> RouteSpec:
     body = FormBody(fields) if method == "post" else None
-    return RouteSpec(method, path, "page", text, body, {fine: HTML if fine == 200 else None})
+    return RouteSpec(method, path, "page", summary, body, {status: HTML if status == 200 else None})
 
 
 ROUTES: Final = (
@@ -48,7 +48,7 @@ ROUTES: Final = (
     RouteSpec("get", "/v1/models", "chat", "What is served: champion, challenger, base, and which was made from which.",
               None, {200: responses.Models}),
     RouteSpec("get", "/v1/models/{model}", "chat", "One of them.", None, {200: responses.ModelEntry}),
-    RouteSpec("post", "/v1/feedback", "feedback", "Say something about an answer; the same id twice counts once.",
+    RouteSpec("post", "/v1/feedback", "feedback", "Give feedback on an answer; the same id twice counts once.",
               FeedbackRequest, {201: responses.FeedbackAccepted, 200: responses.FeedbackAccepted}),
     RouteSpec("get", "/metrics", "scrape", "Prometheus text.", None, {200: TEXT}),
     RouteSpec("get", "/healthz", "none", "Whether the process lives. Needs no key.", None, {200: responses.Liveness}),
@@ -58,18 +58,21 @@ ROUTES: Final = (
     RouteSpec("get", "/openapi.json", "any", "This document.", None, {200: "application/json"}),
     RouteSpec("get", "/docs", "any", "A page that lists the routes.", None, {200: HTML}),
     _page("get", "/arena", "The page on which people chat and choose between two answers; without a sign-in, its sign-in page."),
-    _page("post", "/arena/enter", "Sign in with a key of scope chat.", "name", "key", fine=303),
-    _page("post", "/arena/leave", "Sign out.", fine=303),
+    _page("post", "/arena/enter", "Sign in with a key of scope chat.", "name", "key", status=303),
+    _page("post", "/arena/leave", "Sign out.", status=303),
     _page("post", "/arena/ask", "Let both answer.", "text"),
     _page("post", "/arena/said", "Choose.", "showing", "choice", "tag", "edit"),
     _page("post", "/arena/new", "Begin another conversation."),
 )  # fmt: skip
-"""Every route. The arena's style and script are left out: they are static files."""
+"""Every route, without the arena's style and script, which are static files.
+
+Paths, methods and keys are those of ``access/routes.py``: ``tests/serving/test_http_io.py`` fails where they differ.
+"""
 
 
 def build_openapi(title: str, version: str) -> bytes:
     """Return the OpenAPI document as JSON, with ``title`` and ``version`` in its ``info``."""
-    shapes = [shape for route in ROUTES for shape in (route.body, *route.fine.values()) if isinstance(shape, type)]
+    shapes = [shape for route in ROUTES for shape in (route.body, *route.success.values()) if isinstance(shape, type)]
     shapes = [*dict.fromkeys([responses.Error, *shapes])]
     schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(shapes, schemas, strict=True))
@@ -91,7 +94,7 @@ def build_openapi(title: str, version: str) -> bytes:
 
 def _operation(route: RouteSpec, schema_of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "summary": route.text,
+        "summary": route.summary,
         "operationId": _name(route),
         "responses": _responses(route, schema_of),
     }
@@ -114,7 +117,7 @@ def _operation(route: RouteSpec, schema_of: dict[Any, dict[str, Any]]) -> dict[s
 
 
 def _responses(route: RouteSpec, schema_of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    result = {str(status): _content(shape, schema_of, streams=route.streams) for status, shape in route.fine.items()}
+    result = {str(status): _content(shape, schema_of, streams=route.streams) for status, shape in route.success.items()}
     if route.auth == "page":
         wrong = {"description": "Why not", "content": {TEXT: {}, HTML: {}}}
         return {**result, "4XX": wrong, "507": wrong}

@@ -208,31 +208,37 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
 
     The engine gives the log-probability of the chosen token and of no other, so alternatives are refused.
     """
-    wrong: list[tuple[str, bool, str]] = [("logit_bias", bool(request.logit_bias), "leave it out")]
+    unsupported = " is not supported here; "
+    chosen_only = ", since the engine gives the log-probability of the chosen token only"
+    wrong = [("logit_bias", bool(request.logit_bias), f"{unsupported}leave it out")]
     if isinstance(request, ChatRequest):
+        refused_choice = bool(request.tools) and request.tool_choice not in (None, "auto", "none")
         wrong += [
-            ("functions", bool(request.functions), "use tools"),
+            ("functions", bool(request.functions), f"{unsupported}use tools"),
+            ("tool_choice", refused_choice, " = {}: must be auto or none"),
             (
-                "tools",
-                bool(request.tools) and request.tool_choice not in (None, "auto", "none"),
-                "send tool_choice auto",
+                "modalities",
+                (request.modalities or ["text"]) != ["text"],
+                ' = {}: must be ["text"]; this model writes text',
             ),
-            ("modalities", (request.modalities or ["text"]) != ["text"], "this model writes text"),
-            ("audio", request.audio is not None, "this model writes text"),
+            ("audio", request.audio is not None, f"{unsupported}this model writes text; leave it out"),
+            ("top_logprobs", (request.top_logprobs or 0) > 0, f" = {{}}: must be 0{chosen_only}"),
         ]
-        requested, name = request.top_logprobs or 0, "top_logprobs"
-        wrong += [(name, bool(requested) and not request.logprobs, "send logprobs: true as well")]
     else:
-        requested, name = max((request.logprobs or 0) - 1, 0), "logprobs"
         wrong += [
-            ("echo", bool(request.echo), "leave it out"),
-            ("suffix", bool(request.suffix), "leave it out"),
-            ("best_of", request.best_of not in (None, request.n or 1), "ask for n answers and choose"),
+            ("echo", bool(request.echo), f"{unsupported}leave it out"),
+            ("suffix", bool(request.suffix), f"{unsupported}leave it out"),
+            (
+                "best_of",
+                request.best_of not in (None, request.n or 1),
+                " = {}: must be n; ask for n answers and choose",
+            ),
+            ("logprobs", (request.logprobs or 0) > 1, f" = {{}}: must be 0 or 1{chosen_only}"),
         ]
-    wrong += [(name, requested > 0, "this engine gives at most the chosen token")]
-    for param, bad, instead in wrong:
+    for param, bad, text in wrong:
         if bad:
-            raise ApiError(f"{param} is not supported here; {instead}", param=param, code="unsupported_parameter")
+            value = msgspec.json.encode(getattr(request, param))[:80].decode(errors="replace")
+            raise ApiError(param + text.format(value), param=param, code="unsupported_parameter")
 
 
 def schema_of(format_: ResponseFormat | None) -> str | None:
@@ -245,11 +251,14 @@ def schema_of(format_: ResponseFormat | None) -> str | None:
     if format_.type == "json_object":
         return '{"type":"object"}'
     if format_.json_schema is None:
-        raise ApiError("response_format.json_schema is required", param="response_format.json_schema")
+        raise ApiError(
+            "response_format.json_schema is required where its type is json_schema; send {name, schema}",
+            param="response_format.json_schema",
+        )
     text = msgspec.json.encode(format_.json_schema.schema)
     if len(text) > MOST_SCHEMA:
         raise ApiError(
-            f"response_format.json_schema has {len(text)} bytes; at most {MOST_SCHEMA}",
+            f"response_format.json_schema has {len(text)} bytes; send one of at most {MOST_SCHEMA}",
             param="response_format.json_schema",
         )
     return text.decode()

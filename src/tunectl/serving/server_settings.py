@@ -17,7 +17,7 @@ SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
 def settings_path() -> Path:
-    """Return the path of the settings file: TUNECTL_SERVE, by default ``serve.json`` in the working folder."""
+    """Return the path of the settings file: the environment variable TUNECTL_SERVE, by default ``serve.json`` in the working folder."""
     return Path(os.environ.get(SETTINGS, "serve.json"))
 
 
@@ -57,7 +57,7 @@ def build_tls_words(serve: Serve, home: Path) -> list[str]:
 
 
 def home_dir() -> Path:
-    """Return the base folder of relative paths: TUNECTL_HOME, or else the folder in which the server was started.
+    """Return the base folder of relative paths: the environment variable TUNECTL_HOME, or else the folder in which the server was started.
 
     ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not be
     there, so then it is the folder in which that command was typed.

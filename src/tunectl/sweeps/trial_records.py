@@ -69,6 +69,7 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     overrides: list[str]
     start: bool
+    """Whether it has the current settings."""
     attempts: int
     steps: int
     """Last optimizer step at which it reported a validation loss."""
@@ -87,8 +88,11 @@ class SweepConfirmation(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     """The metric ``evaluate.gate.primary_metric``."""
     inputs: int
+    """Number of test inputs that both trials answered."""
     start: float
+    """The metric of the trial with the current settings, on those inputs."""
     best: float
+    """The metric of trial ``trial``, the best by the sweep's objective, on the same inputs."""
     low: float | None
     """Lower end of the paired interval of best minus start; null where it is undefined."""
     high: float | None

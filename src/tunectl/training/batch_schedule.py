@@ -29,7 +29,7 @@ class Batchable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStep:
-    """One optimizer step: micro-batches of row numbers, and the epoch (1-based) that it belongs to."""
+    """One optimizer step: micro-batches of positions in the list of training items, and the epoch (1-based) that it belongs to."""
 
     batches: tuple[tuple[int, ...], ...]
     epoch: int

@@ -1,4 +1,4 @@
-"""A inference log whose disk is full, read-only or slow, or whose database server goes away (fault 12)."""
+"""An inference log whose disk is full, read-only or slow, or whose database server goes away (fault 12)."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ async def away(found: Found, server: Server, postgres: Postgres, url: str, *, pa
 
 
 async def read_only(found: Found, start: Server, disk: SmallDisk) -> None:
-    """A server that is started on a inference log which cannot be written ends at once and says why."""
+    """A server that is started on an inference log which cannot be written ends at once and says why."""
     code = await asyncio.to_thread(start.process.wait, 60)
     found.must(code not in (0, None), f"on a read-only disk it ended with {code}")
     said = [line for line in start.log.read_text().splitlines() if "the server cannot start" in line]

@@ -113,7 +113,7 @@ def test_references_may_recurse_behind_a_letter() -> None:
         ({"enum": []}, "#: enum needs a value"),
         ({"type": ["array", "array"]}, "#: type names one twice"),
         ({"type": []}, "#: type null; there are object, array, string, integer, number, boolean, null"),
-        ({"properties": {"a": 5}}, "#/a: is not a schema"),
+        ({"properties": {"a": 5}}, "#/a: 5 is not a schema; write an object, or true for any value"),
     ],
 )
 def test_refusals(schema: Any, why: str) -> None:

@@ -147,7 +147,10 @@ def test_pairs_of_one_input_can_be_bounded():
     [
         ({"annotator": "Ada"}, "String should match pattern"),
         ({"rubric": [WORDS, WORDS]}, "rubric has two criteria of one name: w, w"),
-        ({"rubric": [{**WORDS, "min_words": 4}]}, "the minimum is 4 and the maximum is 3; no answer can pass"),
+        (
+            {"rubric": [{**WORDS, "min_words": 4}]},
+            "the minimum is 4 and the maximum is 3; no answer can pass, so raise the maximum",
+        ),
         (
             {"rubric": [{**PATTERN, "min_matches": 0}]},
             "the minimum is 0 and the maximum is null, so every answer passes; bound one of them",

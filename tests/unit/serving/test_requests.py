@@ -13,6 +13,8 @@ from tunectl.generation.prompt import max_new_tokens, messages
 from tunectl.serving import requests
 from tunectl.serving.requests import ChatRequest, CompletionRequest
 
+CHOSEN_ONLY = ", since the engine gives the log-probability of the chosen token only"
+
 
 def chat(**more: object) -> ChatRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}
@@ -47,16 +49,41 @@ def test_a_request_as_the_client_sends_it() -> None:
         ),
         ({"messages": []}, "messages: Expected `array` of length >= 1", "messages"),
         ({"logit_bias": {"5": 1}}, "logit_bias is not supported here; leave it out", "logit_bias"),
+        ({"logprobs": True, "top_logprobs": 2}, f"top_logprobs = 2: must be 0{CHOSEN_ONLY}", "top_logprobs"),
+        ({"top_logprobs": 3}, f"top_logprobs = 3: must be 0{CHOSEN_ONLY}", "top_logprobs"),
+        ({"functions": [{}]}, "functions is not supported here; use tools", "functions"),
+        ({"tools": [{}], "tool_choice": "required"}, 'tool_choice = "required": must be auto or none', "tool_choice"),
         (
-            {"logprobs": True, "top_logprobs": 2},
-            "top_logprobs is not supported here; this engine gives at most the chosen token",
-            "top_logprobs",
+            {"modalities": ["audio"]},
+            'modalities = ["audio"]: must be ["text"]; this model writes text',
+            "modalities",
         ),
-        ({"tools": [{}], "tool_choice": "required"}, "tools is not supported here; send tool_choice auto", "tools"),
     ],
 )
 def test_mistakes(more: dict[str, object], text: str, param: str) -> None:
     assert refusal(**more) == (text, param)
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"logprobs": 3}, f"logprobs = 3: must be 0 or 1{CHOSEN_ONLY}"),
+        ({"n": 2, "best_of": 3}, "best_of = 3: must be n; ask for n answers and choose"),
+        ({"suffix": "x"}, "suffix is not supported here; leave it out"),
+    ],
+)
+def test_mistakes_of_a_completion(more: dict[str, object], text: str) -> None:
+    body = json.dumps({"model": "m", "prompt": "hi", **more}).encode()
+    with pytest.raises(ApiError) as caught:
+        requests.check_supported(requests.parse(body, CompletionRequest, depth=32))
+    assert str(caught.value) == text
+
+
+def test_logprobs_of_the_chosen_token_are_supported() -> None:
+    requests.check_supported(chat(logprobs=True, top_logprobs=0))
+    for count in (0, 1):
+        body = json.dumps({"model": "m", "prompt": "hi", "logprobs": count}).encode()
+        requests.check_supported(requests.parse(body, CompletionRequest, depth=32))
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,13 @@ TRACK = {
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"to": [], "registered_model": "shop"}, "registered_model needs mlflow in track.to"),
+        (
+            {"to": [], "registered_model": "shop"},
+            "registered_model is shop, and track.to has no mlflow; add it, or set registered_model to null",
+        ),
         (
             {"registry_uri": "databricks-uc", "registered_model": "shop"},
-            "registered_model must be catalog.schema.model",
+            "registered_model is shop; with registry_uri databricks-uc it must be catalog.schema.model",
         ),
         ({"registered_model": "a.b"}, "registered_model"),
     ],

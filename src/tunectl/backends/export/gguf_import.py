@@ -114,7 +114,7 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
         reason = "ended by a signal" if finished.returncode < 0 else _last_line(finished.stderr)
         raise UsageError(
             f"{file.name} cannot be read as a GGUF model: {reason}",
-            hint=f"reading a file of this size is limited to {read_limits.memory_bytes >> 30} GiB of memory and {read_limits.seconds:.0f} s",
+            hint=f"{CHECK_FILE}; reading it is limited to {read_limits.memory_bytes >> 30} GiB of memory and {read_limits.seconds:.0f} s",
         )
 
 

@@ -22,6 +22,8 @@ from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientCounts, ClientTask, RoundRequest
 
 RETRY_SECONDS = 1.0
+OUTPUT = "output.txt"
+"""File in the folder of a round: what the local training printed, where it failed."""
 
 
 def main(folder: Path) -> int:
@@ -128,7 +130,7 @@ def fit_locally(
 ) -> tuple[dict[str, Any], ClientCounts]:
     """Train one round in a subprocess, from the server's ``weights``; return the trained adapter and the counts.
 
-    Raises  OSError with the last line of the training's output where it failed.
+    Raises  OSError with the last line of the training's output where it failed, and the file that has all of it.
     """
     place = folder / f"round-{request.number}"
     place.mkdir(parents=True, exist_ok=True)
@@ -139,9 +141,13 @@ def fit_locally(
     with _hold_one(task.locks):
         process = subprocess.run([*task.fit, str(place)], env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
+        log = place / OUTPUT
+        atomic_io.write_text(log, process.stdout + process.stderr)
+        _print(f"wrote the output of the fit to {log}")  # only here: the server need not know the path
         lines = [line for line in process.stderr.splitlines() if line.strip()]
         raise OSError(
-            f"the fit of round {request.number} failed: {lines[-1] if lines else f'exit code {process.returncode}'}"
+            f"the fit of round {request.number} failed: {lines[-1] if lines else f'exit code {process.returncode}'}; "
+            f"its whole output is in {place.name}/{OUTPUT}, in the folder of that client"
         )
     counts: ClientCounts = atomic_io.read_json(place / exchange.COUNTS, ClientCounts)
     return exchange.read_weights(place / exchange.UPDATE), counts

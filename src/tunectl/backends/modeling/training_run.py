@@ -62,7 +62,7 @@ class TrainingRun:
 
     @property
     def batchables(self) -> Sequence[batch_schedule.Batchable]:
-        """Units that the indices of a step refer to: the training rows."""
+        """The training items, by index: ``OptimizerStep.batches`` holds positions in this list. Here an item is one training row."""
         return self.rows
 
     def rank_batches(self, step: OptimizerStep) -> tuple[tuple[int, ...], ...]:

@@ -182,7 +182,8 @@ def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
         result = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise UsageError(
-            "inference_log.url cannot be read", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "inference_log.url cannot be read as the address of a database (not shown: it may hold a password)",
+            hint="write sqlite:///FILE or postgresql://USER@HOST/NAME",
         ) from error
     if result.get_backend_name() == "postgresql":
         return _postgres(sa, result, application)

@@ -82,7 +82,9 @@ class OpenAiClient:
         try:
             return str(response.json()["choices"][0]["message"]["content"])
         except (ValueError, LookupError, TypeError) as error:
-            raise self._failure(address, f"not an OpenAI answer: {response.text[:200].strip()}") from error
+            raise self._failure(
+                address, f"its reply has no text at choices[0].message.content: {response.text[:200].strip()}"
+            ) from error
 
     def _failure(self, address: str, description: str) -> InfrastructureError:
         return InfrastructureError(

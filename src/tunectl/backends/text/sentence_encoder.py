@@ -35,7 +35,7 @@ class EncoderEmbedding:
         self.name = f"encoder-{atomic_io.sha256_path(folder / WEIGHTS)[:12]}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one unit vector per text; (texts, d)."""
+        """Return vectors (texts, dimensions), float32, each of Euclidean norm 1."""
         return l2_normalize(self._encoder.embed_sentences(texts))
 
 
@@ -100,7 +100,7 @@ class SentenceEncoder:
         return self._run([[number] for number in range(self.tokenizer.size)], batch=1024)
 
     def embed_sentences(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return the embedding of each text; (texts, d)."""
+        """Return the mean of the hidden states of each text's tokens (texts, dimensions), float32, not normalized."""
         return self._run([item.ids[:LONGEST] for item in self.tokenizer.encode(texts)], batch=64)
 
     def _run(self, rows: Sequence[Sequence[int]], batch: int) -> NDArray[Any]:

@@ -56,7 +56,7 @@ class StaticEmbedding:
         self.name = folder.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one vector per text, of length one, or zero for a text without known tokens; (texts, d)."""
+        """Return vectors (texts, dimensions), float32, each of Euclidean norm 1, or 0 for a text without a known token."""
         return l2_normalize(self._means(texts))
 
     def _means(self, texts: Sequence[str]) -> NDArray[Any]:

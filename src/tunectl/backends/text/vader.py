@@ -23,7 +23,8 @@ def lexicon() -> dict[str, float]:
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not folders:
         raise MissingExtraError(
-            f"{PACKAGE} is not installed, and this needs it", hint=format_install_command("monitor")
+            f"{PACKAGE} is not installed, and the drift monitor needs its word list for the signals of tone",
+            hint=format_install_command("monitor"),
         )
     path = Path(folders[0]) / FILE
     result = {}
@@ -33,6 +34,7 @@ def lexicon() -> dict[str, float]:
             result[word] = float(valence)
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} is not a lexicon: {error}", hint="pip install --force-reinstall vaderSentiment"
+            f"{path} is not a lexicon; it must have a word and its valence in each line: {error}",
+            hint="pip install --force-reinstall vaderSentiment",
         ) from error
     return result

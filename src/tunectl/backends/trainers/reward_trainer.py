@@ -56,7 +56,10 @@ class RewardTrainingRun(training_run.TrainingRun):
 
     @property
     def batchables(self) -> Sequence[PromptGroup]:
-        """Units that the indices of a step refer to: the prompt groups."""
+        """The training items, by index: ``OptimizerStep.batches`` holds positions in this list.
+
+        For a reward model an item is one prompt group.
+        """
         return self.bundles
 
     def validate(self, model: Any) -> float:

@@ -23,12 +23,12 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ConfigError
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-LATER = {
+_INTERPOLATION = {
     "type": "string",
     "pattern": r"^(\$\{[^{}:]+\}|\?\?\?)$",
     "description": "${other.setting}, or ??? for: must be given",
 }
-_ANY = {"oneOf": "anyOf"}
+"""Allowed in a file in place of any value: the value is known only once all files are composed."""
 SETTINGS = Path(".vscode/settings.json")
 _DEFAULTS = {
     "type": "array",
@@ -41,7 +41,7 @@ def root_schema() -> dict[str, Any]:
     """Return JSON Schema of the composed configuration, every setting required."""
     from tunectl.config.schema.root import TunectlConfig
 
-    return _add_title_and_defaults(_of(TunectlConfig), "tunectl configuration")
+    return {"$schema": DRAFT, **_model_schema(TunectlConfig), "title": "tunectl configuration"}
 
 
 def group_schema(name: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def group_schema(name: str) -> dict[str, Any]:
     from tunectl.config.schema.root import TunectlConfig
 
     info = TunectlConfig.model_fields[name]
-    schema = _of(info.annotation) if isinstance(info.annotation, type) else {}
+    schema = _model_schema(info.annotation) if isinstance(info.annotation, type) else {}
     return _add_title_and_defaults(_allow_partial_files(schema), f"conf/{name}")
 
 
@@ -57,7 +57,9 @@ def experiment_schema() -> dict[str, Any]:
     """Return JSON Schema of ``config.yaml`` and of experiments: any part of the configuration."""
     from tunectl.config.schema.root import TunectlConfig
 
-    return _add_title_and_defaults(_allow_partial_files(_of(TunectlConfig)), "conf/config.yaml and conf/experiment")
+    return _add_title_and_defaults(
+        _allow_partial_files(_model_schema(TunectlConfig)), "conf/config.yaml and conf/experiment"
+    )
 
 
 def write_file(path: Path) -> None:
@@ -121,7 +123,7 @@ class _SchemaWithDescriptions(GenerateJsonSchema):
         return result
 
 
-def _of(model: type[BaseModel]) -> dict[str, Any]:
+def _model_schema(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema(schema_generator=_SchemaWithDescriptions, mode="validation")
 
 
@@ -133,27 +135,25 @@ def _allow_partial_files(schema: Any) -> Any:
         return schema
     # A part of a section may fit several members of a union, so exactly one becomes at least one.
     result = {
-        _ANY.get(key, key): _allow_partial_files(value)
+        "anyOf" if key == "oneOf" else key: _allow_partial_files(value)
         for key, value in schema.items()
         if key not in {"required", "discriminator"}
     }
     if isinstance(schema.get("properties"), dict):
         result["properties"] = {
-            name: _or_later(_allow_partial_files(value)) for name, value in schema["properties"].items()
+            name: _or_interpolation(_allow_partial_files(value)) for name, value in schema["properties"].items()
         }
     return result
 
 
-def _or_later(schema: dict[str, Any]) -> dict[str, Any]:
+def _or_interpolation(schema: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {key: schema[key] for key in ("description", "title") if key in schema}
     inner = {key: value for key, value in schema.items() if key not in described}
-    return {**described, "anyOf": [inner, LATER]}
+    return {**described, "anyOf": [inner, _INTERPOLATION]}
 
 
 def _add_title_and_defaults(schema: dict[str, Any], title: str) -> dict[str, Any]:
     result = {"$schema": DRAFT, **schema, "title": title}
-    if title == "tunectl configuration":
-        return result
     named = {option["$ref"].rpartition("/")[2] for option in result.get("anyOf", []) if "$ref" in option}
     for part in (result, *(result["$defs"][name] for name in named)):  # a section is one class, or a choice of several
         if "properties" in part:

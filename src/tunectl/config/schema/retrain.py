@@ -122,7 +122,7 @@ class CanaryConfig(StrictModel):
     slow_threshold_seconds: float = Field(gt=0)
     """Seconds above which an answer is slow."""
     attribution_hours: float = Field(gt=0, le=24 * 365)
-    """Hours from a user's first request during which feedback counts."""
+    """Hours after a user's first request in the canary in which feedback still counts."""
     min_units_per_variant: int = Field(ge=2)
     """Identities in each variant before a promotion."""
     max_total_units: int | None = Field(ge=4)
@@ -170,7 +170,7 @@ class RetrainingConfig(StrictModel):
     alerts: tuple[str, ...]
     """Names of the alerts that request a retrain."""
     registry: str = Field(min_length=1)
-    """Folder of the release registry; TUNECTL_REGISTRY overrides it. Releases are copied to `serve.registry` where that is an address."""
+    """Folder of the release registry; the environment variable TUNECTL_REGISTRY overrides it. Releases are copied to `serve.registry` where that is an address."""
     poll_seconds: float = Field(ge=0.05, le=300)
     """Seconds between checks of alerts, schedules, drift windows and the canary; an alert fires after 15 minutes without one."""
     reconcile_minutes: float = Field(ge=0, le=60 * 24 * 3650)

@@ -98,15 +98,15 @@ class Serve(StrictModel):
     tls: TlsConfig | None
     """Certificate and key: the server accepts HTTPS only. Null: HTTP, for this machine or a proxy in front."""
     registry: str = Field(min_length=1)
-    """The release registry, a folder or an address (s3://bucket/releases); TUNECTL_REGISTRY overrides it."""
+    """The release registry, a folder or an address (s3://bucket/releases); the environment variable TUNECTL_REGISTRY overrides it."""
     poll_seconds: float = Field(ge=0.1, le=3600)
     """Seconds between reads of the registry."""
     load_timeout_seconds: float = Field(gt=0, le=86_400)
     """Seconds for a release to load and pass its probes; then it is given up and tried again later."""
     keys_file: str = Field(min_length=1)
-    """File of the hashes of API keys, made by `tunectl serve keys`; TUNECTL_KEYS overrides it."""
+    """File of the hashes of API keys, made by `tunectl serve keys`; the environment variable TUNECTL_KEYS overrides it."""
     trusted_keys_file: str | None = Field(min_length=1)
-    """File of the public keys whose signature a release and a pointer must have, made by `tunectl release keygen`; TUNECTL_TRUSTED_KEYS overrides it. Null: signatures are not checked."""
+    """File of the public keys whose signature a release and a pointer must have, made by `tunectl release keygen`; the environment variable TUNECTL_TRUSTED_KEYS overrides it. Null: signatures are not checked."""
     served_model_names: list[Alias]
     """Other names of the model in requests, beside that of the project."""
     cors: list[Origin]
@@ -138,4 +138,4 @@ class ServeSettings(StrictModel):
     inference_log: InferenceLogConfig
     """The inference log."""
     annotate: Annotate
-    """Tags and store of the arena page; TUNECTL_JUDGMENTS overrides the store."""
+    """Tags and store of the arena page; the environment variable TUNECTL_JUDGMENTS overrides the store."""

@@ -136,4 +136,6 @@ def _compiles(pattern: str) -> None:
 
 def _refuse_crossed(minimum: int, maximum: int | None) -> None:
     if maximum is not None and maximum < minimum:
-        raise ValueError(f"the minimum is {minimum} and the maximum is {maximum}; no answer can pass")
+        raise ValueError(
+            f"the minimum is {minimum} and the maximum is {maximum}; no answer can pass, so raise the maximum"
+        )

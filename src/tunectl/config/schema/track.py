@@ -28,7 +28,11 @@ class Track(StrictModel):
     @model_validator(mode="after")
     def _check_registry(self) -> Self:
         if self.registered_model is not None and "mlflow" not in self.to:
-            raise ValueError("registered_model needs mlflow in track.to")
+            raise ValueError(
+                f"registered_model is {self.registered_model}, and track.to has no mlflow; add it, or set registered_model to null"
+            )
         if self.registry_uri == "databricks-uc" and (self.registered_model or "").count(".") != 2:
-            raise ValueError("registry_uri is databricks-uc, so registered_model must be catalog.schema.model")
+            raise ValueError(
+                f"registered_model is {self.registered_model}; with registry_uri databricks-uc it must be catalog.schema.model"
+            )
         return self

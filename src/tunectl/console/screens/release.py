@@ -16,7 +16,7 @@ from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 
 RUNS: Final = 50
-"""Newest runs that are looked through."""
+"""Number of newest runs among which the one that built a release is searched: older ones would cost a read each."""
 
 
 class ReleaseScreen(Struct, frozen=True):
@@ -26,13 +26,15 @@ class ReleaseScreen(Struct, frozen=True):
     manifest: ReleaseManifest | None
     """None: it is damaged."""
     run: str
-    """The run that built it, as the ledger has it; empty: none of the newest."""
+    """Id of the run that built it, by the ledger; empty where it is not among the ``RUNS`` newest."""
     champion: str | None
+    """Id of the champion; None where there is none."""
     changes: list[tuple[str, str, str]]
-    """What differs from the champion: name, the champion's value, this one's."""
+    """Metrics, verdicts and lineage that differ from the champion: (name, the champion's value, this release's value)."""
     events: list[ReleaseEvent]
     """Events of the release in the release history, the newest first."""
     problems: dict[str, str] = field(default_factory=dict)
+    """Error by part of the screen that could not be read."""
 
 
 def read_release(context: ReadContext, query: Mapping[str, str], store: ReleaseRegistry | None = None) -> ReleaseScreen:
@@ -74,11 +76,14 @@ def _list_changes(parts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return metrics, verdicts and lineage; files are left out, since they differ in every release."""
     rows = []
     for part, changes in parts.items():
-        for name, change in changes.items() if part != "files" else ():
-            old, new = change
+        if part == "files":
+            continue
+        for name, (old, new) in changes.items():
             rows.append((f"{part}.{name}" if part == "lineage" else name, _format_value(old), _format_value(new)))
     return rows
 
 
 def _format_value(value: Any) -> str:
-    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)[:24]
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:24]  # digests: their beginning tells them apart
