@@ -169,6 +169,27 @@ def test_a_head_of_many_kilobytes_is_fine(port: int) -> None:
         assert ask(line, chunked) == (200, b"250000")
 
 
+@pytest.mark.parametrize("more", [b"Content-Length: 1\r\n\r\na", b"\r\n"], ids=["body", "none"])
+def test_a_request_has_at_most_a_hundred_headers(port: int, more: bytes) -> None:
+    start, end = b"POST / HTTP/1.1\r\nHost: x\r\n", more
+    most = 99 - end.count(b":")
+    with connect(port) as line:
+        for _ in range(2):
+            assert ask(line, start + b"a:\r\n" * most + end)[0] == 200
+        assert ask(line, start + b"a:\r\n" * (most + 1) + end)[0] == 431
+        assert measure_close(line) < 3
+    with connect(port) as line:  # the last of several requests sent ahead
+        assert ask(line, (start + end) * 3 + start + b"a:\r\n" * 15_900 + end)[0] in (0, 200)
+        assert measure_close(line) < 3
+
+
+def test_trailers_count_as_headers(port: int) -> None:
+    start = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+    with connect(port) as line:
+        assert ask(line, start + b"a:\r\n" * 50 + b"\r\n") == (200, b"1")
+        assert ask(line, start + b"a:\r\n" * 101 + b"\r\n")[0] != 200
+
+
 def test_who_waits_longest_makes_room(port: int) -> None:
     lines = [connect(port) for _ in range(40)]
     with connect(port) as one:

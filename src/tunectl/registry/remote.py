@@ -89,7 +89,7 @@ class RemoteRegistry:
             and release_statement.check_pointer(result, trust).status != "trusted"
         ):
             return result  # whoever has a revoked key could name a sequence that nothing follows
-        return self._guard.latest(result, self.location)
+        return self._guard.latest(result, self.location, trust)
 
     def trial(self) -> CanaryState | None:
         """Return the canary with its challenger; None where there is none."""

@@ -1,6 +1,7 @@
 """Guards against replay: a server never follows a champion pointer, or a signed canary, older than one it has seen.
 
-A rollback has a higher sequence than the pointer before it, so it passes. A canary that has ended is not started again: the
+A rollback has a higher sequence than the pointer before it, so it passes. A pointer whose key is revoked now hinders no other: whoever
+had the key could have named a sequence that nothing follows. A canary that has ended is not started again: the
 next one has a higher number.
 """
 
@@ -12,9 +13,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from tunectl.access.signatures import TrustStore
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import TunectlError
+from tunectl.registry import release_statement
 from tunectl.registry.release_state import ChampionPointer
 
 NEWEST: Final = RecordFormat("newest champion pointer", ())
@@ -28,6 +31,8 @@ class NewestPointer(Struct, frozen=True):
 
     location: str
     pointer: ChampionPointer
+    others: list[ChampionPointer] = []
+    """The newest one of each other key that was seen before: they stay in force where the key of ``pointer`` is revoked."""
 
 
 class SequenceGuard:
@@ -47,28 +52,46 @@ class SequenceGuard:
                 self._newest = NEWEST.read(self._path, NewestPointer)
         return self._newest.pointer if self._newest is not None and self._newest.location == location else None
 
-    def latest(self, pointer: ChampionPointer | None, location: str) -> ChampionPointer | None:
-        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older."""
+    def latest(
+        self, pointer: ChampionPointer | None, location: str, trust: TrustStore | None = None
+    ) -> ChampionPointer | None:
+        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older.
+
+        With ``trust``, pointers that a key signed which is revoked now do not count as seen; where there is no other, they are kept.
+        """
         newest = self.find_newest(location)
         self.warning = ""
         if pointer == newest:
             return pointer
-        if newest is not None and (pointer is None or pointer.sequence <= newest.sequence):
+        seen = self._list_in_force(newest, trust)
+        bar = max(seen, key=lambda item: item.sequence, default=newest)
+        if bar is not None and (pointer is None or (seen and pointer != bar and pointer.sequence <= bar.sequence)):
             named = f"release {pointer.release} with sequence {pointer.sequence}" if pointer else "no champion"
             self.warning = (
-                f"{location} names {named}, and {newest.release} with sequence {newest.sequence} was seen there: it is an old copy. "
-                f"{newest.release} stays; what is promoted or rolled back with a higher sequence is followed"
+                f"{location} names {named}, and {bar.release} with sequence {bar.sequence} was seen there: it is an old copy. "
+                f"{newest.release if newest else bar.release} stays; what is promoted or rolled back with a higher sequence is followed"
             )
             if self._path is not None:
                 self.warning += f" (to follow the old copy, delete {self._path} and start again)"
             return newest
         if pointer is None:
             return None
-        self._newest = NewestPointer(location, pointer)
+        others = [item for item in seen if _name_key(item) != _name_key(pointer)]
+        self._newest = NewestPointer(location, pointer, others)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
                 NEWEST.write(self._path, self._newest)
         return pointer
+
+    def _list_in_force(self, newest: ChampionPointer | None, trust: TrustStore | None) -> list[ChampionPointer]:
+        seen = [newest, *self._newest.others] if newest is not None and self._newest is not None else []
+        return [
+            item for item in seen if trust is None or release_statement.check_pointer(item, trust).status != "revoked"
+        ]
+
+
+def _name_key(pointer: ChampionPointer) -> str:
+    return pointer.signature.key_id if pointer.signature is not None else ""
 
 
 class NewestCanary(Struct, frozen=True):

@@ -61,7 +61,7 @@ class ReleaseVetting:
                     problem += (
                         f"; {newest.release} stays, of sequence {newest.sequence}" if newest else "; it is not followed"
                     )
-        pointer = self.guard.latest(candidate, location)
+        pointer = self.guard.latest(candidate, location, self.trust)
         if pointer is not None and pointer.digest is not None:
             self.digests[pointer.release] = pointer.digest
         return FollowedPointer(pointer, problem or self.guard.warning or self.store.warning)

@@ -29,6 +29,8 @@ from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
 from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
+from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.serving.release_vetting import ReleaseVetting
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -530,6 +532,31 @@ def test_a_pointer_of_a_revoked_key_is_not_remembered_as_the_newest(
     store.promote(store.ids()[2], author="t", message="")
     remote_sync.push(store, address)
     assert (remote.champion(), remote.warning) == (store.champion(), "")
+
+
+def test_a_pointer_that_was_followed_before_its_key_was_revoked_does_not_hold_servers(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path
+) -> None:
+    guards = [SequenceGuard(tmp_path / "newest.json"), SequenceGuard(tmp_path / "newest.json")]
+    servers = [
+        ReleaseVetting(RemoteRegistry(address, tmp_path / "cache", trust), None, guard, trust=trust)
+        for guard, trust in ((guard, TrustStore(keys.path)) for guard in guards)
+    ]
+    before = servers[0].read_pointer()
+    forged = release_statement.sign_champion(
+        msgspec.structs.replace(store.champion(), sequence=10**11), signatures.load_key(keys.folder / "old.key")
+    )
+    address.create(f"champion/{10**11}.json", registry_formats.POINTER.encode(forged))
+    assert servers[0].read_pointer() == (forged, "")
+    signatures.revoke_trusted_key(keys.path, "old")
+    assert servers[0].read_pointer().pointer == forged, "what serves goes on"
+    (tmp_path / f"remote/champion/{10**11}.json").unlink()
+    store.promote(store.ids()[2], author="t", message="")
+    remote_sync.push(store, address)
+    after = [server.read_pointer() for server in reversed(servers)]  # the first was started again
+    assert after == [(store.champion(), "")] * 2
+    (tmp_path / "remote/champion/000002.json").unlink()
+    assert servers[0].read_pointer().pointer == store.champion() != before.pointer
 
 
 @pytest.mark.parametrize("forged", [False, True])

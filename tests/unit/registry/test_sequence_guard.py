@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.artifacts.canary_state import CanaryState
+from tunectl.registry import release_statement
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
 
@@ -62,6 +66,32 @@ def test_a_place_that_cannot_be_written_is_no_reason_not_to_serve(tmp_path: Path
     guard = SequenceGuard(tmp_path / "file" / "newest.json")
     assert guard.latest(FIFTH, "here") == FIFTH
     assert guard.latest(FOURTH, "here") == FIFTH
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_pointer_whose_key_was_revoked_since_hinders_no_other(tmp_path: Path, restart: bool) -> None:
+    path, trusted = tmp_path / "newest.json", tmp_path / "trusted.json"
+    keys = {name: signatures.generate_key(tmp_path / f"{name}.key") for name in ("ops", "stolen")}
+    for name, key in keys.items():
+        signatures.add_trusted_key(trusted, TrustedKey(name, "pointer", key.public_key, datetime.now(UTC)))
+    fourth, fifth, sixth = (
+        release_statement.sign_champion(pointer, keys["ops"])
+        for pointer in (FOURTH, FIFTH, replace(FIFTH, release="6" * 16, sequence=6))
+    )
+    evil = release_statement.sign_champion(replace(FIFTH, release="e" * 16, sequence=10**11), keys["stolen"])
+    trust, guard = TrustStore(trusted), SequenceGuard(path)
+    for pointer in (fifth, evil):
+        assert guard.latest(pointer, "here", trust) == pointer
+    assert guard.latest(sixth, "here", trust) == evil, "its key is good: the highest sequence is in force"
+    signatures.revoke_trusted_key(trusted, "stolen")
+    if restart:
+        trust, guard = TrustStore(trusted), SequenceGuard(path)
+    assert guard.latest(None, "here", trust) == evil
+    assert guard.latest(fourth, "here", trust) == evil
+    assert "sequence 4, and 5555555555555555 with sequence 5 was seen there" in guard.warning
+    for pointer in (fifth, sixth):  # what was in force before it, and the next promotion
+        assert (guard.latest(pointer, "here", trust), guard.warning) == (pointer, "")
+    assert guard.latest(fifth, "here", trust) == sixth
 
 
 OLD = CanaryState("6" * 16, 0.1, "salt", number=4)

@@ -1,8 +1,8 @@
 """HTTP/1.1 for uvicorn with bounds on what one connection costs, so that clients without a key cannot exhaust it.
 
-Uvicorn limits neither the bytes of a head (with httptools) nor the time that one takes, parses any number of requests before it
-answers the first, and waits for ever for the first byte of a connection and for a client that does not read. Here a head has
-``MAX_HEAD_BYTES`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``, unread bytes
+Uvicorn limits neither the bytes of a head (with httptools) nor its headers nor the time that one takes, parses any number of
+requests before it answers the first, and waits for ever for the first byte of a connection and for a client that does not read.
+Here a head has ``MAX_HEAD_BYTES``, ``MAX_HEADERS`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``, unread bytes
 ``UNREAD_SECONDS``, and at most ``MAX_PIPELINED`` requests wait behind the one being answered. Where more than
 ``MAX_CONNECTIONS`` are open, the client that has kept the server waiting longest is cut.
 """
@@ -21,6 +21,8 @@ from tunectl.core.optional import import_optional
 
 MAX_HEAD_BYTES: Final = 65_536
 """Bytes of a request line and headers; also of chunk headers and trailers that come between two parts of a body."""
+MAX_HEADERS: Final = 100
+"""Headers of a request with its trailers: an empty one has 4 bytes, and takes 30 times as many here."""
 HEAD_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 5.0
 UNREAD_SECONDS: Final = 30.0
@@ -31,7 +33,7 @@ MAX_PIPELINED: Final = 8
 MAX_CONNECTIONS: Final = 512
 LINGER_SECONDS: Final = 1.0
 """Seconds for which further input is discarded after a refusal; closing at once would lose the client the answer."""
-_WORDS: Final = f"the head of a request has at most {MAX_HEAD_BYTES} bytes\n".encode()
+_WORDS: Final = f"the head of a request has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers\n".encode()
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"connection: close\r\ncontent-length: " + str(len(_WORDS)).encode() + b"\r\n\r\n" + _WORDS
@@ -89,8 +91,7 @@ def build_protocol(name: str) -> Any:
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")
     if name == "h11":
-        # h11 itself bounds the size of a head
-        return type("BoundedProtocol", (_BoundedConnection, module.H11Protocol), {})
+        return type("BoundedProtocol", (_BoundedConnection, _CountedEvents, module.H11Protocol), {})
     return type("BoundedProtocol", (_BoundedConnection, _CountedHead, module.HttpToolsProtocol), {})
 
 
@@ -210,16 +211,47 @@ class _BoundedConnection(asyncio.Protocol):
             self._timer = None
 
 
+class _CountedEvents(asyncio.Protocol):
+    """Counts headers that h11, which bounds the bytes of a head, has parsed; first base class before its protocol."""
+
+    conn: Any
+    transport: Any
+    waits: Any
+    _next_event: Any
+    _crowded = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._next_event, self.conn.next_event = self.conn.next_event, self._count_headers
+
+    def _count_headers(self) -> Any:
+        event = self._next_event()
+        if len(getattr(event, "headers", ())) > MAX_HEADERS:
+            self._crowded = True
+            raise import_optional("h11", extra="annotate").RemoteProtocolError("too many headers")
+        return event
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._crowded:
+            super().send_400_response(msg)  # type: ignore[misc]
+            return
+        if self.waits():
+            self.transport.write(TOO_LARGE)
+        self.transport.close()
+
+
 class _CountedHead(asyncio.Protocol):
-    """Counts bytes that a parser has not completed yet, and requests sent ahead; first base class before httptools' protocol."""
+    """Counts bytes that a parser has not completed yet, headers, and requests sent ahead; first base class before httptools' protocol."""
 
     transport: Any
+    headers: list[tuple[bytes, bytes]]
     pipeline: Any
     start_timer: Any
     stop_timer: Any
     waits: Any
     _unparsed = 0
     _refused = False
+    _crowded = False
     _answered: Any = None
     """The request that is being answered."""
 
@@ -251,6 +283,18 @@ class _CountedHead(asyncio.Protocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answered = cycle
         super()._start_asgi_task(cycle, app)  # type: ignore[misc]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MAX_HEADERS:
+            self._crowded = True
+            raise ValueError("too many headers")  # the parser stops, and ``send_400_response`` is called
+        super().on_header(name, value)  # type: ignore[misc]
+
+    def send_400_response(self, msg: str) -> None:
+        if self._crowded:
+            self._refuse()
+        else:
+            super().send_400_response(msg)  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
