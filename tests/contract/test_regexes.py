@@ -116,6 +116,7 @@ OUTSIDE = {
             "privacy.secret_keys:_WRITTEN_ELSEWHERE",
             "privacy.secret_keys:_ISSUED",
             "privacy.secret_keys:_LONGEST_WORD",
+            "privacy.secret_keys:_NOUN",
             "privacy.secret_keys:_PHRASE",
             "privacy.secret_keys:_SAID",
             "privacy.secret_keys:_SCHEME",
