@@ -71,11 +71,11 @@ def _is_harmless(scheme: str, login: str) -> bool:
 
 def _hide_parameters(run: str) -> str:
     """Hide the values of secret parameters, whose names may be percent-encoded."""
-    shown, done = "", 0
+    result, end = "", 0
     for match in _NAME.finditer(run):
         name = _CAPITAL.sub("_", unquote(match[1])).replace("-", "_").casefold()
         least = 1 if _SECRET.fullmatch(name) else _LONG_VALUE if _MAYBE_SECRET.fullmatch(name) else 0
-        value = _VALUE.match(run, match.end()) if least and match.start() >= done else None
+        value = _VALUE.match(run, match.end()) if least and match.start() >= end else None
         if value and len(value[0]) >= least:
-            shown, done = f"{shown}{run[done : match.end()]}***", value.end()
-    return shown + run[done:]
+            result, end = f"{result}{run[end : match.end()]}***", value.end()
+    return result + run[end:]
