@@ -74,7 +74,7 @@ _BY_MARK: Final = {
 _BITCOIN = re.compile(r"(?<![A-Za-z0-9])[5KL][1-9A-HJ-NP-Za-km-z]{50,51}(?![A-Za-z0-9])")
 _AMAZON = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40,44}(?![A-Za-z0-9/+=])")
 _SCHEME = re.compile(
-    r"(authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?)?\b(?:Bearer|Basic|Token|ApiKey)[ \t]{1,4}([A-Za-z0-9._~+/\-]{12,4096}={0,2})",
+    r"(authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?)?\b(Bearer|Basic|Token|ApiKey)[ \t]{1,4}([A-Za-z0-9._~+/\-]{12,4096}={0,2})",
     re.IGNORECASE,
 )
 _WORDS: Final = (
@@ -116,10 +116,18 @@ _WRITTEN_ELSEWHERE = re.compile(
     r"|\b(?:set-)?cookie:\s{0,3}[\w\-]{1,64}=([^\s;\"',]{12,4096})",
     re.IGNORECASE,
 )
-_PHRASE = re.compile(r"[A-Za-z]?[a-z]{2,19}(?:[-./_+~][a-z]{1,20})*\d{0,4}")
-"""Words of prose, also with a number behind them; behind Bearer or Token it is no token."""
-_SAID = re.compile(r"(?:secret|token)s?\s{1,3}is\s{1,3}[a-z]{3,20}\d", re.IGNORECASE)
-"""The secret is version2 of the recipe."""
+_PHRASE = re.compile(
+    r"[A-Za-z][a-z]{1,11}(?:-[a-z]{2,12}){0,6}-(?:of|the|and|or|to|in|for|on|by|with|at|as|per)(?:-[a-z]{2,12}){1,6}"
+)
+"""Words of prose joined by hyphens; without such a small word among them they may be a passphrase."""
+_NOUN = re.compile(r"[A-Za-z][a-z]{3,16}(?:tion|sion|ing|ment|ness|ity|ance|ence|ism|ics)s?(?:19|20)\d\d")
+"""An abstract noun with a year behind it: Token classification2024."""
+_SAID = re.compile(
+    r"(?:secret|token)s?\s{1,3}is\s{1,3}(?:version|revision|release|draft|step|stage|phase|round|level|part|chapter|section|number"
+    r"|page|option)\d{1,2}",
+    re.IGNORECASE,
+)
+"""The secret is version2 of the recipe; any other word with a digit may be a password."""
 _LONGEST_WORD = re.compile(r"[a-z]{8}")
 _MOST_SLASHES: Final = 2
 """A random key has seldom more; a path has."""
@@ -149,12 +157,20 @@ def find_secrets(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: 
         group = match.lastindex or 0
         value, start = match[group].rstrip(".!?"), match.start(group)
         mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
-        if match.re is _SCHEME and not match[1] and _PHRASE.fullmatch(value):
+        if match.re is _SCHEME and _is_prose(match, value):
             continue
         if match.re is _ASSIGNED and _SAID.fullmatch(match[0].rstrip(".!?")):
             continue
         if mixed or (match.re is _SCHEME and len(value) >= _LONG_TOKEN):
             yield PiiSpan("secret", start, start + len(value), value)
+
+
+def _is_prose(match: re.Match[str], value: str) -> bool:
+    """Say whether ``value`` behind the word Bearer, Basic or Token is part of a sentence; in a header or in quotes it is none."""
+    scheme = match[2].casefold()
+    if match[1] or scheme == "apikey" or match.string[match.end() : match.end() + 1] in {'"', "'", "`", "\\"}:
+        return False
+    return bool(_PHRASE.fullmatch(value) or (scheme != "bearer" and _NOUN.fullmatch(value)))
 
 
 def find_marked_keys(text: str) -> Iterator[re.Match[str]]:

@@ -31,6 +31,22 @@ from tunectl.core.url_credentials import has_credentials, hide_credentials
         ("[https://h/v1,https://h/v1?token=secret]", "[https://h/v1,https://h/v1?token=***"),
         ("[https://a/v1,https://secret@b/v1]", "[https://***@b/v1]"),
         ("cannot reach https://a:secret@h/v1 now", "cannot reach https://***@h/v1 now"),
+        ("postgresql://h/db?pass%77ord=secret", "postgresql://h/db?pass%77ord=***"),
+        ("https://h/v1?api_token=secret&x-api-key=secret", "https://h/v1?api_token=***&x-api-key=***"),
+        ("https://h/v1?private-token=secret&accessToken=secret", "https://h/v1?private-token=***&accessToken=***"),
+        ("https://h/v1?authToken=secret&client-secret=secret", "https://h/v1?authToken=***&client-secret=***"),
+        ("https://h/v1?subscription-key=secret&APIKey=secret", "https://h/v1?subscription-key=***&APIKey=***"),
+        ("mysql://h/db?a=b;user_pass=sec;ret&c=d", "mysql://h/db?a=b;user_pass=***&c=d"),
+        ("https://h/v1?clientsecret=secret&dbPassword=secret", "https://h/v1?clientsecret=***&dbPassword=***"),
+        ("https://h/v1?licence_key=0123456789abcdef", "https://h/v1?licence_key=***"),
+        ("postgresql://me:my secret@host/db", "postgresql://***@host/db"),
+        ("postgresql://me:my own s@cret@host/db", "postgresql://***@host/db"),
+        ("https://glpat-secret@gitlab.com/o/r.git", "https://***@gitlab.com/o/r.git"),
+        ("https://x-token-auth:secret@bitbucket.org/o/r.git", "https://***@bitbucket.org/o/r.git"),
+        ("https://a1b2c3d4e5f6@host/r.git", "https://***@host/r.git"),
+        ("https://abcdefghijklmnopqrst@host/r.git", "https://***@host/r.git"),
+        ("https://h:8443/v1,https://me:secret@h:8443/v1", "https://***@h:8443/v1"),
+        ("postgresql://me:2024/secret@host/db", "postgresql://***@host/db"),
     ],
 )  # fmt: skip
 def test_credentials_are_found_and_hidden(address: str, shown: str) -> None:
@@ -55,6 +71,18 @@ def test_credentials_are_found_and_hidden(address: str, shown: str) -> None:
         "sqlite:////tmp/a:b@c.sqlite",
         "s3://bucket/releases@2",
         "https://h/v1?key=short&page_token_count=3",
+        "https://org@dev.azure.com/org/project/_git/repo",
+        "https://alice@bitbucket.org/team/repo.git",
+        "https://ada.lovelace2@host/r.git",
+        "https://h:8443/@scope/pkg",
+        "http://h:8000/v1/models@latest",
+        "http://[::1]:8000/v1/models@latest",
+        "http://localhost:8000 is down, write to ada@example.org",
+        "mysql://user@h/db",
+        "postgresql+psycopg2://a-user-with-a-long-name@h/db",
+        "postgresql://h/db?application_name=tunectl&connect_timeout=10&target_session_attrs=read-write",
+        "postgresql://h/db?sslkey=/run/secrets/postgresql/client.key&sslmode=verify-full",
+        "https://h/v1?keyspace=a&monkey=b&bypass=c&compass=d&sort_key=name&max_tokens=16",
         "no address: password=1@2",
     ],
 )
@@ -65,4 +93,7 @@ def test_an_address_without_credentials_is_shown_as_it_is(address: str) -> None:
 
 @given(st.lists(st.sampled_from(["://", "s3://", "@", ":", "/", " ", "a", "\n", "user:pw@"]), max_size=12).map("".join))
 def test_logins_are_hidden_as_the_pattern_says(text: str) -> None:
-    assert hide_credentials(text) == re.sub(r"(?<=://)(\S*:\S*|[^/\s]*)@", "***@", text)
+    spaced = r"(?<=://)[^\s/:@]+:(?!//)[^\s@]*(?: [^\s@:]*){1,4}@(?:[^\s/@]*@){0,4}"  # blanks in a password
+    user = r"(?:a+|\*\*\*)@[^@/\s]*(?![^/\s])"
+    shown = re.sub(rf"(?<=://)(\S*:\S*|(?!{user})[^/\s]*)@", "***@", re.sub(spaced, "***@", text))
+    assert hide_credentials(text) == shown
