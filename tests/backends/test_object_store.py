@@ -118,7 +118,7 @@ def test_addresses_that_do_not_work(tmp_path: Path) -> None:
     [
         ("memory://ann:geheim@host/releases", "memory://***@host/releases"),
         ("memory://ann:ge/he@im@host:22/releases/", "memory://***@host:22/releases"),
-        ("memory://geheim@host/releases", "memory://***@host/releases"),
+        ("memory://ghp_geheim0123456789abcdef01234567@host/releases", "memory://***@host/releases"),
         ("memory://bucket/releases@2", "memory://bucket/releases@2"),
         ("memory://bucket/releases?sig=geheim", "memory://bucket/releases?sig=***"),
     ],

@@ -237,7 +237,10 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
         page.keyboard.type("Hello")
         page.keyboard.press("Enter")
         page.wait_for_selector(".trouble")
-        assert page.inner_text(".trouble") == "No answer: too many requests are waiting"
+        assert (
+            page.inner_text(".trouble")
+            == "No answer: too many requests are waiting. Send your message again; if that fails too, tell the operator of this server."
+        )
         assert page.input_value("#ask textarea") == "Hello"
         api.full = False
         page.keyboard.press("Enter")
