@@ -94,7 +94,7 @@ def test_a_trial_is_taken_over_into_the_overrides(folder: Path) -> None:
         assert "build with them: tunectl repro" in text
         assert yaml.safe_load((folder / "conf" / "overrides.yaml").read_text()) == trial["overrides"]
         text = project.tunectl(folder, "sweep", "take", "default", "77", code=2)
-        assert "trial 77 of default is not there" in text
+        assert "trial 77 of default does not exist" in text
     finally:
         (folder / "conf" / "overrides.yaml").write_text(before)
 
