@@ -126,7 +126,7 @@ def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
 
 async def read_form(request: Any) -> Mapping[str, list[str]] | None:
     """Return the fields of a form; None for one that is too long, or not there in time."""
-    left = import_optional("starlette.requests", extra="annotate").ClientDisconnect
+    client_disconnect = import_optional("starlette.requests", extra="annotate").ClientDisconnect
     body = b""
     try:
         async with asyncio.timeout(FORM_SECONDS):
@@ -134,7 +134,7 @@ async def read_form(request: Any) -> Mapping[str, list[str]] | None:
                 body += chunk
                 if len(body) > LONGEST_BODY:
                     return None
-    except (TimeoutError, left):
+    except (TimeoutError, client_disconnect):
         return None
     return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 

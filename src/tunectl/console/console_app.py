@@ -56,7 +56,9 @@ class ConsoleApp:
         self.watcher = ChangeWatcher(self._stamp_project)
         self._throttle = KeyThrottle()
         self._responses = import_optional("starlette.responses", extra="console")
-        self._left: type[Exception] = import_optional("starlette.requests", extra="console").ClientDisconnect
+        self._client_disconnect: type[Exception] = import_optional(
+            "starlette.requests", extra="console"
+        ).ClientDisconnect
 
     def _stamp_project(self) -> Any:
         try:
@@ -268,7 +270,7 @@ class ConsoleApp:
                 return await console_guard.read_form(request)
         except TimeoutError as error:
             raise ApiError(f"the form did not arrive within {FORM_SECONDS:g} s; send it again", status=408) from error
-        except self._left as error:
+        except self._client_disconnect as error:
             raise ApiError("the form did not arrive whole; send it again") from error
 
     async def _show_absent(self, request: Any, _error: Any) -> Any:
