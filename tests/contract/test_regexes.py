@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import product
@@ -30,7 +30,7 @@ SECONDS = 0.5
 """Of processor time for one of them: linear patterns take a few hundredths, quadratic ones several seconds."""
 CROSSED = 40
 """Most pairs of a beginning and what is repeated behind it; of a pattern with more of them, each repetition keeps its own beginning."""
-PATIENCE = 30.0
+PATIENCE = 5.0
 """Seconds without a word from the child, which are its end: a pattern that backtracks listens to nobody."""
 
 OUTSIDE = {
@@ -500,10 +500,13 @@ def attacks(pattern: re.Pattern[Any], most: int) -> Iterator[str]:
         yield filled("", start + unit)
 
 
-def hold(act: Callable[[str], object], texts: Iterator[str]) -> tuple[float, str]:
-    """The most processor time that one of the texts took, and how that text begins."""
+def hold(
+    act: Callable[[str], object], texts: Iterable[str], before: Callable[[], None] = lambda: None
+) -> tuple[float, str]:
+    """The most processor time that one of the texts took, and how that text begins; ``before`` is called before each."""
     worst = (0.0, "")
     for text in dict.fromkeys(texts):
+        before()
         began = time.process_time()
         found = act(text)
         if isinstance(found, Iterator):
@@ -528,17 +531,20 @@ def scan(pattern: re.Pattern[Any], verbs: set[str]) -> Callable[[str], object]:
 
 
 def attack() -> None:
-    """What the child does: a line before each place, so that whoever reads knows which one took too long."""
+    """What the child does: a line before each text, so that whoever reads knows which place took too long."""
     for place in sources():
         if place.name in OUTSIDE:
             for pattern, verbs in compiled(place):
                 say(place.name)
-                say(place.name, *hold(scan(pattern, verbs), attacks(pattern, OUTSIDE[place.name])))
+                say(
+                    place.name,
+                    *hold(scan(pattern, verbs), attacks(pattern, OUTSIDE[place.name]), partial(say, place.name)),
+                )
     for name, texts in FUNCTIONS.items():
         module, _, function = name.partition(":")
         act = getattr(importlib.import_module(f"tunectl.{module}"), function)
         say(name)
-        say(name, *hold(partial(with_rules, act) if function == "input_slots" else act, iter(texts)))
+        say(name, *hold(partial(with_rules, act) if function == "input_slots" else act, texts, partial(say, name)))
 
 
 def with_rules(act: Callable[[Any, Any], object], text: str) -> object:
@@ -555,7 +561,7 @@ def told() -> dict[str, tuple[float, str]]:
     child = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
     found: dict[str, tuple[float, str]] = {}
     assert child.stdout is not None
-    watch = threading.Timer(2 * PATIENCE, child.kill)  # the first word waits for imports
+    watch = threading.Timer(6 * PATIENCE, child.kill)  # the first word waits for imports
     watch.start()
     last = ""
     for line in child.stdout:
