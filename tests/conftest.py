@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +135,15 @@ def postgres() -> Iterator[Postgres]:
         if server is None:
             pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
         yield server
+
+
+@pytest.fixture(autouse=True)
+def unconfigured_log() -> None:
+    """Undo what a command in an earlier test of this process set: it would keep records from ``caplog``."""
+    logger = logging.getLogger("tunectl")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,8 +19,7 @@ SECRET = "T000/B000/SECRETSECRET"
 
 
 @pytest.fixture
-def logged(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("tunectl"), "propagate", True)
+def logged(caplog):
     caplog.set_level(logging.DEBUG, "tunectl")
     return caplog
 
