@@ -161,7 +161,7 @@ def _find_no_gain(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     if run.rise is None or _has_risen(run) or _guard_refused(run):
         return
     ends = (
-        ""
+        " (too few rewarded answers for an interval)"
         if run.rise_low is None or run.rise_high is None
         else f" (interval {run.rise_low:+.2f} to {run.rise_high:+.2f})"
     )
@@ -281,10 +281,13 @@ def _explain_none(facts: AlignmentFacts) -> AlignmentCause:
 
 
 def _has_risen(run: AlignmentRun) -> bool:
-    """Return whether the training objective significantly improved at the validation; a loss has no interval and need only fall."""
+    """Return whether the training objective significantly improved at the validation; a loss has no interval and need only fall.
+
+    A reward without an interval (too few answers have one) is not significant.
+    """
     if run.rise is None:
         return False
-    return run.rise > 0 if run.rise_low is None else run.rise_low > 0
+    return run.rise > 0 if run.method in OFFLINE else run.rise_low is not None and run.rise_low > 0
 
 
 def _guard_refused(run: AlignmentRun) -> bool:

@@ -195,6 +195,12 @@ def test_no_judge_at_all():
     assert cause.finding == "Nobody could judge: there is no reward model (reward: none)."
 
 
+def test_a_rise_without_an_interval_is_not_significant():
+    cause = only(rise=0.8, rise_low=None, rise_high=None)
+    assert cause.name == "reward_not_risen"
+    assert "changed by +0.80 (too few rewarded answers for an interval) by step" in cause.finding
+
+
 def test_a_reward_that_did_not_surely_rise():
     cause = only(rise=0.1, rise_low=-0.1, rise_high=0.3)
     assert (cause.name, cause.strength) == ("reward_not_risen", pytest.approx(0.25))

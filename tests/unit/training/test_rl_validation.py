@@ -111,6 +111,13 @@ def test_answers_that_were_cut_are_left_out_of_the_mean():
     assert first.metric_change == 0
 
 
+def test_a_reward_of_one_answer_has_no_interval():
+    rewards = [2.0] + [None] * (COUNT - 1)
+    first, now = looks(seen(0, LOW, BASE), seen(10, rewards, BASE))
+    assert now.reward == 2.0 > first.reward
+    assert (now.reward_low, now.reward_high) == (None, None), "an interval of no width would call the rise significant"
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(-3, 3), st.floats(-20, 20)), min_size=1, max_size=5),

@@ -54,6 +54,16 @@ def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
     ]
 
 
+def _bound_rewards(looks: Sequence[ValidationPoint]) -> list[svg_plots.PlotInterval] | None:
+    """Return the interval of the reward at each validation; None where one has too few rewarded answers for it."""
+    bounds = [
+        (point.reward_low, point.reward_high)
+        for point in looks
+        if point.reward_low is not None and point.reward_high is not None
+    ]
+    return bounds if len(bounds) == len(looks) else None
+
+
 def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
     looks, title = aligned.validation, measure_title(settings)
     start = looks[0].metric
@@ -62,7 +72,7 @@ def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
             looks,
             "reward",
             lambda look: look.reward,
-            band=[(look.reward_low, look.reward_high) for look in looks],
+            band=_bound_rewards(looks),
             caption="Mean reward of greedy answers to validation inputs, with the interval of its change.",
         ),
         _by_step(
@@ -185,12 +195,17 @@ def _columns(settings: AlignSettings, aligned: RlResult) -> list[str]:
     return columns
 
 
+def _format_reward_interval(point: ValidationPoint) -> str:
+    low, high = point.reward_low, point.reward_high
+    return "no interval" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
 def _row(point: ValidationPoint, aligned: RlResult) -> list[str]:
     selected_note = " (kept)" if point.step == aligned.best_step else ""
     first = point.step == aligned.validation[0].step
     cells = [
         f"{point.step}{' sft' if first else ''}{selected_note}",
-        f"{point.reward:.2f}" if first else f"{point.reward:.2f} ({point.reward_low:.2f} to {point.reward_high:.2f})",
+        f"{point.reward:.2f}" if first else f"{point.reward:.2f} ({_format_reward_interval(point)})",
         f"{point.metric:.1f}" if first else f"{point.metric:.1f}, {format_metric_change(point)}",
         f"{point.kl:.2f}",
         f"{point.length:.1f}",

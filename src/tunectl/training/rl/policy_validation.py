@@ -111,7 +111,7 @@ def compare_with_start(
     rise = bootstrap_difference(
         _build_sums_and_counts(now.rewards), _build_sums_and_counts(first.rewards), _divide_sums_by_counts
     )
-    reward_low, reward_high = (start + rise.low, start + rise.high) if rise else (_mean(now.rewards),) * 2
+    reward_low, reward_high = (start + rise.low, start + rise.high) if rise else (None, None)
     rewards = [value for value in now.rewards if value is not None]
     return ValidationPoint(
         step=now.step,

@@ -94,7 +94,11 @@ def _sure(aligned: RlResult) -> bool:
     first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
     if selected.held_out_loss is not None and first.held_out_loss is not None:
         return selected.held_out_loss < first.held_out_loss
-    return selected.reward_low > first.reward
+    return _is_reward_higher(selected, first)
+
+
+def _is_reward_higher(point: ValidationPoint, first: ValidationPoint) -> bool:
+    return point.reward_low is not None and point.reward_low > first.reward
 
 
 def _gain(aligned: RlResult) -> str:
@@ -106,10 +110,13 @@ def _gain(aligned: RlResult) -> str:
             else f", {100 * selected.held_out_accuracy:.0f} % of the pairs ranked right,"
         )
         return f"Loss on held-out judgments from {first.held_out_loss:.3f} to {selected.held_out_loss:.3f}{right}"
-    return (
-        f"Reward {selected.reward - first.reward:+.2f} ({selected.reward_low - first.reward:+.2f} to "
-        f"{selected.reward_high - first.reward:+.2f}) over sft"
+    low, high = selected.reward_low, selected.reward_high
+    ends = (
+        "too few rewarded answers for an interval"
+        if low is None or high is None
+        else f"{low - first.reward:+.2f} to {high - first.reward:+.2f}"
     )
+    return f"Reward {selected.reward - first.reward:+.2f} ({ends}) over sft"
 
 
 def format_metric_change(point: ValidationPoint) -> str:
@@ -199,7 +206,7 @@ def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator
     """Yield a warning where the metric fell significantly while the reward rose, or, without rewards, during the training on judgments."""
     first, offline = aligned.validation[0], isinstance(settings, Dpo | Kto)
     fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
-    result = next((look for look in fell if offline or look.reward_low > first.reward), None)
+    result = next((look for look in fell if offline or _is_reward_higher(look, first)), None)
     if result is None:
         return
     selection_note = (

@@ -153,9 +153,10 @@ class ValidationPoint(Struct, frozen=True):
     step: int
     reward: float
     """Mean total; for dpo and kto the mean reward of the method itself on greedy answers."""
-    reward_low: float
-    """Lower end of the paired interval of the change of the mean reward since step 0, added to its value then."""
-    reward_high: float
+    reward_low: float | None
+    """Lower end of the paired interval of the change of the mean reward since step 0, added to its value then; None where too few
+    answers have a reward for an interval."""
+    reward_high: float | None
     metric: float
     """The independent metric, 0 to 100."""
     metric_change: float
