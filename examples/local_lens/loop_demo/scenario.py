@@ -54,7 +54,7 @@ class Scene:
     """Makes the challenger that is bad enough for the gate; called when its time comes."""
     build_harmful: Callable[[], Bad]
     """Makes the one that is better by the gate's measure, and worse for people."""
-    rows: int = 160
+    rows: int = 200
     """Of a window of traffic: monitor.window.max_rows. The change is seen in one window, so people must have written enough in it."""
     baseline: int = 1
     """Windows that become the reference of prompts."""

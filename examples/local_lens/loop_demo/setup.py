@@ -47,12 +47,12 @@ SETTINGS = (
     "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8", "package.parity.inputs=12",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
-    "monitor.poll_seconds=1", "monitor.window.max_rows=160", "monitor.window.settle_seconds=10", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
+    "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=10", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
     "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=2']",
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
     "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.003", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
-"""What makes it last minutes: small builds, windows of 160 answers, people who are done after ten seconds. Of the few rows that
+"""What makes it last minutes: small builds, windows of two hundred answers, people who are done after ten seconds. Of the few rows that
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
 nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
 people liked it no better."""
