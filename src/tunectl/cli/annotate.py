@@ -30,7 +30,7 @@ NO_MORE = "No more answers can be written: {reason}"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl annotate`` to ``parser``."""
     parser.add_argument(
         "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; key=value for this run"
     )

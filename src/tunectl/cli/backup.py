@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl backup`` to ``parser``."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder to make; best on another disk")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write a backup of this host's data, and print what is in it and what is not; return the exit code.
 
-    Raises  UsageError for a folder that exists; InfrastructureError where disk or database say no.
+    Raises  UsageError for a folder that exists; InfrastructureError where a file cannot be written or the database cannot be read.
     """
     from msgspec import to_builtins
 

@@ -25,7 +25,7 @@ STAGES = ("model", "cpt", "sft")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl chat`` to ``parser``."""
     parser.add_argument("who", nargs="?", default="sft", metavar="STAGE|PATH", help="model, cpt, sft or a folder (sft)")
     parser.add_argument("--base", type=Path, metavar="DIR", help="model folder below an adapter folder")
     parser.add_argument("--prompt", metavar="TEXT", help="ask this question and end")

@@ -18,7 +18,7 @@ PRINT = "-"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl check`` to ``parser``."""
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="applied on top of the recorded overrides, not recorded"
     )

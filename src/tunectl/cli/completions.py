@@ -15,7 +15,7 @@ from tunectl.pipeline.stages import COMPOSE, STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl completions`` to ``parser``."""
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 

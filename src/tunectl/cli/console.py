@@ -16,7 +16,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl console`` to ``parser``."""
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="settings for this run, for example console.port=8301"
     )

@@ -30,7 +30,7 @@ VERBS = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data`` to ``parser``."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         import_module(f"tunectl.cli.data_{name}").add(verbs.add_parser(name, help=text, description=text))

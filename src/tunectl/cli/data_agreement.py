@@ -18,7 +18,7 @@ COLUMNS = ("who", "judgments", "left wins", "longer wins", "agrees with others",
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data agreement`` to ``parser``."""
     parser.add_argument(
         "--stage", action="store_true", help="of all judgments in the preferences artifact, not only those of the page"
     )

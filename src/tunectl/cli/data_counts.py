@@ -11,7 +11,7 @@ from tunectl.pipeline.stages import STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data counts`` to ``parser``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -18,7 +18,7 @@ from tunectl.core.errors import ArtifactError, DataError, GateError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl data inspect`` to ``parser``."""
     parser.add_argument("--example", type=int, default=0, metavar="N", help="which training example to show, from 0")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write the result as a page")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")

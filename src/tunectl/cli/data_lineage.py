@@ -26,7 +26,7 @@ COLUMNS = ("stage", "file", "what", "id", "source")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data lineage`` to ``parser``."""
     parser.add_argument("id", help="id of an answer (chatcmpl-..., or its beginning), a release, or a row")
     parser.add_argument("--store", type=Path, metavar="DIR", help="folder of the registry (.tunectl/releases)")
     parser.add_argument("--json", action="store_true", help="print JSON")

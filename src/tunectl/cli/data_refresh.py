@@ -30,7 +30,7 @@ class PageState:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data refresh`` to ``parser``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

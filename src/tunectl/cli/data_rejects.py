@@ -14,7 +14,7 @@ from tunectl.pipeline.stages import STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data rejects`` to ``parser``."""
     parser.add_argument("--stage", help="only this stage; all of them where it is not given")
     parser.add_argument("--reason", help="print the rows of this reason, instead of counts")
     parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="rows to print (20)")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data report`` to ``parser``."""
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="where the page goes (artifacts/data_report.html)"
     )

@@ -22,7 +22,7 @@ FILES = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl data show`` to ``parser``."""
     parser.add_argument(
         "stage", nargs="?", choices=list(FILES), default="curate", help="stage whose rows to print (curate)"
     )

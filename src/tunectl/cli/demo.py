@@ -24,7 +24,7 @@ PACKAGES: Final = ("jinja2", "sqlalchemy", "starlette", "uvicorn")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl demo`` to ``parser``."""
     parser.add_argument("--port", type=int, default=8300, help="port to listen on; 0 takes a free one (8300)")
 
 

@@ -17,7 +17,7 @@ import sys
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl docs`` to ``parser``."""
     parser.add_argument(
         "slug", nargs="?", default="", metavar="SLUG", help="a page, a heading, or the name of an error"
     )

@@ -15,7 +15,7 @@ COLUMNS = ("check", "", "found", "what to do")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl doctor`` to ``parser``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

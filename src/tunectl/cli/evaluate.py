@@ -23,7 +23,7 @@ from tunectl.core.errors import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl evaluate`` to ``parser``."""
     parser.add_argument(
         "words", nargs="*", metavar="DATA | key=value", help="the file to measure on; overrides of the configuration"
     )

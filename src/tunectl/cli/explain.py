@@ -26,7 +26,7 @@ MAX_FACTS = 8
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl explain`` to ``parser``."""
     parser.add_argument(
         "id", help="an answer (chatcmpl-..., or how it begins), a release, a retrain, or a row (its id, or FILE:ROW)"
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands and their arguments."""
+    """Add the subcommands of ``tunectl federate``, each with its own arguments, to ``parser``."""
     parser.add_argument("verb", choices=("simulate", "server", "client"), help="what this process is")
     parser.add_argument(
         "words", nargs="*", metavar="NAME | key=value", help="client: its name; others: federate.KEY=VALUE"

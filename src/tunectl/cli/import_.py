@@ -22,7 +22,7 @@ TOOLS = ("llama-factory", "axolotl")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl import`` to ``parser``."""
     parser.add_argument("tool", choices=TOOLS, help="the tool that the file is for")
     parser.add_argument("file", type=Path, metavar="FILE", help="the other tool's YAML")
     parser.add_argument("--name", help="name of the experiment; without it, the file's name")

@@ -20,7 +20,7 @@ SHOWN = 8
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl init`` to ``parser``."""
     parser.add_argument("folder", metavar="DIR", help="the folder to make; . is this one")
     parser.add_argument("--example", metavar="NAME", help="start from a bundled example, such as local_lens")
     parser.add_argument(

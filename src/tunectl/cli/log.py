@@ -53,7 +53,7 @@ ID = len("chatcmpl-") + 8
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands and their arguments."""
+    """Add the subcommands of ``tunectl log``, each with its own arguments, to ``parser``."""
     parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))

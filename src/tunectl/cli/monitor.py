@@ -28,7 +28,7 @@ VERBS = ("once", "list", "show", "set-reference", "calibrate", "backtest")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl monitor`` to ``parser``."""
     parser.add_argument("words", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings")
     parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="with set-reference: why, for the record")

@@ -45,7 +45,7 @@ def find_template_dir() -> Path:
 
 
 def list_examples() -> list[str]:
-    """Return the names of the bundled examples."""
+    """Return the names of the bundled examples, sorted; each is a folder of the template's ``examples/``."""
     return sorted(item.name for item in (find_template_dir() / "examples").glob("*") if item.is_dir())
 
 
@@ -198,7 +198,7 @@ def _remove(path: Path) -> None:
 def scratch_project(target: Path) -> Iterator[Path]:
     """Yield an empty folder on the file system of ``target``, removed afterwards.
 
-    Raises  InfrastructureError where it cannot be made.
+    Raises  InfrastructureError where the folder cannot be created.
     """
     parent_folder = target if target.is_dir() else next(parent for parent in target.parents if parent.is_dir())
     try:

@@ -53,7 +53,7 @@ MOVING = ("add", "promote", "rollback", "canary")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl release`` to ``parser``."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         own = verbs.add_parser(name, help=text, description=text)

@@ -139,7 +139,7 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Make a release the champion; return the exit code."""
+    """Make a release the champion, so that servers load it; return the exit code."""
     from tunectl.registry import signature_policy
 
     before = store.champion()

@@ -18,7 +18,7 @@ EVERY, ANSWER = 0.5, 5.0
 def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> float:
     """Wait until ``/readyz`` at all ``addresses`` names ``release`` as champion; return the seconds that it took.
 
-    Raises  UsageError for what is no address; InfrastructureError after ``seconds`` with what each of the others said.
+    Raises  UsageError for what is no address; InfrastructureError after ``seconds`` with the last answer of each server that is not ready.
     """
     for address in addresses:
         if not address.startswith(("http://", "https://")):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl repro`` to ``parser``."""
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="recorded in conf/overrides.yaml and replayed by later runs"
     )

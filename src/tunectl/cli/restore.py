@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl restore`` to ``parser``."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that tunectl backup wrote")
     parser.add_argument(
         "--erasures",
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Restore a backup, and print what to do next; return the exit code.
 
     Raises  ArtifactError for a damaged backup; UsageError for a place that is taken; InfrastructureError where a server runs, or
-            disk or database say no.
+            a file cannot be written or the database refuses the rows.
     """
     from msgspec import to_builtins
 

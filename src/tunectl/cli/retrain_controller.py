@@ -25,7 +25,7 @@ READ: Final = frozenset(("retrain", "inference_log", "feedback", "monitor", "ser
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl retrain controller`` to ``parser``."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this process only; not recorded")
     parser.add_argument("--once", action="store_true", help="do what is due now, then end")
 

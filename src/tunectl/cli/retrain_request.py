@@ -11,7 +11,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl retrain request`` to ``parser``."""
     parser.add_argument("-m", "--message", required=True, metavar="TEXT", help="reason, for the release history")
     parser.add_argument("--ignore-limits", action="store_true", help="start in spite of cooldown and budget")
     parser.add_argument("--json", action="store_true", help="print JSON")

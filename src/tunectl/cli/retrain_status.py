@@ -18,7 +18,7 @@ COLUMNS = ("retrain", "state", "since", "trigger", "reason")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl retrain status`` to ``parser``."""
     parser.add_argument(
         "-n", "--number", type=int, default=10, metavar="N", help="retrains to print (10); with --json at most 100"
     )

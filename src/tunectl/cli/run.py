@@ -13,7 +13,7 @@ from tunectl.pipeline import runner
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl run`` to ``parser``."""
     parser.add_argument("stage", help="a stage of dvc.yaml; tunectl status lists them")
     parser.add_argument(
         "--join", action="store_true", help="join the training of this stage from another machine (launch.nnodes)"

@@ -43,7 +43,7 @@ FIRST = "first"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl serve`` to ``parser``."""
     parser.add_argument(
         "words",
         nargs="*",

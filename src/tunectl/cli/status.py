@@ -18,7 +18,7 @@ LONGEST = 90
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl status`` to ``parser``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -22,7 +22,7 @@ VERBS = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands and their arguments."""
+    """Add the subcommands of ``tunectl submit``, each with its own arguments, to ``parser``."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         module = import_module(f"tunectl.cli.submit_{name}")

@@ -13,7 +13,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl submit fetch`` to ``parser``."""
     parser.add_argument("id", help="the job, or the beginning of its id")
 
 

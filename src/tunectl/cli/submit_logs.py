@@ -11,7 +11,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl submit logs`` to ``parser``."""
     parser.add_argument("id", help="the job, or the beginning of its id")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it prints, until Ctrl-C")
 

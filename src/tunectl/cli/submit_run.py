@@ -18,7 +18,7 @@ from tunectl.core.errors import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl submit run`` to ``parser``."""
     parser.add_argument(
         "words",
         nargs="+",

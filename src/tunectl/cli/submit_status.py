@@ -13,7 +13,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl submit status`` to ``parser``."""
     parser.add_argument("id", nargs="?", help="one job, or the beginning of its id")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -16,7 +16,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl sweep run`` to ``parser``."""
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="sweep.KEY=VALUE of the sweep; others hold for every trial"
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the options and positional arguments of ``tunectl sweep take`` to ``parser``."""
     parser.add_argument(
         "words", nargs="*", metavar="NAME [TRIAL] | key=value", help="the sweep (sweep.name), and the number of a trial"
     )
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
     """Return the trial whose number is in ``words``, or the best one.
 
-    Raises  UsageError.
+    Raises  UsageError for a number of no complete trial, and without a number where there is no single best trial.
     """
     if words and not words[0].isdigit():
         raise UsageError(f"{words[0]}: not the number of a trial", hint=f"tunectl sweep show {summary.name} lists them")

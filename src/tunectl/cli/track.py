@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands and their arguments."""
+    """Add the subcommands of ``tunectl track``, each with its own arguments, to ``parser``."""
     parser.add_argument("verb", choices=("sync", "status"), help="send waiting builds, or list them")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this run, such as track.uri=ADDRESS")
     parser.add_argument("--json", action="store_true", help="with status: print JSON")

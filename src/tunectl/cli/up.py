@@ -32,7 +32,7 @@ OPTIONAL: Final = frozenset({"GPU", "Docker", "extras"})
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the options and positional arguments of ``tunectl up`` to ``parser``."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for tunectl repro")
     parser.add_argument("--no-build", action="store_true", help="build nothing")
     parser.add_argument("--no-console", action="store_true", help="start no console")

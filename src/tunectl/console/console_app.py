@@ -107,7 +107,7 @@ class ConsoleApp:
         return GuardMiddleware(inner, self.guard, APP_POLICY)
 
     def context(self, visitor: Visitor) -> ReadContext:
-        """Return the context with which a screen is read for a visitor."""
+        """Return the context of one request: the project's files, the time, the shared cache, and the name and scopes of ``visitor``."""
         scopes = visitor.scopes if self.guard.acts else visitor.scopes & {"look"}
         return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache, self.recording)
 

@@ -42,7 +42,7 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
     """Copy the recorded project into the empty ``folder``, with the settings of ``conf`` and the recorded overrides; return its paths and facts.
 
     The settings are those of this installation: recorded ones would be refused as soon as a setting is added or renamed.
-    Raises  InfrastructureError where this installation lacks the record, or the disk refuses.
+    Raises  InfrastructureError where this installation has no recorded project, or a file cannot be written.
     """
     import tarfile  # 1 MB, which a console at work does without
 

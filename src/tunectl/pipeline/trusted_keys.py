@@ -13,7 +13,10 @@ from tunectl.core.errors import TunectlError
 
 
 def find_trusted_keys_file(layout: ProjectPaths) -> Path | None:
-    """Return the path that the environment or the configuration names; None without one, and outside a project."""
+    """Return the path of the file of trusted public keys, from its environment variable, else ``serve.trusted_keys_file``.
+
+    None where neither names one, outside a project, and (with a warning) where ``conf/`` is invalid.
+    """
     path = os.environ.get(TRUSTED_KEYS_ENV)
     if path:
         return layout.root / path

@@ -46,7 +46,7 @@ class OpenVinoEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
         """Return a pipeline on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's words where it cannot.
+        Raises  ArtifactError with the library's error message where it cannot.
         """
         genai = import_optional("openvino_genai", extra=EXTRA)
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision}

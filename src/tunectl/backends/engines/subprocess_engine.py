@@ -62,7 +62,7 @@ class SubprocessEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
         """Start a process that loads the release, and return its session once it is loaded.
 
-        Raises  ArtifactError with the engine's words where it cannot, or when its process dies.
+        Raises  ArtifactError with the engine's error message where it cannot, or when its process dies.
         """
         session_settings = {
             "factory": self.factory,
@@ -123,7 +123,7 @@ class SubprocessSession:
     def load(self) -> None:
         """Wait until the process has loaded the release.
 
-        Raises  ArtifactError with the engine's words where it cannot be, or when its process dies.
+        Raises  ArtifactError with the engine's error message where it cannot be, or when its process dies.
         """
         message = self._first()
         if message:

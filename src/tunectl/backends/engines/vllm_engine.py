@@ -39,7 +39,7 @@ class VllmEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
         """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's words where it cannot.
+        Raises  ArtifactError with the library's error message where it cannot.
         """
         import_optional("vllm", extra=EXTRA)
         arguments = import_optional("vllm.engine.arg_utils", extra=EXTRA).AsyncEngineArgs(

@@ -45,7 +45,7 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
     """Build the Bento that carries ``release`` in the folder ``out``; ``name`` is its name, the name of the release its version.
 
     ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
-    Raises  InfrastructureError with BentoML's last words; MissingExtraError where it is not installed.
+    Raises  InfrastructureError with BentoML's error message; MissingExtraError where it is not installed.
     """
     import_optional("bentoml", extra="serve")
     scratch = Path(tempfile.mkdtemp(prefix="bento-"))  # not under .tunectl: BentoML refuses hidden folders

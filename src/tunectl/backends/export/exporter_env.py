@@ -64,7 +64,7 @@ def ensure_interpreter(exporters: Path | None = None, tool: ToolEnvironment = EX
     """Return the Python interpreter of the environment of ``tool``; the environment is made if it is absent.
 
     ``exporters`` is the folder of all such environments. Making the exporter's takes some minutes and 2 GB.
-    Raises  InfrastructureError with pip's last words where it cannot be made.
+    Raises  InfrastructureError with pip's error message where it cannot be made.
     """
     named = os.environ.get(tool.variable)
     if named:
@@ -156,7 +156,7 @@ def run_in_env(
 
     ``description`` names the work in an error.
     ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
-    Our own package is importable there. Raises  InfrastructureError with its last words where it fails.
+    Our own package is importable there. Raises  InfrastructureError with its error message where it fails.
     """
     hidden = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OPENVINO_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, **hidden, "PYTHONPATH": str(PACKAGE.parent)}

@@ -15,7 +15,7 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
 
     ``kind`` is f16, bf16 or q8_0; the answers are those to the probes of ``contract``.
     Returns  the share of the probes' tokens that the exported model ranks first as well
-    Raises   InfrastructureError with the converter's last words
+    Raises   InfrastructureError with the converter's error message
     """
     words = ["-m", "convert_hf_to_gguf", str(merged.absolute()), "--outfile", str(out.absolute()), "--outtype", kind]
     exporter_env.run_in_env(words, f"writing {out.name}", extras=("gguf",))

@@ -20,7 +20,7 @@ TYPES = {"int8": {"u8", "i8"}, "int4": {"u4", "i4"}}
 def export(model: Path, out: Path, weights: str) -> None:
     """Convert the model folder ``model`` to OpenVINO files in ``out``, with weights in ``weights`` (int8 or int4).
 
-    Raises  InfrastructureError with the exporter's last words, or where its weights are not of the kind that was asked for:
+    Raises  InfrastructureError with the exporter's error message, or where its weights are not of the kind that was asked for:
             optimum's Python function ignores the kind while its command respects it, and nothing else would detect that.
     """
     words = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]

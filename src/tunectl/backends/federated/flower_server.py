@@ -37,7 +37,7 @@ def main(folder: Path) -> int:
 
 
 def serve(folder: Path, task: ServerTask) -> None:
-    """Run the remaining rounds; the weights after the last one are in ``round-N.npz``."""
+    """Run the rounds that ``folder`` has no record of; the averaged weights of round N are then in ``round-N.npz``."""
     from flwr.server import ServerConfig, start_server
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log

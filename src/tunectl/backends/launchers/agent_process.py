@@ -34,7 +34,7 @@ class StopRequest:
 
     @property
     def plan(self) -> StopRequest:
-        """This object: ``stop_on_ctrl_c`` reads ``run.plan.label``."""
+        """This object itself, since ``stop_on_ctrl_c`` reads the label of a training as ``run.plan.label``."""
         return self
 
 

@@ -148,7 +148,7 @@ class RayLauncher:
 def open_storage(address: str) -> None:
     """Create the folder for checkpoints at ``address``, so that a wrong address or key is reported before a worker starts.
 
-    Raises  InfrastructureError with the words of the store.
+    Raises  InfrastructureError with the error message of the store.
     """
     pyarrow = import_optional("pyarrow.fs", extra=EXTRA)
     try:

@@ -92,7 +92,7 @@ def _read_request(folder: Path) -> FitRequest | None:
 
 
 def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
-    """Join the other ranks and return the process group; libraries are made to believe that there is one process.
+    """Join the other ranks and return the process group; environment variables that tell libraries of other processes are removed.
 
     ``request`` is None on a rank that cannot read ``folder``.
     Raises  UsageError where a rank does not see the folder that the others see.

@@ -69,7 +69,7 @@ class _RequestState(GenerationState):
 
 
 class HfGenerator:
-    """Generator of evaluation: one transformers model with its tokenizer in this process."""
+    """Answers the prompts of evaluate with one transformers model in this process (an ``evaluation.protocols.Generator``)."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
         """``batch`` is the number of answers generated together; beam search has ``BEAM_ROWS`` times as many rows."""

@@ -108,9 +108,9 @@ class KlStats(NamedTuple):
 def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], AbstractContextManager[None]]) -> KlStats:
     """Run ``batch`` with the current weights and once more within ``second``; return their divergence at each trained token. No gradients.
 
-    ``kl`` takes all tokens that might have come at a place, ``ratio`` only the one that did. Summed over answers that the first
-    drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellized); over
-    greedy ones it is how far apart the two are along them.
+    ``kl`` is exact over the vocabulary at each position, ``ratio`` is that of the one token that is there. Summed over an answer
+    sampled with the current weights, ``kl`` estimates the divergence of whole answers (Rao-Blackwellized: Amini, Vieira and
+    Cotterell, arXiv 2504.10637); over a greedy answer it is the divergence along that answer alone.
     """
     torch = import_optional("torch", extra="train")
     ratios, kls = [], []

@@ -67,12 +67,15 @@ def lora_scaling(folder: Path, engine: str) -> float:
 
 
 def trainable_state(model: Any) -> dict[str, Any]:
-    """Return the trained weights by name, detached."""
+    """Return the trained weights of a torch model by name, detached: they share memory with the model."""
     return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
 
 
 def load_trainable(model: Any, weights: dict[str, Any]) -> None:
-    """Set the trained weights that ``weights`` names."""
+    """Copy ``weights`` (name to tensor) into the trained weights of ``model``, in place; weights that it does not name stay.
+
+    Raises  KeyError for a name that is no trained weight; call it without gradients.
+    """
     current = trainable_state(model)
     for name, value in weights.items():
         current[name].copy_(value)
@@ -94,14 +97,14 @@ def save_adapter(model: Any, best: dict[str, Any], out: Path, base: ModelSpec) -
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:
-    """Return the tensors of an adapter, by peft's names."""
+    """Return the tensors of the adapter in ``folder`` as numpy arrays, by peft's names."""
     files = import_optional("safetensors.numpy", extra="train")
     result: dict[str, Any] = files.load_file(str(folder / WEIGHTS))
     return result
 
 
 def write_adapter(folder: Path, weights: dict[str, Any], like: Path) -> None:
-    """Write an adapter with the settings of another one."""
+    """Write the adapter ``weights`` (numpy arrays by peft's names) to ``folder``, which is replaced, with the settings of the one in ``like``."""
     files = import_optional("safetensors.numpy", extra="train")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(like, folder)

@@ -52,7 +52,7 @@ def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareP
 def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
     """Return the entry of ``part`` in reward.json, after comparing its digests with ``base``, ``sft`` and its own weights.
 
-    Raises  ArtifactError with both values.
+    Raises  ArtifactError where a recorded digest and the actual one differ, or reward.json has no such ``part``.
     """
     facts: RewardFacts = atomic_io.read_json(reward / FACTS, RewardFacts)
     its = model_spec.load(base)
@@ -142,7 +142,7 @@ class EnsembleReader:
         return result
 
     def close(self) -> None:
-        """Release the memory."""
+        """Release the memory of the models."""
         torch = import_optional("torch", extra="train")
         del self._model, self._how, self._weights
         gc.collect()
@@ -221,7 +221,7 @@ class RewardScorer:
         return RewardScore(fmean(centered) / self._part.scale, pstdev(centered) / self._part.scale)
 
     def close(self) -> None:
-        """Release the memory."""
+        """Release the memory of the models."""
         self._reader.close()
 
 
@@ -243,5 +243,5 @@ class DistributedRewardModel:
         return self._group.merge_by_index(dict(zip(own, scores, strict=True)), RewardScore)
 
     def close(self) -> None:
-        """Release the memory."""
+        """Release the memory of the models."""
         self._model.close()

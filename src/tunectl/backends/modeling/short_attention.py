@@ -28,7 +28,7 @@ def patch_attention(model: Any) -> None:
 
 
 def use_short_attention(model: Any) -> None:
-    """Let a transformers model on the CPU use this module's attention and norm, where its own compute the same."""
+    """Let a transformers model on the CPU use this module's attention, and its norm in each RMSNorm layer that computes the same."""
     patch_attention(model)
     torch = import_optional("torch", extra="train")
     for module in model.modules():

@@ -220,7 +220,7 @@ class CheckedTransport:
 def is_public(address: str) -> bool:
     """Return whether ``address`` belongs to the public internet; for an IPv6 address that embeds an IPv4 one, whether that does.
 
-    The lists of ``ipaddress`` differ between versions of Python, so what they lack stands here.
+    The lists of ``ipaddress`` differ between versions of Python, so this module lists the ranges that some of them lack.
     """
     result = ip_address(address)
     if isinstance(result, IPv6Address):

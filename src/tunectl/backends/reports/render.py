@@ -39,9 +39,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the HTML of ``template`` filled with ``values``; a value that the template uses and nobody passed raises an error.
+    """Return the HTML of ``template`` filled with ``values``.
 
-    A value that the template names and nobody passed is an error, never a blank.
+    Raises  jinja2.UndefinedError for a value that the template uses and ``values`` lacks.
     """
     text: str = _environment().get_template(template).render(**values)
     return text

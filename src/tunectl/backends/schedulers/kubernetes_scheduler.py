@@ -37,7 +37,7 @@ _Dumper.add_representer(str, _represent_text)
 def check(job: JobSpec) -> None:
     """Refuse job settings that Kubernetes cannot use.
 
-    Raises  UsageError.
+    Raises  UsageError without an image, and where only one of volume claim and storage path is set.
     """
     options = job.section.kubernetes
     if options.image is None:
@@ -147,7 +147,10 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 
 
 def cancel(record: JobRecord) -> None:
-    """Delete the Job and its pod."""
+    """Delete the Job and its pod; do nothing if it does not exist any more.
+
+    Raises  InfrastructureError where kubectl is not here, or the cluster refuses.
+    """
     _call_kubectl(record, "delete", record.scheduler_id, "--ignore-not-found")
 
 

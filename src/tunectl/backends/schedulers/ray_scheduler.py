@@ -70,7 +70,10 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 
 
 def cancel(record: JobRecord) -> None:
-    """Stop the job on the cluster."""
+    """Ask the cluster to stop the job, without waiting for its end.
+
+    Raises  InfrastructureError where ray is not here, or the cluster refuses.
+    """
     _call_ray(record.place, "stop", "--no-wait", record.scheduler_id)
 
 

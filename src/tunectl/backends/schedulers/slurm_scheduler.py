@@ -36,7 +36,7 @@ _SUBMITTED: Final = re.compile(r"(\d+)(;[^\n]*)?\s*")
 def check(job: JobSpec) -> None:
     """Refuse job settings that SLURM cannot use.
 
-    Raises  UsageError.
+    Raises  UsageError without a storage path.
     """
     if job.storage is None:
         raise UsageError(
@@ -156,6 +156,9 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 
 
 def cancel(record: JobRecord) -> None:
-    """Cancel the job with scancel."""
+    """Cancel the job with scancel.
+
+    Raises  InfrastructureError where SLURM's programs are not here, or it refuses.
+    """
     scheduler_command.require_program("sbatch")
     scheduler_command.call(["scancel", record.scheduler_id])

@@ -37,7 +37,7 @@ def verify(url: str, root: Path) -> LogCheck:
     """Check a whole inference log: the pages of an SQLite file, every row, and whether the inferences of feedback exist.
 
     ``root`` is the folder from which a relative path in ``url`` starts. Returns the counts and the problems.
-    Servers may write meanwhile. Raises  InfrastructureError where the database says no.
+    Servers may write meanwhile. Raises  InfrastructureError where the database cannot be read.
     """
     file = inference_log_schema.database_file(url, root)
     problems = [] if file is None else _damage(file, quick=False)

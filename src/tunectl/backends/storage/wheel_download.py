@@ -16,7 +16,7 @@ from tunectl.core.errors import InfrastructureError, UsageError
 def download_wheel_file(package: str, version: str, file: str, cache: Path) -> Path:
     """Return the path of ``file`` from the wheel ``package`` ``version``, in the folder ``cache``; downloaded if it is not there yet.
 
-    Raises  InfrastructureError when pip cannot get the wheel, with pip's own last words; UsageError when it has no such file.
+    Raises  InfrastructureError when pip cannot get the wheel, with pip's error message; UsageError when it has no such file.
     """
     target = cache / f"{package}-{version}" / Path(file).name
     if target.is_file():

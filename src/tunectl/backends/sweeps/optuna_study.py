@@ -368,7 +368,10 @@ def open_study(url: str, name: str, root: Path) -> SweepStudy:
 
 
 def list_sweeps(url: str, root: Path) -> list[str]:
-    """Return the names of the sweeps in a storage."""
+    """Return the names of the sweeps in the storage at ``url``, sorted; ``root`` is the folder of a relative SQLite path.
+
+    Raises  InfrastructureError where the storage cannot be reached; MissingExtraError.
+    """
     optuna = import_optional("optuna", extra="sweep")
     return sorted(optuna.get_all_study_names(optuna_storage.open_storage(url, root, 60, MISSING_BEATS)))
 

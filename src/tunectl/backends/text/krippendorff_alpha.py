@@ -11,7 +11,6 @@ def alpha(ratings: Sequence[Sequence[int | None]]) -> float | None:
     """Return Krippendorff's alpha of nominal ``ratings``, (raters, items); None in them: this rater did not rate that item.
 
     None if it is undefined: no item has two ratings, or all ratings are equal.
-    None where it is undefined: nothing was rated twice, or only one value was ever given.
     """
     numpy = import_optional("numpy", extra="data")
     krippendorff = import_optional("krippendorff", extra="data")

@@ -49,7 +49,7 @@ class MlflowTracker:
 
         Returns  the address of its page; empty where the server has none.
 
-        Raises  InfrastructureError with MLflow's own words.
+        Raises  InfrastructureError with MLflow's error message.
         """
         record = spool.load(folder)
         with self._name_errors():
@@ -66,7 +66,7 @@ class MlflowTracker:
     def mirror(self, store: ReleaseRegistry) -> list[str]:
         """Make versions and aliases of MLflow's registered model equal to the release registry; return the changes, a sentence each.
 
-        Raises  InfrastructureError with MLflow's own words.
+        Raises  InfrastructureError with MLflow's error message.
         """
         name = self._settings.registered_model
         if name is None:

@@ -28,7 +28,7 @@ class WandbTracker:
 
         Returns  the address of its page; empty offline.
 
-        Raises  InfrastructureError with W&B's own words.
+        Raises  InfrastructureError with W&B's error message.
         """
         record = spool.load(folder)
         self._folder.mkdir(parents=True, exist_ok=True)

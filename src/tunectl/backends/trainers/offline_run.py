@@ -55,7 +55,7 @@ class OfflineRun:
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """Return the values for the progress bar after a step, by label."""
+        """Return the texts for the progress bar after a step, by label: loss, and for dpo the reward margin."""
         return {"loss": f"{point.loss:.3f}", "margin": "-" if point.reward is None else f"{point.reward:.2f}"}
 
     def get_labeled_completions(self, name: str) -> Sequence[LabeledCompletions]:

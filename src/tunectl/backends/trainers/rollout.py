@@ -97,7 +97,7 @@ class PolicyRun:
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """Return the values for the progress bar after a step, by label."""
+        """Return the texts for the progress bar after a step, by label: seconds, reward, KL and length of the answers."""
         assert point.reward is not None
         assert point.kl is not None
         assert point.length is not None
@@ -121,7 +121,7 @@ class PolicyRun:
 
 
 def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
-    """Begin step ``step`` on the prompts ``numbers``; return TRL's inputs, one per answer."""
+    """Set ``run.turn`` to the new step ``step`` on the prompts with the indices ``numbers``; return TRL's inputs, one per answer."""
     copies = run.settings.num_generations
     prompts = [run.data.questions[number] for number in numbers]
     own = rollout_order.distribute_prompts(

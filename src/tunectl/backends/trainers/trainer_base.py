@@ -49,7 +49,7 @@ class TrainRun(Protocol):
         """Validate with greedy answers after ``step`` steps; return the result."""
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """Return the values for the progress bar after a step, by label."""
+        """Return the texts for the progress bar after a step, by label, such as ``{"loss": "0.693"}``."""
 
 
 class PolicyTrainerMixin(Base):

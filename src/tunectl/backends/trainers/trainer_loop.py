@@ -113,7 +113,7 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
 
 
 def count_trainable(model: Any) -> int:
-    """Return the number of trained weights."""
+    """Return the number of weights (elements) of a torch model that training changes."""
     return sum(weights.numel() for weights in peft_adapter.trainable_state(model).values())
 
 

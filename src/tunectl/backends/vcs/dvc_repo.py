@@ -105,7 +105,7 @@ def share_cache(root: Path, worktree: Path, extra_environment: Mapping[str, str]
     """Let the project in a worktree use the cache and the remotes of ``root``, then check out the outputs in its dvc.lock.
 
     Outputs that the cache does not hold are left out. ``extra_environment`` is added to DVC's, so that ``kill_marked`` finds it.
-    Raises  InfrastructureError with DVC's own words when it cannot tell where its cache is.
+    Raises  InfrastructureError with DVC's error message when it cannot tell where its cache is.
     """
     command, environment = build_command(root)
     environment |= extra_environment

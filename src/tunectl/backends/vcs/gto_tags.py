@@ -16,7 +16,7 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
     """Tag a release's commit with the next version in GTO's format, assign ``stage`` to it if given, and return the new tags.
 
     A release that has a version already gets no second one. GTO allows no underscore in a name; it is replaced by a dash.
-    Raises  UsageError outside Git, or for a release made from changes that were not committed; InfrastructureError with GTO's words.
+    Raises  UsageError outside Git, or for a release made from changes that were not committed; InfrastructureError with GTO's error message.
     """
     import_optional("gto", extra="pipeline")
     if commit is None:

@@ -37,7 +37,7 @@ def init_repositories(folder: Path) -> list[str]:
     """Make ``folder`` a Git and a DVC repository, where it is none and the tools are installed; DVC's analytics are switched off.
 
     Returns what was done, or what is left to do, one line each.
-    Raises  InfrastructureError with the tool's own words when it fails.
+    Raises  InfrastructureError with the tool's error message when it fails.
     """
     actions = []
     nested = inside_git(folder)

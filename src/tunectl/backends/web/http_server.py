@@ -107,11 +107,11 @@ class HttpServer:
         return self._port
 
     def open(self) -> None:
-        """Start answering requests."""
+        """Start the thread that answers requests; requests that came since the port was opened wait until then."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering requests, and end the threads."""
+        """Stop answering requests, wait up to ten seconds for the thread, and close the port."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(timeout=10)

@@ -16,7 +16,7 @@ from tunectl.training.reward.protocols import RewardModel
 
 
 class LoadReward(Protocol):
-    """Function that loads the separate reward model that only evaluate uses."""
+    """Function that loads the reward model that only evaluate uses, for win rates (``reward.evaluation_model``)."""
 
     def __call__(
         self, *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile

@@ -22,7 +22,7 @@ class BaseRewardTerm(StrictModel):
     normalize: Literal["none", "step"]
     """step: subtract the mean and divide by the standard deviation over the answers of one step. none: unchanged."""
     clip: float | None = Field(gt=0)
-    """Clip values to plus or minus this. Null: never."""
+    """Values beyond plus or minus this become this, so that no outlier decides. Null: never."""
 
 
 class RewardModelTerm(BaseRewardTerm):
@@ -31,7 +31,7 @@ class RewardModelTerm(BaseRewardTerm):
     method: Literal["reward_model"]
     """Name of this choice."""
     uncertainty_penalty: float = Field(ge=0, le=100)
-    """Factor of the ensemble's standard deviation, subtracted from its mean (Coste et al., arXiv 2310.02743)."""
+    """Factor of the ensemble's standard deviation, subtracted from its mean (Coste et al., arXiv 2310.02743); raise it where the reward is exploited."""
 
 
 class CheckTerm(BaseRewardTerm):
@@ -235,7 +235,7 @@ class Rloo(OnlineRl):
     beta: float = Field(ge=0, le=10)
     """Factor of an answer's KL to sft (nats), subtracted from its reward; raise it if the wording drifts."""
     normalize_advantages: bool
-    """Divide advantages by their standard deviation over the step."""
+    """Divide advantages by their standard deviation over the step, so that rewards of any scale take equal steps."""
 
 
 class Grpo(OnlineRl):
@@ -248,7 +248,8 @@ class Grpo(OnlineRl):
     loss: Literal["grpo", "dr_grpo", "bnpo", "dapo"]
     """How tokens are averaged. grpo: within an answer. dr_grpo: over the longest possible answer. bnpo, dapo: over all tokens of the step."""
     scale_rewards: Literal["group", "batch", "none"]
-    """Whose standard deviation divides advantages; group favors inputs with similar rewards."""
+    """Standard deviation that divides advantages. group: of the answers to one prompt, which gives prompts with nearly equal rewards more weight.
+    batch: of the whole step. none: not divided."""
 
 
 class OfflinePreference(AlignBase):
@@ -270,7 +271,8 @@ class Dpo(OfflinePreference):
     beta: float = Field(gt=0, le=10)
     """Strength of the tie to sft; lower lets the policy drift further."""
     loss: Literal["sigmoid", "hinge", "ipo", "robust"]
-    """Loss of the difference between the log-ratios of the better and the worse answer."""
+    """Loss of the difference between the log-ratios of the better and the worse answer. sigmoid: DPO's own. hinge: no gradient beyond a margin.
+    ipo: for pairs on which all judges agree. robust: for pairs that are partly mislabeled."""
     label_smoothing: float = Field(ge=0, lt=0.5)
     """Share of judgments assumed to be wrong; above 0 only with loss robust (arXiv 2403.00409)."""
     ld_alpha: float | None = Field(ge=0, le=1)
@@ -295,9 +297,9 @@ class Kto(OfflinePreference):
     beta: float = Field(gt=0, le=10)
     """Strength of the tie to sft; lower lets the policy drift further."""
     desirable_weight: float = Field(gt=0, le=100)
-    """Loss weight of good answers."""
+    """Loss weight of good answers; raise it where they are few."""
     undesirable_weight: float = Field(gt=0, le=100)
-    """Loss weight of bad answers; its share times their number should be near that of the good ones."""
+    """Loss weight of bad answers; lower it where they are many, so that weight times number is near that of the good ones."""
     batch_size: int = Field(ge=2, le=65_536)
     """Answers in one optimizer step."""
 

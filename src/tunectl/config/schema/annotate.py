@@ -17,13 +17,13 @@ class CandidateGenerationConfig(StrictModel):
     """Settings of ``tunectl annotate prepare``: which inputs and models produce the answers that people compare."""
 
     inputs: int = Field(ge=1, le=100_000)
-    """Number of inputs, drawn with the seed."""
+    """Number of inputs, drawn with the seed; more give more pairs and more work for people."""
     part: Literal["train", "validation"]
     """Which part of ``split`` they come from; test is for evaluate alone."""
     systems: list[Literal["model", "sft", "align"]] = Field(min_length=2, max_length=2)
     """Models that write the two answers; the same twice: two samples."""
     decoding: Sampling
-    """Sampling of the answers."""
+    """Sampling of the answers; a higher temperature makes the two answers differ more."""
 
 
 class QueuePolicyConfig(StrictModel):

@@ -142,7 +142,7 @@ class Shingling(StrictModel):
     unit: Literal["word", "character"]
     """What a piece is made of; characters for languages without spaces."""
     size: int = Field(ge=1, le=32)
-    """Units in one piece."""
+    """Words or characters in one piece; longer pieces make fewer texts similar."""
 
 
 class NearDedupConfig(StrictModel):
@@ -157,7 +157,7 @@ class NearDedupConfig(StrictModel):
     threshold: float = Field(gt=0, le=1)
     """Jaccard similarity from which two texts are near duplicates; lower removes more."""
     shingle: Shingling
-    """What is compared."""
+    """How texts are cut into the pieces that are compared."""
     bands: int = Field(ge=1, le=256)
     """MinHash bands; candidates agree in at least one. More find more and take more time."""
     rows: int = Field(ge=1, le=64)

@@ -35,15 +35,15 @@ class Federate(StrictModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the federation; its rounds are in `.tunectl/federate/NAME`."""
     rounds: int = Field(ge=1, le=10_000)
-    """Number of times that the clients train and the server averages."""
+    """Number of times that the clients train and the server averages; raise it while the validation loss still falls."""
     local_steps: int = Field(ge=1, le=1_000_000)
-    """Optimizer steps of each client in a round."""
+    """Optimizer steps of each client in a round; with more, the clients' adapters differ more."""
     fraction_train: float = Field(gt=0, le=1)
     """Share of the clients that a round asks, drawn with the seed; never fewer than min_clients."""
     min_clients: int = Field(ge=1, le=10_000)
     """Clients that a round waits for, and whose answers it needs; others may drop out."""
     weighting: Literal["answers", "clients"]
-    """How much a client counts: by its training answers, or as one."""
+    """Weight of a client. answers: number of its training answers. clients: all the same, so that no large one rules."""
     average: Literal["fedavg", "product"]
     """fedavg: mean of A and of B (arXiv 1602.05629). product: mean of BA, reduced to the rank by singular values."""
     round_timeout_seconds: int = Field(ge=1, le=604_800)

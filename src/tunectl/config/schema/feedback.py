@@ -17,7 +17,7 @@ class FeedbackFromLog(StrictModel):
     window: str = Field(min_length=1)
     """File that names the snapshots; only `tunectl retrain controller` (or a person) advances it."""
     snapshots: str = Field(min_length=1)
-    """Folder of the snapshots, outside Git."""
+    """Folder of the snapshots; it holds texts of users, so keep it out of Git."""
     quarantine_hours: float = Field(ge=0, le=24 * 3650)
     """Hours before a feedback record counts, so that others can contradict it."""
     max_per_user: int = Field(ge=1)
@@ -31,7 +31,7 @@ class FeedbackFromLog(StrictModel):
     max_model_text_share: Share
     """Highest share of rows that the model wrote and people only approved; 0: edits alone."""
     holdout: Annotated[float, Field(ge=0, lt=1)]
-    """Share of prompts kept for the promotion gate and never trained on."""
+    """Share of prompts kept for the promotion gate and never trained on; more: surer gate, fewer training rows."""
 
 
 class FeedbackDisabled(StrictModel):

@@ -15,7 +15,7 @@ class HardwareProfile(StrictModel):
     device: Literal["cpu", "cuda"]
     """Device of the tensors."""
     threads: int | None = Field(ge=1, le=1024)
-    """Threads of one process on the CPU. Null: all cores this process may use."""
+    """Threads of one process on the CPU; fewer leave cores to other programs. Null: all cores this process may use."""
     dtype: Literal["float32", "bfloat16", "auto"]
     """Type of the frozen weights. auto: bfloat16 where the CPU or GPU supports it, else float32."""
     train_batch_tokens: int = Field(ge=64, le=1_048_576)

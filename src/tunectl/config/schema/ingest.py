@@ -155,7 +155,7 @@ class RowOptions(StrictModel):
     """Name to column, kept with each record for slices and balance. Nested columns have dots; files and pages offer
     ``file``, ``folder``, ``title``, ``date``, ``author``, ``site`` and ``page`` where they are known."""
     prompt: PromptTemplate
-    """Text put around inputs."""
+    """Text put around the input of every example."""
     merge_references: bool
     """Make one example with several answers of the rows that have the same input."""
     limits: RowLimits
@@ -215,7 +215,7 @@ class UrlSource(FileReading):
     urls: list[Url] = Field(min_length=1)
     """Addresses, http or https; links on the pages are not followed. ``tunectl data refresh`` asks whether they changed."""
     fetch: Fetch
-    """How they are fetched."""
+    """How the pages are fetched."""
 
 
 class HubDataset(RowOptions):
@@ -224,7 +224,7 @@ class HubDataset(RowOptions):
     method: Literal["hub"]
     """Name of this kind of source."""
     id: str = Field(min_length=1)
-    """For example ``tuetschek/e2e_nlg``."""
+    """Owner and name of the data set, for example ``tuetschek/e2e_nlg``."""
     revision: str = Field(min_length=1)
     """Commit or tag; a branch would give other rows on another day."""
     subset: str | None

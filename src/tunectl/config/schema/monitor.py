@@ -109,7 +109,7 @@ class Monitor(StrictModel):
     encoder: EncoderConfig
     """Sentence encoder; the static table is distilled from it once."""
     disabled_signals: list[SignalName]
-    """Signals that are not tested."""
+    """Signals that are not tested; fewer tests give the others more power."""
     window: MonitorWindow
     """One window of traffic."""
     rule: DetectionRuleConfig
@@ -139,7 +139,7 @@ class MonitorSettings(StrictModel):
     """Sections of the configuration that the monitor reads."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """Title of the monitor's pages."""
+    """Name of the project, title of the monitor's pages."""
     seed: int = Field(ge=0, lt=2**32)
     """Seed of permutations and samples."""
     monitor: Monitor

@@ -40,7 +40,7 @@ class ProbeConfig(StrictModel):
     prompts: int = Field(ge=1, le=256)
     """Number of probes, from validation inputs that tuned and base model answer differently."""
     fixtures: int = Field(ge=1, le=256)
-    """Rendered conversations with their token ids."""
+    """Number of rendered conversations whose token ids the server must reproduce; more cover rarer cases of the chat template."""
     max_tokens: int = Field(ge=1, le=512)
     """Tokens in one answer to a probe at most."""
     min_token_agreement: float = Field(gt=0, le=1)
@@ -75,7 +75,7 @@ class Gguf(StrictModel):
     """Settings of the GGUF file for llama.cpp and Ollama that is written beside the release."""
 
     type: Literal["f16", "bf16", "q8_0"]
-    """Type of the weights; q8_0 is the smallest."""
+    """Type of the weights; q8_0 is the smallest and least exact."""
 
 
 class ReleaseConfig(StrictModel):
@@ -92,7 +92,7 @@ class ReleaseConfig(StrictModel):
     adapter: Literal["auto", "sft", "align"]
     """auto: that of align where evaluate finds it significantly better, else that of sft."""
     precision: Literal["float32", "bfloat16", "auto"]
-    """Type of the trained model in the comparison; float32 keeps rounding out of it."""
+    """Type of the trained model when the exported one is compared with it. float32: least rounding. bfloat16: half the memory."""
     decoding: ServingDecoding
     """Decoding of requests that do not set it."""
     probing: ProbeConfig
@@ -100,7 +100,7 @@ class ReleaseConfig(StrictModel):
     parity: ParityConfig
     """Bounds on the difference between exported and trained model."""
     reference_responses: int = Field(ge=0, le=10_000)
-    """Number of answers to validation inputs kept as the drift reference."""
+    """Number of answers to validation inputs kept as the drift reference; more find smaller drift. 0: none."""
     bento: Bento | None
     """The Bento to build. Null: none."""
     gguf: Gguf | None

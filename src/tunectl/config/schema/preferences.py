@@ -33,19 +33,19 @@ class PreferenceColumns(StrictModel):
     """Columns of a source of preferences by their meaning, where their names do not tell it. Nested columns have dots."""
 
     prompt: Column | None
-    """The input."""
+    """Column with the input."""
     chosen: Column | None
-    """The better answer."""
+    """Column with the better answer."""
     rejected: Column | None
-    """The worse answer."""
+    """Column with the worse answer."""
     annotator: Column | None
-    """Name of the annotator. Null: a column called annotator."""
+    """Column with the name of the annotator. Null: a column called annotator."""
     at: Column | None
-    """Time of the judgment. Null: a column called at or timestamp."""
+    """Column with the time of the judgment. Null: a column called at or timestamp."""
     margin: Column | None
-    """By how much it is better, a number of 0 or more. Null: a column called margin."""
+    """By how much the better answer is better, a number of 0 or more, for ``reward.margins``. Null: a column called margin."""
     tags: Column | None
-    """Reasons: a list, or text with commas. Null: a column called tags."""
+    """Column with reasons: a list, or text with commas. Null: a column called tags."""
     split: Column | None
     """Column with train, validation or test. Null: a column called split with such values."""
 

@@ -81,15 +81,15 @@ class PromotionGate(StrictModel):
     golden_set_size: int = Field(ge=10)
     """Items of the golden set, drawn from the test split at the first release; feedback is never added to it."""
     max_uses: int = Field(ge=1)
-    """Number of gate decisions on one golden set before the next version is drawn from the current test split."""
+    """Number of gate decisions on one golden set before the next version is drawn from the current test split; fewer overfit less to it."""
     margin: Points
     """Points of `evaluate.gate.primary_metric` that the challenger may lose on the golden set."""
     min_effect: Points
     """Smallest gain on the drifted slice that counts, in the same points."""
     min_golden_items: int = Field(ge=2)
-    """Golden items without which the gate fails."""
+    """Golden items below which the gate fails; lower it for small data sets."""
     min_slice_items: int = Field(ge=2)
-    """Items of the drifted slice without which the gate fails."""
+    """Items of the drifted slice below which the gate fails; lower it for little traffic."""
     max_new_tokens: int = Field(ge=1, le=8192)
     """Tokens in one answer at most."""
     max_refusal_rate: float = Field(ge=0, le=1)
@@ -148,7 +148,7 @@ class RetrainTrainConfig(StrictModel):
     max_hours: float = Field(gt=0)
     """Time limit in hours; then the retrain is ended."""
     max_attempts: int = Field(ge=1, le=20)
-    """Starts in all, after a crash or a kill."""
+    """Starts of one retrain in all; a crash or a kill uses one up."""
     start: Literal["base", "champion"]
     """base: fine-tuning begins with new weights. champion: it continues from the champion's adapter, which must have the same rank and
     targets."""
@@ -168,7 +168,7 @@ class RetrainingConfig(StrictModel):
     token_file: str = Field(min_length=1)
     """File of the bearer token that Alertmanager, Grafana and Prometheus send; made at first use."""
     alerts: tuple[str, ...]
-    """Names of the alerts that request a retrain."""
+    """Names of the alerts that request a retrain; others are ignored."""
     registry: str = Field(min_length=1)
     """Folder of the release registry; the environment variable TUNECTL_REGISTRY overrides it. Releases are copied to `serve.registry` where that is an address."""
     poll_seconds: float = Field(ge=0.05, le=300)

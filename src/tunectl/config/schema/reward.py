@@ -33,7 +33,7 @@ class MaxPairs(StrictModel):
     train: int | None = Field(ge=1)
     """Pairs to train on, with those of the evaluation model."""
     validation: int | None = Field(ge=1)
-    """Pairs that choose the weights."""
+    """Pairs by which the best weights are chosen."""
     test: int | None = Field(ge=1)
     """Pairs that the gate is measured on."""
 
@@ -95,7 +95,7 @@ class RewardModelConfig(StrictModel):
     """Share of pairs rejected above which the stage fails."""
 
     evals_per_epoch: int = Field(ge=1, le=1000)
-    """Validations in one epoch."""
+    """Validations in one epoch, of which the best weights are kept; more: finer choice, more time."""
     early_stopping: EarlyStopping | None
     """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)

@@ -37,7 +37,7 @@ class DataVariables(StrictModel):
     """Variables of an experiment, which its sources refer to as ``${data.path}``."""
 
     path: str = Field(min_length=1)
-    """File, folder or glob."""
+    """File, folder or glob that the sources of the experiment read, relative to the project."""
 
 
 class TunectlConfig(StrictModel):

@@ -35,11 +35,11 @@ class ServeLimits(StrictModel):
     """Limits beyond which requests wait or are refused."""
 
     max_concurrency: int = Field(ge=1, le=1024)
-    """Answers generated at once."""
+    """Answers generated at once; more give more answers per second in all, each of them slower."""
     max_queue: int = Field(ge=0, le=100_000)
-    """Requests that wait; more are refused with 429."""
+    """Requests that wait; more are refused with 429. Fewer: refused sooner, after shorter waits."""
     max_tokens_in_flight: int = Field(ge=256)
-    """Tokens of all running and waiting requests together, prompts and answers."""
+    """Tokens of all running and waiting requests together, prompts and answers, as estimated; more are refused with 429."""
     max_body_bytes: int = Field(ge=1000, le=100_000_000)
     """Bytes in one request at most."""
     max_json_depth: int = Field(ge=8, le=500)
@@ -83,7 +83,7 @@ class ShutdownConfig(StrictModel):
     """Delays of the server between SIGTERM and its end."""
 
     pre_stop_seconds: float = Field(ge=0, le=600)
-    """Seconds between readiness going false and the end of new requests, so that load balancers notice."""
+    """Seconds between readiness going false and the end of new requests, so that load balancers notice; 0 where a preStop hook waits instead."""
     grace_period_seconds: int = Field(ge=1, le=3600)
     """Seconds for running answers to finish; give the container a longer grace period."""
 
@@ -100,7 +100,7 @@ class Serve(StrictModel):
     registry: str = Field(min_length=1)
     """The release registry, a folder or an address (s3://bucket/releases); the environment variable TUNECTL_REGISTRY overrides it."""
     poll_seconds: float = Field(ge=0.1, le=3600)
-    """Seconds between reads of the registry."""
+    """Seconds between reads of the registry; a promotion is noticed after this."""
     load_timeout_seconds: float = Field(gt=0, le=86_400)
     """Seconds for a release to load and pass its probes; then it is given up and tried again later."""
     keys_file: str = Field(min_length=1)

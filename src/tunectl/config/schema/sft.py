@@ -45,7 +45,7 @@ class Privacy(StrictModel):
     expected_batch_size: float = Field(gt=0)
     """Units in one optimizer step, on average. More: less noise for each, and more time."""
     accountant: Literal["prv", "rdp"]
-    """How Opacus adds up epsilon: prv is tighter, rdp an older upper bound."""
+    """How Opacus adds up epsilon over the steps: prv is tighter, rdp an older upper bound."""
     noise_key_file: str = Field(min_length=1)
     """File of the secret from which noise and sampling are derived, with the seed; made at first use. Whoever has it can compute the noise and subtract it."""
     noise_key_env: str = Field(min_length=1)
@@ -103,7 +103,7 @@ class Sft(StrictModel):
     neftune_noise_alpha: float | None = Field(gt=0, le=100)
     """Noise on the input embeddings against overfitting (arXiv 2310.05914); 5 is usual. Null: none."""
     ema_decay: float | None = Field(gt=0, lt=1)
-    """Decay per step of a moving average of the adapter's weights; the average is validated and kept. Null: the last weights."""
+    """Decay per step of a moving average of the adapter's weights (0.98: about 50 steps); the average is validated and kept. Null: no average."""
 
     loss_on: Literal["final_answer", "assistant"]
     """final_answer: the last assistant turn only. assistant: every assistant turn. A message's own ``train`` flag wins."""
@@ -118,7 +118,7 @@ class Sft(StrictModel):
     """Share of answers rejected above which the stage fails."""
 
     evals_per_epoch: int = Field(ge=1, le=1000)
-    """Validations in one epoch."""
+    """Validations in one epoch, of which the best weights are kept; more: finer choice, more time."""
     max_eval_samples: int | None = Field(ge=1)
     """Validation inputs that the loss is measured on, with all their answers, drawn with the seed. Null: all."""
     early_stopping: EarlyStopping | None

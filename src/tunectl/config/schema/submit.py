@@ -41,7 +41,7 @@ class KubernetesOptions(StrictModel):
     """Options of a job on Kubernetes; the other schedulers ignore them."""
 
     image: Line | None
-    """Image with bash, git and tunectl. Null: not on Kubernetes."""
+    """Container image with bash, git and tunectl. Null: none, which Kubernetes refuses."""
     namespace: ResourceName
     """Namespace of the job."""
     secret: ResourceName | None
@@ -49,14 +49,14 @@ class KubernetesOptions(StrictModel):
     volume_claim: ResourceName | None
     """PersistentVolumeClaim that is mounted at storage_path. Null: none, so the job starts anew after a restart."""
     gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")]
-    """Resource of one card."""
+    """Kubernetes resource of one GPU, such as ``nvidia.com/gpu``."""
 
 
 class RayOptions(StrictModel):
     """Options of a job of ``ray job submit``; the other schedulers ignore them."""
 
     address: Annotated[Line, Field(pattern=r"^(https?|ray)://\S+$")]
-    """Dashboard of the cluster."""
+    """Address of the cluster's dashboard, which takes jobs."""
 
 
 class Submit(StrictModel):
@@ -75,7 +75,7 @@ class Submit(StrictModel):
     nodes: int = Field(ge=1, le=1024)
     """Machines of the job."""
     gpus: int = Field(ge=0, le=64)
-    """Cards of each machine."""
+    """GPUs of each machine; 0: none."""
     cpus: int | None = Field(ge=1, le=4096)
     """Cores of each machine. Null: what the cluster gives by default."""
     memory_gb: int | None = Field(ge=1, le=65_536)
@@ -87,7 +87,7 @@ class Submit(StrictModel):
     max_restarts: int = Field(ge=0, le=1000)
     """Times that a job is started again after it was preempted or ran out of hours."""
     template: Line | None
-    """File that replaces the one that is written. Null: ours."""
+    """File that replaces the generated sbatch script or manifest. Null: it is generated."""
     slurm: SlurmOptions
     kubernetes: KubernetesOptions
     ray: RayOptions

@@ -105,7 +105,7 @@ class Sweep(StrictModel):
     objective: list[SweepObjective] = Field(min_length=1, max_length=4)
     """Metrics that decide which trial is best. Several give a front of trials, of which none is better in every metric."""
     stage: str = Field(pattern=r"^[a-z]+$")
-    """Last stage of a trial."""
+    """Last stage of a trial; the earliest that has the metric saves time."""
     n_trials: int = Field(ge=1, le=100_000)
     """Trials in all, the current settings and pruned ones among them."""
     max_hours: float | None = Field(gt=0, le=24 * 365)

@@ -38,7 +38,7 @@ def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
 
 
 def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Return the form for a new key."""
+    """Return the page with the form for a new API key: name, scopes, days of validity, requests per minute, reason."""
     scopes = [ActField(f"scope_{scope}", scope, "checkbox", help=SCOPE_MEANINGS[scope]) for scope in get_args(KeyScope)]
     return ActPage(
         "Add a key",
@@ -149,7 +149,10 @@ def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Disable the key ``form["key"]``; return the path to go to."""
+    """Disable the key ``form["key"]``; return the path to go to.
+
+    Raises  NotFoundError for an unknown key; ConflictError where the key changed meanwhile; UsageError without a reason.
+    """
     name = _check(context, form)
     with _change(context, form, "disabled", name):
         api_keys.set_enabled(_find_path(context), name, enabled=False)
@@ -157,7 +160,10 @@ def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Enable the key ``form["key"]``; return the path to go to."""
+    """Enable the key ``form["key"]``; return the path to go to.
+
+    Raises  NotFoundError for an unknown key; ConflictError where the key changed meanwhile; UsageError without a reason.
+    """
     name = _check(context, form)
     with _change(context, form, "enabled", name):
         api_keys.set_enabled(_find_path(context), name, enabled=True)
@@ -165,7 +171,10 @@ def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def perform_remove(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Remove the key ``form["key"]``; return the path to go to."""
+    """Remove the key ``form["key"]``; return the path to go to.
+
+    Raises  NotFoundError for an unknown key; ConflictError where the key changed meanwhile; UsageError without a reason.
+    """
     name = _check(context, form)
     with _change(context, form, "removed", name):
         api_keys.remove(_find_path(context), name)

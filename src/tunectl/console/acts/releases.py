@@ -36,7 +36,10 @@ class SwapPreview(Struct, frozen=True):
 
 
 def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
-    """Return the confirmation page of promoting the release ``query["release"]``."""
+    """Return the confirmation page of promoting the release ``query["release"]``.
+
+    Raises  NotFoundError for a release that the registry does not have.
+    """
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -64,7 +67,10 @@ def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPrevie
 
 
 def promote(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Make the release ``form["release"]`` the champion; return the path to go to."""
+    """Make the release ``form["release"]`` the champion; return the path to go to.
+
+    Raises  NotFoundError for an unknown release; UsageError without a reason; ConflictError where the registry changed meanwhile.
+    """
     store, name = _open(context), form["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -98,7 +104,10 @@ def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: 
 
 
 def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Make the previous champion the champion again; return the path to go to."""
+    """Make the previous champion the champion again; return the path to go to.
+
+    Raises  UsageError without a reason; ConflictError where the registry changed meanwhile.
+    """
     store, reason = _open(context), require_reason(form)
     with _report_conflict():
         event = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
@@ -106,7 +115,10 @@ def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
-    """Return the confirmation page of starting a canary with the release ``query["release"]``."""
+    """Return the confirmation page of starting a canary with the release ``query["release"]``.
+
+    Raises  NotFoundError for a release that the registry does not have.
+    """
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -128,7 +140,11 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
 
 
 def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Start a canary with the release ``form["release"]`` on ``form["share"]`` percent of the users; return the path to go to."""
+    """Start a canary with the release ``form["release"]`` on ``form["share"]`` percent of the users; return the path to go to.
+
+    Raises  NotFoundError for an unknown release; UsageError without a reason, or for a share that is no number; ConflictError
+            where the registry changed meanwhile.
+    """
     store, name = _open(context), form["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -163,7 +179,10 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
 
 
 def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Remove the challenger, so that the champion answers all requests; return the path to go to."""
+    """Remove the challenger, so that the champion answers all requests; return the path to go to.
+
+    Raises  UsageError without a reason; ConflictError where the registry changed meanwhile.
+    """
     store, reason = _open(context), require_reason(form)
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():

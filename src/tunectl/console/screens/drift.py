@@ -101,7 +101,7 @@ def describe_drift(
 ) -> DriftScreen:
     """Return the newest ``number`` windows and the reference from the inference log.
 
-    Raises  InfrastructureError where the inference log cannot be had.
+    Raises  InfrastructureError where the inference log cannot be opened.
     """
     with open_inference_log.open_if_exists(settings.inference_log, layout) as log:
         if log is None:
@@ -154,7 +154,7 @@ def describe_window(
 ) -> DriftWindowScreen | None:
     """Return the window whose id begins with ``name``, with examples; None where there is none.
 
-    Raises  InfrastructureError where the inference log cannot be had.
+    Raises  InfrastructureError where the inference log cannot be opened.
     """
     with open_inference_log.open_if_exists(settings.inference_log, layout) as log:
         closed = [] if log is None else reference_data.list_closed_windows(log)

@@ -34,7 +34,7 @@ class HomeScreen(Struct, frozen=True):
 
 
 def read_home(context: ReadContext, query: object) -> HomeScreen:  # noqa: ARG001 - every reader is called alike
-    """Return everything that Home shows."""
+    """Return the state of the stages, the last verdict, the status of the services and the recommended next step."""
     problems = ProblemList()
     stages = list_nodes(context, problems)
     settings = problems.attempt("settings", context.load_settings, None)

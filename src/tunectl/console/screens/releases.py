@@ -65,7 +65,7 @@ def read_releases(
     query: object,  # noqa: ARG001 - every reader is called alike
     store: ReleaseRegistry | None = None,
 ) -> ReleasesScreen:
-    """Return the content of the registry: that of the project, or ``store``."""
+    """Return all releases, the newest first, with champion, canary and history, from ``store`` or the project's registry."""
     problems, store = ProblemList(), store or ReleaseRegistry(context.layout.releases)
     champion = problems.attempt("champion", store.champion, None)
     canary = problems.attempt("canary", store.trial, None)

@@ -95,7 +95,7 @@ class ReportScreen(Struct, frozen=True):
 
 
 def read_results(context: ReadContext, query: Mapping[str, str]) -> ResultsScreen:  # noqa: ARG001 - every screen is read alike
-    """Return the results of the evaluate stage."""
+    """Return verdict and scores of the last evaluation, with links to the reports; links alone where there is none."""
     problems = ProblemList()
     evaluation: Results | None = problems.attempt("results", lambda: _load(context), None)
     links = [_find_report(context, name) for name in REPORTS]

@@ -85,7 +85,7 @@ class RunsScreen(Struct, frozen=True):
 
 
 def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
-    """Return one page of the ledger."""
+    """Return one page of the recorded runs, the newest first; ``query["at"]`` is the index of its first run."""
     problems = ProblemList()
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
     at = find_page_start(query.get("at", ""), PAGE_SIZE, len(names))

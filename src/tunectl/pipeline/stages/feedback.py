@@ -38,7 +38,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Folder that feedback fills."""
+    """Folder that feedback fills with examples, judgments, the rows kept for the gate, and rejects."""
 
     artifact: Path
     """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are

@@ -46,7 +46,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Folder that ingest fills."""
+    """Folder that ingest fills with documents, examples, the format decided for each source, row counts and rejects."""
 
     artifact: Path
     """documents.jsonl, examples.jsonl, decisions.json, row_counts.json, rejects.jsonl."""
@@ -78,7 +78,7 @@ def run(
     """Read every declared source into documents and examples.
 
     Reads    the sources, relative to the current folder; pages through the cache
-    Writes   Document and Example rows, the decision made for each source, the row account
+    Writes   Document and Example rows, the decision made for each source, row_counts.json
     Returns  Metrics, counts of files, rows and records
     Raises   DataError when a source is missing, empty, of another kind or format than it was taken for, all rejected, or
              when more than ingest.max_rejected_share of all rows were rejected; InfrastructureError for a Hub out of reach

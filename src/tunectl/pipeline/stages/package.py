@@ -78,7 +78,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``
-    Returns  Metrics; a verdict of no is not an error, and then there is no Bento and the store promotes it by force only
+    Returns  Metrics; a verdict of no is not an error, and then there is no Bento and the registry promotes the release by force only
 
     Raises   ArtifactError       the adapter belongs to another base or template
              UsageError          the declared adapter is not there, or the engine cannot hold it

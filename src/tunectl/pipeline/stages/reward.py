@@ -103,7 +103,7 @@ class _Part:
 
 
 def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTrainer | None = None) -> Metrics:
-    """Train the members (and the judge), measure them on held-out pairs, and decide whether they may be used for training.
+    """Train the reward models (the ensemble for align, one for evaluate), measure them on test pairs, and decide whether align may use them.
 
     Reads    inputs.preferences  train.jsonl, validation.jsonl, test.jsonl, report.json
              inputs.sft          the adapter and its contract; inputs.cpt or inputs.model as the base
