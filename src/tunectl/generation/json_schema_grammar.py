@@ -112,13 +112,13 @@ def _write_levels(unbounded: _Writer, recursive: frozenset[str]) -> _Writer:
 
 
 def _list_reachable(root: str, rules: Mapping[str, str]) -> dict[str, str]:
-    found, todo = set[str](), _RULE_NAME.findall(root)
+    names, todo = set[str](), _RULE_NAME.findall(root)
     while todo:
         name = todo.pop()
-        if name in rules and name not in found:  # a text of the schema may look like a name
-            found.add(name)
+        if name in rules and name not in names:  # a text of the schema may look like a name
+            names.add(name)
             todo += _RULE_NAME.findall(rules[name])
-    return {name: body for name, body in rules.items() if name in found}
+    return {name: body for name, body in rules.items() if name in names}
 
 
 def _write_free_rules() -> str:
@@ -346,10 +346,10 @@ class _Writer:
 
 def _join_branches(parts: Iterable[str | None], *, brackets: bool) -> str | None:
     """Return the alternatives that have a text; None where none has."""
-    found = [part for part in parts if part is not None]
-    if not found:
+    branches = [part for part in parts if part is not None]
+    if not branches:
         return None
-    return "(" + " | ".join(found) + ")" if brackets else found[0]
+    return "(" + " | ".join(branches) + ")" if brackets else branches[0]
 
 
 def _refuse_others(schema: Mapping[str, Any], allowed: frozenset[str], location: str) -> None:
