@@ -3,7 +3,8 @@
 A pattern that can read one text in two ways within a loop, as ``(a+)+`` or ``(a|a)*``, doubles the work of a backtracking engine at
 each round. That is decided on the position automaton of the pattern (Glushkov), as exponential degree of ambiguity (Weber & Seidl,
 1991): exact for what is regular. Loops with assertions, references or atomic groups inside are not judged: what they need at run
-time is bounded by ``DeclaredPattern``.
+time is bounded by ``DeclaredPattern``. That limit ends a run, maybe hours after its start; here a configuration is refused before
+(docs/decisions/0019-exponential-patterns.md).
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ _SPACED: Final = re.compile(  # a blank in a password; what looks like a port en
     r"(?<=://)[^\s/:@]{1,64}:(?!//|\*\*\*|\d{1,5}(?:[/?#]|[^\w\s]{0,2}\s))[^\s@]{0,64}(?:[ \t][^\s@:]{0,64}){1,4}@(?:[^\s/@]{0,64}@){0,4}"
 )
 _NO_LOGIN: Final = re.compile(r"\b(?:file|sqlite)$")
-_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:@/]+):\d{1,5}/[^:]*")
+_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:@/]+):(\d{1,5})/[^:]*")
 """Of an address of HTTP whose path has an ``@``."""
+_HIGHEST_PORT: Final = 65_535
 _LOGIN_ALONE: Final = re.compile(
     r"\b(?:ssh|(?:postgres(?:ql)?|mysql|mariadb)(?:\+\w{1,20})?)$"
 )  # who signs in there has a key or a password
@@ -38,12 +39,16 @@ _USER: Final = re.compile(
 
 
 def hide_credentials(text: str) -> str:
-    """Return an address, or a text with addresses, with ``***`` in place of the credentials."""
+    """Return an address, or a text with addresses, with ``***`` in place of the credentials.
+
+    ``https://me:123/secret@h`` is shown as it is: its authority ends at the first slash (RFC 3986, 3.2), so ``me`` is the host, 123 the
+    port and the rest a path, as in ``https://registry:5000/@scope/pkg``. A password that begins so is written ``123%2Fsecret``.
+    """
     return _RUN.sub(lambda run: _hide(run[0]), _SPACED.sub("***@", text)) if "://" in text else text
 
 
 def has_credentials(text: str) -> bool:
-    """Return whether an address, or a text with addresses, carries credentials. An address that can be read both ways does."""
+    """Return whether an address, or a text with addresses, carries credentials. An address that can be read both ways does, unless a port is one of them."""
     return hide_credentials(text) != text
 
 
@@ -61,7 +66,8 @@ def _hide(run: str) -> str:
 def _is_harmless(scheme: str, login: str) -> bool:
     if login == "git" or _NO_LOGIN.search(scheme):
         return True
-    if scheme.endswith(("http", "https")) and _PORT.fullmatch(login):
+    port = _PORT.fullmatch(login) if scheme.endswith(("http", "https")) else None
+    if port is not None and int(port[1]) <= _HIGHEST_PORT:
         return True
     user, _, rest = login.partition(":")
     if user == login:

@@ -1,15 +1,16 @@
 """Guards against replay: a server never follows a champion pointer, or a signed canary, older than one it has seen.
 
-A rollback has a higher sequence than the pointer before it, so it passes. A pointer whose key is revoked now hinders no other: whoever
-had the key could have named a sequence that nothing follows. A canary that has ended is not started again: the
-next one has a higher number.
+A rollback has a higher sequence than the pointer before it, so it passes. A canary that has ended is not started again: the next one
+has a higher number. What a key signed that is not trusted now, because it was revoked or removed, hinders no other: whoever had the
+key could have named a number that nothing follows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
@@ -20,6 +21,7 @@ from tunectl.core.errors import TunectlError
 from tunectl.registry import release_statement
 from tunectl.registry.release_state import ChampionPointer
 
+T = TypeVar("T", ChampionPointer, CanaryState)
 NEWEST: Final = RecordFormat("newest champion pointer", ())
 NEWEST_CANARY: Final = RecordFormat("newest canary", ())
 FILE, CANARY_FILE = "newest_champion.json", "newest_canary.json"
@@ -32,7 +34,7 @@ class NewestPointer(Struct, frozen=True):
     location: str
     pointer: ChampionPointer
     others: list[ChampionPointer] = []
-    """The newest one of each other key that was seen before: they stay in force where the key of ``pointer`` is revoked."""
+    """The newest one of each other key that was seen before: they stay in force where the key of ``pointer`` is no longer trusted."""
 
 
 class SequenceGuard:
@@ -57,13 +59,13 @@ class SequenceGuard:
     ) -> ChampionPointer | None:
         """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older.
 
-        With ``trust``, pointers that a key signed which is revoked now do not count as seen; where there is no other, they are kept.
+        With ``trust``, pointers that no key signed which is trusted now do not count as seen; where there is no other, they are kept.
         """
         newest = self.find_newest(location)
         self.warning = ""
         if pointer == newest:
             return pointer
-        seen = self._list_in_force(newest, trust)
+        seen = _list_in_force([newest, *self._newest.others], trust) if newest and self._newest else []
         bar = max(seen, key=lambda item: item.sequence, default=newest)
         if bar is not None and (pointer is None or (seen and pointer != bar and pointer.sequence <= bar.sequence)):
             named = f"release {pointer.release} with sequence {pointer.sequence}" if pointer else "no champion"
@@ -83,59 +85,84 @@ class SequenceGuard:
                 NEWEST.write(self._path, self._newest)
         return pointer
 
-    def _list_in_force(self, newest: ChampionPointer | None, trust: TrustStore | None) -> list[ChampionPointer]:
-        seen = [newest, *self._newest.others] if newest is not None and self._newest is not None else []
-        return [
-            item for item in seen if trust is None or release_statement.check_pointer(item, trust).status != "revoked"
-        ]
+
+def _list_in_force(records: Iterable[T], trust: TrustStore | None) -> list[T]:
+    """Return those of ``records`` that a key signed which is trusted now; without ``trust`` all."""
+    return [
+        item for item in records if trust is None or release_statement.check_pointer(item, trust).status == "trusted"
+    ]
 
 
-def _name_key(pointer: ChampionPointer) -> str:
+def _name_key(pointer: ChampionPointer | CanaryState) -> str:
     return pointer.signature.key_id if pointer.signature is not None else ""
 
 
-class NewestCanary(Struct, frozen=True):
-    """Content of the file with the newest canary that was seen, and the location of its registry."""
+class SeenCanary(Struct, frozen=True):
+    """A canary that was seen, and whether it has ended since, or another one replaced it."""
+
+    state: CanaryState
+    ended: bool
+
+    @property
+    def number(self) -> int:
+        """Number of its start event; 0 where the record has none."""
+        return self.state.number or 0
+
+
+class NewestCanaries(Struct, frozen=True):
+    """Content of the file with the newest canary of each key that was seen, and the location of their registry."""
 
     location: str
-    number: int
-    ended: bool
-    """Whether it has ended since."""
+    seen: list[SeenCanary]
 
 
 class CanaryGuard:
-    """Stores the newest signed canary of one registry, and whether it has ended. A canary without a number is older than all others."""
+    """Stores the newest signed canary of each key in one registry, and whether it has ended. A canary without a number is older than all others."""
 
     def __init__(self, path: Path | None = None) -> None:
         """``path``: a file that keeps it beyond this process; None: it is kept in memory only."""
         self._path = path
-        self._newest: NewestCanary | None = None
+        self._newest: NewestCanaries | None = None
 
-    def observe(self, trial: CanaryState | None, location: str) -> str:
-        """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text."""
-        newest = self._find_newest(location)
+    def observe(self, trial: CanaryState | None, location: str, trust: TrustStore | None = None) -> str:
+        """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text.
+
+        With ``trust``, canaries that no key signed which is trusted now do not count as seen.
+        """
+        seen = self._list_seen(location)
         if trial is None:
-            if newest is not None and not newest.ended:
-                self._remember(NewestCanary(location, newest.number, True))
+            if not all(item.ended for item in seen):
+                self._remember(NewestCanaries(location, [SeenCanary(item.state, True) for item in seen]))
             return ""
-        number = trial.number or 0
-        if newest is None or number > newest.number:
-            if number:
-                self._remember(NewestCanary(location, number, False))
+        current = SeenCanary(trial, False)
+        states = _list_in_force([item.state for item in seen], trust)
+        in_force = [item for item in seen if item.state in states]
+        bar = max(in_force, key=lambda item: (item.number, item.ended), default=None)
+        if bar is None or current.number > bar.number or (current.number == bar.number and not bar.ended):
+            self._record(current, seen, in_force, location)
             return ""
-        if number == newest.number and not newest.ended:
-            return ""
-        then = ", and its end" if newest.ended else ""
-        reason = f"the canary of {location} has the number {number}, and number {newest.number}{then} was seen there: it is an old copy"
+        then = ", and its end" if bar.ended else ""
+        reason = f"the canary of {location} has the number {current.number}, and number {bar.number}{then} was seen there: it is an old copy"
         return f"{reason} (to follow it, delete {self._path} and start again)" if self._path is not None else reason
 
-    def _find_newest(self, location: str) -> NewestCanary | None:
+    def _record(self, current: SeenCanary, seen: list[SeenCanary], in_force: list[SeenCanary], location: str) -> None:
+        key = _name_key(current.state)
+        if not current.number or any(_name_key(item.state) == key and item.number == current.number for item in seen):
+            return
+        others = [
+            SeenCanary(item.state, item.ended or item.number < current.number)
+            for item in in_force
+            if _name_key(item.state) != key
+        ]
+        self._remember(NewestCanaries(location, [current, *others]))
+
+    def _list_seen(self, location: str) -> list[SeenCanary]:
         if self._newest is None and self._path is not None and self._path.is_file():
             with suppress(TunectlError):  # a file that was damaged remembers nothing
-                self._newest = NEWEST_CANARY.read(self._path, NewestCanary)
-        return self._newest if self._newest is not None and self._newest.location == location else None
+                self._newest = NEWEST_CANARY.read(self._path, NewestCanaries)
+        return self._newest.seen if self._newest is not None and self._newest.location == location else []
 
-    def _remember(self, newest: NewestCanary) -> None:
+    def _remember(self, newest: NewestCanaries) -> None:
         self._newest = newest
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it

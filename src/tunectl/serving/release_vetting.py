@@ -83,7 +83,7 @@ class ReleaseVetting:
                 problem = f"the canary of {self.store.location} {reason}"
                 if status != "revoked" or trial != self._trial:
                     return None, f"{problem}; its release gets no traffic"
-            replay = self.canary_guard.observe(trial, self.store.location)
+            replay = self.canary_guard.observe(trial, self.store.location, self.trust)
             if replay:
                 return None, f"{replay}; its release gets no traffic"
         self._trial = trial

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -89,6 +90,19 @@ def test_credentials_are_found_and_hidden(address: str, shown: str) -> None:
 def test_an_address_without_credentials_is_shown_as_it_is(address: str) -> None:
     assert not has_credentials(address)
     assert hide_credentials(address) == address
+
+
+@pytest.mark.parametrize("address", ["https://me:123/secret@h", "https://registry:5000/@scope/pkg"])
+def test_digits_up_to_a_slash_are_a_port_and_an_at_behind_them_is_part_of_the_path(address: str) -> None:
+    """RFC 3986, 3.2: the authority ends at the first slash. Both addresses have one form, and neither has a login."""
+    parts = urlsplit(address)
+    assert (parts.username, parts.port is not None, "@" in parts.path) == (None, True, True)
+    assert hide_credentials(address) == address
+
+
+def test_a_number_that_no_port_has_begins_a_password() -> None:
+    assert hide_credentials("https://h:65535/secret@path") == "https://h:65535/secret@path"
+    assert hide_credentials("https://me:65536/secret@h") == "https://***@h"
 
 
 @given(st.lists(st.sampled_from(["://", "s3://", "@", ":", "/", " ", "a", "\n", "user:pw@"]), max_size=12).map("".join))

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.access.api_errors import ApiError
-from tunectl.generation.json_schema_grammar import MOST_DEEP, MOST_LETTERS, schema_to_ebnf
+from tunectl.generation.json_schema_grammar import (
+    LEAST_DEEP,
+    MOST_DEEP,
+    MOST_LETTERS,
+    MOST_LEVEL_RULES,
+    MOST_RULES,
+    schema_to_ebnf,
+)
 
 
 def rules(schema: Any) -> dict[str, str]:
@@ -56,7 +63,8 @@ def test_objects_of_any_names_hold_what_their_schema_says() -> None:
     for any_at_all in ({}, {"additionalProperties": True}, {"additionalProperties": {}}):
         assert rules({"type": "object", **any_at_all})["root"] == "anyobject"
     tree = {"$defs": {"t": {"type": "object", "additionalProperties": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
-    assert rules(tree)["r0"] == '"{" (r1 (gap r1)*)? "}"'
+    found = rules(tree)
+    assert re.fullmatch(r'"\{" \((r\d+) \(gap \1\)\*\)\? "\}"', found[found["root"]])
     with pytest.raises(ApiError, match=r"#/additionalProperties: minimum is not supported here"):
         schema_to_ebnf(json.dumps({"type": "object", "additionalProperties": {"type": "integer", "minimum": 3}}))
 
@@ -77,14 +85,83 @@ def test_a_value_without_a_schema_nests_as_deep_as_declared_and_no_deeper() -> N
     assert "anyvalue" not in schema_to_ebnf(json.dumps({"properties": {"a": {"type": "string"}}}))
 
 
-def test_references_may_recurse_behind_a_letter() -> None:
-    tree = {
-        "$defs": {"t": {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}},
-        "$ref": "#/$defs/t",
+TREE = {
+    "$defs": {"t": {"properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}},
+    "$ref": "#/$defs/t",
+}
+LISTS = {"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
+EITHER = {
+    "$defs": {
+        "value": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/values"}]},
+        "values": {"type": "array", "items": {"$ref": "#/$defs/value"}, "minItems": 1},
+    },
+    "$ref": "#/$defs/values",
+}
+TWICE = {
+    "$defs": {
+        "outer": {"properties": {"o": {"$ref": "#/$defs/outer"}, "i": {"$ref": "#/$defs/inner"}}},
+        "inner": {"properties": {"i": {"$ref": "#/$defs/inner"}, "x": {"$ref": "#/$defs/plain"}}, "required": ["x"]},
+        "plain": {"enum": [1, 2]},
+    },
+    "$ref": "#/$defs/outer",
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "levels"), [(TREE, MOST_DEEP // 2), (LISTS, MOST_DEEP), (EITHER, MOST_DEEP), (TWICE, MOST_DEEP)]
+)
+def test_a_value_that_refers_to_itself_nests_as_deep_as_declared_and_no_deeper(
+    schema: dict[str, Any], levels: int
+) -> None:
+    """An object of ``TREE`` is around an array: its levels are counted once for two brackets."""
+    found = rules(schema)
+    assert count_levels(found) == levels
+    assert all("anyvalue" not in body for body in found.values())
+    assert (
+        count_levels(rules({"type": "array", "items": {"$ref": "#/$defs/t"}, "$defs": LISTS["$defs"]})) == MOST_DEEP + 1
+    )
+
+
+def test_what_no_text_can_end_is_left_out() -> None:
+    endless = {"properties": {"e": {"$ref": "#/$defs/e"}}, "required": ["e"]}
+    found = rules({"$defs": {"e": endless}, "properties": {"a": {"type": "null"}, "e": {"$ref": "#/$defs/e"}}})
+    assert '"\\"a\\":" " "? "null"' in found.values()
+    assert not any('"\\"e\\":"' in body for body in found.values())
+    assert rules({"$defs": {"e": endless}, "anyOf": [{"$ref": "#/$defs/e"}, {"type": "null"}]})["root"] == '("null")'
+    assert rules({"$defs": {"e": endless}, "type": "array", "items": {"$ref": "#/$defs/e"}})["root"] == '"[]"'
+
+
+def build_language(nodes: int) -> dict[str, Any]:
+    """Expressions of a language: each kind of node may hold each other."""
+    branches = {f"n{number}": {"$ref": f"#/$defs/n{number}"} for number in range(nodes)}
+    own = {
+        name: {
+            "properties": {"kind": {"const": name}, "left": {"$ref": "#/$defs/e"}, "right": {"$ref": "#/$defs/e"}},
+            "required": ["kind"],
+        }
+        for name in branches
     }
-    found = rules(tree)
-    assert found["root"] == "r0"
-    assert "r0" in " ".join(body for name, body in found.items() if name != "root")
+    return {"$defs": {"e": {"anyOf": list(branches.values())}, **own}, "$ref": "#/$defs/e"}
+
+
+@pytest.mark.parametrize(("nodes", "levels"), [(5, MOST_DEEP), (20, 40), (250, LEAST_DEEP)])
+def test_a_large_value_that_refers_to_itself_has_as_many_levels_as_fit(nodes: int, levels: int) -> None:
+    started = time.process_time()
+    found = rules(build_language(nodes))
+    assert levels <= count_levels(found) <= MOST_DEEP
+    assert len(found) < MOST_LEVEL_RULES + MOST_RULES
+    assert time.process_time() - started < 2
+
+
+def test_one_too_large_for_a_few_levels_is_refused() -> None:
+    letters = {"e": {"properties": {"n" * 300_000: {"$ref": "#/$defs/e"}}}}
+    with pytest.raises(ApiError, match=f"#: is too large: its grammar needs more than {MOST_LETTERS} letters"):
+        schema_to_ebnf(json.dumps({"$defs": letters, "$ref": "#/$defs/e"}))
+
+
+def test_a_text_that_looks_like_a_name_of_a_rule_changes_nothing() -> None:
+    named = {"properties": {"r99999": {"const": "r88888"}, "t": {"$ref": "#"}}}
+    assert count_levels(rules(named)) == MOST_DEEP + 1
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ class Keys:
             signatures.add_trusted_key(self.path, TrustedKey(name, role, key.public_key, NOW))
         return key
 
+    def remove(self, name: str) -> None:
+        content = json.loads(self.path.read_bytes())
+        content["keys"] = [key for key in content["keys"] if key["name"] != name]
+        self.path.write_text(json.dumps(content))
+
 
 @pytest.fixture
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
@@ -534,8 +539,9 @@ def test_a_pointer_of_a_revoked_key_is_not_remembered_as_the_newest(
     assert (remote.champion(), remote.warning) == (store.champion(), "")
 
 
-def test_a_pointer_that_was_followed_before_its_key_was_revoked_does_not_hold_servers(
-    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path
+@pytest.mark.parametrize("ended", ["revoked", "removed"])
+def test_a_pointer_that_was_followed_before_trust_in_its_key_ended_does_not_hold_servers(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path, ended: str
 ) -> None:
     guards = [SequenceGuard(tmp_path / "newest.json"), SequenceGuard(tmp_path / "newest.json")]
     servers = [
@@ -548,7 +554,10 @@ def test_a_pointer_that_was_followed_before_its_key_was_revoked_does_not_hold_se
     )
     address.create(f"champion/{10**11}.json", registry_formats.POINTER.encode(forged))
     assert servers[0].read_pointer() == (forged, "")
-    signatures.revoke_trusted_key(keys.path, "old")
+    if ended == "revoked":
+        signatures.revoke_trusted_key(keys.path, "old")
+    else:
+        keys.remove("old")
     assert servers[0].read_pointer().pointer == forged, "what serves goes on"
     (tmp_path / f"remote/champion/{10**11}.json").unlink()
     store.promote(store.ids()[2], author="t", message="")

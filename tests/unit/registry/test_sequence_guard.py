@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from tunectl.access import signatures
-from tunectl.access.signatures import TrustedKey, TrustStore
+from tunectl.access.signatures import SigningKey, TrustedKey, TrustStore
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.registry import release_statement
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
+from tunectl.serving.release_vetting import ReleaseVetting
 
 FIFTH = ChampionPointer("5" * 16, "4" * 16, "2026-11-27T00:00:00+00:00", "ann", "better", 5)
 FOURTH = replace(FIFTH, release="4" * 16, previous=None, sequence=4)
@@ -68,12 +70,27 @@ def test_a_place_that_cannot_be_written_is_no_reason_not_to_serve(tmp_path: Path
     assert guard.latest(FOURTH, "here") == FIFTH
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_pointer_whose_key_was_revoked_since_hinders_no_other(tmp_path: Path, restart: bool) -> None:
-    path, trusted = tmp_path / "newest.json", tmp_path / "trusted.json"
-    keys = {name: signatures.generate_key(tmp_path / f"{name}.key") for name in ("ops", "stolen")}
+def make_trusted_keys(trusted: Path, *names: str) -> dict[str, SigningKey]:
+    keys = {name: signatures.generate_key(trusted.parent / f"{name}.key") for name in names}
     for name, key in keys.items():
         signatures.add_trusted_key(trusted, TrustedKey(name, "pointer", key.public_key, datetime.now(UTC)))
+    return keys
+
+
+def remove_trusted_key(trusted: Path, name: str) -> None:
+    content = json.loads(trusted.read_bytes())
+    content["keys"] = [key for key in content["keys"] if key["name"] != name]
+    trusted.write_text(json.dumps(content))
+
+
+END_TRUST = {"revoked": signatures.revoke_trusted_key, "removed": remove_trusted_key}
+
+
+@pytest.mark.parametrize("ended", END_TRUST)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_pointer_whose_key_is_no_longer_trusted_hinders_no_other(tmp_path: Path, restart: bool, ended: str) -> None:
+    path, trusted = tmp_path / "newest.json", tmp_path / "trusted.json"
+    keys = make_trusted_keys(trusted, "ops", "stolen")
     fourth, fifth, sixth = (
         release_statement.sign_champion(pointer, keys["ops"])
         for pointer in (FOURTH, FIFTH, replace(FIFTH, release="6" * 16, sequence=6))
@@ -83,7 +100,7 @@ def test_a_pointer_whose_key_was_revoked_since_hinders_no_other(tmp_path: Path, 
     for pointer in (fifth, evil):
         assert guard.latest(pointer, "here", trust) == pointer
     assert guard.latest(sixth, "here", trust) == evil, "its key is good: the highest sequence is in force"
-    signatures.revoke_trusted_key(trusted, "stolen")
+    END_TRUST[ended](trusted, "stolen")
     if restart:
         trust, guard = TrustStore(trusted), SequenceGuard(path)
     assert guard.latest(None, "here", trust) == evil
@@ -116,3 +133,74 @@ def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: P
 def test_a_registry_whose_canaries_have_no_numbers_is_followed() -> None:
     guard, state = CanaryGuard(), replace(OLD, number=None)
     assert [guard.observe(trial, "here") for trial in (state, None, state)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("ended", END_TRUST)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_canary_whose_key_is_no_longer_trusted_hinders_no_other(tmp_path: Path, restart: bool, ended: str) -> None:
+    path, trusted = tmp_path / "newest_canary.json", tmp_path / "trusted.json"
+    keys = make_trusted_keys(trusted, "ops", "stolen")
+    fourth, ninth = (release_statement.sign_canary(state, keys["ops"]) for state in (OLD, NEW))
+    evil = release_statement.sign_canary(replace(NEW, release="e" * 16, number=10**11), keys["stolen"])
+    trust, guard = TrustStore(trusted), CanaryGuard(path)
+    assert [guard.observe(trial, "here", trust) for trial in (fourth, evil)] == ["", ""]
+    assert f"number {10**11} was seen there" in guard.observe(ninth, "here", trust), "its key is good"
+    END_TRUST[ended](trusted, "stolen")
+    if restart:
+        trust, guard = TrustStore(trusted), CanaryGuard(path)
+    assert guard.observe(evil, "here", trust) == "", "what serves goes on; who signed it is asked elsewhere"
+    assert "number 4, and its end was seen there" in guard.observe(fourth, "here", trust), "it was replaced"
+    assert guard.observe(ninth, "here", trust) == ""
+    assert "number 9 was seen there" in guard.observe(fourth, "here", trust)
+    assert [guard.observe(trial, "here", trust) for trial in (ninth, None)] == ["", ""]
+    assert "number 9, and its end was seen there" in guard.observe(ninth, "here", trust)
+
+
+def test_two_keys_that_sign_the_same_number_are_both_remembered(tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted.json"
+    keys = make_trusted_keys(trusted, "ops", "stolen")
+    ours, evil = (release_statement.sign_canary(NEW, keys[name]) for name in ("ops", "stolen"))
+    trust, guard = TrustStore(trusted), CanaryGuard(tmp_path / "newest_canary.json")
+    assert [guard.observe(trial, "here", trust) for trial in (evil, ours, evil, None)] == [""] * 4
+    signatures.revoke_trusted_key(trusted, "stolen")
+    assert "number 9, and its end was seen there" in guard.observe(ours, "here", trust)
+
+
+class CanaryReader:
+    """A registry of which only the canary is read."""
+
+    location = "here"
+
+    def __init__(self) -> None:
+        self.state: CanaryState | None = None
+
+    def trial(self) -> CanaryState | None:
+        return self.state
+
+
+@pytest.mark.parametrize("ended", END_TRUST)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_server_follows_the_next_canary_after_one_of_a_stolen_key(tmp_path: Path, restart: bool, ended: str) -> None:
+    path, trusted, store = tmp_path / "newest_canary.json", tmp_path / "trusted.json", CanaryReader()
+    keys = make_trusted_keys(trusted, "ops", "stolen")
+    ours = release_statement.sign_canary(NEW, keys["ops"])
+    evil = release_statement.sign_canary(replace(NEW, release="e" * 16, number=10**11), keys["stolen"])
+
+    def start_server() -> ReleaseVetting:
+        return ReleaseVetting(store, None, canary_guard=CanaryGuard(path), trust=TrustStore(trusted))
+
+    server = start_server()
+    store.state = evil
+    assert server.read_trial() == (evil, "")
+    END_TRUST[ended](trusted, "stolen")
+    if restart:
+        server = start_server()
+    for state, followed in ((None, None), (ours, ours), (replace(evil, number=10**12), None), (ours, ours)):
+        store.state = state
+        assert server.read_trial()[0] == followed
+    assert server.read_trial() == (ours, "")
+    for state in (None, ours):  # a bucket writer without a key
+        store.state = state
+        found = server.read_trial()
+    assert found[0] is None
+    assert "number 9, and its end was seen there" in found[1]
