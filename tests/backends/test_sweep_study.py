@@ -203,7 +203,7 @@ def test_a_name_stays_with_its_space(tmp_path: Path) -> None:
 
 def test_an_unknown_sweep_names_those_there_are(tmp_path: Path) -> None:
     fixtures.create(tmp_path)
-    with pytest.raises(UsageError, match="there is no sweep dmo; there are demo"):
+    with pytest.raises(UsageError, match="there is no sweep dmo; the storage has demo"):
         optuna_study.open_study("sqlite:///sweeps.sqlite", "dmo", tmp_path)
 
 

@@ -93,7 +93,7 @@ class _Writer:
     def value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         """Return the expression of one schema; ``open_refs`` are references followed since the last terminal: one of them again is left recursion."""
         if self.deep == MOST_DEEP:
-            raise _wrong(location, f"more than {MOST_DEEP} nested schemas, references included")
+            raise _wrong(location, f"schemas nest deeper than {MOST_DEEP} levels, references included; flatten them")
         self.deep += 1
         self._count(location)
         rule = self._value(schema, location, open_refs)
@@ -104,7 +104,9 @@ class _Writer:
     def _count(self, text: str) -> None:
         self.letters += len(text)
         if self.letters > MOST_LETTERS:
-            raise _wrong("#", f"is too large: its grammar needs more than {MOST_LETTERS} letters")
+            raise _wrong(
+                "#", f"the schema is too large: its grammar needs more than {MOST_LETTERS} characters; shorten it"
+            )
 
     def _value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         if schema is True or schema == {}:
@@ -137,14 +139,16 @@ class _Writer:
         _refuse_others(schema, frozenset({key, "type"}), location)
         values = [schema[key]] if key == "const" else schema[key]
         if not isinstance(values, list) or not values:
-            raise _wrong(location, f"{key} needs a value")
+            raise _wrong(location, "enum must be a list with at least one value")
         return "(" + " | ".join(_quote(json.dumps(value, ensure_ascii=False)) for value in values) + ")"
 
     def _several(self, schema: Mapping[str, Any], key: str, location: str, open_refs: tuple[str, ...]) -> str:
         _refuse_others(schema, frozenset({key}), location)
         result = schema[key]
         if not isinstance(result, list) or not result or (key == "allOf" and len(result) > 1):
-            raise _wrong(location, f"{key} needs {'exactly one' if key == 'allOf' else 'some'} schema")
+            raise _wrong(
+                location, f"{key} must be a list with {'exactly' if key == 'allOf' else 'at least'} one schema"
+            )
         parts = [self.value(item, f"{location}/{key}/{number}", open_refs) for number, item in enumerate(result)]
         return "(" + " | ".join(parts) + ")"
 
@@ -153,9 +157,12 @@ class _Writer:
         kinds = kinds if isinstance(kinds, list) else [kinds]
         wrong = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KNOWN]
         if wrong or not kinds:
-            raise _wrong(location, f"type {json.dumps((wrong or [None])[0])}; there are {', '.join(_KNOWN)}")
+            raise _wrong(
+                location,
+                f"type {json.dumps((wrong or [None])[0])[:40]} is not allowed; allowed are {', '.join(_KNOWN)}",
+            )
         if len(set(kinds)) < len(kinds):
-            raise _wrong(location, "type names one twice")
+            raise _wrong(location, f"type lists {max(kinds, key=kinds.count)} more than once")
         _refuse_others(schema, frozenset({"type"}).union(*(_KNOWN[kind] for kind in kinds)), location)
         parts = [self._kind(kind, schema, location) for kind in kinds]
         return parts[0] if len(parts) == 1 else "(" + " | ".join(parts) + ")"
@@ -185,7 +192,7 @@ class _Writer:
             or not isinstance(required, list)
             or not all(isinstance(item, str) for item in required)
         ):
-            raise _wrong(location, "properties is not an object, or required is not a list of names")
+            raise _wrong(location, "properties must be an object, and required a list of names")
         absent = next((name for name in required if name not in properties), None)
         if absent is not None:
             raise _wrong(location, f"required names {json.dumps(absent)}, which properties does not describe")
@@ -228,7 +235,7 @@ class _Writer:
 
     def _name(self) -> str:
         if len(self.rules) >= MOST_RULES:
-            raise _wrong("#", f"is too large: it needs more than {MOST_RULES} rules")
+            raise _wrong("#", f"the schema is too large: its grammar needs more than {MOST_RULES} rules; shorten it")
         return f"r{len(self.rules)}"
 
 
@@ -240,12 +247,14 @@ def _refuse_others(schema: Mapping[str, Any], allowed: frozenset[str], location:
 
 def _target(document: Any, ref: Any, location: str) -> Any:
     if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-        raise _wrong(location, f"$ref {json.dumps(ref)} is not inside this schema")
+        raise _wrong(
+            location, f"$ref {json.dumps(ref)[:100]} does not point into this schema; write #/ and a path in it"
+        )
     result = document
     for part in ref[2:].split("/") if ref != "#" else []:
         key = part.replace("~1", "/").replace("~0", "~")
         if not isinstance(result, dict) or key not in result:
-            raise _wrong(location, f"$ref {ref} refers to nothing")
+            raise _wrong(location, f"$ref {ref[:100]} names a part that this schema does not have")
         result = result[key]
     return result
 
@@ -254,9 +263,12 @@ def _bounds(schema: Mapping[str, Any], description: str, location: str) -> tuple
     least, most = schema.get(f"min{description}", 0), schema.get(f"max{description}")
     for value in (least, most):
         if value is not None and (type(value) is not int or not 0 <= value <= MOST_REPEATS):
-            raise _wrong(location, f"min{description} and max{description} are whole numbers up to {MOST_REPEATS}")
+            raise _wrong(
+                location,
+                f"min{description} and max{description} must be whole numbers from 0 to {MOST_REPEATS}, not {json.dumps(value)[:40]}",
+            )
     if most is not None and most < least:
-        raise _wrong(location, f"min{description} is {least} and max{description} is {most}")
+        raise _wrong(location, f"min{description} = {least} is greater than max{description} = {most}")
     return least, most
 
 
@@ -311,7 +323,10 @@ def _refuse_endless(document: Any, refs: Iterable[str]) -> None:
     finite = _TerminationChecker()
     finite.follow(document, refs)
     if not finite.ends(document, "#"):
-        raise _wrong("#", "has no text that ends: something requires itself")
+        raise _wrong(
+            "#",
+            "the schema requires itself, so no finite answer fits it; make a property optional, or allow another type",
+        )
 
 
 def _quote(text: str) -> str:

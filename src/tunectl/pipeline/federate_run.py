@@ -87,7 +87,9 @@ def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
     root = checks.load_project_config(layout, words).root
     for name, value in (("privacy", root.sft.privacy), ("adapter", root.sft.adapter)):
         if value is not None:
-            raise UsageError(f"sft.{name} is not supported in a federation", hint=f"set sft.{name}=null")
+            raise UsageError(
+                f"sft.{name} is set, and a federation supports only null there", hint=f"set sft.{name}=null"
+            )
     require_all(list_required_packages(root, ["sft"]))
     for stage in ("model", "cpt"):
         runner.load_input_artifact(layout, stage)

@@ -103,7 +103,7 @@ class EnsembleReader:
             self._weights = [files.load_file(str(member / WEIGHTS)) for member in members]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ArtifactError(
-                f"{members[0]} cannot be loaded: {error}", hint="rebuild it with: tunectl repro --to reward"
+                f"{members[0]} cannot be loaded: {str(error)[:500]}", hint="rebuild it with: tunectl repro --to reward"
             ) from error
         self._model.to(profile.device).eval()
         if profile.device == "cpu":
