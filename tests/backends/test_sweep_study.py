@@ -174,7 +174,9 @@ def test_three_failed_trials_in_a_row_stop_a_worker(tmp_path: Path) -> None:
     study = fixtures.create(tmp_path)
     with pytest.raises(TunectlError) as caught:
         run(study, Failing())
-    assert caught.value.message == "3 trials in a row failed, the last with: stage sft failed: out of memory"
+    assert (
+        caught.value.message == "the last of 3 trials that failed in a row ended with: stage sft failed: out of memory"
+    )
     assert study.summarize().count("failed") == 3
 
 

@@ -98,7 +98,7 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
     """Return a call whose arguments are an object, as templates need it; in the request they are text."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ApiError(f"{location}: a call needs function.name", param=location)
+        raise ApiError(f"{location}: each call must have function.name, a text", param=location)
     encoded = function.get("arguments", {})
     try:
         arguments = msgspec.json.decode(encoded) if isinstance(encoded, str) else encoded

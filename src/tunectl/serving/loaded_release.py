@@ -102,7 +102,7 @@ def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
         if text != fixture.text or prompts.tokenizer.ids(text) != fixture.token_ids:
             what = "tokens" if text == fixture.text else "text"
             raise ArtifactError(
-                f"{folder}: fixture {number} of the contract renders to another {what} here than in training",
+                f"{folder}: test conversation {number} of contract.json gives another {what} here than in training",
                 hint="use the tunectl version that made the release, or package again: tunectl repro",
             )
     return contract, prompts

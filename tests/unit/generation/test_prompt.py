@@ -67,7 +67,10 @@ def test_developers_are_systems_and_arguments_become_objects() -> None:
             ChatMessage("user", [ContentPart("image_url")]),
             "messages[0].content has a part of type 'image_url'; this model reads only text",
         ),
-        (ChatMessage("assistant", tool_calls=[{}]), "messages[0].tool_calls: a call needs function.name"),
+        (
+            ChatMessage("assistant", tool_calls=[{}]),
+            "messages[0].tool_calls: each call must have function.name, a text",
+        ),
         (
             ChatMessage("assistant", tool_calls=[{"function": {"name": "find", "arguments": "{"}}]),
             "messages[0].tool_calls: function.arguments must be a JSON object",

@@ -200,7 +200,7 @@ def test_only_signed_releases_are_promoted_and_pointers_are_signed(
     with pytest.raises(GateError, match="TUNECTL_POINTER_KEY is not set"):
         store.promote(second, author="t", message="")
     monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(keys.folder / "ci.key"))
-    with pytest.raises(GateError, match="names a key that .* does not trust for pointers"):
+    with pytest.raises(GateError, match=r"names a key that .* does not trust for pointers"):
         store.rollback(author="t", message="")
 
 
@@ -239,7 +239,7 @@ def test_a_rollback_reads_no_large_weights(store: ReleaseRegistry) -> None:
     (folder / "weights").rename(folder / "other")
     assert release_manifest.verify_quickly(folder, limit=2) == [
         "weights is missing",
-        "other is not of this release",
+        "other does not belong to this release",
     ]
     (folder / "manifest.json").unlink()
     assert "is not a stored release" in release_manifest.verify_quickly(folder)[0]

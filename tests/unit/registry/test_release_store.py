@@ -172,7 +172,7 @@ def test_every_kind_of_damage_is_told(three: tuple[ReleaseRegistry, list[str]]) 
     (store.folder(one) / "adapter" / "adapter_model.safetensors").unlink()
     assert store.verify(one) == [
         "adapter/adapter_model.safetensors is missing",
-        "extra is not of this release",
+        "extra does not belong to this release",
         (
             f"MODEL_CARD.md was changed: its SHA-256 is {atomic_io.sha256_path(store.folder(one) / 'MODEL_CARD.md')[:12]}…, "
             f"recorded is {store.manifest(one).files['MODEL_CARD.md'][:12]}…"

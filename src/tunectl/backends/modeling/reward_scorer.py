@@ -69,8 +69,8 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
     result = facts.members if part == MEMBERS else facts.judge
     if result is None:
         raise ArtifactError(
-            f"{reward} has no judge: reward.evaluation_model was null when it was built",
-            hint="declare one: reward.evaluation_model={share: 0.3, seed_offset: 1}",
+            f"{reward} has no evaluation model: reward.evaluation_model was null when it was built",
+            hint="declare one and build it: tunectl repro 'reward.evaluation_model={share: 0.3, seed_offset: 1}'",
         )
     for folder, digest in zip(folders(reward, part, result), result.weights, strict=True):
         if not (folder / WEIGHTS).is_file() or atomic_io.sha256_path(folder / WEIGHTS) != digest:
@@ -214,7 +214,7 @@ class RewardScorer:
     def _score(self, raw: Sequence[float]) -> RewardScore:
         if not all(isfinite(value) for value in raw):
             raise ArtifactError(
-                f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}",
+                f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}, not a finite number",
                 hint="rebuild it with: tunectl repro --force --to reward",
             )
         centered = [value - center for value, center in zip(raw, self._part.centers, strict=True)]
