@@ -162,7 +162,7 @@ def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Loc
     with pytest.raises(GateError) as error:
         work.promote(run, "better", NOW)
     assert str(error.value) == (
-        f"the champion is {third} now, and {challenger} was compared with {first}\n"
+        f"release {challenger} was compared with {first}, but the champion is now {third}\n"
         f"  compare it with the new champion: tunectl release propose {challenger}"
     )
     assert work.store.champion().release == third

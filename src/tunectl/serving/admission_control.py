@@ -142,11 +142,11 @@ class AdmissionController:
         bounds, inside = self.bounds, self.running + self.waiting
         free = bounds.running + max(0.0, bounds.waiting - reserved)
         if inside + answers > free:
-            held = (
+            note = (
                 f", {reserved:.0f} reserved for retries" if inside + answers <= bounds.running + bounds.waiting else ""
             )
             return "queue_full", (
-                f"this server is full: {self.running} answers are being written, {self.waiting} wait{held}; try again later"
+                f"this server is full: {self.running} answers are being written, {self.waiting} wait{note}; try again later"
             )
         if self.tokens + tokens > bounds.tokens:
             return "token_budget", (
