@@ -208,8 +208,8 @@ def test_killed_ranks_cost_nothing_but_time(both, start, reward, tmp_path):
         (
             ProcessGroup(0, 2),
             {"vllm": {"mode": "colocate", "gpu_memory_utilization": 0.3, "tensor_parallel_size": 1}},
-            "align.vllm.mode is colocate, and launch starts 2 ranks: vLLM beside a trainer takes one",
-            "take servers of vLLM (mode: server), write answers with transformers (align.vllm=null), or set launch=local",
+            "align.vllm.mode is colocate, which works with one rank, but launch starts 2",
+            "use vLLM servers (align.vllm.mode: server), write answers with transformers (align.vllm=null), or set launch=local",
         ),
     ],
 )

@@ -124,7 +124,7 @@ def test_the_trained_model_of_packaging_is_divided_too(launcher, tiny_model):
     os.kill(there._pool._replicas[1]._process.pid, signal.SIGKILL)
     with pytest.raises(InfrastructureError) as killed:
         there.generate(prompts, 6)
-    assert killed.value.message == "process 1 of those that write answers ended with SIGKILL"
+    assert killed.value.message == "generation process 1 ended with SIGKILL before it had written its answers"
     assert all(replica._process.poll() is not None for replica in there._pool._replicas)
     there.close()
 

@@ -86,7 +86,7 @@ def test_what_is_not_whole_is_not_brought(store: ReleaseRegistry, address: str, 
     with pytest.raises(ArtifactError, match=f"release {one} of .* is damaged: contract.json was changed"):
         found.fetch(one)
     files.remove(f"releases/{other}/contract.json")
-    with pytest.raises(ArtifactError, match=f"release {other} of .* is not whole"):
+    with pytest.raises(ArtifactError, match=f"release {other} of .* lacks a file"):
         found.fetch(other)
     files.write("champion.json", b"{")
     with pytest.raises(ArtifactError, match=r"champion.json cannot be read"):

@@ -441,7 +441,8 @@ def test_every_answer_cut(start, tmp_path):
 def test_a_policy_that_runs_away(start, tmp_path):
     error = fails(start, tmp_path, plan(max_kl=0.01, learning_rate=0.05))
     assert error.message.startswith("align: KL explosion at step ")
-    assert error.message.endswith(" nats from sft on average; the limit is 0.01 (align.max_kl)")
+    assert ": the mean KL divergence of answers from sft is " in error.message
+    assert error.message.endswith(" nats; the limit is 0.01 (align.max_kl)")
     assert error.hint == "lower align.learning_rate (now 0.05) or raise align.beta (now 0.05)"
 
 

@@ -206,8 +206,8 @@ def test_a_step_that_draws_nobody_is_noise_and_is_counted(tiny_model, tmp_path):
     ("changes", "error", "message"),
     [
         ({"min_units": 9}, DataError, "sft.privacy: the training rows are of 8 sources, and sft.privacy.min_units is 9"),
-        ({"expected_batch_size": 9}, UsageError, "sft.privacy.expected_batch_size is 9, and there are 8 units"),
-        ({"target_delta": 0.2}, UsageError, "sft.privacy.target_delta is 0.2, and there are 8 units: from 1 / 8 on it promises nothing"),
+        ({"expected_batch_size": 9}, UsageError, "sft.privacy.expected_batch_size is 9, but the training rows are of 8 units (source)"),
+        ({"target_delta": 0.2}, UsageError, "sft.privacy.target_delta is 0.2; with 8 units it must be below 1 / 8, or it does not protect a single one"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, changes, error, message):
@@ -229,7 +229,7 @@ def test_an_epsilon_out_of_reach_is_named(tiny_model, tmp_path):
 def test_several_processes_and_a_short_key_are_refused(tmp_path):
     with pytest.raises(UsageError) as caught:
         fit(tmp_path, tmp_path, plan(privacy(tmp_path)), group=ProcessGroup(rank=0, world_size=2))
-    assert caught.value.message == "sft.privacy is not supported on 2 processes: each unit is clipped on one"
+    assert caught.value.message == "sft.privacy works in one process only, but launch starts 2"
     (tmp_path / "key").write_text("short")
     with pytest.raises(InfrastructureError) as short:
         private_run.load_noise_key(privacy(tmp_path), {})

@@ -73,7 +73,7 @@ def test_a_commit_that_was_not_pushed_is_refused(project: Path) -> None:
     assert "git remote add" in caught.value.hint
     push(project)
     git(project, "commit", "--quiet", "--allow-empty", "--message", "more")
-    with pytest.raises(UsageError, match=r"is at no remote \(some/where\)") as caught:
+    with pytest.raises(UsageError, match=r"is not pushed to any remote \(some/where\)") as caught:
         pushed_commit.find_pushed_commit(project, None)
     assert "git push" in caught.value.hint
 

@@ -155,7 +155,9 @@ def test_a_child_that_dies_is_a_reject_where_it_died_and_the_next_file_is_read(t
     os.kill(pid, signal.SIGKILL)
     *more, last = rows
     assert all(isinstance(row, RawRow) for row in more)
-    assert last == RejectedRow(Source("a.pdf", len(more) + 2), "unreadable", "its reader crashed (exit status -9)")
+    assert last == RejectedRow(
+        Source("a.pdf", len(more) + 2), "unreadable", "the process that reads it crashed (exit status -9)"
+    )
     assert len(read(write_pdf(tmp_path / "b.pdf", 2))) == 2
     assert child() != pid
 
@@ -165,7 +167,9 @@ def test_a_file_that_takes_too_long_is_a_reject(tmp_path, monkeypatch):
     monkeypatch.setattr(reader_process, "MAX_SILENT_SECONDS", 0.5)
     os.kill(stopped := child(), signal.SIGSTOP)
     started = time.monotonic()
-    assert read(tmp_path / "a.pdf") == [RejectedRow(Source("a.pdf"), "unreadable", "reading on took more than 0 s")]
+    assert read(tmp_path / "a.pdf") == [
+        RejectedRow(Source("a.pdf"), "unreadable", "reading its next rows took more than 0 s")
+    ]
     assert time.monotonic() - started < 5
     with pytest.raises(ProcessLookupError):
         os.kill(stopped, 0)
@@ -242,7 +246,7 @@ def test_a_reader_that_sends_more_than_a_row_may_be_is_a_reject_that_says_what_t
         RejectedRow(
             Source("a.pdf"),
             "unreadable",
-            f"its reader sent {most + 1} bytes at once, the most is {most}; raise limits.max_characters of the source, or split the file",
+            f"a part of it has {most + 1} bytes, the most is {most}; raise limits.max_characters of the source, or split the file",
         )
     ]
     assert hostile.poll() == -signal.SIGKILL

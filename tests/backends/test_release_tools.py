@@ -172,9 +172,7 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
 
 def test_the_error_of_a_child_is_told_with_the_lines_that_it_announces():
     stderr = "Traceback (most recent call last):\nInfrastructureError: the engine failed: Exception from a.cpp:224:\n"
-    stderr += (
-        "Exception from src/node.cpp:823:\n[CPU] node q_proj could not create a primitive\n  its messages are above\n"
-    )
+    stderr += "Exception from src/node.cpp:823:\n[CPU] node q_proj could not create a primitive\n  look at its messages above, then run again\n"
     assert (
         exporter_env.error_line(stderr)
         == "Exception from src/node.cpp:823: [CPU] node q_proj could not create a primitive"

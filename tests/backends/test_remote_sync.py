@@ -358,11 +358,11 @@ def test_a_part_of_the_history_that_is_missing_is_told(
     push(ours, far)
     far.remove("events/000001.jsonl")
     with pytest.raises(
-        ArtifactError, match=r"events: the part that begins with event 1 is missing, 000003.jsonl is there"
+        ArtifactError, match=r"events: the file that begins with event 1 is missing; the next one is 000003.jsonl"
     ):
         server(far, tmp_path).log()
     far.write("champion/000009.json", far.read("champion/000001.json") or b"")
-    with pytest.raises(ArtifactError, match=r"champion/000009.json holds sequence 1, expected 9"):
+    with pytest.raises(ArtifactError, match=r"champion/000009.json holds sequence number 1, expected 9"):
         server(far, tmp_path).champion()
 
 

@@ -519,7 +519,9 @@ def test_changed_weights_and_an_absent_judge_are_refused(tiny_model, sft, reward
     atomic_io.write_json(folder / "reward.json", facts)
     with pytest.raises(ArtifactError) as caught:
         reward_scorer.load(base=tiny_model, sft=sft, reward=folder, part="judge", profile=profile())
-    assert caught.value.message == f"{folder} has no judge: reward.evaluation_model was null when it was built"
+    assert (
+        caught.value.message == f"{folder} has no evaluation model: reward.evaluation_model was null when it was built"
+    )
 
 
 def test_tools_on_offer_are_read_with_the_prompt(tiny_model, sft, reward):
@@ -539,4 +541,4 @@ def test_a_score_that_is_no_number_is_an_error(tiny_model, sft, reward, monkeypa
     monkeypatch.setattr(reward_forward, "rewards_of", lambda how, rows: torch.tensor([float("nan")]))
     with pytest.raises(ArtifactError) as caught:
         loaded.score([ScoredPrompt([Message("user", "Question a?")])], ["yes"])
-    assert caught.value.message == f"{reward / 'judge'}: the reward of an answer is nan"
+    assert caught.value.message == f"{reward / 'judge'}: the reward of an answer is nan, not a finite number"

@@ -96,8 +96,14 @@ def test_a_manifest_with_a_script_can_be_read_by_people() -> None:
     ("changes", "reason"),
     [
         ({}, r"kubernetes\.image is null"),
-        ({"kubernetes": {"image": "i"}, "storage_path": "/s"}, "volume_claim and submit.storage_path go together"),
-        ({"kubernetes": {"image": "i", "volume_claim": "c"}}, "volume_claim and submit.storage_path go together"),
+        (
+            {"kubernetes": {"image": "i"}, "storage_path": "/s"},
+            "volume_claim = null and submit.storage_path = /s: the claim",
+        ),
+        (
+            {"kubernetes": {"image": "i", "volume_claim": "c"}},
+            "volume_claim = c and submit.storage_path = null: the claim",
+        ),
     ],
 )
 def test_what_kubernetes_lacks_is_named(changes: dict[str, object], reason: str) -> None:

@@ -232,10 +232,13 @@ def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
     [
         (
             LoraArgs("lora", 4, 16, 0.0, "all-linear"),
-            "it is scaled by 2, and sft.lora_alpha and sft.lora_rank scale by 4",
+            "the LoRA scale of that adapter is 2 (alpha 8, rank 4), but sft.lora_alpha and sft.lora_rank give 4",
         ),
-        (LoraArgs("lora", 2, 4, 0.0, "all-linear"), "down_proj.lora_A.weight is (4, 64) there and (2, 64) here"),
-        (LoraArgs("lora", 4, 8, 0.0, ("q_proj",)), "there and absent here"),
+        (
+            LoraArgs("lora", 2, 4, 0.0, "all-linear"),
+            "down_proj.lora_A.weight is (4, 64) in that adapter, and (2, 64) in the adapter to be trained",
+        ),
+        (LoraArgs("lora", 4, 8, 0.0, ("q_proj",)), " in that adapter, and absent in the adapter to be trained"),
     ],
 )
 def test_an_adapter_of_another_shape_is_no_start(tiny_model, tmp_path, adapter, words):

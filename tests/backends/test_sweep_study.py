@@ -174,7 +174,9 @@ def test_three_failed_trials_in_a_row_stop_a_worker(tmp_path: Path) -> None:
     study = fixtures.create(tmp_path)
     with pytest.raises(TunectlError) as caught:
         run(study, Failing())
-    assert caught.value.message == "3 trials in a row failed, the last with: stage sft failed: out of memory"
+    assert (
+        caught.value.message == "the last of 3 trials that failed in a row ended with: stage sft failed: out of memory"
+    )
     assert study.summarize().count("failed") == 3
 
 
@@ -203,7 +205,7 @@ def test_a_name_stays_with_its_space(tmp_path: Path) -> None:
 
 def test_an_unknown_sweep_names_those_there_are(tmp_path: Path) -> None:
     fixtures.create(tmp_path)
-    with pytest.raises(UsageError, match="there is no sweep dmo; there are demo"):
+    with pytest.raises(UsageError, match="there is no sweep dmo; the storage has demo"):
         optuna_study.open_study("sqlite:///sweeps.sqlite", "dmo", tmp_path)
 
 

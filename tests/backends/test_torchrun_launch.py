@@ -132,7 +132,7 @@ def test_more_ranks_than_rows_are_refused(tiny_model, tmp_path):
             job.plan, model=tiny_model, train=job.train, validation=job.validation, out=job.out, work=job.work
         )
     assert error.value.message == (
-        "sft: launch starts 2 ranks, and a usual step has 1 row: some ranks would have nothing to do"
+        "sft: launch starts 2 ranks, but a typical step has 1 row: some ranks would have nothing to do"
     )
     assert error.value.hint == ("start at most 1: launch.nproc_per_node=1, or raise sft.batch_size (now 3 answers)")
 

@@ -252,7 +252,7 @@ def test_a_crawl_delay_that_nobody_waits_for_is_refused(tmp_path, network, asked
     found = get(tmp_path, "http://public.example/a", "http://public.example/b", sleeps=sleeps)
     assert [getattr(one, "reason", "fetched") for one in found] == ["robots_disallowed"] * 2
     assert found[0].detail == (
-        f"http://public.example/robots.txt asks for a pause of {float(asked):g} s; more than 60 s are not waited"
+        f"http://public.example/robots.txt asks for a pause of {float(asked):g} s between pages; the longest accepted is 60 s (fetch.delay_seconds raises it)"
     )
     assert sleeps == []
 
@@ -291,7 +291,7 @@ def test_a_redirect_to_no_address_is_a_reject(tmp_path, network, location):
     network.outside.answers["/a"] = (302, {"Location": location}, b"")
     found = get(tmp_path, "http://public.example/a", "http://[bad/")
     assert found[0].reason in {"http_error", "unreachable"}
-    assert (found[1].reason, found[1].detail) == ("http_error", "http://[bad/ is no web address")
+    assert (found[1].reason, found[1].detail) == ("http_error", "http://[bad/ is not an http or https address")
 
 
 @pytest.mark.parametrize("said", ["²", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"])

@@ -181,7 +181,10 @@ def test_a_server_that_stays_busy_is_a_reject(tmp_path, site):
             "http_error",
             "HTTP status 503",
         )
-        assert guest.get(f"{site.url}/b").detail == "HTTP status 503, and asks to wait 3600 s"
+        assert (
+            guest.get(f"{site.url}/b").detail
+            == "HTTP status 503: the server asks to wait 3600 s, the longest wait is 120 s"
+        )
 
 
 def test_missing_page(tmp_path, site):
@@ -205,14 +208,17 @@ def test_redirects_are_followed_under_the_rules_of_where_they_lead(tmp_path, sit
         assert guest.get(f"{site.url}/old").path.read_bytes() == b"moved"
         assert guest.get(f"{site.url}/trap").reason == "robots_disallowed"
         assert guest.get(f"{site.url}/loop").reason == "too_many_redirects"
-        assert guest.get(f"{site.url}/file").detail == "the page moved to file:///etc/passwd, which is no web address"
+        assert (
+            guest.get(f"{site.url}/file").detail
+            == "the page moved to file:///etc/passwd, which is not an http or https address"
+        )
 
 
 def test_too_big(tmp_path, site):
     site.answers["/a"] = [(200, HTML, b"x" * 11)]
     with fetcher(tmp_path, max_bytes=10) as guest:
         reject = guest.get(f"{site.url}/a")
-    assert (reject.reason, reject.detail) == ("file_too_big", "more than limits.max_file_bytes, 10")
+    assert (reject.reason, reject.detail) == ("file_too_big", "the page has more than 10 bytes (limits.max_file_bytes)")
 
 
 def squeeze(megabytes, window):

@@ -81,7 +81,7 @@ def test_a_metric_of_a_stage_that_no_trial_builds(layout: ProjectPaths) -> None:
 def test_the_stage_of_the_pruner_is_one_that_a_trial_builds(layout: ProjectPaths) -> None:
     found = problems(layout, "sweep.pruner.stage=reward")
     assert found == [
-        "sweep.pruner.stage = reward (override sweep.pruner.stage=reward): sweep.stage = sft does not build it"
+        "sweep.pruner.stage = reward (override sweep.pruner.stage=reward): sweep.stage = sft does not build that stage; it builds model, ingest, feedback, curate, split, cpt, sft"
     ]
 
 
@@ -92,7 +92,9 @@ def test_an_unknown_stage_names_the_nearest(layout: ProjectPaths) -> None:
 
 def test_a_setting_is_either_varied_or_fixed(layout: ProjectPaths) -> None:
     found = problems(layout, "sft.lora_rank=8")
-    assert found == ["override sft.lora_rank=8: sweep.space varies sft.lora_rank; take it out of one of the two"]
+    assert found == [
+        "override sft.lora_rank=8: sweep.space varies sft.lora_rank already; leave the override out, or take sft.lora_rank out of sweep.space"
+    ]
 
 
 def test_the_plan_holds_what_every_trial_gets_and_where_it_starts(layout: ProjectPaths) -> None:
@@ -133,6 +135,8 @@ def test_the_variable_of_the_environment_wins_over_the_storage(
 def test_evaluate_may_choose_on_validation_and_not_on_test(layout: ProjectPaths) -> None:
     words = ["sweep.objective=[{metric: evaluate.systems.tuned.bleu, direction: maximize}]", "sweep.stage=evaluate"]
     found = problems(layout, *words)
-    assert found[0].endswith("evaluate measures the test split, which must not choose; add evaluate.split=validation")
+    assert found[0].endswith(
+        "evaluate.split is test, and settings must not be chosen by the test split; add evaluate.split=validation"
+    )
     plan = sweep_setup.load_plan(layout, [*words, "evaluate.split=validation"])
     assert plan.overrides == ["evaluate.split=validation"]

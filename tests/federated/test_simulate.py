@@ -155,7 +155,8 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"token_env": "TUNECTL_FEDERATE_TOKEN"}))
     with pytest.raises(
-        InfrastructureError, match=r"server gave up: TimeoutError: 0 clients after 60 s, and federate.min_clients is 1"
+        InfrastructureError,
+        match=r"server gave up: TimeoutError: 0 clients connected within 60 s, but federate.min_clients is 1",
     ):
         federate_run.run_simulation(alone, [federate_run.read_examples(project)], said.append)
     assert any("a client without the token of TUNECTL_FEDERATE_TOKEN is ignored" in line for line in said)

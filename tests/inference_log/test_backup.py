@@ -421,5 +421,5 @@ def test_ledgers_mend_what_a_kill_cut_off_and_refuse_what_is_no_line(tmp_path):
     assert erasure_ledger.merge([erasure_ledger.read(path)]) == [one]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     atomic_io.write_text(path, "{}\n")
-    with pytest.raises(ArtifactError, match=r"erasures\.jsonl:1 is not an erasure"):
+    with pytest.raises(ArtifactError, match=r"erasures\.jsonl:1 is not the record of an erasure"):
         erasure_ledger.read(path)

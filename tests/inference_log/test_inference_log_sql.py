@@ -296,8 +296,11 @@ def test_a_database_that_is_no_database(tmp_path):
 
 def test_other_databases_are_refused(tmp_path):
     for url, message in (
-        ("mysql://u:secret@host/d", "inference_log.url is for mysql"),
-        ("sqlite://", "inference_log.url is for sqlite"),
+        (
+            "mysql://u:secret@host/d",
+            "inference_log.url is the address of a mysql database; only SQLite and PostgreSQL are supported",
+        ),
+        ("sqlite://", "inference_log.url is an SQLite address without a file"),
         (
             "nonsense",
             "inference_log.url cannot be read as the address of a database (not shown: it may hold a password)",

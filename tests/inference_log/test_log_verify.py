@@ -73,7 +73,7 @@ def test_rows_that_cannot_be_read_and_feedback_about_nothing_are_named(project, 
     assert main(["log", "verify"]) == 5
     told = capsys.readouterr().err
     assert "inferences chatcmpl-000007: request is not JSON" in told
-    assert "feedback fb-1 is about chatcmpl-000001, which is not there" in told
+    assert "feedback fb-1 is about inference chatcmpl-000001, which does not exist" in told
     assert main(["log", "verify", "--json"]) == 5
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
 

@@ -77,7 +77,7 @@ def test_a_salt_that_could_be_guessed_is_refused(live, tmp_path, key):
     with pytest.raises(InfrastructureError) as caught:
         pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: key})
     assert caught.value.message == (
-        f"TUNECTL_HASH_KEY holds {len(set(key))} different signs; at least 6 are needed, or it could be guessed"
+        f"TUNECTL_HASH_KEY holds {len(set(key))} different bytes; at least 6 are needed, or the key could be guessed"
     )
 
 
@@ -130,6 +130,6 @@ def test_several_servers_need_postgresql(live):
     with pytest.raises(InfrastructureError) as raised:
         pseudonyms.address(two, {"TUNECTL_INFERENCE_LOG_URL": "sqlite:///a.sqlite"})
     assert str(raised.value) == (
-        "TUNECTL_INFERENCE_LOG_URL names an SQLite file and inference_log.replicas is 2\n"
-        "  more than one server needs PostgreSQL: postgresql://USER@HOST/NAME"
+        "inference_log.replicas is 2, but the inference log (TUNECTL_INFERENCE_LOG_URL or inference_log.url) is an SQLite file, which one server can use\n"
+        "  use PostgreSQL: postgresql://USER@HOST/NAME, or set inference_log.replicas=1"
     )

@@ -162,8 +162,8 @@ def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Loc
     with pytest.raises(GateError) as error:
         work.promote(run, "better", NOW)
     assert str(error.value) == (
-        f"the champion is {third} now, and {challenger} was compared with {first}\n"
-        f"  compare it with that: tunectl release propose {challenger}"
+        f"release {challenger} was compared with {first}, but the champion is now {third}\n"
+        f"  compare it with the new champion: tunectl release propose {challenger}"
     )
     assert work.store.champion().release == third
     assert not work.is_promoted(run)

@@ -132,7 +132,7 @@ def test_another_template_hashed_anew(again) -> None:
         other_template(folder)
         contract(folder, template_sha256=sha(folder / "tokenizer/chat_template.jinja"))
 
-    assert "fixture 0 of the contract renders to another text here than in training" in reason(again(change))
+    assert "test conversation 0 of contract.json gives another text here than in training" in reason(again(change))
 
 
 def test_a_contract_that_reads_written_special_tokens_as_such(again) -> None:
@@ -143,7 +143,7 @@ def test_a_contract_that_reads_written_special_tokens_as_such(again) -> None:
         ids = Tokenizer(folder / "tokenizer").ids(text)
         contract(folder, fixtures=[msgspec.to_builtins(RenderFixture(asked, text, ids))])
 
-    assert "fixture 0 of the contract renders to another text here than in training" in reason(again(change))
+    assert "test conversation 0 of contract.json gives another text here than in training" in reason(again(change))
 
 
 def test_a_contract_for_another_adapter(again) -> None:

@@ -897,7 +897,10 @@ def test_a_merged_release_has_no_base_to_answer_with(
     async def story() -> None:
         found = build_manager(store, gate, base=True)
         assert await settled(found) == {"champion": merged}
-        assert "holds base and adapter merged, so it cannot answer as the base" in found.trouble["base"]
+        assert (
+            "holds base and adapter merged into one model, so serve.variants.base cannot serve the base alone"
+            in found.trouble["base"]
+        )
         await found.close()
 
     asyncio.run(story())

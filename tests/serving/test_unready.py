@@ -64,7 +64,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
         other_base,
         "these are not the weights that were tested|log-probabilities that are no numbers|the engine failed on a probe",
     ),
-    "template": (other_template, "fixture 0 of the contract renders to another text here than in training"),
+    "template": (other_template, "test conversation 0 of contract.json gives another text here than in training"),
 }
 
 

@@ -214,7 +214,7 @@ def test_why_the_order_is_random(project):
 def test_agreement_without_judgments(project, capsys):
     assert main(["data", "agreement"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: preferences.collected = judgments: there are no judgments\n  collect some: tunectl annotate\n  more: tunectl docs preferences-collected-there-are-no-judgments\n"
+        "tunectl: preferences.collected = judgments: that folder holds no judgments\n  collect some: tunectl annotate\n  more: tunectl docs preferences-collected-that-folder-holds-no-judgments\n"
     )
 
 

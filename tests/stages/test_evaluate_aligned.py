@@ -369,7 +369,7 @@ def test_a_store_that_is_not_there_is_refused(inputs, outputs, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         evaluate.run(settings(aligned=aligned(human_judgments_dir="nobody")), inputs, outputs, backend=tools())
-    assert caught.value.message == "evaluate.aligned.human_judgments_dir = nobody: there are no judgments"
+    assert caught.value.message == "evaluate.aligned.human_judgments_dir = nobody: that folder holds no judgments"
 
 
 def test_answers_that_aligning_changed_most_are_shown(inputs, outputs):

@@ -184,7 +184,10 @@ def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Snaps
     with pytest.raises(ArtifactError) as error:
         run(FeedbackWindow([frozen]))
     assert error.value.message.startswith(f"snapshots/{frozen.id} was changed: its digest is ")
-    assert error.value.hint == "restore it; a snapshot is never edited"
+    assert (
+        error.value.hint
+        == "a snapshot must not be edited: copy it again from the machine where the retrain controller ran, or from a backup"
+    )
     (Path("snapshots") / frozen.id / "manifest.json").unlink()
     with pytest.raises(ArtifactError) as error:
         run(FeedbackWindow([frozen]), "again")

@@ -325,7 +325,7 @@ def test_unreadable_pdf():
     message, _ = fails(flyers=source(path="flyers"))
     assert message == (
         "ingest.sources.flyers: the one row of flyers was rejected; the limit is 20%\n"
-        "          1  unreadable: first flyers/a.pdf it is no PDF: its head holds no %PDF-"
+        "          1  unreadable: first flyers/a.pdf it is not a PDF: it does not begin with %PDF-"
     )
 
 

@@ -243,8 +243,8 @@ def test_hidden_folders_stay_hidden_from_globs():
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
             "it is an old or a protected Office file; save it as DOCX without a password",
         ),
-        (b"just text", "it is no Word document but text"),
-        (b"%PDF-1.7", "it is no Word document but a PDF file"),
+        (b"just text", "it is not a Word document (DOCX) but text"),
+        (b"%PDF-1.7", "it is not a Word document (DOCX) but a PDF file"),
     ],
 )
 def test_a_word_document_that_is_none(content, what):

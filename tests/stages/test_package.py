@@ -376,7 +376,8 @@ def test_refusals_say_what_to_do(given):
     with pytest.raises(UsageError) as caught:
         package.run(stage(adapter="align"), inputs, outputs, tools=Fake())
     assert (
-        str(caught.value) == "package.adapter = align, but align is switched off\n  align=rloo, or package.adapter=auto"
+        str(caught.value)
+        == "package.adapter = align, but align is switched off (align: none)\n  switch it on, for example align=rloo, or let package choose: package.adapter=auto"
     )
     atomic_io.write_rows(inputs.split / "validation.jsonl", [example("v", "x" * 600)])
     with pytest.raises(DataError, match="the validation split has no input to ask that leaves room for an answer"):

@@ -419,7 +419,7 @@ def test_no_judgments_were_collected():
     with pytest.raises(DataError) as caught:
         run(collected="judgments")
     assert (caught.value.message, caught.value.hint) == (
-        "preferences.collected = judgments: there are no judgments",
+        "preferences.collected = judgments: that folder holds no judgments",
         "collect some: tunectl annotate",
     )
 

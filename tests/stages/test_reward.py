@@ -288,7 +288,10 @@ def test_a_reward_that_is_no_number_is_named(given):
     inputs, out = given
     with pytest.raises(UsageError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake(scale=float("nan")))
-    assert caught.value.message == "reward: members/0 gives nan for 100 of 100 held-out answers"
+    assert (
+        caught.value.message
+        == "reward: the reward that members/0 gives to 100 of 100 held-out answers is nan, not a number"
+    )
     assert caught.value.hint == "lower reward.learning_rate (now 0.0003), or reward.max_grad_norm (now 1)"
 
 

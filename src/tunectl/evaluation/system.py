@@ -95,7 +95,7 @@ def check_context_length(generator: Generator, prompts: Sequence[str], new_token
         raise UsageError(
             f"the longest prompt has {longest} tokens and the answer may have {new_tokens}, "
             f"but the model reads at most {generator.context}",
-            hint="lower evaluate.decoding.max_new_tokens, or reject longer inputs: curate's and sft's length limits",
+            hint="lower evaluate.decoding.max_new_tokens or evaluate.prompts.shots, or leave longer inputs out of the data",
         )
 
 

@@ -80,16 +80,18 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
     if update.keys() != start.keys():
         odd = min(update.keys() ^ start.keys())
         raise ValueError(
-            f"{odd} is in only one of the update and the weights sent out; the client trained another adapter"
+            f"{odd} is {'missing from' if odd in start else 'only in'} the client's update: it trained another adapter; "
+            "give all clients the server's settings of sft"
         )
     for name, own in start.items():
         received, expected = np.asarray(update[name]), np.asarray(own)
         if received.shape != expected.shape or received.dtype != expected.dtype:
             raise ValueError(
-                f"{name} is {received.dtype}{received.shape}, but {expected.dtype}{expected.shape} was sent out"
+                f"{name} has type {received.dtype} and shape {received.shape}, but the server sent {expected.dtype} {expected.shape}; "
+                "give all clients the server's settings of sft and hardware"
             )
         if not np.isfinite(received).all():
-            raise ValueError(f"{name} has values that are nan or inf; lower sft.learning_rate")
+            raise ValueError(f"{name} of the client's update has values that are nan or inf; lower sft.learning_rate")
 
 
 def check_count(answers: int) -> None:

@@ -86,7 +86,10 @@ def schema_to_ebnf(schema: str) -> str:
             f"its grammar has room for {writer.most_levels} levels of what refers to itself, and needs more"
         )
     if root is None:
-        raise _wrong("#", "has no text that ends: something requires itself")
+        raise _wrong(
+            "#",
+            "the schema requires itself, so no finite answer fits it; make a property optional, or allow another type",
+        )
     rules = _list_reachable(root, writer.rules) if recursive else writer.rules
     own = f"root ::= {root}\n" + "".join(f"{name} ::= {body}\n" for name, body in rules.items())
     return own + _BASE + (_write_free_rules() if "any" in own else "")
@@ -158,7 +161,7 @@ class _Writer:
     def value(self, schema: Any, location: str) -> str | None:
         """Return the expression of one schema; None where no text of it ends within the levels."""
         if self._deep == MOST_DEEP:
-            raise _wrong(location, f"more than {MOST_DEEP} nested schemas, references included")
+            raise _wrong(location, f"schemas nest deeper than {MOST_DEEP} levels, references included; flatten them")
         self._deep += 1
         self._count(location)
         rule = self._value(schema, location)
@@ -198,7 +201,7 @@ class _Writer:
     def _count(self, text: str) -> None:
         self.letters += len(text)
         if self.letters > self.most_letters:
-            raise _too_large(f"its grammar needs more than {MOST_LETTERS} letters")
+            raise _too_large(f"its grammar needs more than {MOST_LETTERS} characters")
 
     def _value(self, schema: Any, location: str) -> str | None:
         if schema is True or schema == {}:
@@ -232,14 +235,16 @@ class _Writer:
         _refuse_others(schema, frozenset({key, "type"}), location)
         values = [schema[key]] if key == "const" else schema[key]
         if not isinstance(values, list) or not values:
-            raise _wrong(location, f"{key} needs a value")
+            raise _wrong(location, "enum must be a list with at least one value")
         return "(" + " | ".join(_quote(json.dumps(value, ensure_ascii=False)) for value in values) + ")"
 
     def _several(self, schema: Mapping[str, Any], key: str, location: str) -> str | None:
         _refuse_others(schema, frozenset({key}), location)
         result = schema[key]
         if not isinstance(result, list) or not result or (key == "allOf" and len(result) > 1):
-            raise _wrong(location, f"{key} needs {'exactly one' if key == 'allOf' else 'some'} schema")
+            raise _wrong(
+                location, f"{key} must be a list with {'exactly' if key == 'allOf' else 'at least'} one schema"
+            )
         parts = [self.value(item, f"{location}/{key}/{number}") for number, item in enumerate(result)]
         return _join_branches(parts, brackets=True)
 
@@ -248,9 +253,12 @@ class _Writer:
         kinds = kinds if isinstance(kinds, list) else [kinds]
         wrong = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KNOWN]
         if wrong or not kinds:
-            raise _wrong(location, f"type {json.dumps((wrong or [None])[0])}; there are {', '.join(_KNOWN)}")
+            raise _wrong(
+                location,
+                f"type {json.dumps((wrong or [None])[0])[:40]} is not allowed; allowed are {', '.join(_KNOWN)}",
+            )
         if len(set(kinds)) < len(kinds):
-            raise _wrong(location, "type names one twice")
+            raise _wrong(location, f"type lists {max(kinds, key=kinds.count)} more than once")
         _refuse_others(schema, frozenset({"type"}).union(*(_KNOWN[kind] for kind in kinds)), location)
         parts = [self._kind(kind, schema, location) for kind in kinds]
         return _join_branches(parts, brackets=len(kinds) > 1)
@@ -290,7 +298,7 @@ class _Writer:
             or not isinstance(required, list)
             or not all(isinstance(item, str) for item in required)
         ):
-            raise _wrong(location, "properties is not an object, or required is not a list of names")
+            raise _wrong(location, "properties must be an object, and required a list of names")
         absent = next((name for name in required if name not in properties), None)
         if absent is not None:
             raise _wrong(location, f"required names {json.dumps(absent)}, which properties does not describe")
@@ -340,7 +348,7 @@ class _Writer:
 
     def _name(self) -> str:
         if len(self.rules) >= self.most_rules:
-            raise _too_large(f"it needs more than {self.most_rules} rules")
+            raise _too_large(f"its grammar needs more than {self.most_rules} rules")
         return f"r{len(self.rules)}"
 
 
@@ -360,12 +368,14 @@ def _refuse_others(schema: Mapping[str, Any], allowed: frozenset[str], location:
 
 def _target(document: Any, ref: Any, location: str) -> Any:
     if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-        raise _wrong(location, f"$ref {json.dumps(ref)} is not inside this schema")
+        raise _wrong(
+            location, f"$ref {json.dumps(ref)[:100]} does not point into this schema; write #/ and a path in it"
+        )
     result = document
     for part in ref[2:].split("/") if ref != "#" else []:
         key = part.replace("~1", "/").replace("~0", "~")
         if not isinstance(result, dict) or key not in result:
-            raise _wrong(location, f"$ref {ref} refers to nothing")
+            raise _wrong(location, f"$ref {ref[:100]} names a part that this schema does not have")
         result = result[key]
     return result
 
@@ -374,9 +384,12 @@ def _bounds(schema: Mapping[str, Any], description: str, location: str) -> tuple
     least, most = schema.get(f"min{description}", 0), schema.get(f"max{description}")
     for value in (least, most):
         if value is not None and (type(value) is not int or not 0 <= value <= MOST_REPEATS):
-            raise _wrong(location, f"min{description} and max{description} are whole numbers up to {MOST_REPEATS}")
+            raise _wrong(
+                location,
+                f"min{description} and max{description} must be whole numbers from 0 to {MOST_REPEATS}, not {json.dumps(value)[:40]}",
+            )
     if most is not None and most < least:
-        raise _wrong(location, f"min{description} is {least} and max{description} is {most}")
+        raise _wrong(location, f"min{description} = {least} is greater than max{description} = {most}")
     return least, most
 
 
@@ -394,4 +407,4 @@ def _wrong(location: str, reason: str) -> ApiError:
 
 
 def _too_large(reason: str) -> _TooLargeError:
-    return _TooLargeError(f"{PARAM}: #: is too large: {reason}", param=PARAM)
+    return _TooLargeError(f"{PARAM}: #: the schema is too large: {reason}; shorten it", param=PARAM)

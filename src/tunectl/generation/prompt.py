@@ -65,7 +65,8 @@ class PromptRenderer:
             raise ApiError("prompt is empty; send at least one token", param="prompt")
         if max(ids) >= self.tokenizer.size:
             raise ApiError(
-                f"prompt: token {max(ids)}; this model's ids end at {self.tokenizer.size - 1}", param="prompt"
+                f"prompt holds the token id {max(ids)}; ids of this model are 0 to {self.tokenizer.size - 1}",
+                param="prompt",
             )
         return ids
 
@@ -82,11 +83,11 @@ def _message(number: int, turn: ChatMessage) -> Message:
     location = f"messages[{number}].content"
     content = turn.content
     if content is None and not turn.tool_calls:
-        raise ApiError(f"{location} is required", param=location)
+        raise ApiError(f"{location} is required in a message without tool_calls", param=location)
     if isinstance(content, list):
         other = next((part.type for part in content if part.type not in ("text", "input_text", "refusal")), None)
         if other is not None:
-            raise ApiError(f"{location}: a part of type {other}; this model reads text", param=location)
+            raise ApiError(f"{location} has a part of type {other[:40]!r}; this model reads only text", param=location)
         content = "".join(part.text for part in content)
     calls = [_call(f"messages[{number}].tool_calls", call) for call in turn.tool_calls or ()]
     role: Role = _ROLES.get(turn.role) or turn.role  # type: ignore[assignment]
@@ -97,7 +98,7 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
     """Return a call whose arguments are an object, as templates need it; in the request they are text."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ApiError(f"{location}: a call needs function.name", param=location)
+        raise ApiError(f"{location}: each call must have function.name, a text", param=location)
     encoded = function.get("arguments", {})
     try:
         arguments = msgspec.json.decode(encoded) if isinstance(encoded, str) else encoded

@@ -56,7 +56,7 @@ def read(path: Path) -> list[Erasure]:
             erasures.append(_ERASURE.decode(line, Erasure, f"{path}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
-                f"{path}:{number} is not an erasure: {error}",
+                f"{path}:{number} is not the record of an erasure: {error}",
                 hint="fix that line by hand; without it a restored backup would contain this person's data again",
             ) from error
     return erasures

@@ -66,8 +66,8 @@ def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[RenamedPat
     wrong = [f"{name} = {value}" for name, value in settings.items() if f"{OLD}/" in value]
     if wrong:
         raise UsageError(
-            f"{old} is moved to {NEW}, and a setting names the old folder: {', '.join(wrong)}",
-            hint="write the new folder there, or leave the setting out, then: tunectl log migrate",
+            f"{old} cannot be moved to {NEW} while a setting names the old folder: {', '.join(wrong)}",
+            hint=f"write {NEW} there, or leave the setting out, then: tunectl log migrate",
         )
     database = old / "live.sqlite"
     busy = f"{old} is in use by a server of tunectl 0.1"
@@ -99,7 +99,7 @@ def _empty_journal(database: Path) -> None:
             raise sqlite3.OperationalError("database is locked")
     except sqlite3.Error as error:
         raise InfrastructureError(
-            f"{database}: {error}",
+            f"{database} cannot be moved: {error}",
             hint="stop the monitor and the retrain controller that use it, then: tunectl log migrate",
         ) from error
 

@@ -67,8 +67,9 @@ def address(settings: InferenceLogConfig, environment: Mapping[str, str] = os.en
     url = environment.get(settings.url_env) or settings.url
     if settings.replicas > 1 and url.startswith("sqlite"):
         raise InfrastructureError(
-            f"{settings.url_env} names an SQLite file and inference_log.replicas is {settings.replicas}",
-            hint="more than one server needs PostgreSQL: postgresql://USER@HOST/NAME",
+            f"inference_log.replicas is {settings.replicas}, but the inference log ({settings.url_env} or inference_log.url) is an SQLite file, "
+            "which one server can use",
+            hint="use PostgreSQL: postgresql://USER@HOST/NAME, or set inference_log.replicas=1",
         )
     return url
 
@@ -106,7 +107,7 @@ def load_hash_key(
     if len(set(result)) < MIN_DIFFERENT_BYTES:
         source = str(path) if key is None else settings.hash_key_env
         raise InfrastructureError(
-            f"{source} holds {len(set(result))} different signs; at least {MIN_DIFFERENT_BYTES} are needed, or it could be guessed",
+            f"{source} holds {len(set(result))} different bytes; at least {MIN_DIFFERENT_BYTES} are needed, or the key could be guessed",
             hint=NEW_KEY,
         )
     return result

@@ -156,7 +156,7 @@ def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[st
     if digest != own.digest or frozen.digest not in (own.digest, own.purged_from):
         raise ArtifactError(
             f"{snapshot_folder} was changed: its digest is {digest[:12]}…, the file of feedback.window says {frozen.digest[:12]}…",
-            hint="restore it; a snapshot is never edited",
+            hint="a snapshot must not be edited: copy it again from the machine where the retrain controller ran, or from a backup",
         )
     feedback: dict[str, list[Feedback]] = {}
     for opinion in read_feedback(snapshot_folder):

@@ -162,8 +162,10 @@ def fill_template(text: str, job: JobSpec, log: str) -> str:
             continue
         unknown = [name for name in _HOLE.findall(line) if name not in values]
         if unknown:
-            raise ValueError(f"@{unknown[0]}@ is unknown; there are @SCRIPT@ alone on a line, @{'@, @'.join(values)}@")
+            raise ValueError(
+                f"@{unknown[0]}@ is unknown; allowed are @SCRIPT@, alone on a line, and @{'@, @'.join(values)}@"
+            )
         result.append(_HOLE.sub(lambda hole: values[hole[1]], line))
     if not has_commands:
-        raise ValueError("no line is @SCRIPT@, which stands for the commands of the job")
+        raise ValueError("it has no line @SCRIPT@, the place of the job's commands")
     return "\n".join(result) + "\n"

@@ -72,7 +72,7 @@ def write(
             page = snapshot.get_html_str(as_iframe=False)
     except Exception as error:  # whatever Evidently raises, the verdict stands without its picture
         raise InfrastructureError(
-            f"Evidently cannot show window {window.id}: {error}",
+            f"Evidently cannot show window {window.id}: {str(error)[:300]}",
             hint=f"its verdict does not depend on this page: tunectl monitor show {window.id}",
         ) from error
     atomic_io.write_text(target, page)

@@ -160,7 +160,10 @@ def template_of(release: Path, contract: ServingContract) -> Template:
     """
     path = release / TOKENIZER / TEMPLATE
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", hint="check the release: tunectl release verify")
+        raise ArtifactError(
+            f"{path}, the chat template of the release, does not exist",
+            hint="check the release: tunectl release verify",
+        )
     source = path.read_text()
     if digest(source) != contract.template_sha256:
         raise ArtifactError(

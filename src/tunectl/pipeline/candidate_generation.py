@@ -53,7 +53,8 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
     examples = annotation_tasks.sample_inputs(list(atomic_io.read_rows(path, Example)), settings.inputs, root.seed)
     if not examples:
         raise DataError(
-            f"{path} holds no input to answer", hint="check split.shares, or choose the other annotate.prepare.part"
+            f"{path} holds no input to answer",
+            hint=f"give {settings.part} a larger share in split.shares, or choose the other part: annotate.prepare.part",
         )
     keyed = [(example, prompt_key(example)) for example in examples]
     folders = [_folders(layout, system) for system in settings.systems]

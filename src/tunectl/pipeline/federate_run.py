@@ -87,7 +87,9 @@ def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
     root = checks.load_project_config(layout, words).root
     for name, value in (("privacy", root.sft.privacy), ("adapter", root.sft.adapter)):
         if value is not None:
-            raise UsageError(f"sft.{name} is not supported in a federation", hint=f"set sft.{name}=null")
+            raise UsageError(
+                f"sft.{name} is set, and a federation supports only null there", hint=f"set sft.{name}=null"
+            )
     require_all(list_required_packages(root, ["sft"]))
     for stage in ("model", "cpt"):
         runner.load_input_artifact(layout, stage)
@@ -299,11 +301,12 @@ def _certificates(federation: Federation) -> tuple[str, str, str] | None:
     tls = federation.root.federate.tls
     if tls is None:
         return None
-    paths = [Path(name).absolute() for name in (tls.ca_file, tls.certificate_file, tls.key_file)]
-    for path in paths:
+    paths = {name: Path(getattr(tls, name)).absolute() for name in ("ca_file", "certificate_file", "key_file")}
+    for name, path in paths.items():
         if not path.is_file():
-            raise UsageError(f"federate.tls: {path} does not exist", hint="make it as docs/guides/federated.md shows")
-    return str(paths[0]), str(paths[1]), str(paths[2])
+            text = f"federate.tls.{name}: {path} does not exist"
+            raise UsageError(text, hint="make it as docs/guides/federated.md shows")
+    return str(paths["ca_file"]), str(paths["certificate_file"]), str(paths["key_file"])
 
 
 def _plan(federation: Federation) -> train_args.TrainingArgs:

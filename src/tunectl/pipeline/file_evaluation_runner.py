@@ -209,7 +209,10 @@ def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSou
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(str(part) for part in first["loc"]) or "the source"
-        raise UsageError(f"{location} = {first['input']!r}: {first['msg']}") from error
+        raise UsageError(
+            f"the settings by which DATA is read are wrong: {location} = {first['input']!r:.80}: {first['msg']}",
+            hint=COLUMNS,
+        ) from error
 
 
 def _find_source_options(name: str | None, ingest: Ingest) -> RowOptions:

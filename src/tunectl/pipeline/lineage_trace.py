@@ -81,8 +81,8 @@ def _read_matching_rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
                 row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
             except atomic_io.NOT_JSON as error:
                 raise DataError(
-                    f"{path}:{number} is not a record: {error}",
-                    hint=f"run again: tunectl repro --force --to {path.parent.name}",
+                    f"{path}:{number} is not a JSON object: {error}",
+                    hint=f"build that file again: tunectl repro --force --to {path.parent.name}",
                 ) from error
             yield row
 

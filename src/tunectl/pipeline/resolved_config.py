@@ -46,12 +46,15 @@ def load_stage_config(layout: ProjectPaths, stage: str) -> tuple[Any, dict[str, 
     """
     path = layout.config(stage)
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", hint=AGAIN)
+        raise ArtifactError(f"{path}, the configuration of stage {stage}, does not exist", hint=AGAIN)
     raw: dict[str, Any] = atomic_io.read_json(path)
     try:
         record = msgspec.convert(raw, ResolvedStageConfig)
         if record.stage != stage:
-            raise ArtifactError(f"{path} is of stage {record.stage}", hint=AGAIN)
+            raise ArtifactError(
+                f"{path} must hold the configuration of {stage}, but holds that of stage {record.stage[:40]!r}",
+                hint=AGAIN,
+            )
         settings = settings_class(stage).model_validate_json(msgspec.json.encode(record.settings), strict=True)
     except (msgspec.ValidationError, ValidationError) as error:
         raise ArtifactError(f"{path} was made by another version of tunectl: {_first(error)}", hint=AGAIN) from error

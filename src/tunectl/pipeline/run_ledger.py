@@ -206,7 +206,9 @@ def read_run(layout: ProjectPaths, name: str) -> RunRecord:
     Raises  ArtifactError where there is none of that name, or it cannot be read.
     """
     if name not in list_runs(layout):
-        raise ArtifactError(f"{layout.runs} has no run called {name[:80]!r}", hint="the console's page Runs lists them")
+        raise ArtifactError(
+            f"{layout.runs} has no run called {name[:80]!r}", hint="the console's page Runs lists the names"
+        )
     run_record: RunRecord = _read(layout, name, RunRecord)
     return run_record
 

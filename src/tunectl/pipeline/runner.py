@@ -48,8 +48,8 @@ def execute_stage(layout: ProjectPaths, name: str) -> None:
 def _refuse_while_restoring(name: str) -> None:
     if name != COMPOSE and os.environ.get(dvc_repo.RESTORE_ONLY):
         raise InfrastructureError(
-            f"stage {name} is not among what was fetched, so it would run here",
-            hint="the job did not build it from these inputs and settings",
+            f"the job's results lack stage {name}, built from the inputs and settings of this project",
+            hint="check out the commit that the job built, then fetch again; or build the stage here: tunectl repro",
         )
 
 

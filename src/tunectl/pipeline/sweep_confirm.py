@@ -66,7 +66,7 @@ def _build(trials: WorktreeTrials, trial: TrialSummary, stop: threading.Event) -
     if code not in {0, 3}:
         raise UsageError(
             f"trial {trial.number} cannot be confirmed: {build_worktree.describe_failure(project, code)}",
-            hint="tunectl sweep take works without; sweep.confirm=false leaves this step out",
+            hint="skip the confirmation with sweep.confirm=false; tunectl sweep take works without it",
         )
     return project
 

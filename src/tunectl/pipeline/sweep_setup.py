@@ -52,7 +52,7 @@ def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
     problems += _check_space(layout, overrides, section, resolved)
     problems += _check_fixed(section, words)
     if problems:
-        raise ConfigError(problems, hint="nothing was run")
+        raise ConfigError(problems, hint="correct these settings of sweep; nothing was run")
     require_all([*PACKAGES, *list_build_packages(resolved.root, [section.stage])])
     composition = resolved.composition
     start = search_space.current_values(section, composition.tree, composition.choices)
@@ -118,7 +118,7 @@ def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterato
             yield f"{head}: sweep.stage = {section.stage} does not build {goal.stage}; it builds {', '.join(stages)}"
             continue
         if goal.stage == "evaluate" and resolved.root.evaluate.split == "test":
-            yield f"{head}: evaluate measures the test split, which must not choose; add evaluate.split=validation"
+            yield f"{head}: evaluate.split is test, and settings must not be chosen by the test split; add evaluate.split=validation"
             continue
         names = [field.name for field in dataclasses.fields(import_module(find(goal.stage).module).Metrics)]
         name = goal.metric.split(".")[1]
@@ -127,7 +127,7 @@ def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterato
             guess = f"; did you mean {goal.stage}.{near[0]}?" if near else f"; it has {', '.join([*names, 'seconds'])}"
             yield f"{head}: {goal.stage} has no such metric{guess}"
     if section.pruner is not None and section.pruner.stage not in stages:
-        yield f"sweep.pruner.stage = {section.pruner.stage}{_where(resolved, 'pruner', 'stage')}: sweep.stage = {section.stage} does not build it"
+        yield f"sweep.pruner.stage = {section.pruner.stage}{_where(resolved, 'pruner', 'stage')}: sweep.stage = {section.stage} does not build that stage; it builds {', '.join(stages)}"
 
 
 def _check_space(
@@ -158,4 +158,4 @@ def _check_fixed(section: Sweep, words: Sequence[str]) -> Iterator[str]:
     for word in words:
         key = word.partition("=")[0].strip()
         if key in section.space:
-            yield f"override {word}: sweep.space varies {key}; take it out of one of the two"
+            yield f"override {word}: sweep.space varies {key} already; leave the override out, or take {key} out of sweep.space"

@@ -58,9 +58,13 @@ def run_worker(
         tell(describe_outcome(claim, outcome, study.section))
         failures = failures + 1 if outcome.state == "failed" else 0
         if outcome.state == "failed" and (claim.start or failures >= MAX_FAILURES):
-            what = "the current settings fail" if claim.start else f"{failures} trials in a row failed"
+            what = (
+                "the trial of the current settings"
+                if claim.start
+                else f"the last of {failures} trials that failed in a row"
+            )
             raise TunectlError(
-                f"{what}, the last with: {outcome.reason}",
+                f"{what} ended with: {outcome.reason}",
                 hint="try them alone: tunectl repro; then run the same command again to resume",
             )
     return ended

@@ -173,7 +173,7 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
     """
     if not has_annotations(folder):
         raise DataError(
-            f"preferences.collected = {folder}: there are no judgments", hint="collect some: tunectl annotate"
+            f"preferences.collected = {folder}: that folder holds no judgments", hint="collect some: tunectl annotate"
         )
     entries = list(enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1))
     # Questions after judgments: an open page may add some of both meanwhile.
@@ -242,7 +242,7 @@ def _refuse_stray(
     if isinstance(entry, AnnotationEvent) and entry.task not in tasks:
         raise DataError(
             f"{folder / ANNOTATIONS}:{row} is about question {entry.task}, which is not in {folder / TASKS}",
-            hint="restore that file from Git",
+            hint=f"restore {folder / TASKS} from Git",
         )
 
 

@@ -22,7 +22,8 @@ def parse_lines(content: bytes, location: str) -> list[ReleaseEvent]:
             result.append(registry_formats.EVENT.decode(line, ReleaseEvent, f"{location}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
-                f"{location}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
+                f"{location}:{number} cannot be read: {error}",
+                hint="the history must not be edited: restore it from a backup",
             ) from error
     return result
 

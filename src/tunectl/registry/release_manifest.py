@@ -149,7 +149,7 @@ def verify(folder: Path, called: str = "") -> list[str]:
     except ArtifactError as error:
         return [error.message]
     wrong = [f"{name} is missing" for name in sorted(recorded.files.keys() - actual.keys())]
-    wrong += [f"{name} is not of this release" for name in sorted(actual.keys() - recorded.files.keys())]
+    wrong += [f"{name} does not belong to this release" for name in sorted(actual.keys() - recorded.files.keys())]
     for name in sorted(recorded.files.keys() & actual.keys()):
         if recorded.files[name] != actual[name]:
             wrong.append(
@@ -180,7 +180,7 @@ def verify_quickly(folder: Path, limit: int = QUICK_BYTES) -> list[str]:
     except ArtifactError as error:
         return [error.message]
     wrong = [f"{name} is missing" for name in sorted(recorded.files.keys() - sizes.keys())]
-    wrong += [f"{name} is not of this release" for name in sorted(sizes.keys() - recorded.files.keys())]
+    wrong += [f"{name} does not belong to this release" for name in sorted(sizes.keys() - recorded.files.keys())]
     if not wrong and sum(sizes.values()) != recorded.bytes:
         wrong.append(f"its files have {sum(sizes.values())} bytes, recorded are {recorded.bytes}")
     total = 0

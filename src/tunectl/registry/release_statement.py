@@ -100,7 +100,8 @@ def sign_release(folder: Path, key: SigningKey) -> Path:
     wrong = release_manifest.verify(folder)
     if wrong:
         raise ArtifactError(
-            f"release {folder.name} is damaged: {'; '.join(wrong)}", hint="nothing was signed; package again"
+            f"release {folder.name} is damaged: {'; '.join(wrong)}",
+            hint="nothing was signed; package it again: tunectl repro",
         )
     payload = msgspec.json.encode(build_statement(release_manifest.load(folder)), order="deterministic")
     path, encoded = statement_path(folder), base64.b64encode(payload).decode()

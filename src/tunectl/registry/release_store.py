@@ -43,7 +43,7 @@ from tunectl.registry.release_copy import copy_release
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
-SCRATCH, LOCK, HISTORY = "tmp", ".lock", "see: tunectl release log"
+SCRATCH, LOCK, HISTORY = "tmp", ".lock", "tunectl release log shows the changes"
 
 
 class ChampionMovedError(GateError):
@@ -88,7 +88,7 @@ class ReleaseRegistry:
             pointer = self.trial() if start == "challenger" else self.champion()
             named = getattr(pointer, "previous" if start == "previous" else "release", None)
             if named is None:
-                raise UsageError(f"{self.root} has no {start} release", hint="give an id of tunectl release list")
+                raise UsageError(f"{self.root} has no {start} release", hint="give an id: tunectl release list")
             return str(named)
         ids = self.ids()
         result = [name for name in ids if start and name.startswith(start)]
@@ -219,14 +219,15 @@ class ReleaseRegistry:
                 or a share that is none; ChampionMovedError.
         """
         if not 0 <= share <= 1:
-            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the identities")
+            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the users")
         self.may_serve(release, force=force)
         with self.hold_lock("putting up a challenger"):
             self._refuse_moved(*seen or (None, None))
             pointer = self.champion()
             if pointer is None or pointer.release == release:
-                what = "is the champion" if pointer else "has no champion to be tested against"
-                raise UsageError(f"{release} {what} ({self.root})", hint="choose another release: tunectl release list")
+                what = "is the champion itself" if pointer else "has no champion to be tested against"
+                hint = "choose another release: tunectl release list" if pointer else "promote a release first"
+                raise UsageError(f"release {release} {what} ({self.root})", hint=hint)
             moment, salt, number = release_state.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
             unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release), number=number)
             trial = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))

@@ -79,7 +79,7 @@ class RemoteRegistry:
             number, result = newest
             if result.sequence != number:
                 raise ArtifactError(
-                    f"{self.location}/{build_object_name(CHAMPIONS, number)} holds sequence {result.sequence}, expected {number}",
+                    f"{self.location}/{build_object_name(CHAMPIONS, number)} holds sequence number {result.sequence}, expected {number}",
                     hint="it was changed by hand; restore the address from a backup",
                 )
         trust = self._trust
@@ -109,8 +109,8 @@ class RemoteRegistry:
         for number, name in self._list_numbered(EVENTS, ".jsonl"):
             if number != len(result) + 1:
                 raise ArtifactError(
-                    f"{self.location}/{EVENTS}: the part that begins with event {len(result) + 1} is missing, {name} is there",
-                    hint="restore the address from a backup, or copy a registry to a new one",
+                    f"{self.location}/{EVENTS}: the file that begins with event {len(result) + 1} is missing; the next one is {name}",
+                    hint=RESTORE,
                 )
             result += self._parse_part(f"{EVENTS}/{name}")
         if not result:
@@ -189,7 +189,7 @@ class RemoteRegistry:
             self._remove(target)  # it was damaged here
             scratch.replace(target)
         except FileNotFoundError as error:
-            raise ArtifactError(f"release {release} of {self.location} is not whole: {error}", hint=RESTORE) from error
+            raise ArtifactError(f"release {release} of {self.location} lacks a file: {error}", hint=RESTORE) from error
         except OSError as error:
             raise atomic_io.write_error(target, error) from error
         finally:

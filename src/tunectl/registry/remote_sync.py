@@ -118,7 +118,7 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         if pointer is None:
             raise UsageError(
                 f"{store.root if keep == 'ours' else remote.location} has no champion to keep",
-                hint=f"--keep {'theirs' if keep == 'ours' else 'ours'}",
+                hint=f"keep the champion of the other side: --keep {'theirs' if keep == 'ours' else 'ours'}",
             )
         history = _rebase_additions(local_events, remote_events)
         sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
@@ -190,7 +190,8 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[Re
         ):
             return
     raise GateError(
-        f"other machines keep writing to {files.address}", hint=f"try again: tunectl release sync {files.address}"
+        f"nothing was copied, since other machines keep writing to {files.address}",
+        hint=f"try again: tunectl release sync {files.address}",
     )
 
 

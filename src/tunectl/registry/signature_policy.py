@@ -23,7 +23,7 @@ def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
     if checked.statement is None or checked.status != "trusted":
         return [checked.reason]
     differences = release_statement.find_differences(store.manifest(release), checked.statement)
-    return [f"it is not what was signed: {', '.join(differences)} differ"] if differences else []
+    return [f"release {release} is not what was signed: {', '.join(differences)} differ"] if differences else []
 
 
 def describe_signature(store: ReleaseRegistry, release: str) -> str:
@@ -43,7 +43,9 @@ def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
         return
     problems = find_signature_problems(store, release)
     if problems:
-        raise GateError("; ".join(problems), hint=f"tunectl release sign {release}, with a key of {store.trust.path}")
+        raise GateError(
+            "; ".join(problems), hint=f"sign it with a key of {store.trust.path}: tunectl release sign {release}"
+        )
     refuse_pointer_key(store)
 
 
@@ -57,10 +59,10 @@ def refuse_pointer_key(store: ReleaseRegistry) -> None:
     key = signatures.load_named_key(signatures.POINTER_KEY_ENV)
     good = {entry.key_id for entry in store.trust.list_keys() if entry.role == "pointer" and entry.revoked_at is None}
     if key is None or key.key_id not in good:
-        what = "is not set" if key is None else f"names a key that is no good one of {store.trust.path}"
+        what = "is not set" if key is None else f"names a key that {store.trust.path} does not trust for pointers"
         raise GateError(
-            f"servers follow signed pointers alone, and {signatures.POINTER_KEY_ENV} {what}",
-            hint=f"export {signatures.POINTER_KEY_ENV}=FILE, of a key of role pointer",
+            f"servers follow only a champion pointer that a trusted key signed, and {signatures.POINTER_KEY_ENV} {what}",
+            hint=f"export {signatures.POINTER_KEY_ENV}=FILE, with a private key whose role in {store.trust.path} is pointer",
         )
 
 

@@ -52,7 +52,7 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
     Raises  DataError for an invalid payload; the message repeats nothing of it.
     """
     if len(body) > LARGEST:
-        raise DataError(f"the payload has {len(body)} bytes; at most {LARGEST} are read")
+        raise DataError(f"the payload has {len(body)} bytes; send at most {LARGEST}")
     try:
         result = msgspec.json.decode(body, type=_Payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -68,7 +68,7 @@ class ApprovalPages:
         if run is None:
             raise UsageError(
                 f"this link is for retrain {approval.run}, which does not exist here",
-                hint="tunectl release log has all",
+                hint="tunectl release log lists the retrains of a project",
             )
         outcome = self._record(run, approval, decision)
         story, (yes, no) = self._build_report(run), BUTTONS[approval.question]

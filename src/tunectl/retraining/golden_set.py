@@ -82,7 +82,7 @@ def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
     if atomic_io.sha256_path(folder / ITEMS) != golden.digest:
         raise ArtifactError(
             f"{folder / ITEMS} was changed: the golden set is frozen",
-            hint="restore it, or delete that folder: the next gate draws a new version",
+            hint="restore it from a backup, or delete that folder: the next gate samples a new golden set",
         )
     return list(atomic_io.read_rows(folder / ITEMS, Example))
 

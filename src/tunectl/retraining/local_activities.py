@@ -207,8 +207,8 @@ class LocalActivities:
             return None
         if against and pointer.release not in (against, release):
             raise GateError(
-                f"the champion is {pointer.release} now, and {release} was compared with {against}",
-                hint=f"compare it with that: tunectl release propose {release}",
+                f"release {release} was compared with {against}, but the champion is now {pointer.release}",
+                hint=f"compare it with the new champion: tunectl release propose {release}",
             )
         return pointer.sequence
 

@@ -125,7 +125,9 @@ class RetrainApi(HttpServer):
             logging_setup.get_logger(__name__).error(
                 "%s %s: %s", request.method, request.path.partition("/decide/")[0] or "/decide", error
             )
-            return json_reply(503, status="error", error="this cannot be kept now; the log says why")
+            return json_reply(
+                503, status="error", error="the retrain controller cannot store this now; its log says why"
+            )
 
     def _answer(self, request: HttpRequest) -> HttpResponse:
         method, path = request.method, request.path
@@ -144,7 +146,9 @@ class RetrainApi(HttpServer):
             result = self._pages.run(path.removeprefix("/runs/"))
             if result is not None:
                 return HttpResponse(result.encode())
-        return json_reply(404, status="error", error="there is nothing here")
+        return json_reply(
+            404, status="error", error=f"no page at {path[:100]}; there are /, /runs/ID, /metrics and /healthz"
+        )
 
     def _webhook(self, body: bytes) -> HttpResponse:
         """Store new triggers, durably, before answering."""
@@ -159,7 +163,9 @@ class RetrainApi(HttpServer):
         ]
         active = next((run for run in reversed(self._store.runs()) if not run.ended), None) if new_triggers else None
         if active is not None and active.state in BUSY:
-            return json_reply(503, status="busy", error=f"retrain {active.id} is {active.state}")
+            return json_reply(
+                503, status="busy", error=f"retrain {active.id} is {active.state}; send the alert again later"
+            )
         count = sum(self._store.enqueue_trigger(item) for item in new_triggers)
         if count:
             self._nudge()

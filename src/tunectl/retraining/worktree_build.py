@@ -52,8 +52,8 @@ def build_release(
     project, attempt = _worktree(run, workspace)
     if attempt > watch.train.max_attempts:
         raise TrainingFailedError(
-            f"retrain {run.id} was started {attempt - 1} times and never finished",
-            hint=f"its log is {workspace.log_path(run)}",
+            f"the training of retrain {run.id} was started {attempt - 1} times and never finished (retrain.train.max_attempts)",
+            hint=f"its log, {workspace.log_path(run)}, says why; then ask again: tunectl retrain request -m TEXT",
         )
     supervised_process.kill_marked(workspace.mark)
     WINDOW_FORMAT.write(project / _window(run), window)

@@ -75,7 +75,7 @@ def _serve(
     except OSError as error:
         raise InfrastructureError(
             f"console.port = {address.port}: {address.host}:{address.port} cannot be used: {error.strerror}",
-            hint=f"close that program, or choose another port: tunectl console console.port={min(address.port + 1, 65535)}",
+            hint=f"close the program that uses it, or choose another port: tunectl console console.port={min(address.port + 1, 65535)}",
         ) from error
     sign_in.address = f"http://{address.link_host}:{listening.getsockname()[1]}"
     sign_in.write_link_file()

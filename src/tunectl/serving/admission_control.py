@@ -130,22 +130,23 @@ class AdmissionController:
     def _refuse_impossible(self, answers: int, tokens: int) -> None:
         bounds = self.bounds
         if answers > bounds.running:
-            raise ApiError(
-                f"n asks for {answers} answers; this server writes at most {bounds.running} at once", param="n"
-            )
+            raise ApiError(f"n = {answers} answers: this server writes at most {bounds.running} at once", param="n")
         if tokens > bounds.tokens:
-            raise ApiError(f"the request needs up to {tokens} tokens; the limit is {bounds.tokens}", param="max_tokens")
+            raise ApiError(
+                f"the request needs up to {tokens} tokens, but this server takes at most {bounds.tokens}; lower max_tokens",
+                param="max_tokens",
+            )
 
     def _find_rejection(self, answers: int, tokens: int, reserved: float) -> tuple[RefusalReason, str] | None:
         """Return why there is no room, or None; ``reserved`` answers in the queue are kept for others, but none that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
         free = bounds.running + max(0.0, bounds.waiting - reserved)
         if inside + answers > free:
-            others = (
-                f" and {reserved:.0f} are expected back" if inside + answers <= bounds.running + bounds.waiting else ""
+            note = (
+                f", {reserved:.0f} reserved for retries" if inside + answers <= bounds.running + bounds.waiting else ""
             )
             return "queue_full", (
-                f"{self.running} answers are being written and {self.waiting} wait{others}, which is all this server takes; try again"
+                f"this server is full: {self.running} answers are being written, {self.waiting} wait{note}; try again later"
             )
         if self.tokens + tokens > bounds.tokens:
             return "token_budget", (

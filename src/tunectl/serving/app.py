@@ -117,14 +117,16 @@ class Server:
         guard.check_origin(call.head, self.settings.serve.cors)
         key = self.key_store.key(guard.read_secret(call.head), route.scope if route else None, time.monotonic())
         if route is None:
-            raise ApiError(f"there is nothing at {call.path[:200]}", "not_found_error")
+            raise ApiError(
+                f"no endpoint at {call.path[:200]}; this server has {', '.join(self.routes)}", "not_found_error"
+            )
         _refuse_method(call, route.rule.method)
         guard.check_content_type(call.head, route.rule.body)
         wait = self.key_store.consume(key, time.monotonic())
         if wait:
             raise OverloadedError(
                 "rate_limit",
-                f"the key {key.name} may make {self.key_store.limit_of(key, 'per_minute')} requests a minute",
+                f"the key {key.name} may make {self.key_store.limit_of(key, 'per_minute')} requests a minute; try again in {max(1.0, wait):.0f} s",
                 max(1.0, wait),
             )
         if route.rule.method == "GET":
@@ -236,7 +238,11 @@ class Server:
         wait = self.key_store.consume_tokens(key, tokens, time.monotonic())
         if wait:
             most = self.key_store.limit_of(key, "tokens_per_minute")
-            raise OverloadedError("rate_limit", f"the key {key.name} may use {most} tokens a minute", max(1.0, wait))
+            raise OverloadedError(
+                "rate_limit",
+                f"the key {key.name} may use {most} tokens a minute; try again in {max(1.0, wait):.0f} s",
+                max(1.0, wait),
+            )
 
     async def _write(
         self,
@@ -302,7 +308,9 @@ class Server:
             raise OverloadedError("draining", "this server is stopping; send the request again", 1.0, status=503)
         if not self.model_manager.ready:
             reason = self.model_manager.trouble.get("champion", "the champion is being loaded")
-            raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
+            raise OverloadedError(
+                "not_ready", f"this server is not ready, try again later: {reason.splitlines()[0]}", 5.0, status=503
+            )
 
     async def models(self, call: RequestContext, key: ApiKey) -> None:
         """Handle ``GET /v1/models``: all models."""

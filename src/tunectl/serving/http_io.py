@@ -187,4 +187,4 @@ class RequestContext:
 
 
 def _too_large(size: str, most: int) -> ApiError:
-    return ApiError(f"the body has {size} bytes; this server reads at most {most}", status=413)
+    return ApiError(f"the body has {size} bytes; send at most {most}", status=413)

@@ -147,7 +147,7 @@ class InferenceLogger:
 def _not_kept() -> ApiError:
     """Return the error for the client; the cause, which names the database, was logged by the writer."""
     return ApiError(
-        "the inference log cannot store this now, so it is refused; try again",
+        "the inference log of this server cannot store the request now, so it is refused; try again",
         "unavailable_error",
         code="not_kept",
         wait=5,

@@ -102,7 +102,7 @@ def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
         if text != fixture.text or prompts.tokenizer.ids(text) != fixture.token_ids:
             what = "tokens" if text == fixture.text else "text"
             raise ArtifactError(
-                f"{folder}: fixture {number} of the contract renders to another {what} here than in training",
+                f"{folder}: test conversation {number} of contract.json gives another {what} here than in training",
                 hint="use the tunectl version that made the release, or package again: tunectl repro",
             )
     return contract, prompts
@@ -151,7 +151,7 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
             raise
         raise InfrastructureError(
             f"release {folder.name} was not loaded and probed within {within:g} s",
-            hint="the engine's own lines in the log say how far it came; serve.load_timeout_seconds is how long it may take",
+            hint="look at the engine's own lines in the log, and raise serve.load_timeout_seconds if it only needs more time",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
     return LoadedRelease(folder.name, contract, prompts, stops, pipeline, router, proof, created)
@@ -189,7 +189,7 @@ def _refuse_dead(folder: Path, proof: ProbeReport) -> None:
 def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> None:
     if base and contract.layout != APART:
         raise ArtifactError(
-            f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
+            f"release {folder.name} holds base and adapter merged into one model, so serve.variants.base cannot serve the base alone",
             hint="package with package.layout=adapter, or set serve.variants.base=false",
         )
 
@@ -235,6 +235,7 @@ async def _generate_tokens(
             logprobs += piece.logprobs
             if piece.end in ("failed", "cancelled"):
                 raise ArtifactError(
-                    f"the engine failed on a probe: {piece.why or piece.end}", hint="see the lines of the log above"
+                    f"the engine failed on a probe of the release: {piece.why or piece.end}",
+                    hint="look at the engine's own lines in the log, then package the release again: tunectl repro",
                 )
     return ids, logprobs

@@ -105,7 +105,10 @@ class ReleaseVetting:
         """
         checked = self._check(folder.name) if self.trust is not None else None
         if checked is not None and checked.status != "trusted":
-            raise GateError(checked.reason, hint="tunectl release sign, with a key of serve.trusted_keys_file")
+            raise GateError(
+                checked.reason,
+                hint=f"sign it with a key of serve.trusted_keys_file: tunectl release sign {folder.name}",
+            )
         try:
             manifest = release_manifest.load(folder)
         except ArtifactError:

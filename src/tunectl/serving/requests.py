@@ -141,7 +141,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
         if kinds == {int}:
             return [[item for item in prompt if isinstance(item, int)]]
         if len(kinds) > 1:
-            raise ApiError("prompt mixes texts, tokens and lists; send one kind", param="prompt")
+            raise ApiError("prompt mixes texts, token ids and lists of token ids; send one kind", param="prompt")
         return [item for item in prompt if not isinstance(item, int)]
 
 
@@ -200,7 +200,7 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 def check_depth(body: bytes, depth: int) -> None:
     """Check that JSON is nested at most ``depth`` deep, before it is parsed; raise ApiError otherwise. Anybody may send one."""
     if exceeds_depth(body, depth):
-        raise ApiError(f"the body nests deeper than {depth} levels")
+        raise ApiError(f"the JSON of the body nests deeper than {depth} levels; send a flatter one")
 
 
 def check_supported(request: ChatRequest | CompletionRequest) -> None:

@@ -30,7 +30,12 @@ def settings() -> ServeSettings:
     try:
         return ServeSettings.model_validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError as error:
-        raise ConfigError([f"{SETTINGS}: {path.resolve()} does not exist"], hint=START) from error
+        raise ConfigError(
+            [
+                f"the server's settings file {path.resolve()} does not exist (the variable {SETTINGS} names it, default serve.json)"
+            ],
+            hint=START,
+        ) from error
     except ValidationError as error:
         raise ConfigError(
             [f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()], hint=START
@@ -51,7 +56,7 @@ def build_tls_words(serve: Serve, home: Path) -> list[str]:
         reason = error.strerror or type(error).__name__
         raise UsageError(
             f"serve.tls: {certificate} and {key} cannot be used: {reason}",
-            hint="a certificate with its chain and its key without a password, both PEM",
+            hint="give PEM files: in certificate_file the certificate and its chain, in private_key_file its key without a password",
         ) from error
     return ["--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)]
 

@@ -31,7 +31,7 @@ def effective_size(
     Raises  ValueError where there are no rows.
     """
     if not codes:
-        raise ValueError("no rows are worth nothing")
+        raise ValueError("codes is empty; at least one row is needed")
     inside: dict[str, list[float]] = defaultdict(lambda: [0.0] * values)
     for code, weight, cluster in zip(codes, weights, clusters, strict=True):
         inside[cluster][code] += weight

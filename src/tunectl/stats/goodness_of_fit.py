@@ -41,7 +41,9 @@ def chi_square_test(counts: Sequence[int], shares: Sequence[float], *, seed: int
     """
     total = sum(counts)
     if len(counts) != len(shares) or len(counts) < 2 or total <= 0:
-        raise ValueError(f"{len(counts)} counts of {total} rows cannot be tested against {len(shares)} shares")
+        raise ValueError(
+            f"{len(counts)} counts of {total} rows cannot be tested against {len(shares)} shares; give as many shares as counts, two or more"
+        )
     statistic = _pearson(counts, shares, total)
     if statistic == inf:
         return GoodnessOfFit(None, 0.0, None, "exact")

@@ -15,7 +15,7 @@ def wilson_interval(successes: float, total: float, *, level: float = 0.95) -> t
     Raises  ValueError where ``total`` is not above zero or ``successes`` is outside it.
     """
     if total <= 0 or not 0 <= successes <= total:
-        raise ValueError(f"{successes} of {total} is not a share")
+        raise ValueError(f"{successes} of {total} is not a share; total must be above 0, and successes from 0 to total")
     z = NormalDist().inv_cdf(0.5 + level / 2)
     share, spread = successes / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)

@@ -43,7 +43,9 @@ def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Ra
     np = import_optional("numpy", extra="data")
 
     if rows <= 0 or not 0 < low <= 1 <= high:
-        raise ValueError(f"{rows} rows cannot be weighted between {low} and {high}")
+        raise ValueError(
+            f"{rows} rows cannot be weighted between {low} and {high}; rows must be above 0, low at most 1 and high at least 1"
+        )
     fields = [(np.asarray(margin.codes), _reachable(margin)) for margin in margins]
     weights, rounds, moved = np.ones(rows), 0, 1.0
     while rounds < ROUNDS and moved > TOLERANCE:

@@ -272,7 +272,7 @@ def test_a_judgment_of_no_question_is_refused_at_the_opening(tmp_path):
             read()
         assert (caught.value.message, caught.value.hint) == (
             f"{tmp_path / annotation_store.ANNOTATIONS}:2 is about question q002, which is not in {path}",
-            "restore that file from Git",
+            f"restore {path} from Git",
         )
 
 

@@ -59,7 +59,10 @@ def test_without_the_keys_that_servers_trust_the_first_release_waits_for_somebod
     monkeypatch.setenv(signatures.RELEASE_KEY_ENV, str(tmp_path / "ci.key"))
     repro._summarize(layout, 1.0, as_json=False)
     assert store.champion() is None
-    assert f"release {release} is not promoted: servers follow signed pointers alone" in caplog.text
+    assert (
+        f"release {release} is not promoted: servers follow only a champion pointer that a trusted key signed"
+        in caplog.text
+    )
     monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "ops.key"))
     repro._summarize(layout, 1.0, as_json=False)
     assert release_statement.check_pointer(store.champion(), TrustStore(trusted)).reason == "signed by ops"

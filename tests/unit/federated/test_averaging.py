@@ -59,9 +59,15 @@ def test_an_adapter_that_has_learned_nothing_stays_able_to_learn():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({A: np.ones((2, 7), np.float32)}, r"layer.lora_A.weight is float32\(2, 7\), but float32\(3, 7\) was sent out"),
-        ({B: np.full((5, 3), np.nan, np.float32)}, "layer.lora_B.weight has values that are nan or inf"),
-        ({"other": np.ones(1)}, "other is in only one of the update and the weights sent out"),
+        (
+            {A: np.ones((2, 7), np.float32)},
+            r"layer.lora_A.weight has type float32 and shape \(2, 7\), but the server sent float32 \(3, 7\)",
+        ),
+        (
+            {B: np.full((5, 3), np.nan, np.float32)},
+            "layer.lora_B.weight of the client's update has values that are nan or inf",
+        ),
+        ({"other": np.ones(1)}, "other is only in the client's update: it trained another adapter"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):

@@ -62,12 +62,15 @@ def test_developers_are_systems_and_arguments_become_objects() -> None:
 @pytest.mark.parametrize(
     ("turn", "text"),
     [
-        (ChatMessage("user"), "messages[0].content is required"),
+        (ChatMessage("user"), "messages[0].content is required in a message without tool_calls"),
         (
             ChatMessage("user", [ContentPart("image_url")]),
-            "messages[0].content: a part of type image_url; this model reads text",
+            "messages[0].content has a part of type 'image_url'; this model reads only text",
         ),
-        (ChatMessage("assistant", tool_calls=[{}]), "messages[0].tool_calls: a call needs function.name"),
+        (
+            ChatMessage("assistant", tool_calls=[{}]),
+            "messages[0].tool_calls: each call must have function.name, a text",
+        ),
         (
             ChatMessage("assistant", tool_calls=[{"function": {"name": "find", "arguments": "{"}}]),
             "messages[0].tool_calls: function.arguments must be a JSON object",
@@ -92,7 +95,7 @@ def test_nothing_to_go_on_from(prompts: prompt.PromptRenderer, given: Any) -> No
 
 def test_an_id_that_the_model_does_not_have(prompts: prompt.PromptRenderer) -> None:
     size = prompts.tokenizer.size
-    with pytest.raises(ApiError, match=f"token {size}; this model's ids end at {size - 1}"):
+    with pytest.raises(ApiError, match=f"prompt holds the token id {size}; ids of this model are 0 to {size - 1}"):
         prompts.encode_text([1, size])
 
 

@@ -73,4 +73,4 @@ def test_nothing_leaves_the_machine_without_encryption(layout: ProjectPaths, wor
 def test_private_training_is_refused_in_a_federation(layout: ProjectPaths) -> None:
     with pytest.raises(UsageError) as caught:
         federate_run.open_federation(layout, ["sft=private"])
-    assert caught.value.message == "sft.privacy is not supported in a federation"
+    assert caught.value.message == "sft.privacy is set, and a federation supports only null there"

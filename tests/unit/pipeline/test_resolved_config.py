@@ -48,7 +48,10 @@ def test_settings_and_record_come_back(layout: ProjectPaths) -> None:
 def test_an_absent_file_says_what_to_run(layout: ProjectPaths) -> None:
     with pytest.raises(ArtifactError) as caught:
         resolved_config.load_stage_config(layout, "split")
-    assert str(caught.value) == f"{layout.config('split')} does not exist\n  run: tunectl run compose"
+    assert (
+        str(caught.value)
+        == f"{layout.config('split')}, the configuration of stage split, does not exist\n  run: tunectl run compose"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,9 @@ def test_a_record_of_another_version_is_refused(layout: ProjectPaths, changes: d
 
 def test_a_record_of_another_stage_is_refused(layout: ProjectPaths) -> None:
     _write(layout, stage="sft")
-    with pytest.raises(ArtifactError, match=r"split\.json is of stage sft"):
+    with pytest.raises(
+        ArtifactError, match=r"split\.json must hold the configuration of split, but holds that of stage 'sft'"
+    ):
         resolved_config.load_stage_config(layout, "split")
 
 

@@ -172,7 +172,7 @@ def test_every_kind_of_damage_is_told(three: tuple[ReleaseRegistry, list[str]]) 
     (store.folder(one) / "adapter" / "adapter_model.safetensors").unlink()
     assert store.verify(one) == [
         "adapter/adapter_model.safetensors is missing",
-        "extra is not of this release",
+        "extra does not belong to this release",
         (
             f"MODEL_CARD.md was changed: its SHA-256 is {atomic_io.sha256_path(store.folder(one) / 'MODEL_CARD.md')[:12]}…, "
             f"recorded is {store.manifest(one).files['MODEL_CARD.md'][:12]}…"
@@ -310,10 +310,13 @@ def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list
     store.promote(one, author="t", message="w")
     with pytest.raises(UsageError) as caught:
         store.start_canary(one, share=0.1, author="t", message="w")
-    assert str(caught.value) == f"{one} is the champion ({store.root})\n  choose another release: tunectl release list"
+    assert (
+        str(caught.value)
+        == f"release {one} is the champion itself ({store.root})\n  choose another release: tunectl release list"
+    )
     with pytest.raises(UsageError) as caught:
         store.start_canary(two, share=10, author="t", message="w")
-    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the identities"
+    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the users"
     with pytest.raises(UsageError, match="there is no challenger"):
         store.stop_canary(author="t", message="w")
     first = store.start_canary(two, share=0.1, author="t", message="w")

@@ -77,10 +77,12 @@ TestDoor.settings = settings(max_examples=60, stateful_step_count=40, deadline=N
 
 def test_what_can_never_come_in_is_a_mistake_of_the_request() -> None:
     door = AdmissionController(BOUNDS)
-    with pytest.raises(ApiError, match="n asks for 5 answers; this server writes at most 4 at once") as caught:
+    with pytest.raises(ApiError, match="n = 5 answers: this server writes at most 4 at once") as caught:
         door.admit(5, 1, 0, lambda: None)
     assert caught.value.status == 400
-    with pytest.raises(ApiError, match="the request needs up to 101 tokens; the limit is 100"):
+    with pytest.raises(
+        ApiError, match="the request needs up to 101 tokens, but this server takes at most 100; lower max_tokens"
+    ):
         door.admit(1, 101, 0, lambda: None)
 
 

@@ -25,7 +25,9 @@ def test_it_stops_as_its_settings_say(folder) -> None:
 
 
 def test_settings_that_are_absent_or_broken_are_named(folder) -> None:
-    with pytest.raises(ConfigError, match=r"TUNECTL_SERVE: .*/serve.json does not exist"):
+    with pytest.raises(
+        ConfigError, match=r"settings file .*/serve.json does not exist \(the variable TUNECTL_SERVE names it"
+    ):
         bentoml_command({})
     (folder / "serve.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"serve.json: \('project',\): Field required"):

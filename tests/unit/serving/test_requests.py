@@ -103,7 +103,7 @@ def test_missing_fields_are_named() -> None:
 
 def test_depth_is_bounded_before_anything_is_taken_apart() -> None:
     deep = b'{"model":"m","messages":[],"metadata":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    with pytest.raises(ApiError, match="the body nests deeper than 32 levels"):
+    with pytest.raises(ApiError, match="the JSON of the body nests deeper than 32 levels"):
         requests.parse(deep, ChatRequest, depth=32)
 
 
@@ -179,7 +179,9 @@ def test_turns_become_messages() -> None:
     found = messages(chat(messages=turns).messages)
     assert [(item.role, item.content) for item in found] == [("system", "be kind"), ("user", "ab"), ("assistant", "")]
     assert found[2].tool_calls[0]["function"]["arguments"] == {"a": 1}
-    with pytest.raises(ApiError, match=r"messages\[0\].content: a part of type image_url; this model reads text"):
+    with pytest.raises(
+        ApiError, match=r"messages\[0\].content has a part of type 'image_url'; this model reads only text"
+    ):
         messages(chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]).messages)
     with pytest.raises(ApiError, match=r"messages\[0\].content is required"):
         messages(chat(messages=[{"role": "user"}]).messages)

@@ -90,7 +90,9 @@ def test_a_promise_is_kept_for_its_own_client_and_told_once():
     assert early.value.wait == pytest.approx(max(1.0, first.value.wait - 0.2))
     door._promises._share = 1.0
     door.leave(inside[0], 1.0)
-    with pytest.raises(OverloadedError, match="1 answers are being written and 0 wait and 1 are expected back"):
+    with pytest.raises(
+        OverloadedError, match="this server is full: 1 answers are being written, 0 wait, 1 reserved for retries"
+    ):
         door.admit(1, 1, 1.1, lambda: None, name=b"new")
     assert door.admit(1, 1, first.value.wait, lambda: None, name=b"late").started_at is None
 

@@ -42,7 +42,7 @@ def test_one_value_only():
 
 
 def test_nothing():
-    with pytest.raises(ValueError, match="no rows are worth nothing"):
+    with pytest.raises(ValueError, match="codes is empty"):
         effective_size([], 2, [], [])
 
 

@@ -69,7 +69,7 @@ def test_all_right_on_few_prompts_is_not_certain():
 
 
 def test_nothing_cannot_be_measured():
-    with pytest.raises(ValueError, match="no pairs, nothing to measure"):
+    with pytest.raises(ValueError, match="there are no pairs, so nothing can be measured"):
         measures.measure([], [], HOW)
 
 

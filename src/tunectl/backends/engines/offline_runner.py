@@ -120,7 +120,9 @@ class LocalRunner:
             result[number][0].extend(piece.ids)
             result[number][1].extend(piece.logprobs)
             if piece.end in {"failed", "cancelled"}:
-                raise InfrastructureError(f"the engine failed: {piece.why or piece.end}", hint="its messages are above")
+                raise InfrastructureError(
+                    f"the engine failed: {piece.why or piece.end}", hint="look at its messages above, then run again"
+                )
             if piece.end is not None:
                 at_work -= 1
                 ended[number] = piece.end == "stop"

@@ -90,8 +90,9 @@ def _switch_on(genai: Any, inner: Any) -> None:
 
 
 def _unloadable(path: Path, error: Exception) -> ArtifactError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     return ArtifactError(
-        f"{path}: OpenVINO cannot load it: {str(error).strip().splitlines()[-1][:300]}",
+        f"{path}: OpenVINO cannot load it: {lines[-1][:300]}",
         hint="check the release: tunectl release verify",
     )
 

@@ -137,7 +137,8 @@ def _run(context: Path, home: Path, words: list[str]) -> str:
     )  # fmt: skip
     if process.returncode:
         raise InfrastructureError(
-            f"the Bento cannot be built: {error_line(process.stderr)}", hint=f"look at {BENTOFILE}"
+            f"the Bento cannot be built: {error_line(process.stderr) or f'exit code {process.returncode}'}",
+            hint=f"compare {template_file(BENTOFILE)} with the error, correct it, then: tunectl repro --to package",
         )
     return process.stdout.strip().splitlines()[-1]
 

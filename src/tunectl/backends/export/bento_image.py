@@ -54,8 +54,10 @@ def _refuse_no_engine() -> None:
         )
     process = _docker("info")
     if process.returncode:
-        last_line = (process.stderr.strip() or "nothing").splitlines()[-1]
-        raise InfrastructureError(f"no Docker engine answers: {last_line}", hint="start one: systemctl start docker")
+        last_line = (process.stderr.strip() or f"docker info ended with {process.returncode}").splitlines()[-1]
+        raise InfrastructureError(
+            f"no Docker engine answers: {last_line[:300]}", hint="start one: systemctl start docker"
+        )
 
 
 def _docker(*words: str) -> subprocess.CompletedProcess[str]:

@@ -127,8 +127,9 @@ def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORT
     if process.returncode:
         error_lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
-            f"the {tool.name} environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'no output'}",
-            hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {tool.lock}: {tool.variable}",
+            f"the {tool.name} environment cannot be made: {description} failed: {error_lines[-1][:500] if error_lines else 'no output'}",
+            hint=f"connect this machine to the network, name a mirror (PIP_INDEX_URL), or set {tool.variable} to a Python "
+            f"in which {tool.lock} is installed",
         )
 
 

@@ -104,14 +104,19 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise UsageError(
-            f"{file.name} cannot be read as a GGUF model: it takes more than {read_limits.seconds:g} s", hint=CHECK_FILE
+            f"{file.name} cannot be read as a GGUF model: reading it took more than {read_limits.seconds:g} s",
+            hint=CHECK_FILE,
         ) from error
     if finished.returncode == UsageError.exit_code:
         raise UsageError(finished.stderr.strip().splitlines()[-1], hint=CHECK_FILE)
     if finished.returncode == MissingExtraError.exit_code:
         raise MissingExtraError("gguf, torch or transformers is not installed", hint=format_install_command("train"))
     if finished.returncode != 0:
-        reason = "ended by a signal" if finished.returncode < 0 else _last_line(finished.stderr)
+        reason = (
+            f"its reader was ended by signal {-finished.returncode}"
+            if finished.returncode < 0
+            else _last_line(finished.stderr)
+        )
         raise UsageError(
             f"{file.name} cannot be read as a GGUF model: {reason}",
             hint=f"{CHECK_FILE}; reading it is limited to {read_limits.memory_bytes >> 30} GiB of memory and {read_limits.seconds:.0f} s",

@@ -30,7 +30,8 @@ def export(model: Path, out: Path, weights: str) -> None:
     if not result & TYPES[weights]:
         raise InfrastructureError(
             f"exporting {model.name} to OpenVINO gave weights of {', '.join(sorted(result)) or 'no kind'}, not {weights}",
-            hint="the exporter's libraries changed; look at requirements/export.in",
+            hint=f"the exporter needs the versions of {exporter_env.LOCK}: unset {exporter_env.VARIABLE} so that tunectl installs them, "
+            "or choose other weights (package.weights)",
         )
 
 

@@ -120,8 +120,8 @@ def check_base(task: ClientTask, base: str) -> None:
     """
     if base != task.base:
         raise OSError(
-            f"the server's base model or chat template is another one: {base[:12]}, and {task.base[:12]} here; "
-            "build the federation's model with its settings model, here too"
+            f"base model and chat template differ: their digest is {base[:12]} on the server, but {task.base[:12]} on client {task.name}; "
+            "give server and clients the same settings of model, then: tunectl repro --to model"
         )
 
 

@@ -195,7 +195,7 @@ class RoundKeeper:
             if waited_seconds > self.task.wait_timeout_seconds:
                 waited = self.task.wait_timeout_seconds
                 raise TimeoutError(
-                    f"{len(present)} clients after {waited} s, and federate.min_clients is {least}; "
+                    f"{len(present)} clients connected within {waited} s, but federate.min_clients is {least}; "
                     "start more clients, or raise federate.wait_timeout_seconds"
                 )
             time.sleep(0.2)

@@ -102,7 +102,7 @@ class Replica:
         code = self._process.wait()
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise InfrastructureError(
-            f"process {self.rank} of those that write answers ended with {cause}",
+            f"generation process {self.rank} ended with {cause} before it had written its answers",
             hint="run the same command again; start fewer processes (launch.nproc_per_node) if memory ran out",
         )
 

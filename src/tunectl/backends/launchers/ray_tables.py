@@ -58,7 +58,10 @@ def _find_cause(error: BaseException) -> TunectlError:
             return step  # type: ignore[return-value]
         step = getattr(step, "cause", None) or step.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return InfrastructureError(f"curate.engine = ray: {lines[-1].strip()}", hint="its log is in Ray's session folder")
+    return InfrastructureError(
+        f"curate.engine = ray: {lines[-1].strip()}",
+        hint="look at the log in Ray's session folder, or work without Ray: curate.engine=local",
+    )
 
 
 class RayTables:

@@ -36,9 +36,9 @@ def join_stage(
     settings = config.root
     if not isinstance(settings, TorchrunLaunch) or settings.nnodes == 1:
         raise UsageError(
-            f"tunectl run {stage} --join takes part in a fit on several machines, and launch says one",
-            hint="give the settings of the first machine: launch=torchrun launch.nnodes=2 launch.rdzv_endpoint=HOST:PORT "
-            "launch.storage_path=FOLDER, in conf/ or by tunectl check, then tunectl run compose",
+            f"tunectl run {stage} --join needs training on several machines, but the launch settings here are for one",
+            hint="write the launch settings of the first machine into conf/ (launch=torchrun, launch.nnodes, launch.rdzv_endpoint, "
+            "launch.storage_path), then: tunectl run compose",
         )
     storage = Path(settings.storage_path or "")
     before = _read_session(storage, stage)

@@ -61,7 +61,7 @@ def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_b
             model = import_optional("peft", extra="train").PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, KeyError, RuntimeError, broken) as error:
         raise ArtifactError(
-            f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro"
+            f"{adapter or folder} cannot be loaded: {str(error)[:500]}", hint="rebuild it with: tunectl repro"
         ) from error
     return LoadedModel(model if four_bit else model.to(profile.device).eval(), tokenizer)
 

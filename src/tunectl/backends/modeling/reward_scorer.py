@@ -69,8 +69,8 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
     result = facts.members if part == MEMBERS else facts.judge
     if result is None:
         raise ArtifactError(
-            f"{reward} has no judge: reward.evaluation_model was null when it was built",
-            hint="declare one: reward.evaluation_model={share: 0.3, seed_offset: 1}",
+            f"{reward} has no evaluation model: reward.evaluation_model was null when it was built",
+            hint="declare one and build it: tunectl repro 'reward.evaluation_model={share: 0.3, seed_offset: 1}'",
         )
     for folder, digest in zip(folders(reward, part, result), result.weights, strict=True):
         if not (folder / WEIGHTS).is_file() or atomic_io.sha256_path(folder / WEIGHTS) != digest:
@@ -103,7 +103,7 @@ class EnsembleReader:
             self._weights = [files.load_file(str(member / WEIGHTS)) for member in members]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ArtifactError(
-                f"{members[0]} cannot be loaded: {error}", hint="rebuild it with: tunectl repro --to reward"
+                f"{members[0]} cannot be loaded: {str(error)[:500]}", hint="rebuild it with: tunectl repro --to reward"
             ) from error
         self._model.to(profile.device).eval()
         if profile.device == "cpu":
@@ -214,7 +214,7 @@ class RewardScorer:
     def _score(self, raw: Sequence[float]) -> RewardScore:
         if not all(isfinite(value) for value in raw):
             raise ArtifactError(
-                f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}",
+                f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}, not a finite number",
                 hint="rebuild it with: tunectl repro --force --to reward",
             )
         centered = [value - center for value, center in zip(raw, self._part.centers, strict=True)]

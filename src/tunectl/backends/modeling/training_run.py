@@ -137,7 +137,7 @@ def check_ranks(run: TrainingRun) -> None:
     usual = median_low(sizes)
     if group.world_size > max(usual, 1):  # a private fit may have steps without rows
         raise UsageError(
-            f"{label}: launch starts {group.world_size} ranks, and a usual step has {usual} row{'' if usual == 1 else 's'}: "
+            f"{label}: launch starts {group.world_size} ranks, but a typical step has {usual} row{'' if usual == 1 else 's'}: "
             "some ranks would have nothing to do",
             hint=f"start at most {usual}: {group.size_setting}={usual}, or raise {label}.batch_size (now {run.plan.batch_size} answers)",
         )

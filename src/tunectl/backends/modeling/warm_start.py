@@ -29,7 +29,9 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs, *, setting: s
     try:
         stored: dict[str, Any] = files.load_file(str(path))
     except (OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", hint="copy the adapter there again") from error
+        raise ArtifactError(
+            f"{path} cannot be read: {str(error)[:300]}", hint="copy the adapter there again"
+        ) from error
     _refuse_another_strength(folder, plan, setting)
     _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model, save_embedding_layers=False), setting)
     peft.set_peft_model_state_dict(model, stored)
@@ -42,7 +44,8 @@ def _refuse_another_strength(folder: Path, plan: LoraArgs, setting: str) -> None
     stored_scale = fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)
     if abs(own_scale - stored_scale) > 1e-9 * max(own_scale, stored_scale):
         raise UsageError(
-            f"{setting} = {folder}: it is scaled by {stored_scale:g}, and sft.lora_alpha and sft.lora_rank scale by {own_scale:g}",
+            f"{setting} = {folder}: the LoRA scale of that adapter is {stored_scale:g} (alpha {fields.lora_alpha:g}, rank {fields.r}), "
+            f"but sft.lora_alpha and sft.lora_rank give {own_scale:g}",
             hint=f"train with the rank and alpha of that adapter, or set {setting}=null",
         )
 
@@ -55,6 +58,7 @@ def _refuse_another_shape(folder: Path, stored: dict[str, Any], own: dict[str, A
         name for name in stored_shapes.keys() | own_shapes.keys() if stored_shapes.get(name) != own_shapes.get(name)
     )
     raise UsageError(
-        f"{setting} = {folder}: {odd} is {stored_shapes.get(odd, 'absent')} there and {own_shapes.get(odd, 'absent')} here",
-        hint=f"train with the rank and the targets of that adapter, or set {setting}=null",
+        f"{setting} = {folder}: the shape of {odd} is {stored_shapes.get(odd, 'absent')} in that adapter, and "
+        f"{own_shapes.get(odd, 'absent')} in the adapter to be trained",
+        hint=f"train with that adapter's rank and modules (sft.lora_rank, sft.target_modules), or set {setting}=null",
     )

@@ -69,7 +69,7 @@ def _explain_size(path: Path, limit: int) -> str | None:
 def _instead(head: bytes) -> str:
     if head.startswith(b"\xd0\xcf\x11\xe0"):
         return "it is an old or a protected Office file; save it as DOCX without a password"
-    return f"it is no Word document but {sniff_binary(head) or 'text'}" if head else "the file is empty"
+    return f"it is not a Word document (DOCX) but {sniff_binary(head) or 'text'}" if head else "the file is empty"
 
 
 def _text(item: Any) -> str:

@@ -29,7 +29,9 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
         head = stream.read(HEAD)
     if b"%PDF-" not in head:
         yield RejectedRow(
-            Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty"
+            Source(file.name),
+            "unreadable",
+            "it is not a PDF: it does not begin with %PDF-" if head else "the file is empty",
         )
         return
     # an unreadable file becomes a reject, so its warnings are hidden

@@ -151,7 +151,11 @@ class ReaderProcess:
                     yield RawRow(Source(request.name, number), dict(zip(frame.names, values, strict=True)))
         except (_ReaderGoneError, OSError, msgspec.DecodeError) as error:
             self.close()
-            reason = error.args[0] if isinstance(error, _ReaderGoneError) else "its reader answered with nonsense"
+            reason = (
+                error.args[0]
+                if isinstance(error, _ReaderGoneError)
+                else "the process that reads it sent data that cannot be decoded"
+            )
             yield RejectedRow(Source(request.name, number + 1 if number else 0), "unreadable", reason)
             return
         self.idle = True
@@ -164,7 +168,7 @@ class ReaderProcess:
         head = self._receive(output, _HEAD.size, end)
         (size,) = _HEAD.unpack(head)
         if size > limit:
-            raise _ReaderGoneError(f"its reader sent {size} bytes at once, the most is {limit}; {_SMALLER}")
+            raise _ReaderGoneError(f"a part of it has {size} bytes, the most is {limit}; {_SMALLER}")
         return _DECODER.decode(self._receive(output, size, end))
 
     def _receive(self, output: IO[bytes] | None, size: int, end: float) -> bytes:
@@ -173,7 +177,7 @@ class ReaderProcess:
         while len(data) < size:
             ready, _, _ = select.select([output], [], [], max(0.0, end - time.monotonic()))
             if not ready:
-                raise _ReaderGoneError(f"reading on took more than {MAX_SILENT_SECONDS:.0f} s")
+                raise _ReaderGoneError(f"reading its next rows took more than {MAX_SILENT_SECONDS:.0f} s")
             part = os.read(output.fileno(), min(size - len(data), 1 << 20))
             if not part:
                 raise _ReaderGoneError(self._why_it_ended())
@@ -185,8 +189,8 @@ class ReaderProcess:
         if code == -signal.SIGXCPU:
             return f"reading it took more than {MAX_CPU_SECONDS} s of processor time"
         if code == MEMORY_EXIT:
-            return f"reading it took more than {MAX_MEMORY_BYTES >> 20} MiB"
-        return f"its reader crashed (exit status {code})"
+            return f"reading it took more than {MAX_MEMORY_BYTES >> 20} MiB of memory"
+        return f"the process that reads it crashed (exit status {code})"
 
     def close(self) -> None:
         """End the child process."""

@@ -203,7 +203,8 @@ class Fetcher:
         ):  # with this comparison NaN is refused, too
             raise FetchRefusedError(
                 "robots_disallowed",
-                f"{origin}/robots.txt asks for a pause of {delay:g} s; more than {CRAWL_DELAY_SECONDS:g} s are not waited",
+                f"{origin}/robots.txt asks for a pause of {delay:g} s between pages; the longest accepted is "
+                f"{max(CRAWL_DELAY_SECONDS, self._manners.delay_seconds):g} s (fetch.delay_seconds raises it)",
             )
         return rules
 
@@ -223,7 +224,10 @@ class Fetcher:
                 return answer
             wait = _parse_retry_after(answer)
             if wait is not None and wait > PATIENCE_SECONDS:
-                raise FetchRefusedError("http_error", f"HTTP status {answer.status}, and asks to wait {wait:.0f} s")
+                raise FetchRefusedError(
+                    "http_error",
+                    f"HTTP status {answer.status}: the server asks to wait {wait:.0f} s, the longest wait is {PATIENCE_SECONDS:.0f} s",
+                )
             self._sleep(wait if wait is not None else 2.0**attempt)
         raise AssertionError("the last try returns or raises")
 
@@ -237,10 +241,12 @@ class Fetcher:
                 encoding = named.get("content-encoding", "") if response.status_code == 200 else ""
                 body = b"".join(_unpack(response.iter_raw(), encoding, most + 1))
                 if len(body) > most and limit is None:
-                    raise FetchRefusedError("file_too_big", f"more than limits.max_file_bytes, {most}")
+                    raise FetchRefusedError(
+                        "file_too_big", f"the page has more than {most} bytes (limits.max_file_bytes)"
+                    )
                 return FetchResponse(response.status_code, named, body[:most])
         except (self._httpx.InvalidURL, UnicodeError) as error:  # httpx reads the address of a redirect, too
-            raise FetchRefusedError("http_error", f"{url} leads to what is no web address: {error}") from error
+            raise FetchRefusedError("http_error", f"{url} leads to an address that cannot be read: {error}") from error
         finally:
             self._free_at[urlsplit(url).netloc] = time.monotonic() + self._pause(url)
 
@@ -272,7 +278,9 @@ def _require_web_address(base: str, location: str | None = None) -> str:
     moved, address = location is not None, _escape(address)
     raise FetchRefusedError(
         "http_error",
-        f"the page moved to {address}, which is no web address" if moved else f"{address} is no web address",
+        f"the page moved to {address}, which is not an http or https address"
+        if moved
+        else f"{address} is not an http or https address",
     )
 
 
@@ -291,14 +299,14 @@ def _unpack(chunks: Iterator[bytes], encoding: str, limit: int) -> Iterator[byte
     encoding = encoding.strip().lower()
     if encoding not in ENCODINGS:
         raise FetchRefusedError(
-            "http_error", f"the Content-Encoding of the page is {encoding[:100]}, and gzip was asked for"
+            "http_error", f"the Content-Encoding of the page is {encoding[:100]}; only gzip and deflate can be read"
         )
     unpacker = None if encoding in PLAIN else zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib header
     for chunk in chunks:
         try:
             part = chunk[:limit] if unpacker is None else unpacker.decompress(chunk, limit)
         except zlib.error as error:
-            raise FetchRefusedError("http_error", f"the body of the page is no {encoding}: {error}") from error
+            raise FetchRefusedError("http_error", f"the body of the page is not valid {encoding}: {error}") from error
         yield part
         limit -= len(part)
         if limit == 0:

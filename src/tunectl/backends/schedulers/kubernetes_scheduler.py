@@ -47,8 +47,9 @@ def check(job: JobSpec) -> None:
         )
     if (options.volume_claim is None) != (job.section.storage_path is None):
         raise UsageError(
-            "submit.kubernetes.volume_claim and submit.storage_path go together: the claim is mounted at that path",
-            hint="set both, or none; with none a job that starts again begins anew",
+            f"submit.kubernetes.volume_claim = {options.volume_claim or 'null'} and submit.storage_path = {job.section.storage_path or 'null'}: "
+            "the claim is mounted at that path, so one needs the other",
+            hint="set both, or set both to null; a job without them that is restarted begins again",
         )
 
 

@@ -50,6 +50,7 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
         if any(line.startswith("Traceback ") for line in lines):  # the last line of a Python traceback has the message
             reason = lines[-1][-500:]
         raise InfrastructureError(
-            f"{' '.join(words[:2])} failed: {reason}", hint="this is the scheduler's message; the problem is there"
+            f"{' '.join(words[:2])} failed: {reason}",
+            hint="the scheduler said so: correct what its message names, in the submit settings (conf/submit/) or on the cluster",
         )
     return process.stdout

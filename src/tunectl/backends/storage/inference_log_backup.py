@@ -120,6 +120,6 @@ def _call(
     if finished.returncode != 0:
         reason = (finished.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[0]
         raise InfrastructureError(
-            f"{program} {file}: {reason}",
-            hint=f"{program} ended with {finished.returncode}; check server, rights and free space",
+            f"{program} of {file} failed: {reason[:300]}",
+            hint=f"{program} ended with exit code {finished.returncode}; check that the server answers, your rights and the free space",
         )

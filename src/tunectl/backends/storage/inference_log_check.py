@@ -99,7 +99,8 @@ def _find_orphans(connection: Any) -> list[str]:
         ~sa.exists().where(inferences.c.id == feedback.c.inference_id)
     )
     return [
-        f"feedback {row[0]} is about {row[1]}, which is not there" for row in connection.execute(orphans.limit(MOST))
+        f"feedback {row[0]} is about inference {row[1]}, which does not exist"
+        for row in connection.execute(orphans.limit(MOST))
     ]
 
 

@@ -235,7 +235,7 @@ def _copy_file(file: Path, version: str) -> Path:
         scratch.unlink(missing_ok=True)
         raise InfrastructureError(
             f"{file} is not migrated: it cannot be copied to {target}: {error}",
-            hint=f"the copy takes {file.stat().st_size / 1e6:.0f} MB in that folder",
+            hint=f"check the permissions of that folder, and that {file.stat().st_size / 1e6:.0f} MB are free there",
         ) from error
     return target
 

@@ -189,8 +189,11 @@ def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
         return _postgres(sa, result, application)
     if result.get_backend_name() == "sqlite" and result.database not in (None, "", ":memory:"):
         return _sqlite(sa, result.set(database=str(database_file(url, root))))
+    kind = result.get_backend_name()
     raise UsageError(
-        f"inference_log.url is for {result.get_backend_name()}",
+        "inference_log.url is an SQLite address without a file"
+        if kind == "sqlite"
+        else f"inference_log.url is the address of a {kind} database; only SQLite and PostgreSQL are supported",
         hint="write sqlite:///FILE or postgresql://USER@HOST/NAME",
     )
 

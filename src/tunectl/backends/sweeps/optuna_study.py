@@ -356,8 +356,10 @@ def open_study(url: str, name: str, root: Path) -> SweepStudy:
     probe = optuna_storage.open_storage(url, root, 60, MISSING_BEATS)
     names = optuna.get_all_study_names(probe)
     if name not in names:
-        listed = ", ".join(sorted(names)) or "none yet: tunectl sweep run"
-        raise UsageError(f"there is no sweep {name}; there are {listed}", hint="give one of these names")
+        raise UsageError(
+            f"there is no sweep {name}; the storage has {', '.join(sorted(names)) or 'no sweep yet'}",
+            hint="give one of these names" if names else "start one: tunectl sweep run",
+        )
     with _quiet():
         study = optuna.load_study(study_name=name, storage=probe)
     definition = msgspec.convert(study.user_attrs[DEFINITION], SweepDefinition)

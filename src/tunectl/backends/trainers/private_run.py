@@ -116,7 +116,7 @@ def check(privacy: Privacy, rows: Sequence[PackedRow], group: ProcessGroup) -> N
     """
     if group.world_size > 1:
         raise UsageError(
-            f"sft.privacy is not supported on {group.world_size} processes: each unit is clipped on one",
+            f"sft.privacy works in one process only, but launch starts {group.world_size}",
             hint="set launch=local, or sft.privacy=null",
         )
     units = len({row.unit for row in rows})
@@ -128,12 +128,13 @@ def check(privacy: Privacy, rows: Sequence[PackedRow], group: ProcessGroup) -> N
         )
     if privacy.expected_batch_size > units:
         raise UsageError(
-            f"sft.privacy.expected_batch_size is {privacy.expected_batch_size:g}, and there are {units} units",
+            f"sft.privacy.expected_batch_size is {privacy.expected_batch_size:g}, but the training rows are of {units} units ({privacy.unit})",
             hint=f"set it to {units} at most; a hundredth of the units is usual",
         )
     if privacy.target_delta is not None and privacy.target_delta >= 1 / units:
         raise UsageError(
-            f"sft.privacy.target_delta is {privacy.target_delta:g}, and there are {units} units: from 1 / {units} on it promises nothing",
+            f"sft.privacy.target_delta is {privacy.target_delta:g}; with {units} units it must be below 1 / {units}, "
+            "or it does not protect a single one",
             hint=f"set it to {MIN_DELTA_SHARE / units:.1e}, or to null",
         )
 

@@ -23,8 +23,8 @@ def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) 
         return
     if ranks > 1:
         raise UsageError(
-            f"align.vllm.mode is colocate, and launch starts {ranks} ranks: vLLM beside a trainer takes one",
-            hint="take servers of vLLM (mode: server), write answers with transformers (align.vllm=null), or set launch=local",
+            f"align.vllm.mode is colocate, which works with one rank, but launch starts {ranks}",
+            hint="use vLLM servers (align.vllm.mode: server), write answers with transformers (align.vllm=null), or set launch=local",
         )
     if device != "cuda":
         raise InfrastructureError(

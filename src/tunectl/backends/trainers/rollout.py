@@ -243,7 +243,7 @@ def check_kl(run: PolicyRun) -> None:
     if result <= run.settings.max_kl:
         return
     raise UsageError(
-        f"align: KL explosion at step {run.turn.number}: answers are {result:.1f} nats from sft on average; "
+        f"align: KL explosion at step {run.turn.number}: the mean KL divergence of answers from sft is {result:.1f} nats; "
         f"the limit is {run.settings.max_kl:g} (align.max_kl)",
         hint=f"lower align.learning_rate (now {run.settings.learning_rate:g}) or raise align.beta (now {run.settings.beta:g})",
     )

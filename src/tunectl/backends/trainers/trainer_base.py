@@ -160,7 +160,11 @@ def require_finite_loss(run: TrainRun, step: int, loss: float) -> None:
     if math.isfinite(loss):
         return
     history, settings = run.state.history, run.plan.settings
-    good = f"the last good loss was {history[-1].loss:.4f} at step {history[-1].step}" if history else "it is the first"
+    good = (
+        f"the last good loss was {history[-1].loss:.4f} at step {history[-1].step}"
+        if history
+        else "no earlier loss is known"
+    )
     raise UsageError(
         f"align: the loss is {loss} at step {step}; {good}",
         hint=suggest_for_lost_loss("align", settings.learning_rate, settings.max_grad_norm),

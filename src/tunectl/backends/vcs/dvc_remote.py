@@ -44,7 +44,7 @@ def read_remote(root: Path, name: str | None) -> str:
         )
     if "://" not in addresses[remote] and not Path(addresses[remote]).is_absolute():
         raise UsageError(
-            f"remote {remote} of .dvc/config is {addresses[remote]}, which is another folder in the clone of a job",
+            f"remote {remote} of .dvc/config is {addresses[remote]}, a relative path, which means another folder in a job's clone of the project",
             hint=f"dvc remote modify {remote} url /ABSOLUTE/PATH, or an address such as s3://BUCKET/FOLDER",
         )
     kind = addresses[remote].partition("://")[0]

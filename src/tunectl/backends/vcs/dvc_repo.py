@@ -114,7 +114,8 @@ def share_cache(root: Path, worktree: Path, extra_environment: Mapping[str, str]
     )
     if process.returncode:
         raise InfrastructureError(
-            f"dvc cache dir failed: {process.stderr.strip()}", hint="check .dvc/config: run dvc cache dir"
+            f"dvc cache dir failed in {root}: {process.stderr.strip()[-500:]}",
+            hint="check .dvc/config: run dvc cache dir there",
         )
     local = root / ".dvc" / "config.local"
     if local.is_file():

@@ -66,6 +66,6 @@ def _call(words: Sequence[str], folder: Path) -> None:
     if process.returncode:
         command = " ".join(words[2:] if words[0] == sys.executable else words)
         raise InfrastructureError(
-            f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()}",
+            f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()[-500:]}",
             hint="run that command yourself in the folder",
         )

@@ -65,7 +65,7 @@ def _find_remote(root: Path, commit: str) -> str:
             if branch.startswith(f"{name}/"):
                 return name
     raise UsageError(
-        f"commit {commit[:12]} is at no remote ({', '.join(sorted(names))}), and a job clones it from there",
+        f"commit {commit[:12]} is not pushed to any remote ({', '.join(sorted(names))}), and a job clones it from one",
         hint="git push, then submit again",
     )
 

@@ -93,7 +93,7 @@ class HttpServer:
         except OSError as error:
             raise InfrastructureError(
                 f"{service}.port = {port}: {host}:{port} cannot be used: {error.strerror}",
-                hint=f"close that program, or choose another port: tunectl {service} {service}.port={min(port + 1, 65535)}",
+                hint=f"close the program that uses it, or choose another port: tunectl {service} {service}.port={min(port + 1, 65535)}",
             ) from error
         self._port = int(self._socket.getsockname()[1])
         self._server = bounded_http.build_server(

@@ -204,7 +204,7 @@ def _read_human_judgments(folder: str | None) -> list[Comparison] | str:
     folder_path = ProjectPaths().root / folder
     if not annotation_store.has_annotations(folder_path):
         raise DataError(
-            f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgments",
+            f"evaluate.aligned.human_judgments_dir = {folder}: that folder holds no judgments",
             hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
         )
     return [
@@ -261,7 +261,7 @@ def _read_data(split: Path, cfg: Evaluate, seed: int) -> EvaluationData:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(
             f"{path} holds no input with a reference answer: {reasons}",
-            hint="evaluation needs examples with messages and answers; check ingest's sources and split.shares",
+            hint="declare sources whose rows have an input and an answer (ingest.sources), and give test a share (split.shares)",
         )
     _refuse_unknown_fields(test, cfg)
     validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))

@@ -137,7 +137,8 @@ def _choose_adapter(settings: ReleaseConfig, inputs: Inputs, result: Results) ->
     absent = (inputs.align / manifest.PASSED_THROUGH).is_file()
     if settings.adapter == "align" and absent:
         raise UsageError(
-            "package.adapter = align, but align is switched off", hint="align=rloo, or package.adapter=auto"
+            "package.adapter = align, but align is switched off (align: none)",
+            hint="switch it on, for example align=rloo, or let package choose: package.adapter=auto",
         )
     if settings.adapter != "auto":
         return settings.adapter

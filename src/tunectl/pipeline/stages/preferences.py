@@ -283,7 +283,10 @@ def _simulate_annotator(
             list(atomic_io.read_rows(path, Example)), getattr(settings.inputs, part), seed
         )
         if not rows:
-            raise DataError(f"preferences.simulated: {path} holds no input to answer", hint="check split.shares")
+            raise DataError(
+                f"preferences.simulated: {path} holds no input to answer",
+                hint=f"give the {part} part a larger share in split.shares, or bring more data",
+            )
         rows_with_keys += [(row, prompt_key(row)) for row in rows]
     with ExitStack() as stack:
         answers = list(

@@ -324,7 +324,7 @@ def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelC
     bad = [reward for reward in rewards if not isfinite(reward)]
     if bad:
         raise UsageError(
-            f"reward: {name} gives {bad[0]} for {len(bad)} of {len(rewards)} held-out answers",
+            f"reward: the reward that {name} gives to {len(bad)} of {len(rewards)} held-out answers is {bad[0]}, not a number",
             hint=suggest_for_lost_loss("reward", section.learning_rate, section.max_grad_norm),
         )
 

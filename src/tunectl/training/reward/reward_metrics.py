@@ -89,7 +89,7 @@ def measure(differences: Sequence[float], prompts: Sequence[str], settings: Inte
     Raises  ValueError where there are no pairs.
     """
     if not differences:
-        raise ValueError("no pairs, nothing to measure")
+        raise ValueError("there are no pairs, so nothing can be measured")
     rows = _statistics(differences, settings.bins)
     groups = bootstrap.sum_by_group(rows, prompts)
     counts = bootstrap.resample_counts(len(groups), settings.resamples, settings.seed)
