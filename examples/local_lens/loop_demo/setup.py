@@ -55,7 +55,7 @@ SETTINGS = (
 """What makes it last minutes: small builds, windows of two hundred answers, people who are done after ten seconds. Of the few rows that
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
 nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
-people liked it no better."""
+people liked it no better; after two, hardly better."""
 PAST = 80
 """Past campaigns that the project has, of 860: its champion knows them already, and a retrain learns them again beside people's ads."""
 POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
