@@ -32,7 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings")
     parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="with set-reference: why, for the record")
-    parser.add_argument("--trials", type=int, default=400, metavar="N", help="with calibrate: sequences a figure (400)")
+    parser.add_argument(
+        "--trials", type=int, default=400, metavar="N", help="with calibrate: simulated sequences of each figure (400)"
+    )
     parser.add_argument(
         "--rows", type=int, metavar="N", help="with calibrate: rows of a window (monitor.window.max_rows)"
     )

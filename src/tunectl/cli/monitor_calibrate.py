@@ -37,7 +37,7 @@ WORDS = {
 def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
     """Draw windows from the references, test them, and print false alarms and power; return the exit code.
 
-    Raises  UsageError where there is no reference yet, and for too few trials or rows.
+    Raises  UsageError where there is no reference yet, and for too few sequences or rows.
     """
     from tunectl.artifacts import atomic_io
     from tunectl.backends.system import terminal
@@ -46,7 +46,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
 
     if args.trials < 20:
         raise UsageError(
-            f"--trials {args.trials}: at least 20 are needed", hint="400 trials: 5 % ± 2 percentage points"
+            f"--trials {args.trials}: at least 20 are needed", hint="400 sequences: 5 % ± 2 percentage points"
         )
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
