@@ -41,12 +41,12 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     root = checks.load_project_config(layout, overrides).root
     folders = {word: resolve_base(layout, word, overrides) for word in words}
     backend = evaluation.build_backend(root.hardware, None)
-    trial = _trial(args, layout, root, backend)
+    setup = _setup(args, layout, root, backend)
     results = []
     for word, folder in folders.items():
         generator = backend.open(folder, None)
         try:
-            zero, few, speed = base_model_comparison.evaluate_base(trial, generator, backend.prompter(folder, None))
+            zero, few, speed = base_model_comparison.evaluate_base(setup, generator, backend.prompter(folder, None))
         finally:
             generator.close()
         facts = model_spec.load(folder)
@@ -56,13 +56,13 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
                 word, facts.parameters, round(size, 1), facts.license, zero, few, speed
             )
         )
-    ranked = base_model_comparison.rank(results, trial.primary)
-    result = base_model_comparison.Bases(len(trial.items), trial.shots, trial.primary, trial.confidence, ranked)
+    ranked = base_model_comparison.rank(results, setup.primary)
+    result = base_model_comparison.Bases(len(setup.items), setup.shots, setup.primary, setup.confidence, ranked)
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return
     columns, rows = base_model_comparison.format_table(result)
-    terminal.table("base models", columns, rows, caption=f"{len(trial.items)} validation inputs, nothing tuned")
+    terminal.table("base models", columns, rows, caption=f"{len(setup.items)} validation inputs, nothing tuned")
 
 
 def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> Path:
@@ -97,7 +97,7 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
     )
 
 
-def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, backend: object) -> BaseEvalSetup:
+def _setup(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, backend: object) -> BaseEvalSetup:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
     from tunectl.backends.wiring import evaluation

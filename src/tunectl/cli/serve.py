@@ -104,10 +104,10 @@ def _refuse_taken(root: TunectlConfig) -> None:
     """Fail before anything is loaded where the port is taken; BentoML would show a traceback."""
     address = "127.0.0.1" if root.serve.host == "localhost" else root.serve.host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((address, root.serve.port))
+            probe.bind((address, root.serve.port))
         except OSError as error:
             reason = "is taken by another program" if error.errno == 98 else f"cannot be used: {error.strerror}"
             raise InfrastructureError(

@@ -144,8 +144,8 @@ def prepare_policy(
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and fused_layers < layers
     longest_prompt = min(data.validation, key=lambda question: len(question.ids))
-    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens serve as a probe
-    result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)
+    probe = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens serve as a probe
+    result = capability_probe.probe(model, [row_of(longest_prompt, probe)], autocast=autocast)
     return PolicyModel(
         model=model,
         writer=writer or RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
