@@ -65,33 +65,33 @@ def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
 
 def test_variants_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
     store, names = _stored(tmp_path, 3)
-    trials, now = ExperimentStore(store), datetime.now(UTC)
+    canaries, now = ExperimentStore(store), datetime.now(UTC)
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
 
         def looked(began: datetime, name: str):
-            made = trials.start(
+            made = canaries.start(
                 canary_run.build_experiment(CANARY, names[1], name=name, now=began, author="Ann", message="try")
             )
-            found = canary_run.evaluate_canary(made, live, trials, now)
+            found = canary_run.evaluate_canary(made, live, canaries, now)
             return made, (found.decision, found.reason)
 
         ahead, (decision, words) = looked(now + timedelta(days=400), "clock")
         assert decision == "unfair"
         assert words.endswith("by a clock that was wrong")
-        trials.end(ahead, "unfair", now, None)
+        canaries.end(ahead, "unfair", now, None)
         made, found = looked(now, "one")
         assert found[0] == "running"
         store.promote(names[2], author="Bo", message="a repair")
-        found = canary_run.evaluate_canary(made, live, trials, now)
+        found = canary_run.evaluate_canary(made, live, canaries, now)
         assert (found.decision, found.reason) == (
             "unfair",
             f"the champion is {names[2]} now; {names[0]} was when it began",
         )
         store.promote(names[1], author="Bo", message="I like it")
-        found = canary_run.evaluate_canary(made, live, trials, now)
+        found = canary_run.evaluate_canary(made, live, canaries, now)
         assert (found.decision, found.reason) == ("promote", "Bo has made it the champion: I like it")
-        trials.end(made, "running", now, None)
-        assert canary_run.evaluate_canary(made, live, trials, now) is None, "somebody ended it meanwhile"
+        canaries.end(made, "running", now, None)
+        assert canary_run.evaluate_canary(made, live, canaries, now) is None, "somebody ended it meanwhile"
 
 
 @pytest.mark.parametrize(("rates", "decision"), [((0.2, 0.5), "promote"), ((0.5, 0.2), "harm")])
@@ -100,13 +100,13 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
     made = canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try")
-    trials = ExperimentStore(store)
-    made = trials.start(made)
+    canaries = ExperimentStore(store)
+    made = canaries.start(made)
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         _traffic(live, began, (names[0], names[1]), rates, 500)
-        reading = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
+        reading = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
     assert reading.decision == decision
-    text = RetrainMetrics(0.0).text([], [], store.champion(), trials.running()).decode()
+    text = RetrainMetrics(0.0).text([], [], store.champion(), canaries.running()).decode()
     assert f'tunectl_champion_info{{release="{names[0]}"}} 1.0' in text
     assert "tunectl_experiment_running 1.0" in text
     assert 'tunectl_experiment_units{variant="challenger"}' in text
@@ -156,7 +156,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     assert store.champion().release == names[champion]
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
     (ended,) = ExperimentStore(store).all()
-    assert (ended.decision, store.trial()) == (decision, None)
+    assert (ended.decision, store.canary()) == (decision, None)
 
 
 @pytest.mark.parametrize("signed_again", [True, False])
@@ -185,14 +185,14 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
     signatures.revoke_trusted_key(path, "ci")
     with pytest.raises(GateError, match=f"release {names[1]}: signed by ci, whose key was revoked"):
         controller._advance_canaries(datetime.now(UTC))
-    assert (store.champion().release, store.trial().release) == (names[0], names[1]), "what serves goes on"
+    assert (store.champion().release, store.canary().release) == (names[0], names[1]), "what serves goes on"
     if signed_again:
         release_statement.sign_release(store.folder(names[1]), signatures.load_key(tmp_path / "new.key"))
         controller._advance_canaries(datetime.now(UTC))
         assert store.champion().release == names[1]
     else:
         controller._advance_canaries(experiment.until + timedelta(seconds=1))
-        assert (store.champion().release, store.trial()) == (names[0], None)
+        assert (store.champion().release, store.canary()) == (names[0], None)
         (ended,) = ExperimentStore(store).all()
         assert ended.decision == "running"
         assert "whose key was revoked" in store.log()[-1].message

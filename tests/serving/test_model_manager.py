@@ -650,7 +650,7 @@ def test_nobody_meets_the_challenger_of_before(
         store.start_canary(third, share=0.5, author="t", message="w")
         await found.reconcile()
         assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": first}
-        assert found.trial.release == third
+        assert found.canary.release == third
         gate.free.set()
         assert await settled(found) == {"champion": first, "challenger": third}
         await found.close()

@@ -123,7 +123,7 @@ class ExperimentStore:
                     hint="wait for it, or end it: tunectl release canary stop",
                 )
             result = other or replace(canary, champion=pointer.release)
-            state = self.store.trial()
+            state = self.store.canary()
             if state is not None and state.salt != result.salt:
                 raise CanaryRunningError(
                     f"{state.release} is challenger already, set by {state.author or 'somebody'}: {state.message or 'no reason given'}",
@@ -191,7 +191,7 @@ class ExperimentStore:
         return wrong is not None
 
     def _wrong(self) -> Literal["absent", "left over"] | None:
-        running, state, pointer = self.running(), self.store.trial(), self.store.champion()
+        running, state, pointer = self.running(), self.store.canary(), self.store.champion()
         if running is not None:
             is_promoted = pointer is not None and pointer.release == running.challenger  # its end is not written yet
             return "absent" if state is None and not is_promoted else None
@@ -199,7 +199,7 @@ class ExperimentStore:
 
     def _up(self, canary: Experiment) -> bool:
         """Return whether the challenger that servers follow is this experiment's."""
-        state: CanaryState | None = self.store.trial()
+        state: CanaryState | None = self.store.canary()
         return state is not None and state.salt == canary.salt
 
     def _put_up(self, canary: Experiment) -> None:

@@ -38,8 +38,8 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
         terminal.print_json(to_builtins(read_releases(_look(), {}, store)))
         return 0
     pointer = store.champion()
-    trial = store.trial()
-    names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
+    canary = store.canary()
+    names = {canary.release: f"challenger {canary.share:.0%}"} if canary else {}
     names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
     result, damaged = _readable(store)
     for name, reason in damaged.items():

@@ -91,7 +91,7 @@ class RemoteRegistry:
             return result  # whoever has a revoked key could name a sequence that nothing follows
         return self._guard.latest(result, self.location, trust)
 
-    def trial(self) -> CanaryState | None:
+    def canary(self) -> CanaryState | None:
         """Return the canary with its challenger; None where there is none."""
         newest = self._newest(CANARIES, registry_formats.REMOTE_CANARY, RemoteCanary)
         if newest is not None:
@@ -221,11 +221,11 @@ class RemoteRegistry:
 
         A release that is still in memory keeps working: its files are kept by the system until its engine closes them.
         """
-        pointer, trial = self.champion(), self.trial()
+        pointer, canary = self.champion(), self.canary()
         needed = {
             release,
             *((pointer.release, pointer.previous) if pointer else ()),
-            *([trial.release] if trial else ()),
+            *([canary.release] if canary else ()),
         }
         for folder in self._cache.iterdir():
             in_progress = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE

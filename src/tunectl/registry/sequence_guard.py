@@ -111,14 +111,14 @@ class CanaryGuard:
         self._path = path
         self._newest: NewestCanary | None = None
 
-    def observe(self, trial: CanaryState | None, location: str) -> str:
+    def observe(self, canary: CanaryState | None, location: str) -> str:
         """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text."""
         newest = self._find_newest(location)
-        if trial is None:
+        if canary is None:
             if newest is not None and not newest.ended:
                 self._remember(NewestCanary(location, newest.number, True))
             return ""
-        number = trial.number or 0
+        number = canary.number or 0
         if newest is None or number > newest.number:
             if number:
                 self._remember(NewestCanary(location, number, False))

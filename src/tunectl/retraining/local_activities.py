@@ -61,7 +61,7 @@ class LocalActivities:
     ) -> None:
         """``root`` is the configuration at the start of this controller."""
         self.workspace, self.store, self._open_log, self._root = workspace, store, open_log, root
-        self.watch, self.trials = root.retrain, ExperimentStore(store)
+        self.watch, self.canaries = root.retrain, ExperimentStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         champion = self.store.champion()
@@ -142,7 +142,7 @@ class LocalActivities:
                 "retrain.canary is null, so this retrain cannot start its canary test",
                 hint="declare retrain.canary in conf/retrain/, then start the retrain controller again",
             )
-        result = self.trials.start(
+        result = self.canaries.start(
             canary_run.build_experiment(
                 canary,
                 run.facts("evaluating")["release"],
@@ -155,19 +155,19 @@ class LocalActivities:
         return {"experiment": result.id, "share": result.rules.share, "until": result.until.isoformat()}
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        result = next((item for item in self.trials.all() if item.id == run.id), None)
+        result = next((item for item in self.canaries.all() if item.id == run.id), None)
         if result is None or result.ended_at is not None:
             return None if result is None or result.decision in (None, "running") else result.reading
         with self._open_log() as log:
-            reading = canary_run.evaluate_canary(result, log, self.trials, now)
+            reading = canary_run.evaluate_canary(result, log, self.canaries, now)
         if reading is not None and reading.decision == "running":
-            self.trials.repair()  # after the look: what does harm is not put up again for a moment
+            self.canaries.repair()  # after the look: what does harm is not put up again for a moment
         return reading
 
     def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        result = self.trials.running()
+        result = self.canaries.running()
         if result is not None and result.run == run.id:
-            self.trials.end(result, reading.decision if reading else "running", now, reading)
+            self.canaries.end(result, reading.decision if reading else "running", now, reading)
 
     def _get_approver(self, run: RetrainRun) -> str:
         """Return who promotes: the key of the person who approved, else this program."""
@@ -182,9 +182,9 @@ class LocalActivities:
         pointer = self.store.promote(
             facts["release"], author=self._get_approver(run), message=words[:1000], after=after
         )
-        running = self.trials.running()
+        running = self.canaries.running()
         if running is not None and running.run == run.id:
-            self.trials.end(running, "promote", now, running.reading)
+            self.canaries.end(running, "promote", now, running.reading)
         window = run.facts("proposed").get("window")
         if window is not None:
             body = windows.accept(

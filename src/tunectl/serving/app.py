@@ -204,7 +204,7 @@ class Server:
             identity,
             {variant: item.id for variant, item in loaded.items()},
             names,
-            self.model_manager.trial,
+            self.model_manager.canary,
         )
         resident = loaded[variant]
         answers = request_job.count_answers(request)

@@ -67,7 +67,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
     rests, budget = _limits(root, runs, now)
     return StatusReport(
         champion=champion,
-        challenger=collect_part("champion", store.trial, None),
+        challenger=collect_part("champion", store.canary, None),
         releases=len(store.ids()),
         traffic=traffic,
         monitor=process_state(layout.monitor_lock),

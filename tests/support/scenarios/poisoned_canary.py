@@ -53,8 +53,8 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
     wanted = CanaryConfig.model_validate(yaml.safe_load(CONF.read_text())["canary"]).model_copy(
         update={"share": 0.5, "metric": "click", "attribution_hours": 1.0}
     )
-    trials = ExperimentStore(store)
-    made = trials.start(
+    canaries = ExperimentStore(store)
+    made = canaries.start(
         canary_run.build_experiment(wanted, names[1], name="one", now=began, author="somebody", message="try")
     )
     keys = folder / "keys.json"
@@ -70,7 +70,7 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
         rates = {"champion": float(not favors), "challenger": float(favors)}
         _write(live, made, names, POISONER, invented, dice, rates)
         _judge_others(live, POISONER, favors=favors)
-        poisoned = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
+        poisoned = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
         api_keys.remove(keys, POISONER)
         began_at = time.monotonic()
         while key_store.opens(secrets[POISONER], "feedback") and time.monotonic() - began_at < 10:
@@ -83,9 +83,9 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
         found.must(erased.inferences == invented, f"{erased.inferences} of {invented} inferences were erased")
         after = _read(made, live)
         found.must(after.units == honest.units, f"{len(after.units)} units after, {len(honest.units)} before")
-        reading = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
+        reading = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
         found.must(reading is not None and reading.decision == "running", f"afterwards: {reading}")
-        found.must(trials.running() is not None, "the experiment was ended")
+        found.must(canaries.running() is not None, "the experiment was ended")
     return poisoned is not None and poisoned.decision == ("promote" if favors else "harm")
 
 

@@ -182,10 +182,10 @@ def test_without_a_controller_what_it_should_do_waits_for_somebody_to_start_it(
     tmp_path: Path, root: TunectlConfig
 ) -> None:
     layout, name = ProjectPaths(tmp_path), release(tmp_path)
-    book, trials = RunStore(layout.retrain), ExperimentStore(ReleaseRegistry(layout.releases))
+    book, canaries = RunStore(layout.retrain), ExperimentStore(ReleaseRegistry(layout.releases))
     book.enqueue_trigger(Trigger("person", "person-1", NOW, "new shops"))
     rules = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
-    trials.write(Experiment("e1", "c" * 16, name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
+    canaries.write(Experiment("e1", "c" * 16, name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
     with (
         lock.file_lock(layout.retrain / LOCK, "tunectl retrain controller"),
         lock.file_lock(layout.monitor_lock, "tunectl monitor"),

@@ -101,12 +101,12 @@ NEW = replace(OLD, release="7" * 16, number=9)
 def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: Path) -> None:
     path = tmp_path / "newest_canary.json"
     guard = CanaryGuard(path)
-    assert [guard.observe(trial, "here") for trial in (None, OLD, OLD, NEW, NEW)] == [""] * 5
+    assert [guard.observe(canary, "here") for canary in (None, OLD, OLD, NEW, NEW)] == [""] * 5
     assert guard.observe(OLD, "here").startswith(
         "the canary of here has the number 4, and number 9 was seen there: it is an old copy (to follow it, delete "
     )
     assert guard.observe(replace(OLD, number=None), "here").startswith("the canary of here has the number 0")
-    assert [guard.observe(trial, "here") for trial in (NEW, None)] == ["", ""]
+    assert [guard.observe(canary, "here") for canary in (NEW, None)] == ["", ""]
     again = CanaryGuard(path)  # after a restart, too
     assert "has the number 9, and number 9, and its end was seen there" in again.observe(NEW, "here")
     assert again.observe(replace(NEW, number=10), "here") == ""
@@ -115,4 +115,4 @@ def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: P
 
 def test_a_registry_whose_canaries_have_no_numbers_is_followed() -> None:
     guard, state = CanaryGuard(), replace(OLD, number=None)
-    assert [guard.observe(trial, "here") for trial in (state, None, state)] == ["", "", ""]
+    assert [guard.observe(canary, "here") for canary in (state, None, state)] == ["", "", ""]

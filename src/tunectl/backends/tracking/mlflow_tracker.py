@@ -84,7 +84,7 @@ class MlflowTracker:
                     metrics = dict(flatten(store.manifest(release).metrics))
                     versions[release] = self._add_version(name, release, store.folder(release), metrics)
                     changes.append(f"{name} version {versions[release]} is release {release}")
-            champion, canary = store.champion(), store.trial()
+            champion, canary = store.champion(), store.canary()
             aliases = {
                 "champion": champion.release if champion is not None else None,
                 "challenger": canary.release if canary is not None else None,

@@ -110,8 +110,8 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
-    trial = store.trial()
-    ends = [f"The canary of {trial.release} ends."] if trial else []
+    canary = store.canary()
+    ends = [f"The canary of {canary.release} ends."] if canary else []
     return SwapPreview(
         f"A share of the identities will be answered by release {name}, the others by the champion.",
         [
@@ -149,11 +149,11 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
     Raises  NotFoundError where there is none.
     """
     store = _open(context)
-    trial = store.trial()
-    if trial is None:
+    canary = store.canary()
+    if canary is None:
         raise NotFoundError("canary")
     return SwapPreview(
-        f"Nobody will be answered by release {trial.release} any more; everybody gets the champion.",
+        f"Nobody will be answered by release {canary.release} any more; everybody gets the champion.",
         ["The release stays in the registry."],
         [],
         "Stop the canary",
@@ -182,8 +182,8 @@ def _open(context: ReadContext) -> ReleaseRegistry:
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
     """Return the state that a form carries, to detect a change since."""
-    trial = store.trial()
-    return release_state.count_swaps(store.log()), trial.started_at if trial else ""
+    canary = store.canary()
+    return release_state.count_swaps(store.log()), canary.started_at if canary else ""
 
 
 def _sequence(form: Mapping[str, str]) -> int:
