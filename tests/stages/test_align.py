@@ -113,7 +113,9 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     assert data.questions[0].text == "<|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n"
     assert data.questions[0].messages == (Message("user", "Say a"),)
     assert len(data.questions[0].ids) == 24
-    assert [(asked.id, asked.references, asked.words) for asked in data.validation] == [("v", ("v", "w"), "Say v")]
+    assert [(asked.id, asked.references, asked.last_message) for asked in data.validation] == [
+        ("v", ("v", "w"), "Say v")
+    ]
     assert (data.judged, data.held_out) == ((), ())
     assert judges.measure.name == "chrf"
     assert fake.closed

@@ -104,8 +104,8 @@ class Conversation:
             answers=[first.text, second.text],
             systems=[first.system, second.system],
         )
-        at, words = self.clock(), (edit or "").replace("\r\n", "\n").strip()
-        better = words if words and words not in {first.text.strip(), second.text.strip()} else None
+        at, edited_text = self.clock(), (edit or "").replace("\r\n", "\n").strip()
+        better = edited_text if edited_text and edited_text not in {first.text.strip(), second.text.strip()} else None
         choice = button_to_choice(button, now.left)
         annotation = AnnotationEvent(
             id=now.id,

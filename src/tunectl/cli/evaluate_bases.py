@@ -35,15 +35,15 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from tunectl.evaluation import base_model_comparison
 
     layout = ProjectPaths()
-    words = [word for word in args.bases.split(",") if word]
-    if not words:
+    names = [name for name in args.bases.split(",") if name]
+    if not names:
         raise UsageError("--bases names no model", hint="for example: --bases smollm2_135m,DIR,owner/name@COMMIT")
     root = checks.load_project_config(layout, overrides).root
-    folders = {word: resolve_base(layout, word, overrides) for word in words}
+    folders = {name: resolve_base(layout, name, overrides) for name in names}
     backend = evaluation.build_backend(root.hardware, None)
     setup = _setup(args, layout, root, backend)
     results = []
-    for word, folder in folders.items():
+    for name, folder in folders.items():
         generator = backend.open(folder, None)
         try:
             zero, few, speed = base_model_comparison.evaluate_base(setup, generator, backend.prompter(folder, None))
@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         size = sum(item.stat().st_size for item in folder.glob("*.safetensors")) / 1e6
         results.append(
             base_model_comparison.BaseModelResult(
-                word, facts.parameters, round(size, 1), facts.license, zero, few, speed
+                name, facts.parameters, round(size, 1), facts.license, zero, few, speed
             )
         )
     ranked = base_model_comparison.rank(results, setup.primary)
@@ -65,8 +65,8 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     terminal.table("base models", columns, rows, caption=f"{len(setup.items)} validation inputs, nothing tuned")
 
 
-def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> Path:
-    """Return the model folder that ``word`` means: an option of conf/model, a folder, or a Hub id with its commit.
+def resolve_base(layout: ProjectPaths, name: str, overrides: Sequence[str]) -> Path:
+    """Return the model folder that ``name`` means: an option of conf/model, a folder, or a Hub id with its commit.
 
     Raises  UsageError for anything else.
     """
@@ -76,20 +76,20 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
     from tunectl.pipeline.model_choice import from_folder, prepare_model
 
     options = list_options(layout.conf, "model")
-    if word in options:
-        return prepare_model(layout, checks.load_project_config(layout, [*overrides, f"model={word}"]).root.model)
-    if Path(word).is_dir():
-        return from_folder(layout, Path(word))
-    match = _HUB.match(word)
+    if name in options:
+        return prepare_model(layout, checks.load_project_config(layout, [*overrides, f"model={name}"]).root.model)
+    if Path(name).is_dir():
+        return from_folder(layout, Path(name))
+    match = _HUB.match(name)
     if match is None:
         raise UsageError(
-            f"--bases {word}: neither an option of conf/model ({', '.join(options)}), nor a folder, nor a Hub id",
+            f"--bases {name}: neither an option of conf/model ({', '.join(options)}), nor a folder, nor a Hub id",
             hint="a Hub id looks like owner/name@COMMIT",
         )
     if match.group(2) is None:
         raise UsageError(
-            f"--bases {word}: no such folder, and a Hub id needs its commit, because a branch can move",
-            hint=f"write {word}@COMMIT with the 40 characters of the commit hash",
+            f"--bases {name}: no such folder, and a Hub id needs its commit, because a branch can move",
+            hint=f"write {name}@COMMIT with the 40 characters of the commit hash",
         )
     source = HubModel(method="hub", repo=match.group(1), revision=match.group(2), sha256=None)
     return prepare_model(

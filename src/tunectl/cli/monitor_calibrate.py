@@ -25,7 +25,7 @@ COLUMNS = (
     "change", "side", "rows", "reference", "signals alone", "verdict by the 3rd window", "by the 9th", "delay, rows",
     "rows a window needs",
 )  # fmt: skip
-WORDS = {
+CHANGE_TITLES = {
     "nothing": "nothing (false alarms)",
     "topic_15": "15 % from one topic",
     "topic_30": "30 % from one topic",
@@ -108,7 +108,7 @@ def _describe_logprob_power(item: LogprobPower, rows: int) -> str:
 def _row(calibration_row: CalibrationRow) -> tuple[object, ...]:
     best = sorted(calibration_row.alone.items(), key=lambda each: -each[1])[:3]
     return (
-        WORDS[calibration_row.change],
+        CHANGE_TITLES[calibration_row.change],
         calibration_row.side,
         calibration_row.rows,
         calibration_row.reference,

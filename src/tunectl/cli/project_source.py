@@ -113,8 +113,8 @@ def next_lines(source: NewSource, folder: str) -> list[str]:
     lines = []
     if preview.answers < FEW_ANSWERS:
         lines.append(f"{preview.answers} answers are few: the verdict will likely be that there is not enough evidence")
-    words = f"experiment=first sft.epochs={_choose_epochs(preview)}"
-    return [*lines, f"next: {cd_prefix}tunectl up {words}    a first verdict, in minutes"]
+    overrides = f"experiment=first sft.epochs={_choose_epochs(preview)}"
+    return [*lines, f"next: {cd_prefix}tunectl up {overrides}    a first verdict, in minutes"]
 
 
 def _choose_epochs(source_preview: SourcePreview) -> float:

@@ -186,11 +186,14 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     result = canaries.running()
     if result is None:
         stopped = store.stop_canary(author=_author(store), message=args.message)
-        facts, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
+        facts, sentence = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
         ended = canaries.end(result, "running", datetime.now(UTC), None, author=_author(store), message=args.message)
-        facts, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
-    terminal.print_json(facts) if args.json else terminal.print_line(words)
+        facts, sentence = (
+            to_builtins(ended),
+            f"canary {ended.id} ended; the champion {ended.champion} answers everybody",
+        )
+    terminal.print_json(facts) if args.json else terminal.print_line(sentence)
     return 0
 
 

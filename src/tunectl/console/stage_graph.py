@@ -75,13 +75,13 @@ def _draw_node(node: StageNode) -> str:
         if share
         else ""
     )
-    words = f"{node.words}, {share:.0%}" if share is not None else node.words
+    text = f"{node.state_text}, {share:.0%}" if share is not None else node.state_text
     return (
         f'<a href="/build/{node.stage}" id="node-{node.stage}" class="node {node.state.replace(" ", "-")}">'
         f'<rect class="box" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>{bar}'
         f'<rect class="mark" x="{x}" y="{y + 8}" width="4" height="{HEIGHT - 16}" rx="2"/>'
         f'<text class="name" x="{x + 13}" y="{y + 21}">{node.stage}</text>'
-        f'<text x="{x + 13}" y="{y + 39}">{escape(truncate(words, 22))}</text>'
+        f'<text x="{x + 13}" y="{y + 39}">{escape(truncate(text, 22))}</text>'
         f'<text x="{x + 13}" y="{y + 55}">{escape(truncate(_summarize(node), 22))}</text></a>'
     )
 

@@ -79,12 +79,12 @@ class Federation:
         return (self.layout.state_dir / "federate" / self.root.federate.name).absolute()
 
 
-def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
-    """Return the federation that ``conf/`` and the overrides ``words`` declare, after checking settings, packages and base model.
+def open_federation(layout: ProjectPaths, overrides: Sequence[str]) -> Federation:
+    """Return the federation that ``conf/`` and ``overrides`` declare, after checking settings, packages and base model.
 
     Raises  ConfigError with every mistake; UsageError for settings that a federation does not support; ArtifactError where the model is not built.
     """
-    root = checks.load_project_config(layout, words).root
+    root = checks.load_project_config(layout, overrides).root
     for name, value in (("privacy", root.sft.privacy), ("adapter", root.sft.adapter)):
         if value is not None:
             raise UsageError(f"sft.{name} is not supported in a federation", hint=f"set sft.{name}=null")
@@ -366,9 +366,9 @@ def _group(folder: Path, tell: Tell) -> ChildGroup:
     return ChildGroup(Path.cwd(), folder / "log.txt", tell)
 
 
-def _run_local(words: Sequence[str], description: str) -> None:
+def _run_local(arguments: Sequence[str], description: str) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", local_fit.__name__, *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", local_fit.__name__, *arguments], capture_output=True, text=True, check=False
     )
     if process.returncode:
         raise InfrastructureError(

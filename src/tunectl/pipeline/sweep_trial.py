@@ -69,9 +69,9 @@ class WorktreeTrials:
         mark = str(place.absolute())
         supervised_process.kill_marked(mark)  # what a killed worker left running here
         project = self._open_worktree(place, overrides, mark)
-        words = ["repro", "--unattended", "--to", stage, *self._definition.overrides, *overrides]
+        arguments = ["repro", "--unattended", "--to", stage, *self._definition.overrides, *overrides]
         code = supervised_process.run(
-            [sys.executable, "-m", "tunectl", *words],
+            [sys.executable, "-m", "tunectl", *arguments],
             cwd=project,
             environment=build_worktree.build_environment(project) | dict(environment),
             mark=mark,

@@ -294,12 +294,12 @@ class ReleaseRegistry:
             self._refuse_moved(after)
             entries = self.log()
             obstacles = signature_policy.find_obstacles(self, entries)
-            words = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
+            full_message = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
             pointer = release_state.apply_rollback(
                 entries,
                 at=release_state.current_moment(),
                 author=author,
-                message=words.removeprefix("; ")[:1000],
+                message=full_message.removeprefix("; ")[:1000],
                 skip=obstacles.keys(),
             )
             if pointer is None:

@@ -157,7 +157,7 @@ def _refuse_unsigned(
     known = _common(local_events, remote_events)
     forged = release_statement.find_forged_swap(remote_events, store.trust, known, force=force)
     if forged is not None:
-        words = (
+        what = (
             f"the {forged.action} of release {forged.release} (sequence {forged.sequence}) as it stands in the history"
         )
         if (
@@ -166,7 +166,7 @@ def _refuse_unsigned(
             and release_statement.find_forged_swap(remote_events, store.trust, known, force=True) is None
         ):
             hint += f"; to adopt it knowingly: tunectl release pull {remote.location} --force"
-        raise GateError(f"{remote.location}: no trusted key signed {words}; nothing was adopted", hint=hint)
+        raise GateError(f"{remote.location}: no trusted key signed {what}; nothing was adopted", hint=hint)
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:

@@ -32,7 +32,7 @@ class StepResult(Struct, frozen=True):
     """Result of one step of a run: whether it goes on (``fine``), a sentence for the report, and facts for its record."""
 
     fine: bool
-    words: str
+    summary: str
     facts: dict[str, Any] = field(default_factory=dict)
 
 

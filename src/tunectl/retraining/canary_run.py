@@ -90,13 +90,13 @@ def _check_variants(
     if pointer is not None and pointer.release == canary.challenger:
         if canary.reading is not None and canary.reading.decision == "promote":
             return canary.reading  # it won, and a kill came between its promotion and its end
-        words = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
-        return replace(reading, decision="promote", reason=words)
+        reason = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
+        return replace(reading, decision="promote", reason=reason)
     if pointer is None or pointer.release != canary.champion:
         champion = pointer.release if pointer else "nobody"
-        words = f"the champion is {champion} now; {canary.champion} was when it began"
+        reason = f"the champion is {champion} now; {canary.champion} was when it began"
     elif canary.started_at > now + schedules.AHEAD:
-        words = f"it began at {canary.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+        reason = f"it began at {canary.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
     else:
         return reading
-    return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)
+    return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=reason)

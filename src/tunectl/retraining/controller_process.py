@@ -198,10 +198,10 @@ class RetrainerProcess:
             self._canaries.repair()
             return
         if reading.decision == "promote":
-            words, sequence = f"canary {canary.id}: {reading.reason}", pointer.sequence if pointer else 0
+            message, sequence = f"canary {canary.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
                 self._store.promote(
-                    canary.challenger, author="tunectl retrain controller", message=words, after=sequence
+                    canary.challenger, author="tunectl retrain controller", message=message, after=sequence
                 )
             except ChampionMovedError as error:
                 _log.info("canary %s: %s", canary.id, error.message)

@@ -177,10 +177,10 @@ class LocalActivities:
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
         """Promote the challenger: the pointer first, then the experiment's end, the drift reference, and the branch; return facts."""
         facts = run.facts("evaluating")
-        words = f"retrain {run.id}: {run.trigger.message}; {message}"
+        full_message = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, facts["release"])
         pointer = self.store.promote(
-            facts["release"], author=self._get_approver(run), message=words[:1000], after=after
+            facts["release"], author=self._get_approver(run), message=full_message[:1000], after=after
         )
         running = self.canaries.running()
         if running is not None and running.run == run.id:
@@ -242,10 +242,10 @@ class LocalActivities:
             )
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        self._notify(f"{signed_links.WORDS[question]} {run.trigger.message}", link)
+        self._notify(f"{signed_links.QUESTION_TEXTS[question]} {run.trigger.message}", link)
 
-    def _notify(self, words: str, link: str = "") -> None:
-        notifications.notify(words, self._root.project, self.watch.approval.notify_url_env, link)
+    def _notify(self, text: str, link: str = "") -> None:
+        notifications.notify(text, self._root.project, self.watch.approval.notify_url_env, link)
 
 
 def _section(root: TunectlConfig) -> FeedbackFromLog:

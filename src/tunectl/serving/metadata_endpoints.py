@@ -94,14 +94,14 @@ def _hide_places(value: Any) -> Any:
     return " ".join(map(_shorten_place, value.split(" "))) if isinstance(value, str) else value
 
 
-def _shorten_place(word: str) -> str:
-    text = word.lstrip("'\"(")
+def _shorten_place(token: str) -> str:
+    text = token.lstrip("'\"(")
     if "://" not in text and not text.startswith("/"):
-        return word
+        return token
     place = text.rstrip("/:;,.)'\"")
     parts = place.split("/")
     first = next((index for index, part in enumerate(parts) if names.is_content_id(part)), len(parts) - 1)
-    return word[: len(word) - len(text)] + "/".join(parts[first:]) + text[len(place) :].lstrip("/")
+    return token[: len(token) - len(text)] + "/".join(parts[first:]) + text[len(place) :].lstrip("/")
 
 
 def openapi(project: str) -> bytes:

@@ -180,14 +180,14 @@ def _waits(
     from tunectl.retraining import approvals, signed_links
 
     for run, until in approvals.list_open(store, runs, now):
-        question = signed_links.WORDS[run.steps[-1].facts["question"]]
+        question = signed_links.QUESTION_TEXTS[run.steps[-1].facts["question"]]
         link = _link(layout, root, run, until)
         yield PendingApproval(f"{question} {run.trigger.message}", until, link, f"/decisions/{run.id}")
     promoted = [run for run in runs if run.state == "promoted"]
     branch = promoted[-1].steps[-1].facts.get("branch") if promoted else None
     if branch and git_worktree.has_unmerged_commits(layout.root, branch):
-        words = f"look at what retrain {promoted[-1].id} committed, and merge it: git merge {branch}"
-        yield PendingApproval(words, page=f"/retrain/{promoted[-1].id}")
+        sentence = f"look at what retrain {promoted[-1].id} committed, and merge it: git merge {branch}"
+        yield PendingApproval(sentence, page=f"/retrain/{promoted[-1].id}")
 
 
 def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:

@@ -163,8 +163,8 @@ def _plot_held_out(looks: Sequence[ValidationPoint]) -> Figure:
     curves = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
     if not curves:
         return "", ""
-    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in curves.items())
-    svg = svg_plots.lines(curves, xlabel="step", ylabel="on validation judgments", alt=words)
+    summary = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in curves.items())
+    svg = svg_plots.lines(curves, xlabel="step", ylabel="on validation judgments", alt=summary)
     return svg, "Judgments that were held out: the loss should fall, the share of pairs ranked right should rise."
 
 

@@ -199,9 +199,9 @@ class MlflowTracker:
         except TunectlError:
             raise
         except Exception as error:  # artifact stores raise errors of their libraries: requests, botocore, ImportError
-            words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InfrastructureError(
-                f"MLflow rejected the request: {words}",
+                f"MLflow rejected the request: {message}",
                 hint="check track.uri and the server; run tunectl track sync to try again",
             ) from error
 

@@ -222,7 +222,7 @@ def _samples(
         Sample(
             step=step,
             id=question.id,
-            question=question.words,
+            question=question.last_message,
             answer=answer.text,
             reward=None if math.isnan(breakdown.total) else breakdown.total,
             parts=dict(breakdown.parts),

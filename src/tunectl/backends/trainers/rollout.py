@@ -167,7 +167,7 @@ def score_answers(run: PolicyRun) -> list[float]:
         if answer.finished and not math.isfinite(breakdown.total):
             parts = ", ".join(f"{name} {value:g}" for name, value in breakdown.parts.items())
             raise UsageError(
-                f"align: the reward of an answer of step {turn.number} is not a number ({parts}); to {question.words[:80]!r} it "
+                f"align: the reward of an answer of step {turn.number} is not a number ({parts}); to {question.last_message[:80]!r} it "
                 f"was {answer.text[:80]!r}",
                 hint="check the part of the reward that is nan or inf; rebuild a broken reward model with: tunectl repro -f reward",
             )

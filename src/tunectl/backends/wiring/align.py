@@ -128,7 +128,9 @@ class _CheckMetric:
         import numpy as np
 
         pairs = zip(questions, answers, strict=True)
-        result = [_score_check(self.check, answer, question.words, question.fields) for question, answer in pairs]
+        result = [
+            _score_check(self.check, answer, question.last_message, question.fields) for question, answer in pairs
+        ]
         return np.asarray([(0, 0) if share is None else (share, 1) for share in result], dtype=np.float64)
 
 

@@ -243,7 +243,7 @@ def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> 
         yield PendingDecision(
             run.id,
             question,
-            signed_links.WORDS[question],
+            signed_links.QUESTION_TEXTS[question],
             str(facts.get("message") or run.trigger.message),
             until,
             IF_NOBODY[question],

@@ -227,8 +227,8 @@ class _PromptRenderer:
         if reason is None:
             self.tally.keep()
             return
-        words = example.messages[-1].content if example.messages else ""
-        self.tally.reject(RejectedRow(example.source, *reason, truncate(words)))
+        text = example.messages[-1].content if example.messages else ""
+        self.tally.reject(RejectedRow(example.source, *reason, truncate(text)))
 
 
 def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:

@@ -57,7 +57,8 @@ class RewardFunction:
         if isinstance(term, CheckTerm):
             pairs = zip(questions, answers, strict=True)
             return [
-                self._checked(term.check, answer.text, question.words, question.fields) for question, answer in pairs
+                self._checked(term.check, answer.text, question.last_message, question.fields)
+                for question, answer in pairs
             ]
         if isinstance(term, LengthTerm):
             return [length_penalty(len(answer.ids) - answer.finished, term) for answer in answers]

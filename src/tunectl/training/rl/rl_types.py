@@ -52,7 +52,7 @@ class Prompt:
     """Questions of one cluster (near duplicates, or one group of the split) are resampled together; empty: it is in none."""
 
     @property
-    def words(self) -> str:
+    def last_message(self) -> str:
         """The last turn of the input, for checks and reports."""
         return self.messages[-1].content if self.messages else ""
 
