@@ -263,7 +263,7 @@ def test_cut_answers_get_no_reward_no_gradient_and_no_say_in_the_baseline(start,
     cut = [place for place, line in enumerate(run.turn.lines) if not line.finished]
     assert 0 < len(cut) < len(run.turn.lines)
     assert all(math.isnan(run.turn.rewards[place].total) for place in cut)
-    assert not {place for part in rollout.split_micro_batches(run) for place in part.places} & set(cut)
+    assert not {place for part in rollout.split_micro_batches(run) for place in part.indices} & set(cut)
     point = run.state.history[-1]
     assert point.truncated == pytest.approx(len(cut) / len(run.turn.lines))
     assert math.isfinite(point.reward)

@@ -189,7 +189,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
             f"names release {first} with sequence 1, and {second} with sequence 2 was seen there"
             in problems["registry"]
         )
-        strangers = metadata_endpoints.readiness_body(found, places=False)["problems"]["registry"]
+        strangers = metadata_endpoints.readiness_body(found, locations=False)["problems"]["registry"]
         assert (str(tmp_path) in problems["registry"], str(tmp_path) in strangers) == (True, False)
         assert f"delete {found.vetting.guard._path.name} and start again" in strangers
         await found.close()
@@ -394,7 +394,7 @@ def test_strangers_hear_which_release_is_broken_and_not_where_it_lies(store: Rel
     found.trouble["champion"] = (
         "cannot read /srv/x/releases/0123456789abcdef/adapter/a.json: '/etc/tls.pem', s3://us/box/."
     )
-    body = metadata_endpoints.readiness_body(found, places=False)
+    body = metadata_endpoints.readiness_body(found, locations=False)
     assert body["reason"] == "cannot read 0123456789abcdef/adapter/a.json: 'tls.pem', box."
     assert metadata_endpoints.readiness_body(found)["reason"] == found.trouble["champion"]
 

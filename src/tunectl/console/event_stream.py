@@ -64,10 +64,12 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
         "inference_log",
         "monitor",
     ):
-        place = state / folder
+        watched_folder = state / folder
         if folder != READ_BY_SQLITE:
-            yield place
-        yield from sorted(path for path in place.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path))
+            yield watched_folder
+        yield from sorted(
+            path for path in watched_folder.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path)
+        )
     yield from (layout.releases / name for name in ("champion.json", "canary.json", "events.jsonl", "releases"))
     yield from sorted((layout.releases / canary_store.RECORDS).glob("*.json"))
     if settings is not None:

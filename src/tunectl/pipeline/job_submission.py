@@ -137,7 +137,7 @@ def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
     file = folder / scheduler.FILE
     atomic_io.write_text(file, job.text)
     scheduler_id = scheduler.submit(spec, folder)
-    place = {"kubernetes": spec.section.kubernetes.namespace, "ray": spec.section.ray.address}
+    locations = {"kubernetes": spec.section.kubernetes.namespace, "ray": spec.section.ray.address}
     record = JobRecord(
         id=spec.id,
         to=spec.section.to,
@@ -147,7 +147,7 @@ def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
         scheduler_id=scheduler_id,
         remote=spec.remote,
         storage=spec.storage,
-        place=place.get(spec.section.to, ""),
+        location=locations.get(spec.section.to, ""),
     )
     job_records.save(layout.jobs, record)
     return record

@@ -59,9 +59,9 @@ def trace_row(layout: ProjectPaths, row_name: str) -> Iterator[RowStep]:
                     yield RowStep(stage, name, "kept", str(row.get("id", "")), format_source(sources[0]))
         for row in _read_matching_rows(folder / row_counts.REJECTS, needle):
             reject = msgspec.convert(row, RejectedRow)
-            place = {"file": reject.source.file, "row": reject.source.row}
-            if _matches_source(place, row_name):
-                yield RowStep(stage, row_counts.REJECTS, reject.reason, "", format_source(place), reject.detail)
+            source_row = {"file": reject.source.file, "row": reject.source.row}
+            if _matches_source(source_row, row_name):
+                yield RowStep(stage, row_counts.REJECTS, reject.reason, "", format_source(source_row), reject.detail)
 
 
 def _encode_needle(row_name: str) -> bytes:

@@ -45,15 +45,15 @@ class RetrainerProcess:
     """The controller's process: reconciling in one thread; beside it the HTTP API, canaries that people started, and the mirror of the registry."""
 
     def __init__(
-        self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
+        self, workspace: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
     ) -> None:
         self._layout, self._root, self._canaries = layout, root, ExperimentStore(store)
-        self._store, self._run_store, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
+        self._store, self._run_store, self._metrics = store, RunStore(workspace.store_dir), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         self._mirror = ReleaseMirror(layout, root.track, store)
-        lost = not place.secret.exists()
-        signing = secret_files.load_or_create(place.secret, signs=True).encode()
-        self._work = LocalActivities(place, store, self._open_log, root)
+        lost = not workspace.secret.exists()
+        signing = secret_files.load_or_create(workspace.secret, signs=True).encode()
+        self._work = LocalActivities(workspace, store, self._open_log, root)
         self._driver = RetrainController(self._run_store, self._work, root.retrain, signing, cron.next_slot)
         self._wake = threading.Event()
         self._api = RetrainApi(

@@ -41,7 +41,7 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
         curve=curve,
         curve_plot=None if curve is None else _curve_plot(curve),
         sections=_contents(facts, curve),
-        place=format_source,
+        format_source=format_source,
         by_target=by_target,
     )
 

@@ -142,7 +142,7 @@ def parse_state(text: str) -> str:
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the kubectl command that prints the job's output, and with ``follow`` continues as it grows."""
     scheduler_command.require_program("kubectl")
-    command = ["kubectl", "logs", record.scheduler_id, f"--namespace={record.place}"]
+    command = ["kubectl", "logs", record.scheduler_id, f"--namespace={record.location}"]
     return [*command, *(["--follow"] if follow else [])]
 
 
@@ -153,4 +153,4 @@ def cancel(record: JobRecord) -> None:
 
 def _call_kubectl(record: JobRecord, *arguments: str) -> str:
     scheduler_command.require_program("kubectl")
-    return scheduler_command.call(["kubectl", *arguments, f"--namespace={record.place}"])
+    return scheduler_command.call(["kubectl", *arguments, f"--namespace={record.location}"])

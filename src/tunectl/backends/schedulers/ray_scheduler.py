@@ -53,7 +53,7 @@ def read_state(record: JobRecord) -> str:
 
     Raises  InfrastructureError where ray is not here, or the cluster does not answer.
     """
-    return parse_state(_call_ray(record.place, "status", record.scheduler_id))
+    return parse_state(_call_ray(record.location, "status", record.scheduler_id))
 
 
 def parse_state(text: str) -> str:
@@ -65,13 +65,13 @@ def parse_state(text: str) -> str:
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the ``ray job logs`` command that prints the job's output, and with ``follow`` continues as it grows."""
     scheduler_command.require_program("ray")
-    command = ["ray", "job", "logs", "--address", record.place]
+    command = ["ray", "job", "logs", "--address", record.location]
     return [*command, *(["--follow"] if follow else []), record.scheduler_id]
 
 
 def cancel(record: JobRecord) -> None:
     """Stop the job on the cluster."""
-    _call_ray(record.place, "stop", "--no-wait", record.scheduler_id)
+    _call_ray(record.location, "stop", "--no-wait", record.scheduler_id)
 
 
 def _call_ray(address: str, verb: str, *arguments: str) -> str:

@@ -184,13 +184,13 @@ def _answer(
 ) -> tuple[list[Completion], list[float], list[float]]:
     """Return greedy answers, their log-ratios to sft, and their KL (nats), in the order of ``questions``."""
     lengths = [len(question.ids) for question in questions]
-    places = rollout_order.distribute_prompts(lengths, rank=group.rank, world_size=group.world_size)
-    lines = policy.writer.generate_greedy([questions[place] for place in places], limit)
+    indices = rollout_order.distribute_prompts(lengths, rank=group.rank, world_size=group.world_size)
+    lines = policy.writer.generate_greedy([questions[index] for index in indices], limit)
     own = [policy.writer.to_completion(line) for line in lines]
     ratios, kl = policy.apart(
-        [row_of(questions[place], [answer.ids]) for place, answer in zip(places, own, strict=True)]
+        [row_of(questions[index], [answer.ids]) for index, answer in zip(indices, own, strict=True)]
     )
-    values = {place: value for place, *value in zip(places, own, ratios, kl, strict=True)}
+    values = {index: value for index, *value in zip(indices, own, ratios, kl, strict=True)}
     merged = group.merge_by_index(values, tuple[Completion, float, float])
     return [answer for answer, _, _ in merged], [ratio for _, ratio, _ in merged], [value for _, _, value in merged]
 

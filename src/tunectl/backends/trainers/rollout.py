@@ -38,10 +38,10 @@ from tunectl.training.rl.rl_types import (
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows of one forward pass, and the indices (``places``) of their answers in the step, row by row."""
+    """Rows of one forward pass, and the indices (``indices``) of their answers in the step, row by row."""
 
     rows: tuple[PackedRow, ...]
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 @dataclass
@@ -134,10 +134,10 @@ def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, s
 def generate_completions(run: PolicyRun) -> None:
     """Generate the answers of the step; each rank generates those to its own prompts."""
     turn, copies = run.turn, run.settings.num_generations
-    prompts = [turn.questions[place * copies] for place in turn.own]
-    seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, place) for place in turn.own]
+    prompts = [turn.questions[prompt_index * copies] for prompt_index in turn.own]
+    seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, prompt_index) for prompt_index in turn.own]
     lines = run.policy.writer.sample_completions(prompts, copies, run.how, seeds)
-    groups = {place: lines[index * copies : (index + 1) * copies] for index, place in enumerate(turn.own)}
+    groups = {prompt_index: lines[index * copies : (index + 1) * copies] for index, prompt_index in enumerate(turn.own)}
     add_completions(run, [line for group in run.group.merge_by_index(groups, list[GenerationState]) for line in group])
 
 
@@ -179,7 +179,7 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     indexes: list[list[int]] = []
-    for first in (place * copies for place in turn.own):
+    for first in (prompt_index * copies for prompt_index in turn.own):
         ended = [index for index in range(first, first + copies) if turn.lines[index].finished]
         question = turn.questions[first]
         sizes = [len(turn.lines[index].answer) for index in ended]
@@ -211,7 +211,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
     result = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
         nats = run.policy.likelihoods(part.rows, temperature=run.settings.temperature)
-        for index, own in zip(part.places, nats, strict=True):
+        for index, own in zip(part.indices, nats, strict=True):
             result[index, : len(own)] = own
     return run.group.sum_tensor(result)
 

@@ -127,9 +127,9 @@ class ServerGenerator:
             return []
         servers, first = self._servers, self._group.rank
 
-        def ask(place: int) -> list[list[int]]:
-            server = servers[(first + place) % len(servers)]
-            return server.complete(name, questions[place].ids, copies, how, seeds[place], self._stops)
+        def ask(index: int) -> list[list[int]]:
+            server = servers[(first + index) % len(servers)]
+            return server.complete(name, questions[index].ids, copies, how, seeds[index], self._stops)
 
         answers = _run_at_once(ask, len(questions), REQUESTS_A_SERVER * len(servers))
         return [

@@ -47,9 +47,9 @@ def require_clean(root: Path) -> None:
         )
 
 
-def list_untracked_files(root: Path, places: Sequence[str]) -> list[str]:
-    """Return the files in ``places`` (folders or files of the project) that are neither tracked nor ignored."""
-    return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *places).splitlines()
+def list_untracked_files(root: Path, paths: Sequence[str]) -> list[str]:
+    """Return the files in ``paths`` (folders or files of the project) that are neither tracked nor ignored."""
+    return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *paths).splitlines()
 
 
 def list_tracked_files(root: Path, pattern: str) -> list[str]:

@@ -30,9 +30,9 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
     return result
 
 
-def prompt_seed(seed: int, step: int, place: int) -> int:
-    """Return the seed for generating the answers to the prompt at index ``place`` of a step."""
-    return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
+def prompt_seed(seed: int, step: int, index: int) -> int:
+    """Return the seed for generating the answers to the prompt at index ``index`` of a step."""
+    return random.Random(f"{seed}:write:{step}:{index}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 
 def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
@@ -41,7 +41,7 @@ def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) ->
     Prompts are dealt in turn by falling length in tokens. All answers to a prompt stay on one rank. A rank gets none where
     there are fewer prompts than ranks.
     """
-    falling = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    falling = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return sorted(falling[rank::world_size])
 
 
