@@ -121,8 +121,8 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
             _note_erasures(host, source, erasures)
             for name, path in host.iter_paths():
-                kept = name in host_state.KEPT_HERE and path is not None and path.exists()
-                if path is not None and (scratch / name).exists() and not kept:
+                is_kept = name in host_state.KEPT_HERE and path is not None and path.exists()
+                if path is not None and (scratch / name).exists() and not is_kept:
                     _put(scratch / name, path)
             mark.unlink()
         except OSError as error:

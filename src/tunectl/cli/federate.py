@@ -69,8 +69,10 @@ def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
         terminal.print_json({"adapter": str(out), "rounds": msgspec.to_builtins(rounds)})
         return
     for item in rounds:
-        answered = ", ".join(f"{client.name} ({client.answers} answers)" for client in item.contributions) or "nobody"
-        terminal.print_line(f"round {item.number}: {answered}{'' if item.averaged else '; too few, not averaged'}")
+        contributors = (
+            ", ".join(f"{client.name} ({client.answers} answers)" for client in item.contributions) or "nobody"
+        )
+        terminal.print_line(f"round {item.number}: {contributors}{'' if item.averaged else '; too few, not averaged'}")
         for failure in item.failures:
             terminal.print_line(f"  left out: {failure}")
     terminal.print_line(f"the adapter is in {out}; next: tunectl repro sft.adapter={out}")

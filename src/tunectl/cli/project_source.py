@@ -71,7 +71,7 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     settings |= _describe_columns(args)
     _write(layout, name, settings, args.source)
     location = {"path": str(origin.resolve())} if is_local else {}
-    preview = _look(layout, name, location, args.source)
+    preview = _preview(layout, name, location, args.source)
     if preview.main_languages != ["en"]:
         project_template.replace_line(
             layout.conf / "curate" / "default.yaml",
@@ -87,7 +87,7 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     return NewSource(name, _load(layout).ingest.sources[name], preview, lines)
 
 
-def _look(layout: ProjectPaths, name: str, location: dict[str, str], origin: str) -> SourcePreview:
+def _preview(layout: ProjectPaths, name: str, location: dict[str, str], origin: str) -> SourcePreview:
     from tunectl.pipeline.source_preview import preview_source
 
     root = _load(layout)

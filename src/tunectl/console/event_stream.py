@@ -111,7 +111,7 @@ class ChangeWatcher:
                 return None
             self._listeners[event] = asyncio.get_running_loop()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="changes", daemon=True)
+                self._thread = threading.Thread(target=self._watch, name="changes", daemon=True)
                 self._thread.start()
         return event
 
@@ -128,7 +128,7 @@ class ChangeWatcher:
             logging_setup.get_logger(__name__).exception("what changed cannot be told")
             return last
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         pause, last = threading.Event(), self._look_once(None)
         while True:
             pause.wait(self._seconds)

@@ -330,8 +330,8 @@ def _digest(federation: Federation, task: ServerTask) -> str:
 
 
 def _base_digest(federation: Federation) -> str:
-    agreed = model_spec.load(federation.base)
-    return hashlib.sha256(f"{agreed.weights_sha256}:{agreed.template_sha256}".encode()).hexdigest()
+    spec = model_spec.load(federation.base)
+    return hashlib.sha256(f"{spec.weights_sha256}:{spec.template_sha256}".encode()).hexdigest()
 
 
 def _write_request(federation: Federation, folder: Path, train: list[PackedRow], validation: list[PackedRow]) -> None:
@@ -343,12 +343,12 @@ def _write_request(federation: Federation, folder: Path, train: list[PackedRow],
 
 def _read_rows(federation: Federation, examples: list[Example]) -> list[PackedRow]:
     section = federation.root.sft
-    agreed = model_spec.load(federation.base)
-    system = agreed.system if section.system is None else section.system
+    spec = model_spec.load(federation.base)
+    system = spec.system if section.system is None else section.system
     masker = LossMasker(
         template.load(federation.base, system=system),
         Tokenizer(federation.base),
-        end_of_turn=agreed.eot_token.id,
+        end_of_turn=spec.eot_token.id,
         train_on=section.loss_on,
     )
     limits = sft_dataset.LengthLimits(section.max_length)

@@ -208,12 +208,12 @@ class ReleaseRegistry:
         author: str,
         message: str,
         salt: str | None = None,
-        seen: tuple[int, str] | None = None,
+        expected: tuple[int, str] | None = None,
         force: bool = False,
     ) -> CanaryState:
         """Set a release as challenger, for those who ask for it and for ``share`` of the others; return the canary, which replaces any other.
 
-        ``share`` is above 0 and below 1. ``salt`` None: a new one, so that nobody's variant follows from an earlier canary. ``seen``: the
+        ``share`` is above 0 and below 1. ``salt`` None: a new one, so that nobody's variant follows from an earlier canary. ``expected``: the
         sequence, and the start of the canary (empty: none), that the caller has seen.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
                 or a share that is none; ChampionMovedError.
@@ -222,7 +222,7 @@ class ReleaseRegistry:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the identities")
         self.may_serve(release, force=force)
         with self.hold_lock("putting up a challenger"):
-            self._refuse_moved(*seen or (None, None))
+            self._refuse_moved(*expected or (None, None))
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tested against"
@@ -234,14 +234,14 @@ class ReleaseRegistry:
             self._append(release_state.canary_entry_of(canary))
         return canary
 
-    def stop_canary(self, *, author: str, message: str, seen: tuple[int, str] | None = None) -> CanaryState:
+    def stop_canary(self, *, author: str, message: str, expected: tuple[int, str] | None = None) -> CanaryState:
         """Remove the challenger; return the canary that was stopped.
 
-        ``seen``: the sequence, and the start of the canary (empty: none), that the caller has seen.
+        ``expected``: the sequence, and the start of the canary (empty: none), that the caller has seen.
         Raises  UsageError where there is none; ChampionMovedError where it is another.
         """
         with self.hold_lock("withdrawing the challenger"):
-            self._refuse_moved(*seen or (None, None))
+            self._refuse_moved(*expected or (None, None))
             canary = self.canary()
             if canary is None:
                 raise UsageError(

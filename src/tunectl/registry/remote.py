@@ -176,10 +176,10 @@ class RemoteRegistry:
         result = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
         scratch = result / "release"
         try:
-            left = manifest.bytes
+            bytes_left = manifest.bytes
             for name in manifest.files:
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                left -= self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name, left)
+                bytes_left -= self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name, bytes_left)
             atomic_io.write_bytes(scratch / release_manifest.NAME, content)
             wrong = release_manifest.verify(scratch, release)
             if wrong:

@@ -154,8 +154,8 @@ def _refuse_unsigned(
                 f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted", hint=hint
             )
     local_events = store.log()
-    known = _common(local_events, remote_events)
-    forged = release_statement.find_forged_swap(remote_events, store.trust, known, force=force)
+    known_count = _common(local_events, remote_events)
+    forged = release_statement.find_forged_swap(remote_events, store.trust, known_count, force=force)
     if forged is not None:
         what = (
             f"the {forged.action} of release {forged.release} (sequence {forged.sequence}) as it stands in the history"
@@ -163,7 +163,7 @@ def _refuse_unsigned(
         if (
             not force
             and _only_additions(local_events, remote_events)
-            and release_statement.find_forged_swap(remote_events, store.trust, known, force=True) is None
+            and release_statement.find_forged_swap(remote_events, store.trust, known_count, force=True) is None
         ):
             hint += f"; to adopt it knowingly: tunectl release pull {remote.location} --force"
         raise GateError(f"{remote.location}: no trusted key signed {what}; nothing was adopted", hint=hint)

@@ -63,9 +63,11 @@ class SequenceGuard:
         self.warning = ""
         if pointer == newest:
             return pointer
-        seen = self._list_in_force(newest, trust)
-        bar = max(seen, key=lambda item: item.sequence, default=newest)
-        if bar is not None and (pointer is None or (seen and pointer != bar and pointer.sequence <= bar.sequence)):
+        newest_pointers = self._list_in_force(newest, trust)
+        bar = max(newest_pointers, key=lambda item: item.sequence, default=newest)
+        if bar is not None and (
+            pointer is None or (newest_pointers and pointer != bar and pointer.sequence <= bar.sequence)
+        ):
             named = f"release {pointer.release} with sequence {pointer.sequence}" if pointer else "no champion"
             self.warning = (
                 f"{location} names {named}, and {bar.release} with sequence {bar.sequence} was seen there: it is an old copy. "
@@ -76,7 +78,7 @@ class SequenceGuard:
             return newest
         if pointer is None:
             return None
-        others = [item for item in seen if _name_key(item) != _name_key(pointer)]
+        others = [item for item in newest_pointers if _name_key(item) != _name_key(pointer)]
         self._newest = NewestPointer(location, pointer, others)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
@@ -84,9 +86,11 @@ class SequenceGuard:
         return pointer
 
     def _list_in_force(self, newest: ChampionPointer | None, trust: TrustStore | None) -> list[ChampionPointer]:
-        seen = [newest, *self._newest.others] if newest is not None and self._newest is not None else []
+        newest_pointers = [newest, *self._newest.others] if newest is not None and self._newest is not None else []
         return [
-            item for item in seen if trust is None or release_statement.check_pointer(item, trust).status != "revoked"
+            item
+            for item in newest_pointers
+            if trust is None or release_statement.check_pointer(item, trust).status != "revoked"
         ]
 
 

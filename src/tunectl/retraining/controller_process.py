@@ -118,7 +118,7 @@ class RetrainerProcess:
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
-                is_due, pause = self._look(once=once)
+                is_due, pause = self._check_for_work(once=once)
                 if not is_due and once:
                     self._advance_canaries(datetime.now(UTC))
                     self._publish()
@@ -134,7 +134,7 @@ class RetrainerProcess:
         self._driver.stop.set()
         self._wake.set()
 
-    def _look(self, *, once: bool) -> tuple[bool, float]:
+    def _check_for_work(self, *, once: bool) -> tuple[bool, float]:
         """Reconcile once; return whether to reconcile again at once, else seconds to wait."""
         began = time.monotonic()
         try:

@@ -59,7 +59,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Return the token ids of the prompts, which were tokenized before."""
-        return [list(question.ids) for question in self.run.turn.questions], None, {}
+        return [list(prompt.ids) for prompt in self.run.turn.prompts], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
         """Return token lists of the answers; GRPO also needs log-probabilities, which only vLLM's answers require."""

@@ -139,7 +139,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
         raise UsageError(f"share = {form.get('share', '')[:40]!r}: must be a number from 0 to 100") from error
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
-        store.start_canary(name, share=share, author=context.visitor, message=reason, seen=form_state)
+        store.start_canary(name, share=share, author=context.visitor, message=reason, expected=form_state)
     return f"/releases/{name}"
 
 
@@ -167,7 +167,7 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     store, reason = _open(context), require_reason(form)
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
-        event = store.stop_canary(author=context.visitor, message=reason, seen=form_state)
+        event = store.stop_canary(author=context.visitor, message=reason, expected=form_state)
     return f"/releases/{event.release}"
 
 

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
-def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
+def prompts_per_step(prompt_count: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
     """Return for each of ``steps`` steps the numbers of ``each`` different prompts (all, where there are fewer).
 
-    ``questions`` is the number of prompts; every prompt is used once per epoch.
+    ``prompt_count`` is the number of prompts; every prompt is used once per epoch.
     """
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
-    size = min(each, questions)
+    size = min(each, prompt_count)
     queue: list[int] = []
     result = []
     for _ in range(steps):
         if len(queue) < size:
-            order, waiting = rng.sample(range(questions), questions), set(queue)
+            order, waiting = rng.sample(range(prompt_count), prompt_count), set(queue)
             head = [number for number in order if number not in waiting][: size - len(queue)]
             queue += head + [number for number in order if number not in set(head)]
         result.append(tuple(queue[:size]))
