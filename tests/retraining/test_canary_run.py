@@ -42,14 +42,14 @@ def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[flo
         challenger = dice.random() < 0.5
         at = began + timedelta(seconds=number)
         name, variant = f"chatcmpl-{began:%H%M%S}{number}", "challenger" if challenger else "champion"
-        store.start_request(
-            InferenceRecord(
+        store.write(
+            [InferenceRecord(
                 name, at, variant, releases[challenger], "t", {"model": "shop"}, f"{began:%S}u{number}",
                 finished_at=at, response={}, finish_reason="stop", latency_seconds=1.0, refusal=False,
-            )
+            )]
         )  # fmt: skip
         if dice.random() < rates[challenger]:
-            store.feedback(Feedback(f"f{name}", name, "click", "buy", at))
+            store.write([Feedback(f"f{name}", name, "click", "buy", at)])
 
 
 def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
@@ -207,10 +207,12 @@ def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_pat
         for number in range(60):
             variant, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
             at = began + timedelta(seconds=number)
-            live.start_request(
-                InferenceRecord(
-                    f"c{number}", at, variant, release, "t", {"model": "shop"}, f"u{number}", finished_at=at
-                )
+            live.write(
+                [
+                    InferenceRecord(
+                        f"c{number}", at, variant, release, "t", {"model": "shop"}, f"u{number}", finished_at=at
+                    )
+                ]
             )
         units = canary_run.collect_observations(found, live, began + timedelta(minutes=5)).units
         assert len(units) == 20
@@ -306,7 +308,7 @@ def test_lineage_goes_back_and_forward(
     learned = Example("live-chatcmpl-x", Source("inference_log/s1/chatcmpl-x"), [Message("user", "An ad")], [])
     atomic_io.write_rows(folder / "artifacts" / "feedback" / "examples.jsonl", [learned])
     with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as live:
-        live.start_request(InferenceRecord("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
+        live.write([InferenceRecord("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u")])
     assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)

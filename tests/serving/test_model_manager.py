@@ -92,9 +92,14 @@ def build_manager(store: ReleaseRegistry, gate: Gate | SubprocessEngine, **given
     return ModelManager(store, lambda _: gate, **usual | given)
 
 
+async def wait_for_loads(manager: ModelManager) -> None:
+    while manager._loading:
+        await asyncio.gather(*manager._loading.values())
+
+
 async def settled(found: ModelManager) -> dict[str, str]:
     await found.reconcile()
-    await found.wait_for_loads()
+    await wait_for_loads(found)
     await found.reconcile()
     return {variant: one.id for variant, one in found.loaded.items()}
 
@@ -159,7 +164,7 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         store.rollback(author="t", message="w")
         await asyncio.wait_for(found.reconcile(), 10)
         gate.free.set()
-        await found.wait_for_loads()
+        await wait_for_loads(found)
         await found.reconcile()
         assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": first}
         assert found.trouble == {}
@@ -817,7 +822,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
             while not engine._opening:
                 await asyncio.sleep(0.01)
             (pid,) = [one._process.pid for one in engine._opening]
-            await found.wait_for_loads()
+            await wait_for_loads(found)
             said = metadata_endpoints.readiness_body(found)["reason"]
             assert said.startswith(f"release {releases[1]} was not loaded and probed within 1 s")
             while engine._opening or alive(pid):

@@ -98,11 +98,6 @@ class ChangeWatcher:
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether the server ends: streams then end by themselves."""
 
-    @property
-    def is_looking(self) -> bool:
-        """Return whether the thread runs."""
-        return self._thread is not None
-
     def subscribe(self) -> asyncio.Event | None:
         """Return an event of this event loop that is set at each change; None where there are too many subscribers."""
         event = asyncio.Event()
@@ -120,7 +115,7 @@ class ChangeWatcher:
         with self._lock:
             self._listeners.pop(event, None)
 
-    def _look_once(self, last: Any) -> Any:
+    def _read_stamp(self, last: Any) -> Any:
         """Return the stamp; the last one where it cannot be made, so that a mistake ends no updates."""
         try:
             return self._stamp()
@@ -129,14 +124,14 @@ class ChangeWatcher:
             return last
 
     def _watch(self) -> None:
-        pause, last = threading.Event(), self._look_once(None)
+        pause, last = threading.Event(), self._read_stamp(None)
         while True:
             pause.wait(self._seconds)
             with self._lock:
                 if not self._listeners:
                     self._thread = None
                     return
-            now = self._look_once(last)
+            now = self._read_stamp(last)
             if now == last and not self.is_stopping():
                 continue
             last = now

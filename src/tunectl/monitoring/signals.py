@@ -113,10 +113,8 @@ MAX_LANGUAGE_TEXTS = 2000
 """Most texts whose language is detected, the slowest of the signals; of more, every second one, or third."""
 MIN_PERMUTATIONS = 19
 """Permutations of a test whose p-value is not used."""
-SIGNAL_NAMES = tuple(item.name for item in SIGNALS)
-"""The closed set of signals: labels of the metrics."""
 WEIGHTS = {item.name: item.weight for item in SIGNALS}
-"""Shares of the budget of false alarms."""
+"""Shares of the budget of false alarms, by signal: the closed set of signals, which are labels of the metrics."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,11 +128,6 @@ class ModelManager:
         self.canary = desired.canary
         self._let_go(time.monotonic())
 
-    async def wait_for_loads(self) -> None:
-        """Wait until running loads have ended."""
-        while self._loading:
-            await asyncio.gather(*self._loading.values())
-
     def _read_desired_state(self) -> DesiredState:
         """Return the current state in the store. A folder that is not mounted any more looks like an empty one: the pointer stays."""
         (pointer, problem), (canary, doubt) = self.vetting.read_pointer(), self.vetting.read_canary()

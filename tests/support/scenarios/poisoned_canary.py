@@ -122,15 +122,19 @@ def _write(
         challenger = dice.random() < 0.5
         at = made.started_at + timedelta(seconds=2 * number + (key == POISONER))
         name, variant, person = f"{key}-{number}", ("champion", "challenger")[challenger], _hash(f"{key} {number}")
-        live.start_request(
-            InferenceRecord(
+        live.write(
+            [InferenceRecord(
                 name, at, variant, names[challenger], "t", {"model": "shop"}, person, finished_at=at, response={},
                 finish_reason="stop", latency_seconds=1.0, refusal=False, key_hash=hashed, acts_for=True,
-            )
+            )]
         )  # fmt: skip
         if dice.random() < rates[variant]:
-            live.feedback(
-                Feedback(f"f-{name}", name, "click", "buy", at, person, key_hash=hashed, acts_for=True, received_at=at)
+            live.write(
+                [
+                    Feedback(
+                        f"f-{name}", name, "click", "buy", at, person, key_hash=hashed, acts_for=True, received_at=at
+                    )
+                ]
             )
 
 
@@ -139,11 +143,11 @@ def _judge_others(live: InferenceLog, key: str, *, favors: bool) -> None:
     hashed = _hash(pseudonyms.key_holder_name(key))
     for inference in list(live.inferences()):
         if inference.id.startswith(HONEST) and (inference.variant == "challenger") is favors:
-            live.feedback(
-                Feedback(
+            live.write(
+                [Feedback(
                     f"p-{inference.id}", inference.id, "click", "buy", inference.accepted_at, _hash("invented"),
                     key_hash=hashed, acts_for=True, received_at=inference.accepted_at,
-                )
+                )]
             )  # fmt: skip
 
 

@@ -85,10 +85,8 @@ def traffic(folder: Path, *windows: TimeWindow) -> None:
         for number, minutes in enumerate((3000, 30, 3)):
             at = NOW - timedelta(minutes=minutes)
             answered = {"finished_at": at, "response": {}} if number < 2 else {}
-            live.start_request(
-                InferenceRecord(f"chatcmpl-{number}", at, "champion", "r", "t", {}, f"u{number}", **answered)
-            )
-        live.feedback(Feedback("f", "chatcmpl-1", "edit", "better", NOW, "ann"))
+            live.write([InferenceRecord(f"chatcmpl-{number}", at, "champion", "r", "t", {}, f"u{number}", **answered)])
+        live.write([Feedback("f", "chatcmpl-1", "edit", "better", NOW, "ann")])
         for one in windows:
             live.add_window(one)
 
