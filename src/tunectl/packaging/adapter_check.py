@@ -134,7 +134,7 @@ def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeRepo
     reason = (
         "the engine gives log-probabilities that are no numbers"
         if broken
-        else _reason(report, limits, from_base, matches=bool(gaps))
+        else _reason(report, limits, from_base, has_matches=bool(gaps))
     )
     return ProbeReport(not reason, reason, agreement, gap, as_base, len(walks), compared)
 
