@@ -19,7 +19,7 @@ from tunectl.artifacts.manifest import Manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example, Feedback, InferenceRecord, Message, ReferenceAnswer, Source
 from tunectl.backends.storage import inference_log_sql
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
@@ -65,12 +65,12 @@ def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
 
 def test_variants_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
     store, names = _stored(tmp_path, 3)
-    canaries, now = ExperimentStore(store), datetime.now(UTC)
+    canaries, now = CanaryStore(store), datetime.now(UTC)
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
 
         def looked(began: datetime, name: str):
             made = canaries.start(
-                canary_run.build_experiment(CANARY, names[1], name=name, now=began, author="Ann", message="try")
+                canary_run.build_canary_record(CANARY, names[1], name=name, now=began, author="Ann", message="try")
             )
             found = canary_run.evaluate_canary(made, live, canaries, now)
             return made, (found.decision, found.reason)
@@ -99,8 +99,8 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     store, names = _stored(tmp_path, 2)
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
-    made = canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try")
-    canaries = ExperimentStore(store)
+    made = canary_run.build_canary_record(wanted, names[1], name="one", now=began, author="Ann", message="try")
+    canaries = CanaryStore(store)
     made = canaries.start(made)
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         _traffic(live, began, (names[0], names[1]), rates, 500)
@@ -144,9 +144,9 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
     made = replace(
-        canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try"), run=None
+        canary_run.build_canary_record(wanted, names[1], name="one", now=began, author="Ann", message="try"), run=None
     )
-    made = ExperimentStore(store).start(made)
+    made = CanaryStore(store).start(made)
     watcher = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with watcher._open_log() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
@@ -155,7 +155,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     watcher._api.close()
     assert store.champion().release == names[champion]
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
-    (ended,) = ExperimentStore(store).all()
+    (ended,) = CanaryStore(store).all()
     assert (ended.decision, store.canary()) == (decision, None)
 
 
@@ -177,8 +177,8 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
     root = checks.load_config(ProjectPaths(), [Override.from_cli("retrain.port=0")]).root
     layout, began = ProjectPaths(tmp_path), datetime.now(UTC) - timedelta(days=2)
     settings = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
-    experiment = canary_run.build_experiment(settings, names[1], name="one", now=began, author="Ann", message="try")
-    experiment = ExperimentStore(store).start(replace(experiment, run=None))
+    experiment = canary_run.build_canary_record(settings, names[1], name="one", now=began, author="Ann", message="try")
+    experiment = CanaryStore(store).start(replace(experiment, run=None))
     controller = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with controller._open_log() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
@@ -193,7 +193,7 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
     else:
         controller._advance_canaries(experiment.until + timedelta(seconds=1))
         assert (store.champion().release, store.canary()) == (names[0], None)
-        (ended,) = ExperimentStore(store).all()
+        (ended,) = CanaryStore(store).all()
         assert ended.decision == "running"
         assert "whose key was revoked" in store.log()[-1].message
     controller._api.close()
@@ -202,7 +202,7 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_path: Path) -> None:
     began = datetime(2026, 5, 1, tzinfo=UTC)
     wanted = CANARY.model_copy(update={"share": 0.5, "attribution_hours": 0.01})
-    found = canary_run.build_experiment(wanted, "r1", name="one", now=began, author="Ann", message="try")
+    found = canary_run.build_canary_record(wanted, "r1", name="one", now=began, author="Ann", message="try")
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         for number in range(60):
             variant, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")

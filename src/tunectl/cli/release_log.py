@@ -23,10 +23,10 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Print the release history, or the steps of one retrain, or write them as an HTML page; return the exit code."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
     from tunectl.retraining.run_store import RunStore
 
-    run_store, canaries = RunStore(ProjectPaths().retrain), ExperimentStore(store)
+    run_store, canaries = RunStore(ProjectPaths().retrain), CanaryStore(store)
     if args.page is not None:
         return _page(args, run_store, canaries)
     runs = run_store.runs()

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tunectl.backends.reports import render
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.core.errors import UsageError
 from tunectl.retraining import approvals, report, signed_links
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
@@ -24,7 +24,7 @@ class ApprovalPages:
     """Renders the controller's HTML pages from the run store, and stores the decisions that people make on them."""
 
     def __init__(
-        self, store: RunStore, canaries: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
+        self, store: RunStore, canaries: CanaryStore, project: str, secret: bytes, cost: Callable[[], str]
     ) -> None:
         """``cost`` describes the cost of a retrain."""
         self._store, self._canaries, self._project, self._secret, self._cost = store, canaries, project, secret, cost
@@ -121,7 +121,7 @@ class ApprovalPages:
         ]
 
 
-def runs_page(store: RunStore, canaries: ExperimentStore, project: str, *, linked: bool) -> str:
+def runs_page(store: RunStore, canaries: CanaryStore, project: str, *, linked: bool) -> str:
     """Return the HTML page of all retrains; ``linked`` where each has a page of its own, else their steps are listed below."""
     runs, outcomes = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)

@@ -14,7 +14,7 @@ from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql
-from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, TunectlError
@@ -47,7 +47,7 @@ class RetrainerProcess:
     def __init__(
         self, workspace: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
     ) -> None:
-        self._layout, self._root, self._canaries = layout, root, ExperimentStore(store)
+        self._layout, self._root, self._canaries = layout, root, CanaryStore(store)
         self._store, self._run_store, self._metrics = store, RunStore(workspace.store_dir), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         self._mirror = ReleaseMirror(layout, root.track, store)
@@ -188,7 +188,7 @@ class RetrainerProcess:
         elif any(run.id == canary.run and run.ended for run in self._run_store.runs()):
             self._canaries.end(canary, "running", now, None)
 
-    def _advance_canary(self, canary: Experiment, now: datetime) -> None:
+    def _advance_canary(self, canary: CanaryRecord, now: datetime) -> None:
         pointer = self._store.champion()  # before the look: what moved it since then, the look may not have seen
         with self._open_log() as log:
             reading = canary_run.evaluate_canary(canary, log, self._canaries, now)

@@ -12,8 +12,8 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.system import supervised_process
 from tunectl.backends.vcs import git_worktree
-from tunectl.canary.canary_store import ExperimentStore
-from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.canary.canary_store import CanaryStore
+from tunectl.canary.sequential_test import CanaryResult
 from tunectl.config.loading import checks
 from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.retrain import RetrainingConfig
@@ -61,7 +61,7 @@ class LocalActivities:
     ) -> None:
         """``root`` is the configuration at the start of this controller."""
         self.workspace, self.store, self._open_log, self._root = workspace, store, open_log, root
-        self.watch, self.canaries = root.retrain, ExperimentStore(store)
+        self.watch, self.canaries = root.retrain, CanaryStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         champion = self.store.champion()
@@ -143,7 +143,7 @@ class LocalActivities:
                 hint="declare retrain.canary in conf/retrain/, then start the retrain controller again",
             )
         result = self.canaries.start(
-            canary_run.build_experiment(
+            canary_run.build_canary_record(
                 canary,
                 run.facts("evaluating")["release"],
                 name=run.id,
@@ -154,7 +154,7 @@ class LocalActivities:
         )
         return {"experiment": result.id, "share": result.rules.share, "until": result.until.isoformat()}
 
-    def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
+    def poll_canary(self, run: RetrainRun, now: datetime) -> CanaryResult | None:
         result = next((item for item in self.canaries.all() if item.id == run.id), None)
         if result is None or result.ended_at is not None:
             return None if result is None or result.decision in (None, "running") else result.reading
@@ -164,7 +164,7 @@ class LocalActivities:
             self.canaries.repair()  # after the look: what does harm is not put up again for a moment
         return reading
 
-    def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
+    def stop_canary(self, run: RetrainRun, reading: CanaryResult | None, now: datetime) -> None:
         result = self.canaries.running()
         if result is not None and result.run == run.id:
             self.canaries.end(result, reading.decision if reading else "running", now, reading)
@@ -175,7 +175,7 @@ class LocalActivities:
         return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
-        """Promote the challenger: the pointer first, then the experiment's end, the drift reference, and the branch; return facts."""
+        """Promote the challenger: the pointer first, then the canary's end, the drift reference, and the branch; return facts."""
         facts = run.facts("evaluating")
         full_message = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, facts["release"])

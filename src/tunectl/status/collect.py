@@ -206,9 +206,9 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
 
 def _idle(store: ReleaseRegistry, run_store: RunStore) -> Iterator[PendingApproval]:
     """Yield triggers and runs that wait for a retrain controller."""
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
 
-    waiting, running = run_store.list_pending_triggers(), ExperimentStore(store).running()
+    waiting, running = run_store.list_pending_triggers(), CanaryStore(store).running()
     if waiting:
         what = "1 request for a retrain waits" if len(waiting) == 1 else f"{len(waiting)} requests for a retrain wait"
         yield PendingApproval(f"{what}, and no controller takes it up: tunectl retrain controller", page="/retrain")

@@ -15,7 +15,7 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.backends.storage.inference_log_sql import open_log
-from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.config.schema.retrain import CanaryConfig
 from tunectl.inference_log import erasure, pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
@@ -53,9 +53,9 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
     wanted = CanaryConfig.model_validate(yaml.safe_load(CONF.read_text())["canary"]).model_copy(
         update={"share": 0.5, "metric": "click", "attribution_hours": 1.0}
     )
-    canaries = ExperimentStore(store)
+    canaries = CanaryStore(store)
     made = canaries.start(
-        canary_run.build_experiment(wanted, names[1], name="one", now=began, author="somebody", message="try")
+        canary_run.build_canary_record(wanted, names[1], name="one", now=began, author="somebody", message="try")
     )
     keys = folder / "keys.json"
     secrets = {}
@@ -99,7 +99,7 @@ def _make_releases(folder: Path) -> tuple[ReleaseRegistry, list[str]]:
     return store, names
 
 
-def _read(made: Experiment, live: InferenceLog) -> canary_run.ExperimentData:
+def _read(made: CanaryRecord, live: InferenceLog) -> canary_run.CanaryData:
     return canary_run.collect_observations(made, live, datetime.now(UTC))
 
 
@@ -109,7 +109,7 @@ def _hash(name: str) -> str:
 
 def _write(
     live: InferenceLog,
-    made: Experiment,
+    made: CanaryRecord,
     names: list[str],
     key: str,
     count: int,

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from tunectl.artifacts import lock
-from tunectl.canary.canary_store import Experiment, ExperimentStore
-from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
+from tunectl.canary.sequential_test import CanaryResult, SequentialTestRules
 from tunectl.cli import release
 from tunectl.core.errors import GateError, UsageError
 from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
@@ -21,7 +21,7 @@ RULES = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
 
 
 @pytest.fixture
-def canaries(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
+def canaries(tmp_path: Path) -> tuple[CanaryStore, list[str]]:
     store, names = ReleaseRegistry(tmp_path / "store"), []
     for number in range(3):
         source = tmp_path / f"release{number}"
@@ -29,15 +29,15 @@ def canaries(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
         (source / "weights").write_text(str(number))
         names.append(store.add(source, BuildFacts("shop", "transformers", "adapter")).id)
     store.promote(names[0], author="test", message="first")
-    return ExperimentStore(store), names
+    return CanaryStore(store), names
 
 
-def made(challenger: str, name: str = "one") -> Experiment:
+def made(challenger: str, name: str = "one") -> CanaryRecord:
     until = NOW + timedelta(days=7)
-    return Experiment(name, challenger, "", "click", RULES, 24.0, 5.0, NOW, until, "salt", "Ann", "why")
+    return CanaryRecord(name, challenger, "", "click", RULES, 24.0, 5.0, NOW, until, "salt", "Ann", "why")
 
 
-def test_servers_read_what_is_started_and_nothing_once_it_ended(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_servers_read_what_is_started_and_nothing_once_it_ended(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     found = kept.start(made(names[1]))
     assert found.champion == names[0]
@@ -63,7 +63,7 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(canaries: tuple[
     ]
 
 
-def test_a_persons_own_challenger_is_not_touched(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_a_persons_own_challenger_is_not_touched(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     theirs = kept.store.start_canary(names[2], share=0.0, author="Bo", message="by name only")
     with pytest.raises(GateError) as error:
@@ -76,7 +76,7 @@ def test_a_persons_own_challenger_is_not_touched(canaries: tuple[ExperimentStore
     assert kept.store.canary() == theirs
 
 
-def test_what_a_gate_refused_is_not_tried(canaries: tuple[ExperimentStore, list[str]], tmp_path: Path) -> None:
+def test_what_a_gate_refused_is_not_tried(canaries: tuple[CanaryStore, list[str]], tmp_path: Path) -> None:
     kept, _ = canaries
     source = tmp_path / "refused"
     source.mkdir()
@@ -93,7 +93,7 @@ def test_what_a_gate_refused_is_not_tried(canaries: tuple[ExperimentStore, list[
     assert parser.parse_args(words).force, "what the hint says can be typed"
 
 
-def test_one_that_won_is_not_put_up_again(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_one_that_won_is_not_put_up_again(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     found = kept.start(made(names[1]))
     kept.store.promote(names[1], author="test", message="it won")  # killed before the experiment's end is written
@@ -103,7 +103,7 @@ def test_one_that_won_is_not_put_up_again(canaries: tuple[ExperimentStore, list[
     assert [one.decision for one in kept.all()] == ["promote"]
 
 
-def test_a_second_one_the_champion_and_a_stranger_are_refused(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_a_second_one_the_champion_and_a_stranger_are_refused(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     with pytest.raises(UsageError) as usage:
         kept.start(made(names[0]))
@@ -117,7 +117,7 @@ def test_a_second_one_the_champion_and_a_stranger_are_refused(canaries: tuple[Ex
     )
 
 
-def test_kills_between_record_and_file_are_mended(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_kills_between_record_and_file_are_mended(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     found = kept.start(made(names[1]))
     (kept.store.root / "canary.json").unlink()  # killed after the record
@@ -131,11 +131,11 @@ def test_kills_between_record_and_file_are_mended(canaries: tuple[ExperimentStor
     assert not kept.repair()
 
 
-def test_what_a_person_ended_stays_ended(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_what_a_person_ended_stays_ended(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     found = kept.start(made(names[1]))
     ended = kept.end(found, "running", NOW, None)  # while the controller still reads the traffic of what it knows
-    reading = ExperimentResult("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
+    reading = CanaryResult("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
     assert kept.record_result(found, reading) == ended
     assert kept.end(found, "promote", NOW, reading) == ended
     assert kept.start(made(names[1])) == ended
@@ -144,12 +144,12 @@ def test_what_a_person_ended_stays_ended(canaries: tuple[ExperimentStore, list[s
     assert kept.store.canary() is None
 
 
-def test_a_look_is_kept_and_a_busy_store_is_waited_for(canaries: tuple[ExperimentStore, list[str]]) -> None:
+def test_a_look_is_kept_and_a_busy_store_is_waited_for(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     found = kept.start(made(names[1]))
-    reading = ExperimentResult("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
+    reading = CanaryResult("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
     assert kept.record_result(found, reading).reading == reading
-    patient = ExperimentStore(ReleaseRegistry(kept.store.root, patience=20.0))
+    patient = CanaryStore(ReleaseRegistry(kept.store.root, patience=20.0))
     with lock.file_lock(kept.store.root / ".experiment.lock", "a test"):
         with pytest.raises(lock.LockTimeoutError, match="another process changes its canary: a test"):
             kept.end(found, "harm", NOW, None)

@@ -12,7 +12,7 @@ from version_0_1 import expected, renamed
 
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import NewerRecordError, RecordFormat, rename_keys
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.core.errors import ArtifactError
 from tunectl.packaging import serving_contract
 from tunectl.registry.release_store import ReleaseRegistry
@@ -111,7 +111,7 @@ def test_experiments_are_those_of_0_1(store: ReleaseRegistry) -> None:
     rules = {"guard_tolerance": "guardrail_tolerance", "least": "min_units_per_variant", "most": "max_total_units"}
     names = {"measure": "metric", "began": "started_at", "ended": "ended_at", "by": "author", "why": "message"}
     was = [{**renamed(one, **names), "rules": renamed(one["rules"], **rules)} for one in expected("experiments")["all"]]
-    kept = ExperimentStore(store)
+    kept = CanaryStore(store)
     assert [without_none(to_builtins(one)) for one in kept.all()] == [without_none(one) for one in was]
     running = kept.running()
     assert running is not None
@@ -144,7 +144,7 @@ def test_golden_sets_are_those_of_0_1(store: ReleaseRegistry) -> None:
         ("releases/2d4f4cd65546b5cb/manifest.json", "version", lambda store: store.manifest("2d4f4cd65546b5cb")),
         ("releases/2d4f4cd65546b5cb/contract.json", "format", lambda store: serving_contract.load(store.folder("2d4f4cd65546b5cb"))),
         ("golden/v2/golden.json", "format", lambda store: golden_set.newest(store.root)),
-        ("experiments/manual-0a1b2c3d.json", "version", lambda store: ExperimentStore(store).all()),
+        ("experiments/manual-0a1b2c3d.json", "version", lambda store: CanaryStore(store).all()),
     ],
 )  # fmt: skip
 def test_what_a_later_tunectl_wrote_is_refused_by_name(store: ReleaseRegistry, name: str, key: str, read) -> None:
