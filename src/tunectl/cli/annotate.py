@@ -65,13 +65,13 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
 
     batch = CandidateBatch([], 0, 0, 0)
     with annotation_store.open_store(folder) as store:
-        before = len(store.questions)
+        before = len(store.tasks)
         with progress.bar("inputs answered", root.annotate.prepare.inputs) as bar:
             for progress_batch in generate_candidates(layout, root):
                 bar.advance(progress_batch.done - batch.done)
                 batch = progress_batch
-                store.add(batch.questions)
-        count = len(store.questions)
+                store.add(batch.tasks)
+        count = len(store.tasks)
     if as_json:
         result = {"store": str(folder), "inputs": batch.of, "left_out": batch.left_out}
         terminal.print_json({**result, "new": count - before, "questions": count})
@@ -93,7 +93,7 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
 
     asking, keys = root.annotate.queue, _open_keys(layout, root)
     with annotation_store.open_store(folder) as store:
-        if not store.questions and not generate:
+        if not store.tasks and not generate:
             raise DataError(
                 f"{folder}: there is nothing to ask yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
@@ -183,7 +183,7 @@ class _BackgroundWriter:
 
         try:
             for batch in generate_candidates(self._layout, self._root):
-                self._queue.add(batch.questions)
+                self._queue.add(batch.tasks)
                 self._progress = batch.sentence
                 if self._stop.is_set():
                     return
@@ -201,6 +201,6 @@ class _BackgroundWriter:
 
         try:
             if why_unranked(self._layout) is None:
-                self._queue.rank(rank_by_uncertainty(self._layout, self._root, self._queue.questions()))
+                self._queue.rank(rank_by_uncertainty(self._layout, self._root, self._queue.list_tasks()))
         except TunectlError as error:
             logging_setup.get_logger(__name__).warning("questions come in random order: %s", error)

@@ -27,7 +27,7 @@ CHUNK = 8
 class CandidateBatch(NamedTuple):
     """Annotation tasks of one generated batch, with the progress over all inputs."""
 
-    questions: list[AnnotationTask]
+    tasks: list[AnnotationTask]
     done: int
     """Number of answered inputs."""
     of: int
