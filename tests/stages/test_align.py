@@ -336,7 +336,7 @@ def test_too_many_inputs_that_leave_no_room(given):
 def test_measures_of_the_libraries():
     from tunectl.config.schema.evaluate import RegexCheck
 
-    asked = type("Asked", (), {"references": ("a good answer",), "words": "Say", "fields": {}})()
+    asked = type("Asked", (), {"references": ("a good answer",), "last_message": "Say", "fields": {}})()
     chrf = build_metric(ScoreMeasure(method="score", name="chrf"))
     table = chrf([asked, asked], ["a good answer", "zzz"])
     assert chrf.combine(table[0]) == pytest.approx(100)
