@@ -104,7 +104,7 @@ def short(rate: Rate | None) -> str:
 def plain(value: Any) -> Any:
     """For JSON: rates as counts."""
     if isinstance(value, Rate):
-        return {"count": value.count, "trials": value.trials, "interval": value.interval}
+        return {"count": value.count, "trials": value.total, "interval": value.interval}
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -99,9 +99,17 @@ def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
     pool, own, foreign, reference = texts()
     for rows in (100, 300):
         yield drift.null(
-            pool, own, RULE, reference=reference, rows=rows, trials=ground.times(200), evaluations=ground.times(2000)
+            pool,
+            own,
+            RULE,
+            reference=reference,
+            rows=rows,
+            repetitions=ground.times(200),
+            evaluations=ground.times(2000),
         )
-    yield drift.power(pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), trials=ground.times(100))
+    yield drift.power(
+        pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), repetitions=ground.times(100)
+    )
 
 
 def sixteen(ground: Ground) -> Iterator[Found]:

@@ -27,7 +27,7 @@ ANSWERS = {
     question.id: [
         [CHANCE.randint(65, 74) for _ in range(CHANCE.randint(1, 4))] + [2] * (copy != 3) for copy in range(4)
     ]
-    for question in tiny_policies.DATA.questions
+    for question in tiny_policies.DATA.prompts
 }
 """Prompt to fixed answers; the last one of each is cut."""
 
@@ -225,7 +225,5 @@ def test_a_request_comes_back_as_it_was(start, tmp_path):
     assert fit_request.decode_rl_plan(words) == job.plan
     fit_request.write_rows(tmp_path, job.train, job.validation)
     (data,), rest = fit_request.read_rows(tmp_path, type(job.train[0]))
-    given = [
-        [replace(prompt, tools=[]) for prompt in part] for part in (job.train[0].questions, job.train[0].validation)
-    ]
-    assert ([data.questions, data.validation], rest) == (given, [])
+    given = [[replace(prompt, tools=[]) for prompt in part] for part in (job.train[0].prompts, job.train[0].validation)]
+    assert ([data.prompts, data.validation], rest) == (given, [])

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> ReleaseRegistry:
 def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, address: str, tmp_path: Path) -> None:
     files = FsspecObjectStore(address)
     found = open_registry.open_registry(address, tmp_path / "server")
-    assert (found.location, found.ids(), found.champion(), found.trial()) == (address, [], None, None)
+    assert (found.location, found.ids(), found.champion(), found.canary()) == (address, [], None, None)
     one, other = store.ids()
     store.promote(one, author="t", message="w")
     assert push(store, files) == [one, other]
@@ -53,10 +53,10 @@ def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, add
     assert [path.name for path in folder.parent.iterdir()] == [one]
     store.start_canary(other, share=0.5, author="t", message="w")
     push(store, files)
-    assert found.trial() == store.trial()
+    assert found.canary() == store.canary()
     store.promote(other, author="t", message="w")
     push(store, files)
-    assert found.trial() is None
+    assert found.canary() is None
     assert found.champion() == store.champion()
 
 

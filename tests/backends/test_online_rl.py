@@ -156,7 +156,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
 
     class Plain(kind):
         def _tokenize_prompts(self, prompts):
-            return [list(asked.ids) for asked in run.turn.questions], None, {}
+            return [list(asked.ids) for asked in run.turn.prompts], None, {}
 
         def _generate_single_turn(self, *args, **kwargs):
             ids = [list(line.answer) for line in run.turn.lines]
@@ -176,7 +176,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
     shift(model, move)
     trainer.current_gradient_accumulation_steps = 1
     model.train()
-    batch = trainer._generate_and_score_completions([{"prompt": asked.text} for asked in run.turn.questions])
+    batch = trainer._generate_and_score_completions([{"prompt": asked.text} for asked in run.turn.prompts])
     loss = trainer.compute_loss(model, batch)
     loss.backward()
     return float(loss.detach()), gradient_of(model)
@@ -247,13 +247,13 @@ def test_writing_merged_says_what_the_adapter_says_and_leaves_the_weights_alone(
     before = {name: weights.clone() for name, weights in model.named_parameters()}
     policy = online_rl.prepare_policy(chosen, model, tokenizer, DATA)
     lines = policy.writer.sample_completions(
-        DATA.questions, 3, rollout.Sampling(method="sampling", max_new_tokens=6, temperature=0.8, top_p=1.0), range(6)
+        DATA.prompts, 3, rollout.Sampling(method="sampling", max_new_tokens=6, temperature=0.8, top_p=1.0), range(6)
     )
     assert all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
-    rows = [rl_validation.row_of(DATA.questions[place // 3], [line.answer]) for place, line in enumerate(lines)]
+    rows = [rl_validation.row_of(DATA.prompts[place // 3], [line.answer]) for place, line in enumerate(lines)]
     for line, nats in zip(lines, policy.likelihoods(rows, temperature=0.8), strict=True):
         assert line.nats == pytest.approx(nats.tolist(), abs=1e-4)
-    assert [line.ids for line in lines] == [list(asked.ids) for asked in DATA.questions for _ in range(3)]
+    assert [line.ids for line in lines] == [list(asked.ids) for asked in DATA.prompts for _ in range(3)]
     assert len({tuple(line.answer) for line in lines[:3]}) > 1
 
 
@@ -263,7 +263,7 @@ def test_cut_answers_get_no_reward_no_gradient_and_no_say_in_the_baseline(start,
     cut = [place for place, line in enumerate(run.turn.lines) if not line.finished]
     assert 0 < len(cut) < len(run.turn.lines)
     assert all(math.isnan(run.turn.rewards[place].total) for place in cut)
-    assert not {place for part in rollout.split_micro_batches(run) for place in part.places} & set(cut)
+    assert not {place for part in rollout.split_micro_batches(run) for place in part.indices} & set(cut)
     point = run.state.history[-1]
     assert point.truncated == pytest.approx(len(cut) / len(run.turn.lines))
     assert math.isfinite(point.reward)

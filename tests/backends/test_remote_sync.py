@@ -100,10 +100,10 @@ def server(far: FsspecObjectStore, tmp_path: Path) -> RemoteRegistry:
 
 
 def told(found: RemoteRegistry) -> tuple[Any, ...]:
-    pointer, trial = found.champion(), found.trial()
+    pointer, canary = found.champion(), found.canary()
     return (
         pointer and (pointer.release, pointer.sequence),
-        trial and trial.release,
+        canary and canary.release,
         [entry.action for entry in found.log()],
     )
 
@@ -147,7 +147,7 @@ def test_whoever_is_behind_is_refused_and_pulls(
     assert told(server(far, tmp_path)) == after
     found = pull(theirs, far)
     assert (found.events, found.releases) == (3, [new])
-    assert (theirs.champion(), theirs.trial()) == (ours.champion(), ours.trial())
+    assert (theirs.champion(), theirs.canary()) == (ours.champion(), ours.canary())
     assert theirs.log()[:-1] == ours.log()
     assert (theirs.log()[-1].action, theirs.log()[-1].release) == ("add", only_here)
     assert all(theirs.verify(name) == [] for name in theirs.ids())
@@ -295,7 +295,7 @@ def test_a_sync_that_was_cut_off_is_finished_by_the_next(
     far.create = create  # type: ignore[method-assign]
     push(ours, far)
     found = server(far, tmp_path)
-    assert (found.champion(), found.trial(), found.log()) == (ours.champion(), ours.trial(), ours.log())
+    assert (found.champion(), found.canary(), found.log()) == (ours.champion(), ours.canary(), ours.log())
 
 
 def test_an_address_of_0_1_is_read_and_carried_on(far: FsspecObjectStore, tmp_path: Path) -> None:
@@ -305,16 +305,16 @@ def test_an_address_of_0_1_is_read_and_carried_on(far: FsspecObjectStore, tmp_pa
     for path in (path for path in (store.root / "releases").rglob("*") if path.is_file()):
         far.send(path, path.relative_to(store.root).as_posix())
     found = server(far, tmp_path)
-    assert (found.champion(), found.trial(), found.log()) == (store.champion(), store.trial(), store.log())
+    assert (found.champion(), found.canary(), found.log()) == (store.champion(), store.canary(), store.log())
     assert push(store, far) == []
     assert (far.names("champion"), far.names("events")) == (["000004.json"], ["000001.jsonl"])
     found = server(far, tmp_path)
-    assert (found.champion(), found.trial(), found.log()) == (store.champion(), store.trial(), store.log())
+    assert (found.champion(), found.canary(), found.log()) == (store.champion(), store.canary(), store.log())
     store.stop_canary(author="ann", message="enough")
     store.rollback(author="ann", message="worse")
     push(store, far)
     found = server(far, tmp_path)
-    assert (found.champion(), found.trial(), found.log()) == (store.champion(), None, store.log())
+    assert (found.champion(), found.canary(), found.log()) == (store.champion(), None, store.log())
     other = registry(tmp_path, "other")
     pull(other, far)
     assert other.log()[: len(store.log())] == store.log()
@@ -382,7 +382,7 @@ def test_a_pull_that_is_killed_anywhere_is_finished_by_the_next_change(
                 pull(store, far)
         store.add(package(store.root.parent, "later"), FACTS, author="t", message="w")
         assert store.log()[:-1] == ours.log(), cut
-        assert (store.champion(), store.trial()) == (ours.champion(), ours.trial())
+        assert (store.champion(), store.canary()) == (ours.champion(), ours.canary())
         push(store, far)
         pull(ours, far)
 

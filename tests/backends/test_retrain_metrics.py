@@ -71,10 +71,10 @@ def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Except
     watcher._publisher, watcher._publishing = SimpleNamespace(sync_if_changed=lambda: False), threading.Lock()
     watcher._mirror = SimpleNamespace(sync_if_changed=lambda: None)
     before = time.time()
-    watcher._look(once=False)
+    watcher._check_for_work(once=False)
     assert seen == [5.0], "while it looks, the time is that of the look before"
     assert watcher._metrics.last_reconcile >= before
     assert watcher._metrics.errors == (trouble is not None)
     if trouble:
         with pytest.raises(type(trouble)):  # nobody looks again
-            watcher._look(once=True)
+            watcher._check_for_work(once=True)

@@ -22,7 +22,7 @@ RELEASED = ("1.30", "1.34", "1.37")
 
 def build_record(**changes: object) -> JobRecord:
     facts = {"id": "sft-0123abcd", "to": "slurm", "stages": ["sft"], "commit": "c" * 40, "scheduler_id": "7"}
-    facts |= {"submitted_at": "2026-11-28T05:00:00+00:00", "remote": "store", "storage": None, "place": "default"}
+    facts |= {"submitted_at": "2026-11-28T05:00:00+00:00", "remote": "store", "storage": None, "location": "default"}
     return JobRecord(**facts | changes)
 
 

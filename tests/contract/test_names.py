@@ -89,6 +89,7 @@ PARTICIPLES = frozenset(
 """Irregular participles; forms that are imperatives as well (read, set, put, cut, let, run, split) are none of them."""
 VAGUE_WORDS = frozenset(
     [
+        "agreed",
         "asked",
         "brought",
         "drawn",
@@ -120,6 +121,39 @@ JSON_KEYS = {
     ("training/mask_diagnostics.py", "shown"): "a key of tunectl data inspect --json",
 }
 """Fields that keep such a word, because it is written to a file or sent, and why: other programs read it."""
+SWEEPS = (
+    "sweeps/",
+    "backends/sweeps/",
+    "backends/reports/sweep.py",
+    "cli/sweep_",
+    "console/screens/sweeps.py",
+    "pipeline/sweep_",
+)
+TEXTS = (
+    "backends/reports/evaluate.py",
+    "backends/text/",
+    "console/screens/",
+    "console/word_alignment.py",
+    "core/error_slugs.py",
+    "data/",
+    "evaluation/",
+    "monitoring/exemplars.py",
+    "monitoring/features.py",
+    "privacy/",
+    "training/rl/reward_functions.py",
+)
+SUBJECTS = {
+    "trial": (*SWEEPS, "backends/trainers/trainer_base.py", "backends/trainers/trainer_loop.py"),
+    "trials": SWEEPS,
+    "word": TEXTS,
+    "words": TEXTS,
+    "look": (),
+    "looks": (),
+    "place": (),
+    "places": (),
+}
+"""Words with one meaning, and the files that may name a variable so. trial: one of a sweep (Optuna; the Trainer's own argument, too).
+word: one of a text; else argument, override or message. place: folder, path, index or location; look: validation point."""
 VERBS_IN_ED = {"embed", "feed", "need", "seed", "shed", "speed"}
 ADJECTIVES = {"added", "fused", "grouped", "nested", "shared", "stacked", "tuned"}
 """Before a noun they say which one, as in ``nested_subsets``; alone they would be a participle."""
@@ -245,6 +279,18 @@ def test_variables_are_nouns() -> None:
     ]
     assert [f"{path}:{line} {name}" for path, name, line in vague if (path, name) not in JSON_KEYS] == []
     assert {(path, name) for path, name, _ in vague} >= JSON_KEYS.keys()
+
+
+def test_a_word_has_one_subject() -> None:
+    used: dict[str, set[str]] = defaultdict(set)
+    for path, tree in source_trees.parse_package().items():
+        for name, _ in bound_names(tree):
+            used[name.strip("_").lower()].add(path.relative_to(SOURCE).as_posix())
+    for word, files in SUBJECTS.items():
+        assert {path for path in used[word] if not path.startswith(files)} == set(), word
+        assert all(
+            any(path.startswith(file) for path in used["trial"] | used["words"] | used["word"]) for file in files
+        ), word
 
 
 def public_classes(tree: ast.Module) -> Iterator[str]:

@@ -223,7 +223,7 @@ INTERNAL = {
     "cli.retrain_controller:_refuse_builds()": TYPED,
     "pipeline.code_digest:_DOTTED": OWN,
     "pipeline.code_digest:_data_files()": OWN,
-    "config.loading.compose:_plain_words()": "an error of Hydra",
+    "config.loading.compose:_describe_composition_error()": "an error of Hydra",
     "config.loading.override_parsing:_GROUP": TYPED,
     "config.loading.override_parsing:_KEY": TYPED,
     "config.loading.override_file:_PLAIN": TYPED,

@@ -145,7 +145,7 @@ def asks(page, text):
 
 def kept(folder):
     with judgments.open_store(folder / "judgments") as found:
-        return found.list_annotations(), found.questions
+        return found.list_annotations(), found.tasks
 
 
 def test_a_conversation_by_keyboard(tmp_path, browser):

@@ -24,7 +24,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
     layout = build(tmp_path / "shop")
     with inference_log_sql.open_log(URL, layout.root) as log:
         first = log.inference("chatcmpl-0003")
-        log.start_request(replace(first, id="chatcmpl-talk", request={**first.request, "messages": TOLD}))
+        log.write([replace(first, id="chatcmpl-talk", request={**first.request, "messages": TOLD})])
     with run_play_server() as server, sync_playwright() as driver:
         declare(layout, server)
         console = ConsoleProcess(layout.root)

@@ -26,11 +26,11 @@ def pool() -> signals.SignalColumns:
 
 
 def test_no_change_is_no_alarm(pool: signals.SignalColumns) -> None:
-    kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, trials=40, evaluations=200))
+    kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, repetitions=40, evaluations=200))
 
 
 def test_more_of_a_change_is_noticed_more_often(pool: signals.SignalColumns) -> None:
-    kept(drift.power(pool, range(OWN), range(OWN, OWN + FOREIGN), FAST, reference=400, sizes=(50, 100), trials=20))
+    kept(drift.power(pool, range(OWN), range(OWN, OWN + FOREIGN), FAST, reference=400, sizes=(50, 100), repetitions=20))
 
 
 def test_odd_windows_have_a_verdict() -> None:

@@ -29,6 +29,7 @@ from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, UsageError
 from tunectl.inference_log import erasure_ledger, pseudonyms, snapshot
+from tunectl.inference_log.log_store import FinishedRequest
 from tunectl.registry import release_statement, remote_sync
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
@@ -65,8 +66,8 @@ def project(url, tmp_path, monkeypatch):
         pseudonyms.register_hash_key(store, host.log_config, key)
         for number in range(6):
             ada = {"user_hash": pseudonyms.pseudonymize("ada", key), "request": {"messages": [{"content": PRIVATE}]}}
-            store.start_request(inference(number, **(ada if number < 2 else {})))
-            store.finish(f"chatcmpl-{number:06}", finish(number))
+            store.write([inference(number, **(ada if number < 2 else {}))])
+            store.write([FinishedRequest(f"chatcmpl-{number:06}", finish(number))])
         store.write([thumb(number) for number in range(6)])
         span = {"since": NOW - timedelta(9999), "until": NOW, "at": NOW, "window": None}
         snapshot.freeze(store, Path(host.snapshots), **span)
@@ -115,7 +116,7 @@ def test_what_was_confirmed_is_there_after_a_restore_and_nobody_erased_is(projec
         with open_log(host.url, Path.cwd()) as store:
             number = 100
             while not stop.is_set():
-                store.start_request(inference(number, accepted_at=datetime.now(UTC)))
+                store.write([inference(number, accepted_at=datetime.now(UTC))])
                 confirmed.append(f"chatcmpl-{number:06}")
                 number += 1
 
@@ -269,7 +270,7 @@ def test_who_came_again_after_an_erasure_is_kept(project, database, tmp_path):
     hashed = pseudonyms.pseudonymize("ada", pseudonyms.load_hash_key(host.log_config, Path()))
     assert main(["log", "erase", "--user", "ada"]) == 0
     with open_log(host.url, Path.cwd()) as store:
-        store.start_request(inference(50, user_hash=hashed, accepted_at=datetime.now(UTC) + timedelta(seconds=1)))
+        store.write([inference(50, user_hash=hashed, accepted_at=datetime.now(UTC) + timedelta(seconds=1))])
     create.create_backup(host, tmp_path / "backups/one")
     database()
     assert restore.restore(host, tmp_path / "backups/one").erased == 0

@@ -17,12 +17,13 @@ from msgspec.structs import asdict, replace
 from tunectl.backends.storage.inference_log_sql import PAGE, open_log
 from tunectl.core.errors import DataError, InfrastructureError, UsageError
 from tunectl.inference_log.log_store import FinishedRequest, LogEvent, TimeWindow
+from tunectl.inference_log.log_writer import unknown_record
 
 
 def test_an_inference_and_its_end_come_back_as_they_were(store, url, tmp_path):
-    store.start_request(inference())
+    store.write([inference()])
     assert store.inference("chatcmpl-000000") == inference()
-    store.finish("chatcmpl-000000", finish())
+    store.write([FinishedRequest("chatcmpl-000000", finish())])
     store.close()
     with open_log(url, tmp_path) as again:
         found = again.inference("chatcmpl-000000")
@@ -43,19 +44,15 @@ def test_ids_are_idempotent(store):
     assert store.write([inference(variant="challenger"), other, thumb(value="down")]) == ["known"] * 3
     assert store.inference("chatcmpl-000000") == replace(inference(), **asdict(finish()))
     assert store.feedback_of(["chatcmpl-000000", "other"]) == {"chatcmpl-000000": [thumb()]}
-    assert store.feedback(thumb()) is False
-    assert store.feedback(thumb(id="fb-other")) is True
+    assert store.write([thumb()]) == ["known"]
+    assert store.write([thumb(id="fb-other")]) == ["new"]
 
 
 def test_what_is_said_about_nothing_is_refused(store):
     assert store.write([FinishedRequest("gone", finish()), thumb()]) == ["unknown", "unknown"]
-    with pytest.raises(DataError) as caught:
-        store.feedback(thumb(inference_id="chatcmpl-gone"))
-    assert str(caught.value) == (
+    assert str(unknown_record(thumb(inference_id="chatcmpl-gone"))) == (
         "inference 'chatcmpl-gone' is not in the inference log\n  take the id of an answer, for example chatcmpl-..."
     )
-    with pytest.raises(DataError):
-        store.finish("gone", finish())
 
 
 def test_a_row_that_does_not_fit_leaves_the_batch_out_whole(store):
@@ -93,21 +90,22 @@ def test_the_newest_come_first(store):
 def test_a_preference_is_about_two_inferences_that_are_there(store):
     store.write([inference(0), inference(1)])
     good, bad = ({"other": name, "choice": "first"} for name in ("chatcmpl-000001", "ada@example.org"))
-    assert store.feedback(thumb(0, kind="preference", value=good))
-    with pytest.raises(DataError) as caught:
-        store.feedback(thumb(1, kind="preference", value=bad))
-    assert caught.value.message == (
+    assert store.write([thumb(0, kind="preference", value=good)]) == ["new"]
+    missing = thumb(1, kind="preference", value=bad)
+    assert store.write([missing]) == ["unknown"]
+    assert unknown_record(missing).message == (
         "inference 'chatcmpl-000001', or the other one of the preference, is not in the inference log"
     )
     store.erase("user-1")  # the other one: its id stays, and nobody is in it
-    assert store.feedback(thumb(2, inference_id="chatcmpl-000000", kind="preference", value=good))
+    assert store.write([thumb(2, inference_id="chatcmpl-000000", kind="preference", value=good)]) == ["new"]
 
 
 def test_late_feedback_joins_its_inference(store):
     store.write([inference(number) for number in range(3)])
     store.retain(START)  # deletes nothing
-    assert store.feedback(thumb(1, created_at=START + timedelta(days=90), kind="conversion", value=19.5))
-    assert store.feedback(thumb(9, inference_id="chatcmpl-000001", kind="edit", value="besser 🎈"))
+    sale = thumb(1, created_at=START + timedelta(days=90), kind="conversion", value=19.5)
+    edit = thumb(9, inference_id="chatcmpl-000001", kind="edit", value="besser 🎈")
+    assert store.write([sale]) == store.write([edit]) == ["new"]
     said = store.feedback_of([one.id for one in store.inferences()])
     assert [one.value for one in said["chatcmpl-000001"]] == ["besser 🎈", 19.5]
 
@@ -159,7 +157,7 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
     assert [said[name][0].value for name in sorted(said)] == [None, "up", None]
     # what comes late brings nothing back
     assert store.write([inference(0), FinishedRequest("chatcmpl-000003", finish(3))]) == ["known", "new"]
-    store.feedback(thumb(30, inference_id="chatcmpl-000003", kind="edit", value="spät"))
+    store.write([thumb(30, inference_id="chatcmpl-000003", kind="edit", value="spät")])
     assert store.inference("chatcmpl-000003").response is None
     assert store.feedback_of(["chatcmpl-000003"])["chatcmpl-000003"][0].value is None
     assert [event.body for event in store.events(kind="erased")] == [
@@ -227,8 +225,8 @@ def test_windows_and_events(store):
 def test_several_threads_write_at_once(store):
     def work(part: int) -> None:
         for number in range(part, 120, 4):
-            store.start_request(inference(number))
-            store.start_request(inference(0))
+            store.write([inference(number)])
+            store.write([inference(0)])
 
     threads = [threading.Thread(target=work, args=(part,)) for part in range(4)]
     for thread in threads:
@@ -240,7 +238,7 @@ def test_several_threads_write_at_once(store):
 
 def test_two_processes_may_open_the_same_store_at_once(url, tmp_path):
     with open_log(url, tmp_path) as one, open_log(url, tmp_path) as two:
-        one.start_request(inference())
+        one.write([inference()])
         assert two.inference("chatcmpl-000000") == inference()
         assert two.erase("user-0") == (1, 0, False)
         assert list(one.inferences()) == []
@@ -258,7 +256,7 @@ def test_forgotten_text_is_not_in_the_files_of_sqlite(tmp_path):
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
         for number in range(300):
             secret = {"messages": [{"role": "user", "content": f"Kanarienvogel {number} " + "x" * (number * 37)}]}
-            store.start_request(inference(number, request=secret, user_hash="one" if number % 2 else "two"))
+            store.write([inference(number, request=secret, user_hash="one" if number % 2 else "two")])
         assert b"Kanarienvogel 7 " in b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert store.erase("one") == (150, 0, False)
         left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -329,8 +327,8 @@ def test_postgres_comes_back_after_a_crash(postgres, tmp_path):
     with open_log(postgres.database("tests"), tmp_path) as store:
         store.write([inference(number) for number in range(50)])
         with postgres.stopped(), pytest.raises(InfrastructureError):
-            store.start_request(inference(50))
-        store.start_request(inference(51))
+            store.write([inference(50)])
+        store.write([inference(51)])
         assert store.counts().inferences == 51
 
 
@@ -367,7 +365,7 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
     if encoding == "SQL_ASCII":  # knows of no encoding, and keeps what it is given
         told = inference(session="Käse 🧀")
         with open_log(f"{server}/{name}", tmp_path) as store:
-            store.start_request(told)
+            store.write([told])
             assert store.inference(told.id) == told
         return
     with pytest.raises(InfrastructureError) as caught, open_log(f"{server}/{name}", tmp_path):
@@ -380,7 +378,7 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
 
 def test_times_are_kept_in_utc(tmp_path):
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
-        store.start_request(inference(accepted_at=datetime(2026, 3, 1, 5, tzinfo=timezone(timedelta(hours=3)))))
+        store.write([inference(accepted_at=datetime(2026, 3, 1, 5, tzinfo=timezone(timedelta(hours=3))))])
     with closing(sqlite3.connect(tmp_path / "a.sqlite")) as connection:
         raw = connection.execute("SELECT accepted_at FROM inferences").fetchone()[0]
     assert raw == "2026-03-01 02:00:00.000000"

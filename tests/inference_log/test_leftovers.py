@@ -16,6 +16,7 @@ from inference_rows import finish, inference, thumb
 from tunectl.artifacts.lock import LockTimeoutError, file_lock
 from tunectl.backends.storage.inference_log_sql import open_log
 from tunectl.inference_log import erasure, pseudonyms, snapshot
+from tunectl.inference_log.log_store import FinishedRequest
 
 KEY = b"0123456789abcdef"
 ADA = pseudonyms.pseudonymize("ada", KEY)
@@ -30,8 +31,8 @@ def fill(home: Path) -> None:
         for number in range(2):
             asked = {"messages": [{"role": "user", "content": PRIVATE if number == 0 else "Hello?"}]}
             name = f"chatcmpl-{number:06}"
-            store.start_request(inference(number, request=asked, user_hash=ADA if number == 0 else "other"))
-            store.finish(name, finish(number))
+            store.write([inference(number, request=asked, user_hash=ADA if number == 0 else "other")])
+            store.write([FinishedRequest(name, finish(number))])
         store.write([thumb(0), thumb(1, id="fb-1")])
 
 

@@ -44,9 +44,9 @@ def project(url, tmp_path, monkeypatch):
     with open_log(url, tmp_path) as store:
         for number in range(6):
             at = NOW - timedelta(days=10 * (5 - number))
-            store.start_request(inference(number, accepted_at=at, user_hash=ada if number < 2 else "other"))
+            store.write([inference(number, accepted_at=at, user_hash=ada if number < 2 else "other")])
         for number in range(5):
-            store.finish(f"chatcmpl-{number:06}", finish(number))
+            store.write([FinishedRequest(f"chatcmpl-{number:06}", finish(number))])
         store.write(
             [thumb(1), thumb(2, value="down"), thumb(3, kind="edit", value="So ist es besser."), thumb(3, id="late")]
         )
@@ -84,7 +84,7 @@ def test_show(project, capsys):
 def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, capsys):
     with open_log(url, project) as store:
         for name in ("chatcmpl-a1%_b", "chatcmpl-a1xyb", "chatcmpl-a2"):
-            store.start_request(inference(id=name))
+            store.write([inference(id=name)])
     assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a2"))["id"] == "chatcmpl-a2"
     assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
     assert failed(capsys, "show", "--id", "chatcmpl-a") == (
@@ -96,8 +96,8 @@ def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, c
 
 def test_an_answer_without_logprobs_says_that_none_were_computed(project, url, capsys):
     with open_log(url, project) as store:
-        store.start_request(inference(id="chatcmpl-plain"))
-        store.finish("chatcmpl-plain", finish(mean_logprob=None))
+        store.write([inference(id="chatcmpl-plain")])
+        store.write([FinishedRequest("chatcmpl-plain", finish(mean_logprob=None))])
         assert store.inference("chatcmpl-plain").mean_logprob is None
     one = json.loads(ran(capsys, "show", "--id", "chatcmpl-plain"))
     assert (one.get("mean_logprob"), one["logprobs"], one["completion_tokens"]) == (None, "not computed", 7)
@@ -323,5 +323,5 @@ def test_what_a_chat_row_needs():
 
 
 def test_a_running_inference_that_ends_is_whole(store):
-    store.start_request(inference())
+    store.write([inference()])
     assert store.write([FinishedRequest("chatcmpl-000000", finish())]) == ["new"]

@@ -18,6 +18,7 @@ from inference_rows import finish, inference, thumb
 from tunectl.backends.storage.inference_log_sql import open_log
 from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
+from tunectl.inference_log.log_store import FinishedRequest
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(".tunectl/inference_log/inference_log.sqlite")
@@ -34,8 +35,8 @@ def project(url, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", url)
     with open_log(url, home) as store:
         for number in range(40):
-            store.start_request(inference(number))
-            store.finish(f"chatcmpl-{number:06}", finish(number))
+            store.write([inference(number)])
+            store.write([FinishedRequest(f"chatcmpl-{number:06}", finish(number))])
         store.write([thumb(number) for number in range(3)])
     return url
 
@@ -49,7 +50,7 @@ def damage(file: Path) -> None:
 
 def test_a_whole_log_is_called_whole_while_a_server_writes(project, capsys):
     with open_log(project, Path(), serving=True) as store:
-        store.start_request(inference(99))
+        store.write([inference(99)])
         assert main(["log", "verify"]) == 0
     told = capsys.readouterr().out
     assert "is whole: schema version 0003, 41 inferences, 3 feedback, 0 windows, 0 events" in told

@@ -19,7 +19,7 @@ from tunectl.artifacts.manifest import Manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example, Feedback, InferenceRecord, Message, ReferenceAnswer, Source
 from tunectl.backends.storage import inference_log_sql
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
@@ -42,14 +42,14 @@ def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[flo
         challenger = dice.random() < 0.5
         at = began + timedelta(seconds=number)
         name, variant = f"chatcmpl-{began:%H%M%S}{number}", "challenger" if challenger else "champion"
-        store.start_request(
-            InferenceRecord(
+        store.write(
+            [InferenceRecord(
                 name, at, variant, releases[challenger], "t", {"model": "shop"}, f"{began:%S}u{number}",
                 finished_at=at, response={}, finish_reason="stop", latency_seconds=1.0, refusal=False,
-            )
+            )]
         )  # fmt: skip
         if dice.random() < rates[challenger]:
-            store.feedback(Feedback(f"f{name}", name, "click", "buy", at))
+            store.write([Feedback(f"f{name}", name, "click", "buy", at)])
 
 
 def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
@@ -65,33 +65,33 @@ def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
 
 def test_variants_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
     store, names = _stored(tmp_path, 3)
-    trials, now = ExperimentStore(store), datetime.now(UTC)
+    canaries, now = CanaryStore(store), datetime.now(UTC)
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
 
         def looked(began: datetime, name: str):
-            made = trials.start(
-                canary_run.build_experiment(CANARY, names[1], name=name, now=began, author="Ann", message="try")
+            made = canaries.start(
+                canary_run.build_canary_record(CANARY, names[1], name=name, now=began, author="Ann", message="try")
             )
-            found = canary_run.evaluate_canary(made, live, trials, now)
+            found = canary_run.evaluate_canary(made, live, canaries, now)
             return made, (found.decision, found.reason)
 
         ahead, (decision, words) = looked(now + timedelta(days=400), "clock")
         assert decision == "unfair"
         assert words.endswith("by a clock that was wrong")
-        trials.end(ahead, "unfair", now, None)
+        canaries.end(ahead, "unfair", now, None)
         made, found = looked(now, "one")
         assert found[0] == "running"
         store.promote(names[2], author="Bo", message="a repair")
-        found = canary_run.evaluate_canary(made, live, trials, now)
+        found = canary_run.evaluate_canary(made, live, canaries, now)
         assert (found.decision, found.reason) == (
             "unfair",
             f"the champion is {names[2]} now; {names[0]} was when it began",
         )
         store.promote(names[1], author="Bo", message="I like it")
-        found = canary_run.evaluate_canary(made, live, trials, now)
+        found = canary_run.evaluate_canary(made, live, canaries, now)
         assert (found.decision, found.reason) == ("promote", "Bo has made it the champion: I like it")
-        trials.end(made, "running", now, None)
-        assert canary_run.evaluate_canary(made, live, trials, now) is None, "somebody ended it meanwhile"
+        canaries.end(made, "running", now, None)
+        assert canary_run.evaluate_canary(made, live, canaries, now) is None, "somebody ended it meanwhile"
 
 
 @pytest.mark.parametrize(("rates", "decision"), [((0.2, 0.5), "promote"), ((0.5, 0.2), "harm")])
@@ -99,14 +99,14 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     store, names = _stored(tmp_path, 2)
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
-    made = canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try")
-    trials = ExperimentStore(store)
-    made = trials.start(made)
+    made = canary_run.build_canary_record(wanted, names[1], name="one", now=began, author="Ann", message="try")
+    canaries = CanaryStore(store)
+    made = canaries.start(made)
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         _traffic(live, began, (names[0], names[1]), rates, 500)
-        reading = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
+        reading = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
     assert reading.decision == decision
-    text = RetrainMetrics(0.0).text([], [], store.champion(), trials.running()).decode()
+    text = RetrainMetrics(0.0).text([], [], store.champion(), canaries.running()).decode()
     assert f'tunectl_champion_info{{release="{names[0]}"}} 1.0' in text
     assert "tunectl_experiment_running 1.0" in text
     assert 'tunectl_experiment_units{variant="challenger"}' in text
@@ -144,9 +144,9 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
     made = replace(
-        canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try"), run=None
+        canary_run.build_canary_record(wanted, names[1], name="one", now=began, author="Ann", message="try"), run=None
     )
-    made = ExperimentStore(store).start(made)
+    made = CanaryStore(store).start(made)
     watcher = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with watcher._open_log() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
@@ -155,8 +155,8 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     watcher._api.close()
     assert store.champion().release == names[champion]
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
-    (ended,) = ExperimentStore(store).all()
-    assert (ended.decision, store.trial()) == (decision, None)
+    (ended,) = CanaryStore(store).all()
+    assert (ended.decision, store.canary()) == (decision, None)
 
 
 @pytest.mark.parametrize("signed_again", [True, False])
@@ -177,23 +177,23 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
     root = checks.load_config(ProjectPaths(), [Override.from_cli("retrain.port=0")]).root
     layout, began = ProjectPaths(tmp_path), datetime.now(UTC) - timedelta(days=2)
     settings = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
-    experiment = canary_run.build_experiment(settings, names[1], name="one", now=began, author="Ann", message="try")
-    experiment = ExperimentStore(store).start(replace(experiment, run=None))
+    experiment = canary_run.build_canary_record(settings, names[1], name="one", now=began, author="Ann", message="try")
+    experiment = CanaryStore(store).start(replace(experiment, run=None))
     controller = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with controller._open_log() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     signatures.revoke_trusted_key(path, "ci")
     with pytest.raises(GateError, match=f"release {names[1]}: signed by ci, whose key was revoked"):
         controller._advance_canaries(datetime.now(UTC))
-    assert (store.champion().release, store.trial().release) == (names[0], names[1]), "what serves goes on"
+    assert (store.champion().release, store.canary().release) == (names[0], names[1]), "what serves goes on"
     if signed_again:
         release_statement.sign_release(store.folder(names[1]), signatures.load_key(tmp_path / "new.key"))
         controller._advance_canaries(datetime.now(UTC))
         assert store.champion().release == names[1]
     else:
         controller._advance_canaries(experiment.until + timedelta(seconds=1))
-        assert (store.champion().release, store.trial()) == (names[0], None)
-        (ended,) = ExperimentStore(store).all()
+        assert (store.champion().release, store.canary()) == (names[0], None)
+        (ended,) = CanaryStore(store).all()
         assert ended.decision == "running"
         assert "whose key was revoked" in store.log()[-1].message
     controller._api.close()
@@ -202,15 +202,17 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_path: Path) -> None:
     began = datetime(2026, 5, 1, tzinfo=UTC)
     wanted = CANARY.model_copy(update={"share": 0.5, "attribution_hours": 0.01})
-    found = canary_run.build_experiment(wanted, "r1", name="one", now=began, author="Ann", message="try")
+    found = canary_run.build_canary_record(wanted, "r1", name="one", now=began, author="Ann", message="try")
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         for number in range(60):
             variant, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
             at = began + timedelta(seconds=number)
-            live.start_request(
-                InferenceRecord(
-                    f"c{number}", at, variant, release, "t", {"model": "shop"}, f"u{number}", finished_at=at
-                )
+            live.write(
+                [
+                    InferenceRecord(
+                        f"c{number}", at, variant, release, "t", {"model": "shop"}, f"u{number}", finished_at=at
+                    )
+                ]
             )
         units = canary_run.collect_observations(found, live, began + timedelta(minutes=5)).units
         assert len(units) == 20
@@ -306,7 +308,7 @@ def test_lineage_goes_back_and_forward(
     learned = Example("live-chatcmpl-x", Source("inference_log/s1/chatcmpl-x"), [Message("user", "An ad")], [])
     atomic_io.write_rows(folder / "artifacts" / "feedback" / "examples.jsonl", [learned])
     with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as live:
-        live.start_request(InferenceRecord("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
+        live.write([InferenceRecord("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u")])
     assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)

@@ -41,10 +41,10 @@ def test_every_move_of_a_pointer_is_copied_once(store: ReleaseRegistry, tmp_path
     challenger = store.ids()[1]
     store.start_canary(challenger, share=0.5, author="test", message="try")
     assert publisher.sync_if_changed()
-    assert there.trial() == store.trial()
+    assert there.canary() == store.canary()
     store.promote(challenger, author="test", message="better")
     assert publisher.sync_if_changed()
-    assert (there.champion(), there.trial()) == (store.champion(), None)
+    assert (there.champion(), there.canary()) == (store.champion(), None)
     assert there.log() == store.log()
     assert (there.fetch(challenger) / "weights").read_text() == "1"
 

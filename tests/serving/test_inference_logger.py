@@ -45,7 +45,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> InferenceLogConfig:
 @pytest.fixture
 def logger(live: InferenceLogConfig, tmp_path: Path) -> Iterator[InferenceLogger]:
     found = inference_logger.open_logger(live, tmp_path, on_error=lambda _: None)
-    found.store.start_request(inference())
+    found.store.write([inference()])
     yield found
     found.close()
 

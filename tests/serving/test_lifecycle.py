@@ -88,7 +88,7 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
         once, again = ([answered(client, one) for one in people] for _ in range(2))
         assert once == again  # whoever comes back meets the same model
         assert set(once) == {first, second}
-        variant = assign_variant(pseudonyms.identify_caller(None, "chat"), store.trial())
+        variant = assign_variant(pseudonyms.identify_caller(None, "chat"), store.canary())
         assert answered(client, None) == {"champion": first, "challenger": second}[variant]  # as the log hashes it
         stop.set()
         for asker in askers:

@@ -92,9 +92,14 @@ def build_manager(store: ReleaseRegistry, gate: Gate | SubprocessEngine, **given
     return ModelManager(store, lambda _: gate, **usual | given)
 
 
+async def wait_for_loads(manager: ModelManager) -> None:
+    while manager._loading:
+        await asyncio.gather(*manager._loading.values())
+
+
 async def settled(found: ModelManager) -> dict[str, str]:
     await found.reconcile()
-    await found.wait_for_loads()
+    await wait_for_loads(found)
     await found.reconcile()
     return {variant: one.id for variant, one in found.loaded.items()}
 
@@ -159,7 +164,7 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         store.rollback(author="t", message="w")
         await asyncio.wait_for(found.reconcile(), 10)
         gate.free.set()
-        await found.wait_for_loads()
+        await wait_for_loads(found)
         await found.reconcile()
         assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": first}
         assert found.trouble == {}
@@ -189,7 +194,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
             f"names release {first} with sequence 1, and {second} with sequence 2 was seen there"
             in problems["registry"]
         )
-        strangers = metadata_endpoints.readiness_body(found, places=False)["problems"]["registry"]
+        strangers = metadata_endpoints.readiness_body(found, locations=False)["problems"]["registry"]
         assert (str(tmp_path) in problems["registry"], str(tmp_path) in strangers) == (True, False)
         assert f"delete {found.vetting.guard._path.name} and start again" in strangers
         await found.close()
@@ -394,7 +399,7 @@ def test_strangers_hear_which_release_is_broken_and_not_where_it_lies(store: Rel
     found.trouble["champion"] = (
         "cannot read /srv/x/releases/0123456789abcdef/adapter/a.json: '/etc/tls.pem', s3://us/box/."
     )
-    body = metadata_endpoints.readiness_body(found, places=False)
+    body = metadata_endpoints.readiness_body(found, locations=False)
     assert body["reason"] == "cannot read 0123456789abcdef/adapter/a.json: 'tls.pem', box."
     assert metadata_endpoints.readiness_body(found)["reason"] == found.trouble["champion"]
 
@@ -650,7 +655,7 @@ def test_nobody_meets_the_challenger_of_before(
         store.start_canary(third, share=0.5, author="t", message="w")
         await found.reconcile()
         assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": first}
-        assert found.trial.release == third
+        assert found.canary.release == third
         gate.free.set()
         assert await settled(found) == {"champion": first, "challenger": third}
         await found.close()
@@ -817,7 +822,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
             while not engine._opening:
                 await asyncio.sleep(0.01)
             (pid,) = [one._process.pid for one in engine._opening]
-            await found.wait_for_loads()
+            await wait_for_loads(found)
             said = metadata_endpoints.readiness_body(found)["reason"]
             assert said.startswith(f"release {releases[1]} was not loaded and probed within 1 s")
             while engine._opening or alive(pid):

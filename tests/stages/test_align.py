@@ -109,11 +109,13 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     found = align.run(stage(max_rejected_share=0.5), inputs, outputs, tools=fake.tools)
     plan, model, sft, data, judges = fake.calls[0]
     assert (model, sft, plan.seed, plan.settings.method) == (inputs.model, inputs.sft, 3, "rloo")
-    assert [asked.id for asked in data.questions] == ["a", "b"]
-    assert data.questions[0].text == "<|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n"
-    assert data.questions[0].messages == (Message("user", "Say a"),)
-    assert len(data.questions[0].ids) == 24
-    assert [(asked.id, asked.references, asked.words) for asked in data.validation] == [("v", ("v", "w"), "Say v")]
+    assert [asked.id for asked in data.prompts] == ["a", "b"]
+    assert data.prompts[0].text == "<|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n"
+    assert data.prompts[0].messages == (Message("user", "Say a"),)
+    assert len(data.prompts[0].ids) == 24
+    assert [(asked.id, asked.references, asked.last_message) for asked in data.validation] == [
+        ("v", ("v", "w"), "Say v")
+    ]
     assert (data.judged, data.held_out) == ((), ())
     assert judges.measure.name == "chrf"
     assert fake.closed
@@ -179,7 +181,7 @@ def test_only_judged_inputs_where_asked(given):
     atomic_io.write_rows(inputs.preferences / "labeled_completions.jsonl", [])
     fake = Fake()
     align.run(stage(prompts="preferred"), inputs, outputs, tools=fake.tools)
-    assert [question.id for question in fake.calls[0][3].questions] == ["b"]
+    assert [question.id for question in fake.calls[0][3].prompts] == ["b"]
 
 
 def test_inputs_are_drawn_with_the_seed(given):
@@ -189,7 +191,7 @@ def test_inputs_are_drawn_with_the_seed(given):
     for seed in (3, 3, 4):
         cfg = stage(max_inputs=5).model_copy(update={"seed": seed})
         align.run(cfg, inputs, outputs, tools=fake.tools)
-    first, again, other = ([asked.id for asked in call[3].questions] for call in fake.calls)
+    first, again, other = ([asked.id for asked in call[3].prompts] for call in fake.calls)
     assert len(first) == 5
     assert first == again != other
 
@@ -334,7 +336,7 @@ def test_too_many_inputs_that_leave_no_room(given):
 def test_measures_of_the_libraries():
     from tunectl.config.schema.evaluate import RegexCheck
 
-    asked = type("Asked", (), {"references": ("a good answer",), "words": "Say", "fields": {}})()
+    asked = type("Asked", (), {"references": ("a good answer",), "last_message": "Say", "fields": {}})()
     chrf = build_metric(ScoreMeasure(method="score", name="chrf"))
     table = chrf([asked, asked], ["a good answer", "zzz"])
     assert chrf.combine(table[0]) == pytest.approx(100)

@@ -69,7 +69,7 @@ def project(tmp_path, monkeypatch, tiny_model):
 def test_models_write_the_answers_people_compare_them_and_agreement_is_measured(project, capsys):
     assert main(["annotate", "prepare"]) == 0
     with annotation_store.open_store(Path("judgments")) as opened:
-        found = list(opened.questions.values())
+        found = list(opened.tasks.values())
         asked = [one for one in found if not one.attention]
         assert len(asked) == 10
         assert len(found) - len(asked) == 2

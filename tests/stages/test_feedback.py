@@ -39,13 +39,17 @@ def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Snapshot
             asked = {"messages": [{"role": "user", "content": f"An ad for number {number}"}]}
             said = {"choices": [{"message": {"role": "assistant", "content": f"Ad {number}"}}]}
             name = f"chatcmpl-{number}"
-            store.start_request(
-                InferenceRecord(name, at, "champion", "r1", "t", asked, f"u{number % 5}", finished_at=at, response=said)
+            store.write(
+                [
+                    InferenceRecord(
+                        name, at, "champion", "r1", "t", asked, f"u{number % 5}", finished_at=at, response=said
+                    )
+                ]
             )
             kind = ("edit", "thumb", None)[number % 3]
             if kind is not None:
                 value = f"Better ad {number}" if kind == "edit" else "up"
-                store.feedback(Feedback(f"f{number}", name, kind, value, at, f"a{number % 4}"))
+                store.write([Feedback(f"f{number}", name, kind, value, at, f"a{number % 4}")])
         return snapshot.freeze(
             store,
             tmp_path / "snapshots",
@@ -98,10 +102,10 @@ def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
         for number in range(12):
             name = f"chatcmpl-late-{number}"
             asked = {"messages": [{"role": "user", "content": f"An ad for quay {number}"}]}
-            store.start_request(
-                InferenceRecord(name, at, "champion", "r1", "t", asked, f"v{number}", finished_at=at, response=said)
+            store.write(
+                [InferenceRecord(name, at, "champion", "r1", "t", asked, f"v{number}", finished_at=at, response=said)]
             )
-            store.feedback(Feedback(f"late{number}", name, "edit", f"Better {number}", at, f"a{number % 4}"))
+            store.write([Feedback(f"late{number}", name, "edit", f"Better {number}", at, f"a{number % 4}")])
         later = DAY + timedelta(days=4)
         newest = snapshot.freeze(store, Path("snapshots"), since=DAY, until=later, at=later, window="w2")
     assert newest.inferences == 32, "it reaches back over the one before"

@@ -151,19 +151,26 @@ def add_traffic(root: Path, release: str, count: int = 40) -> None:
         for number in range(count):
             at = NOW - timedelta(minutes=5 * number)
             question = HOSTILE if number == 0 else f"An ad for shop {number}"
-            log.start_request(
-                InferenceRecord(
+            log.write(
+                [InferenceRecord(
                     f"chatcmpl-{number:04}", at, "challenger" if number % 5 == 0 else "champion", release, "t" * 64,
                     {"model": "shop", "messages": [{"role": "user", "content": question}]}, f"user-{number % 7}",
                     finished_at=at, response={"choices": [{"message": {"role": "assistant", "content": f"Ad {number}"}}]},
                     prompt_tokens=10, completion_tokens=20, finish_reason="stop", latency_seconds=0.5 + number, refusal=number % 9 == 1,
-                )
+                )]
             )  # fmt: skip
             if number % 2:
-                log.feedback(
-                    Feedback(
-                        f"f-{number}", f"chatcmpl-{number:04}", "thumb", "up" if number % 3 else "down", at, "user-1"
-                    )
+                log.write(
+                    [
+                        Feedback(
+                            f"f-{number}",
+                            f"chatcmpl-{number:04}",
+                            "thumb",
+                            "up" if number % 3 else "down",
+                            at,
+                            "user-1",
+                        )
+                    ]
                 )
 
 

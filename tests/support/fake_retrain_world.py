@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from tunectl.artifacts.records import DriftWindow
-from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.canary.sequential_test import CanaryResult
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.retraining import promotion_gate
 from tunectl.retraining.activities import RetrainRequest, StepResult
@@ -94,9 +94,7 @@ class FakeActivities:
         return self._call(lambda: setattr(self, "serving", run.id) or {"until": until})
 
     def poll_canary(self, run, now):
-        return self._call(
-            lambda: ExperimentResult(self.decision, "words", 100, 100, 0.5, 0.6, 0.0, 0.2, {"better": 30.0})
-        )
+        return self._call(lambda: CanaryResult(self.decision, "words", 100, 100, 0.5, 0.6, 0.0, 0.2, {"better": 30.0}))
 
     def stop_canary(self, run, reading, now):
         self._call(lambda: setattr(self, "serving", None))

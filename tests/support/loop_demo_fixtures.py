@@ -13,8 +13,8 @@ for place in (HERE, ROOT / "monitoring"):
         sys.path.append(str(place))
 
 from tunectl.artifacts.records import DriftWindow  # noqa: E402
-from tunectl.canary.canary_store import Experiment  # noqa: E402
-from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules  # noqa: E402
+from tunectl.canary.canary_store import CanaryRecord  # noqa: E402
+from tunectl.canary.sequential_test import CanaryResult, SequentialTestRules  # noqa: E402
 from tunectl.registry.release_state import ReleaseEvent  # noqa: E402
 from tunectl.retraining import state_machine  # noqa: E402
 from tunectl.retraining.state_machine import RetrainRun, Transition, Trigger  # noqa: E402
@@ -70,11 +70,11 @@ def retrain() -> RetrainRun:
     return run
 
 
-def experiment(decision: str | None = "promote") -> Experiment:
-    reading = ExperimentResult(
+def experiment(decision: str | None = "promote") -> CanaryRecord:
+    reading = CanaryResult(
         "promote", "the challenger is better", 90, 88, 0.4, 0.8, 0.2, 0.6, {"better": 60.0, "harm": 0.1}
     )
-    return Experiment(
+    return CanaryRecord(
         "e1", "r1", "r0", "satisfaction", RULES, 0.003, 20, at(460.1), at(4000), "salt", "tunectl retrain controller", "drift", run=retrain().id,
         ended_at=at(539) if decision else None, decision=decision, reading=reading,
     )  # fmt: skip

@@ -110,10 +110,10 @@ def live(folder: Path, inferences: int) -> None:
             asked = {"model": "shop", "messages": [{"role": "user", "content": f"An ad for shop {number}"}]}
             said = {"choices": [{"message": {"role": "assistant", "content": f"Ad {number}"}}]}
             name = f"chatcmpl-{number}"
-            store.start_request(
-                InferenceRecord(name, at, "champion", "r", "t", asked, f"u{number}", finished_at=at, response=said)
+            store.write(
+                [InferenceRecord(name, at, "champion", "r", "t", asked, f"u{number}", finished_at=at, response=said)]
             )
-            store.feedback(Feedback(f"f{number}", name, "edit", f"A better ad {number}", at, f"a{number % 4}"))
+            store.write([Feedback(f"f{number}", name, "edit", f"A better ad {number}", at, f"a{number % 4}")])
 
 
 def drift(folder: Path, champion: str, name: str = "w" * 16) -> DriftWindow:

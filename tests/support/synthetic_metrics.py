@@ -22,8 +22,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import DriftSignal, DriftWindow
-from tunectl.canary.canary_store import Experiment
-from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules
+from tunectl.canary.canary_store import CanaryRecord
+from tunectl.canary.sequential_test import CanaryResult, SequentialTestRules
 from tunectl.monitoring.drift_metrics import DriftMetrics
 from tunectl.monitoring.self_calibration import CHANGES, CalibrationRow
 from tunectl.monitoring.signals import SIGNALS
@@ -61,7 +61,7 @@ class Story:
         self.serving, self.drift, self.loop = ServingMetrics(), DriftMetrics(3), RetrainMetrics(begin.timestamp())
         self.runs: list[RetrainRun] = []
         self.seen: list[TriggerOutcome] = []
-        self.experiment: Experiment | None = None
+        self.experiment: CanaryRecord | None = None
         self.evidence = 0.4
         self.plot: list[tuple[float, Callable[[], None]]] = sorted(self._plot(), key=lambda one: one[0])
         self._crown(OLD)
@@ -137,7 +137,7 @@ class Story:
     def _canary(self) -> None:
         self._step("canary")
         until = self.at + timedelta(days=14)
-        self.experiment = Experiment(
+        self.experiment = CanaryRecord(
             "e1", NEW, OLD, "satisfaction", RULES, 24, 20, self.at, until, "salt", "tunectl retrain controller", "drift"
         )
         self.serving.set_model_info({"champion": (OLD, BASE), "challenger": (NEW, BASE)})
@@ -147,7 +147,7 @@ class Story:
         units = round((self.hour - 17) * 110) + 8
         half = 1.6 / math.sqrt(units)
         better = math.exp(min((self.hour - 17) * 0.62, 3.4))
-        reading = ExperimentResult(
+        reading = CanaryResult(
             "running", "", units * 4, units, 0.61, 0.61 + 0.12 * min(1, units / 200), 0.12 - half, 0.12 + half,
             {"better": better, "harm": 1.1},
         )  # fmt: skip

@@ -219,7 +219,7 @@ def _build(play: Play, build: Callable[[], Bad]) -> Bad:
 
 def _measure_rollback(play: Play, run: RetrainRun) -> float | None:
     """Seconds from the end of the experiment until the service no longer had the challenger."""
-    ended = next((item.ended_at for item in play.trials.all() if item.run == run.id), None)
+    ended = next((item.ended_at for item in play.canaries.all() if item.run == run.id), None)
     return None if ended is None else _measure_delay(play, ended, lambda variants: "challenger" not in variants)
 
 
@@ -256,7 +256,7 @@ def timeline(play: Play, ended: datetime) -> Timeline:
     parts = [*times.retrains(runs, clock, now), *times.alerts(runs, clock), *times.windows(play.windows(), clock)]
     spans = [
         *play.spans,
-        *times.experiments(play.trials.all(), clock, now),
+        *times.experiments(play.canaries.all(), clock, now),
         *times.champions(play.store.log(), clock, now),
     ]
     return Timeline(

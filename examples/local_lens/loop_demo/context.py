@@ -24,7 +24,7 @@ from loop_demo.timeline import Clock, Span, Tone
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import inference_log_sql
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import RetrainRun
@@ -97,7 +97,7 @@ class Play:
 
     def __post_init__(self) -> None:
         self.store = ReleaseRegistry(self.scene.project / ".tunectl" / "releases")
-        self.run_store, self.trials = RunStore(ProjectPaths(self.scene.project).retrain), ExperimentStore(self.store)
+        self.run_store, self.canaries = RunStore(ProjectPaths(self.scene.project).retrain), CanaryStore(self.store)
         self.everyday, self.changed = self.scene.town.everyday(), self.scene.town.changed()
         self.clock = Clock(self.began)
 
@@ -214,7 +214,7 @@ class Play:
         for _ in range(self.scene.most_rounds):
             self.crowd.ask(self.changed, self.scene.batch)
             run = self.run(run.id)
-            result = next((item for item in self.trials.all() if item.run == run.id), None)
+            result = next((item for item in self.canaries.all() if item.run == run.id), None)
             if result is not None and result.reading is not None:
                 reading = result.reading
                 means = ", ".join(

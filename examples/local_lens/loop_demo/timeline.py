@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import DriftWindow
-from tunectl.canary.canary_store import Experiment
+from tunectl.canary.canary_store import CanaryRecord
 from tunectl.registry.release_state import ReleaseEvent, swap_entries
 from tunectl.retraining.state_machine import ENDS, RetrainRun
 
@@ -133,7 +133,7 @@ def sender(run: RetrainRun) -> str:
     return "the story, by hand" if run.trigger.facts.get("description") == BY_HAND else run.trigger.author
 
 
-def experiments(result: Iterable[Experiment], clock: Clock, now: float) -> list[Span]:
+def experiments(result: Iterable[CanaryRecord], clock: Clock, now: float) -> list[Span]:
     """Each canary from its begin to its end."""
     tones: dict[str, Tone] = {"promote": "good", "harm": "bad"}
     spans = []

@@ -34,7 +34,7 @@ class QueuePolicy:
 class NextTask:
     """The annotation task that an annotator gets next, which answer is on the left, and whether it is a repeat."""
 
-    question: AnnotationTask
+    task: AnnotationTask
     left: int
     """Which answer stands on the left: 0 or 1."""
     repeat: bool
@@ -51,7 +51,7 @@ def preference_uncertainty(first: tuple[float, float], second: tuple[float, floa
 
 
 def next_task(
-    questions: Sequence[AnnotationTask],
+    tasks: Sequence[AnnotationTask],
     annotations: Sequence[AnnotationEvent],
     annotator: str,
     turn: int,
@@ -69,20 +69,20 @@ def next_task(
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = rng.random(), rng.random(), rng.randrange(2)
     own = [item.task for item in annotations if item.annotator == annotator]
-    tasks = [item for item in questions if not item.attention and item.id not in own]
+    unanswered = [item for item in tasks if not item.attention and item.id not in own]
     if kind < plan.attention:
-        checks = [item for item in questions if item.attention and item.id not in own]
+        checks = [item for item in tasks if item.attention and item.id not in own]
         if checks:
             return NextTask(checks[int(order * len(checks))], left, repeat=False)
     elif kind < plan.attention + plan.repeats:
-        again = _choose_repeat(questions, annotations, annotator, plan.gap)
+        again = _choose_repeat(tasks, annotations, annotator, plan.gap)
         if again is not None:
             return NextTask(again, left, repeat=True)
     others = {item.task for item in annotations if item.annotator != annotator} | set(on_screen)
-    new = [item for item in tasks if item.id not in others] or tasks
+    new = [item for item in unanswered if item.id not in others] or unanswered
     if not new:
         return None
-    recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
+    recent = {item.prompt for item in tasks if item.id in own[-3:]}  # not the same input again at once
     doubts = uncertainties or {}
     best = max(
         new,
@@ -96,10 +96,10 @@ def next_task(
 
 
 def _choose_repeat(
-    questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str, gap: int
+    tasks: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
     """Return a question to ask again: of those with the fewest answers one that somebody else answered, else an old one of this annotator."""
-    tasks_by_id = {item.id: item for item in questions if not item.attention}
+    tasks_by_id = {item.id: item for item in tasks if not item.attention}
     own = [item.task for item in annotations if item.annotator == annotator]
     votes = Counter(item.task for item in annotations if item.task in tasks_by_id)
     of_others = [name for name in votes if name not in own]
@@ -110,7 +110,7 @@ def _choose_repeat(
     return tasks_by_id[old[0]] if old else None
 
 
-def open_tasks(questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str) -> int:
+def open_tasks(tasks: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str) -> int:
     """Return the number of tasks that ``annotator`` has not answered yet, attention checks not counted."""
     own = {item.task for item in annotations if item.annotator == annotator}
-    return sum(not item.attention and item.id not in own for item in questions)
+    return sum(not item.attention and item.id not in own for item in tasks)

@@ -260,7 +260,7 @@ class _Routes:
         return render.render(
             "annotate_question.html",
             showing=showing,
-            asked=[(turn.role, tool_calls.render_tool_calls(turn)) for turn in showing.question.messages]
+            asked=[(turn.role, tool_calls.render_tool_calls(turn)) for turn in showing.task.messages]
             if showing
             else [],
             texts=showing.texts if showing else ("", ""),

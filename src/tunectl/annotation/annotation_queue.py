@@ -21,7 +21,7 @@ class DisplayedTask:
     """An annotation task on one person's screen: which answer is on the left, and since when it is shown."""
 
     id: str
-    question: AnnotationTask
+    task: AnnotationTask
     left: int
     """Which answer is shown on the left: 0 or 1."""
     repeat: bool
@@ -30,7 +30,7 @@ class DisplayedTask:
     @property
     def texts(self) -> tuple[str, str]:
         """Text of the left and of the right answer."""
-        return self.question.answers[self.left], self.question.answers[1 - self.left]
+        return self.task.answers[self.left], self.task.answers[1 - self.left]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ class AnnotationQueue:
 
     def _choose(self, annotator: str) -> DisplayedTask | None:
         turn = self._store.count_turns(annotator)
-        others = [item.question.id for name, item in self._showing.items() if name != annotator]
-        questions = list(self._store.questions.values())
+        others = [item.task.id for name, item in self._showing.items() if name != annotator]
+        tasks = list(self._store.tasks.values())
         result = next_task(
-            questions,
+            tasks,
             self._store.list_annotations(),
             annotator,
             turn,
@@ -96,14 +96,14 @@ class AnnotationQueue:
             self._store.write(
                 AnnotationEvent(
                     id=now.id,
-                    task=now.question.id,
+                    task=now.task.id,
                     annotator=annotator,
                     created_at=at.isoformat(timespec="seconds"),
                     choice=button_to_choice(button, now.left),
                     left=now.left,
                     seconds=round((at - now.since).total_seconds(), 1),
                     tags=list(tags),
-                    edit=_better(edit, now.question),
+                    edit=_better(edit, now.task),
                     repeat=now.repeat,
                 )
             )
@@ -114,7 +114,7 @@ class AnnotationQueue:
         annotation = self._store.get_annotation(showing)
         if annotation is None:
             return False
-        better = _better(edit, self._store.questions[annotation.task])
+        better = _better(edit, self._store.tasks[annotation.task])
         return (annotation.choice, annotation.tags, annotation.edit) == (
             button_to_choice(button, annotation.left),
             list(tags),
@@ -129,36 +129,36 @@ class AnnotationQueue:
                 return False
             last = annotations[-1]
             self._store.write(Retraction(last.id, annotator, self._clock().isoformat(timespec="seconds")))
-            again = NextTask(self._store.questions[last.task], last.left, last.repeat)
+            again = NextTask(self._store.tasks[last.task], last.left, last.repeat)
             self._showing[annotator] = self._build_displayed_task(annotator, self._store.count_turns(annotator), again)
             return True
 
     def _build_displayed_task(self, annotator: str, turn: int, what: NextTask) -> DisplayedTask:
         """Return what one annotator sees, with an id made of all that is on the screen: a choice made on another screen never counts for it."""
-        name = hash_to_id(turn, annotator, what.question.id, what.left, what.repeat)
-        return DisplayedTask(name, what.question, what.left, what.repeat, self._clock())
+        name = hash_to_id(turn, annotator, what.task.id, what.left, what.repeat)
+        return DisplayedTask(name, what.task, what.left, what.repeat, self._clock())
 
     def progress(self, annotator: str) -> Progress:
         """Return the numbers of answered and remaining tasks of ``annotator``."""
         with self._lock:
             annotations = self._store.list_annotations(annotator)
-            tasks = open_tasks(list(self._store.questions.values()), annotations, annotator)
-            return Progress(len(annotations), tasks, bool(annotations))
+            task_count = open_tasks(list(self._store.tasks.values()), annotations, annotator)
+            return Progress(len(annotations), task_count, bool(annotations))
 
     def rank(self, uncertainties: Mapping[str, float]) -> None:
         """Order the queue by uncertainty from now on: ``uncertainties`` maps a task's id to the probability that a reward model orders it wrongly."""
         with self._lock:
             self._uncertainties.update(uncertainties)
 
-    def questions(self) -> list[AnnotationTask]:
+    def list_tasks(self) -> list[AnnotationTask]:
         """Return all tasks of the queue."""
         with self._lock:
-            return list(self._store.questions.values())
+            return list(self._store.tasks.values())
 
-    def add(self, questions: Sequence[AnnotationTask]) -> None:
+    def add(self, tasks: Sequence[AnnotationTask]) -> None:
         """Append tasks to the queue; annotators who are working get them, too."""
         with self._lock:
-            self._store.add(questions)
+            self._store.add(tasks)
 
 
 def button_to_choice(button: Button, left: int) -> AnnotationChoice:
@@ -170,7 +170,7 @@ def button_to_choice(button: Button, left: int) -> AnnotationChoice:
     return button
 
 
-def _better(edit: str | None, question: AnnotationTask) -> str | None:
+def _better(edit: str | None, task: AnnotationTask) -> str | None:
     """Return the edit, unless it is empty or one of the answers unchanged."""
     text = (edit or "").replace("\r\n", "\n").strip()
-    return text if text and text not in {answer.strip() for answer in question.answers} else None
+    return text if text and text not in {answer.strip() for answer in task.answers} else None

@@ -55,10 +55,10 @@ class Battle:
 class Vote:
     """A decided battle: the judgment to store, and the answer with which the conversation continues."""
 
-    question: AnnotationTask
+    task: AnnotationTask
     annotation: AnnotationEvent
     first: BattleAnswer
-    """The first of the two answers of ``question``."""
+    """The first of the two answers of ``task``."""
     second: BattleAnswer
     goes_on_with: BattleAnswer
     """The answer that the conversation continues with."""
@@ -96,7 +96,7 @@ class Conversation:
         if now is None or now.id != comparison:
             return None
         first, second = now.answers
-        question = AnnotationTask(
+        task = AnnotationTask(
             id=f"arena-{now.id}",
             prompt=atomic_io.sha256_json(now.messages)[:16],
             source=Source(SOURCE),
@@ -104,12 +104,12 @@ class Conversation:
             answers=[first.text, second.text],
             systems=[first.system, second.system],
         )
-        at, words = self.clock(), (edit or "").replace("\r\n", "\n").strip()
-        better = words if words and words not in {first.text.strip(), second.text.strip()} else None
+        at, edited_text = self.clock(), (edit or "").replace("\r\n", "\n").strip()
+        better = edited_text if edited_text and edited_text not in {first.text.strip(), second.text.strip()} else None
         choice = button_to_choice(button, now.left)
         annotation = AnnotationEvent(
             id=now.id,
-            task=question.id,
+            task=task.id,
             annotator=self.who,
             created_at=at.isoformat(timespec="seconds"),
             choice=choice,
@@ -119,11 +119,11 @@ class Conversation:
             edit=better,
         )
         after = {"first": first, "second": second}.get(choice, now.answers[now.left])
-        return Vote(question, annotation, first, second, after, better or after.text)
+        return Vote(task, annotation, first, second, after, better or after.text)
 
     def go_on(self, verdict: Vote) -> None:
         """Append the chosen answer to the conversation; called once the judgment is on the disk."""
-        self.turns = [*verdict.question.messages, Message("assistant", verdict.turn)]
+        self.turns = [*verdict.task.messages, Message("assistant", verdict.turn)]
         self.comparison = None
 
     def restart(self) -> None:
@@ -132,15 +132,15 @@ class Conversation:
 
 
 def mask_pii(
-    question: AnnotationTask, annotation: AnnotationEvent, masker: PiiMasker
+    task: AnnotationTask, annotation: AnnotationEvent, masker: PiiMasker
 ) -> tuple[AnnotationTask, AnnotationEvent]:
     """Return task and annotation with personal data replaced by placeholders, as curate does: judgments are kept and trained on."""
     memory = PlaceholderMap()
-    texts = [*(turn.content for turn in question.messages), *question.answers, annotation.edit or ""]
+    texts = [*(turn.content for turn in task.messages), *task.answers, annotation.edit or ""]
     for text in texts:
         memory.reserve(text)
     clean = [masker.mask(text, memory).text for text in texts]
-    messages = [replace(turn, content=text) for turn, text in zip(question.messages, clean, strict=False)]
+    messages = [replace(turn, content=text) for turn, text in zip(task.messages, clean, strict=False)]
     prompt = atomic_io.sha256_json(messages)[:16]
-    hidden = replace(question, prompt=prompt, messages=messages, answers=clean[-3:-1])
+    hidden = replace(task, prompt=prompt, messages=messages, answers=clean[-3:-1])
     return hidden, replace(annotation, edit=clean[-1] or None)

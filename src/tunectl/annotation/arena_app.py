@@ -243,9 +243,9 @@ class _Routes:
         return self._html(self._talk(person, await self._log_vote(person, verdict)))
 
     def _keep(self, verdict: Vote) -> None:
-        question, annotation = mask_pii(verdict.question, verdict.annotation, self._setup.masker)
+        task, annotation = mask_pii(verdict.task, verdict.annotation, self._setup.masker)
         with annotation_store.open_store(self._setup.folder) as store:
-            store.add([question])
+            store.add([task])
             store.write(annotation)
 
     async def _log_vote(self, person: _Session, verdict: Vote) -> str:

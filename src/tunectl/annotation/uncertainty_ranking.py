@@ -29,9 +29,7 @@ def why_unranked(layout: ProjectPaths) -> str | None:
     return None if verdict["passed"] else "the reward model did not pass its gate"
 
 
-def rank_by_uncertainty(
-    layout: ProjectPaths, root: TunectlConfig, questions: Sequence[AnnotationTask]
-) -> dict[str, float]:
+def rank_by_uncertainty(layout: ProjectPaths, root: TunectlConfig, tasks: Sequence[AnnotationTask]) -> dict[str, float]:
     """Return the uncertainty of each task by its id, 0 to 0.5; values computed with the same models are read from the cache.
 
     Raises  ArtifactError when the reward model belongs to other models, or one of them is not there.
@@ -44,7 +42,7 @@ def rank_by_uncertainty(
     stamps = {name: atomic_io.sha256_json(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
     path = layout.cache / f"doubt-{atomic_io.sha256_json(stamps)[:16]}.json"
     doubts: dict[str, float] = atomic_io.read_json(path, dict[str, float]) if path.is_file() else {}
-    new = [question for question in questions if not question.attention and question.id not in doubts]
+    new = [task for task in tasks if not task.attention and task.id not in doubts]
     if new:
         base = folders["model"] if manifest.read(folders["cpt"]).passed_through else folders["cpt"]
         model = reward_scorer.load(

@@ -46,7 +46,7 @@ def create_backup(host: HostState, target: Path) -> Backup:
     _refuse_target(host, target)
     project_folder.require_new_folder(host.layout.root)
     created_at = datetime.now(UTC)
-    with _hold_place(target) as scratch:
+    with _hold_scratch(target) as scratch:
         erasure_ledger.add_backup_folder(host.hash_key.parent, target.parent)
         with atomic_io.atomic_directory(target, scratch) as fresh:
             fresh.chmod(0o700)
@@ -79,15 +79,15 @@ def _refuse_target(host: HostState, target: Path) -> None:
     if target.exists():
         raise UsageError(f"{target} already exists", hint="name a new folder, for example with the date")
     inside = target.absolute()
-    for _, place in host.iter_paths():
-        if place is not None and inside.is_relative_to(place.absolute()):
+    for _, path in host.iter_paths():
+        if path is not None and inside.is_relative_to(path.absolute()):
             raise UsageError(
-                f"{target} lies in {place}, a folder that the backup saves", hint="name a folder on another disk"
+                f"{target} lies in {path}, a folder that the backup saves", hint="name a folder on another disk"
             )
 
 
 @contextmanager
-def _hold_place(target: Path) -> Iterator[Path]:
+def _hold_scratch(target: Path) -> Iterator[Path]:
     """Lock a folder against other backups; what a killed one left there is deleted, because it holds people's texts."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

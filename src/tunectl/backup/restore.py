@@ -120,10 +120,10 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             _copy_tree(source, backup, scratch)
             erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
             _note_erasures(host, source, erasures)
-            for name, place in host.iter_paths():
-                kept = name in host_state.KEPT_HERE and place is not None and place.exists()
-                if place is not None and (scratch / name).exists() and not kept:
-                    _put(scratch / name, place)
+            for name, path in host.iter_paths():
+                is_kept = name in host_state.KEPT_HERE and path is not None and path.exists()
+                if path is not None and (scratch / name).exists() and not is_kept:
+                    _put(scratch / name, path)
             mark.unlink()
         except OSError as error:
             raise atomic_io.write_error(state, error) from error
@@ -158,7 +158,7 @@ def _refuse_running(host: HostState) -> None:
 
 
 def _refuse_existing(host: HostState, backup: Backup) -> None:
-    existing = [str(place) for name, place in host.iter_paths() if place is not None and _holds(place, name, backup)]
+    existing = [str(path) for name, path in host.iter_paths() if path is not None and _holds(path, name, backup)]
     if backup.inference_log == "sqlite" and host.database is not None and host.database.exists():
         existing.append(str(host.database))
     if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
@@ -170,14 +170,14 @@ def _refuse_existing(host: HostState, backup: Backup) -> None:
         )
 
 
-def _holds(place: Path, name: str, backup: Backup) -> bool:
-    """Return whether something exists at ``place`` that the backup has, too; an empty folder counts as nothing."""
+def _holds(folder: Path, name: str, backup: Backup) -> bool:
+    """Return whether something exists at ``folder`` that the backup has, too; an empty folder counts as nothing."""
     if name in host_state.KEPT_HERE:
         return False
     if name in backup.files:
-        return place.exists()
+        return folder.exists()
     inside = {Path(file).parts[1] for file in backup.files if file.startswith(f"{name}/")}
-    return any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in (place / one for one in inside))
+    return any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in (folder / one for one in inside))
 
 
 def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
@@ -240,25 +240,25 @@ def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -
         erasure_ledger.add_backup_folder(folder, source.absolute().parent)
 
 
-def _put(fresh: Path, place: Path) -> None:
-    """Move a file, or the content of a folder, to its place; the pointer of a registry last."""
+def _put(fresh: Path, destination: Path) -> None:
+    """Move a file, or the content of a folder, to ``destination``; the pointer of a registry last."""
     if not fresh.is_dir():
-        _move(fresh, place)
+        _move(fresh, destination)
         return
-    place.mkdir(mode=0o755 if fresh.name == host_state.REGISTRY else 0o700, parents=True, exist_ok=True)
+    destination.mkdir(mode=0o755 if fresh.name == host_state.REGISTRY else 0o700, parents=True, exist_ok=True)
     last = {name: number for number, name in enumerate(host_state.REGISTRY_FILES)}
     for child in sorted(fresh.iterdir(), key=lambda path: (last.get(path.name, -1), path.name)):
-        _move(child, place / child.name)
+        _move(child, destination / child.name)
 
 
-def _move(fresh: Path, place: Path) -> None:
+def _move(fresh: Path, destination: Path) -> None:
     """Move a file or folder, also to another disk; only what an earlier call has left may exist there."""
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if place.is_dir():
-        shutil.rmtree(place)
-    scratch = place.with_name(f".{place.name}.restoring")
+    destination.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if destination.is_dir():
+        shutil.rmtree(destination)
+    scratch = destination.with_name(f".{destination.name}.restoring")
     if scratch.is_dir():
         shutil.rmtree(scratch)
     shutil.move(fresh, scratch)
-    scratch.replace(place)
-    atomic_io.fsync_directory(place.parent)
+    scratch.replace(destination)
+    atomic_io.fsync_directory(destination.parent)

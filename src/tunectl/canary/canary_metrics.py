@@ -1,4 +1,4 @@
-"""Outcomes of an experiment, one number per identity: clicks, conversions, satisfaction, and guardrails. Pure.
+"""Outcomes of a canary, one number per identity: clicks, conversions, satisfaction, and guardrails. Pure.
 
 An identity's outcome counts once its attribution time is over: from then on it is final, and the order in which identities
 become final is the order of the test. Everybody who was assigned counts, also without feedback: who gives feedback may depend on
@@ -21,8 +21,8 @@ CanaryMetric = Literal["click", "conversion", "satisfaction"]
 VARIANTS: Final = ("champion", "challenger", "base")
 
 
-class ExperimentData(Struct, frozen=True):
-    """The outcomes per identity of an experiment, and the numbers of identities left out."""
+class CanaryData(Struct, frozen=True):
+    """The outcomes per identity of a canary, and the numbers of identities left out."""
 
     units: list[Observation]
     """In the order in which they became final."""
@@ -43,8 +43,8 @@ def collect_observations(
     attribution: timedelta,
     slow: float,
     now: datetime,
-) -> ExperimentData:
-    """Return the outcomes of all identities since the experiment began.
+) -> CanaryData:
+    """Return the outcomes of all identities since the canary began.
 
     inferences    of both variants, the oldest first
     feedback_of   returns the feedback by inference id
@@ -61,7 +61,7 @@ def collect_observations(
             continue
         if (inference.request or {}).get("model") in (*VARIANTS, inference.release):
             by_name += 1
-        elif inference.person is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
+        elif inference.person is not None:  # a canary lasts for weeks of traffic: its text is not kept in memory
             groups.setdefault(inference.person, []).append(replace(inference, request=None, response=None))
     final: list[tuple[datetime, str, list[InferenceRecord]]] = []
     still_open = both = 0
@@ -77,7 +77,7 @@ def collect_observations(
     final.sort(key=lambda row: row[:2])
     feedback = feedback_of([item.id for _, _, inside in final for item in inside])
     units = [_unit(inside, feedback, end, metric, slow) for end, _, inside in final]
-    return ExperimentData(units, still_open, by_name, both)
+    return CanaryData(units, still_open, by_name, both)
 
 
 def _unit(

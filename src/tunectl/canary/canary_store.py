@@ -1,6 +1,6 @@
 """Store of canaries in the registry: at most one runs at a time, and its record is kept.
 
-    <store>/experiments/<id>.json  every experiment, replaced atomically while it runs
+    <store>/experiments/<id>.json  every canary, replaced atomically while it runs
 
 Start: the record is written first, then the challenger is set. End: the challenger is removed first, so that after a kill there is no
 challenger without a record. A challenger that a person started is never changed. A record is changed under the lock and read under
@@ -23,7 +23,7 @@ from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.names import ContentId, RecordName
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.canary.canary_metrics import CanaryMetric
-from tunectl.canary.sequential_test import CanaryDecision, ExperimentResult, SequentialTestRules, validate_rules
+from tunectl.canary.sequential_test import CanaryDecision, CanaryResult, SequentialTestRules, validate_rules
 from tunectl.core.errors import GateError, UsageError
 from tunectl.registry.registry_formats import AUTHORSHIP
 from tunectl.registry.release_store import ReleaseRegistry
@@ -38,17 +38,17 @@ _RULES: Final = {
 }
 
 
-def upgrade_experiment(record: dict[str, Any]) -> dict[str, Any]:
+def upgrade_record(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of 0.1 with the field names of today. The salt stays: it decides who gets the challenger."""
     result = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
     return {**result, "rules": rename_keys(result.get("rules", {}), _RULES)}
 
 
-EXPERIMENT: Final = RecordFormat("canary experiment", (upgrade_experiment,))
+CANARY_RECORD: Final = RecordFormat("canary", (upgrade_record,))
 
 
-class Experiment(Struct, frozen=True, omit_defaults=True):
-    """Record of one canary experiment: challenger, test rules, period, decision and last result."""
+class CanaryRecord(Struct, frozen=True, omit_defaults=True):
+    """Record of one canary: challenger, test rules, period, decision and last result."""
 
     id: RecordName
     challenger: ContentId
@@ -68,7 +68,7 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     ended_at: datetime | None = None
     decision: CanaryDecision | None = None
     """``running`` where a person stopped it."""
-    reading: ExperimentResult | None = None
+    reading: CanaryResult | None = None
     """The last result."""
 
 
@@ -76,25 +76,27 @@ class CanaryRunningError(GateError):
     """Another challenger is set; a new canary may start when that one has ended."""
 
 
-class ExperimentStore:
+class CanaryStore:
     """Records of canaries in a registry; starting and ending one moves the registry's canary pointer with it."""
 
     def __init__(self, store: ReleaseRegistry) -> None:
         self.store, self.folder = store, store.root / RECORDS
 
-    def all(self) -> list[Experiment]:
-        """Return every experiment, the oldest first."""
+    def all(self) -> list[CanaryRecord]:
+        """Return every canary, the oldest first."""
         if not self.folder.is_dir():
             return []
-        canaries: list[Experiment] = [EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
+        canaries: list[CanaryRecord] = [
+            CANARY_RECORD.read(path, CanaryRecord) for path in sorted(self.folder.glob("*.json"))
+        ]
         return sorted(canaries, key=lambda item: (item.started_at, item.id))
 
-    def running(self) -> Experiment | None:
-        """Return the experiment that has not ended; None where there is none. At most one runs at a time."""
+    def running(self) -> CanaryRecord | None:
+        """Return the canary that has not ended; None where there is none. At most one runs at a time."""
         return next((item for item in self.all() if item.ended_at is None), None)
 
-    def start(self, canary: Experiment) -> Experiment:
-        """Start an experiment and return it; with an id that exists already, continue that one, or return it where it has ended.
+    def start(self, canary: CanaryRecord) -> CanaryRecord:
+        """Start a canary and return it; with an id that exists already, continue that one, or return it where it has ended.
 
         Raises  CanaryRunningError while another one runs, or where a person has set a challenger; GateError for a release that a gate refused;
                 UsageError for a release that is champion already, a store without a champion, or shares that leave a variant empty;
@@ -123,7 +125,7 @@ class ExperimentStore:
                     hint="wait for it, or end it: tunectl release canary stop",
                 )
             result = other or replace(canary, champion=pointer.release)
-            state = self.store.trial()
+            state = self.store.canary()
             if state is not None and state.salt != result.salt:
                 raise CanaryRunningError(
                     f"{state.release} is challenger already, set by {state.author or 'somebody'}: {state.message or 'no reason given'}",
@@ -134,12 +136,12 @@ class ExperimentStore:
             self._put_up(result)
         return result
 
-    def write(self, canary: Experiment) -> None:
-        """Replace the record of an experiment."""
-        EXPERIMENT.write(self._path(canary), canary)
+    def write(self, canary: CanaryRecord) -> None:
+        """Replace the record of a canary."""
+        CANARY_RECORD.write(self._path(canary), canary)
 
-    def record_result(self, canary: Experiment, reading: ExperimentResult) -> Experiment:
-        """Store the result of one evaluation; return the experiment as it is now, which somebody may have ended."""
+    def record_result(self, canary: CanaryRecord, reading: CanaryResult) -> CanaryRecord:
+        """Store the result of one evaluation; return the canary as it is now, which somebody may have ended."""
         with self._writing():
             now = self._now(canary)
             if now.ended_at is None and now.reading != reading:
@@ -149,15 +151,15 @@ class ExperimentStore:
 
     def end(
         self,
-        canary: Experiment,
+        canary: CanaryRecord,
         decision: CanaryDecision,
         at: datetime,
-        reading: ExperimentResult | None,
+        reading: CanaryResult | None,
         *,
         author: str = "",
         message: str = "",
-    ) -> Experiment:
-        """Remove the challenger from the traffic, then record why; return the experiment. An ended one is left unchanged.
+    ) -> CanaryRecord:
+        """Remove the challenger from the traffic, then record why; return the canary. An ended one is left unchanged.
 
         ``author`` (empty: whoever started it) and ``message`` are for the release history.
         """
@@ -171,11 +173,11 @@ class ExperimentStore:
                 self.write(now)
         return now
 
-    def _path(self, canary: Experiment) -> Path:
+    def _path(self, canary: CanaryRecord) -> Path:
         return self.folder / f"{canary.id}.json"
 
-    def _now(self, canary: Experiment) -> Experiment:
-        result: Experiment = EXPERIMENT.read(self._path(canary), Experiment)
+    def _now(self, canary: CanaryRecord) -> CanaryRecord:
+        result: CanaryRecord = CANARY_RECORD.read(self._path(canary), CanaryRecord)
         return result
 
     def repair(self) -> bool:
@@ -191,18 +193,18 @@ class ExperimentStore:
         return wrong is not None
 
     def _wrong(self) -> Literal["absent", "left over"] | None:
-        running, state, pointer = self.running(), self.store.trial(), self.store.champion()
+        running, state, pointer = self.running(), self.store.canary(), self.store.champion()
         if running is not None:
             is_promoted = pointer is not None and pointer.release == running.challenger  # its end is not written yet
             return "absent" if state is None and not is_promoted else None
         return "left over" if state is not None and any(item.salt == state.salt for item in self.all()) else None
 
-    def _up(self, canary: Experiment) -> bool:
-        """Return whether the challenger that servers follow is this experiment's."""
-        state: CanaryState | None = self.store.trial()
+    def _up(self, canary: CanaryRecord) -> bool:
+        """Return whether the challenger that servers follow is this canary's."""
+        state: CanaryState | None = self.store.canary()
         return state is not None and state.salt == canary.salt
 
-    def _put_up(self, canary: Experiment) -> None:
+    def _put_up(self, canary: CanaryRecord) -> None:
         if not self._up(canary):
             reason = f"canary {canary.id}: {canary.message}"[:1000]
             self.store.start_canary(
@@ -223,5 +225,5 @@ class ExperimentStore:
 
 
 def draw_salt() -> str:
-    """Return a random salt, so that the assignments of two experiments are independent."""
+    """Return a random salt, so that the assignments of two canaries are independent."""
     return secrets.token_hex(8)

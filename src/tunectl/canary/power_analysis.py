@@ -1,4 +1,4 @@
-"""How many identities an experiment needs, simulated before it begins. Pure."""
+"""How many identities a canary needs, simulated before it begins. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tunectl.core.optional import import_optional
 
 
 class PowerAnalysis(Struct, frozen=True):
-    """Number of identities that an experiment needs for an assumed effect, from simulated experiments."""
+    """Number of identities that a canary needs for an assumed effect, from simulated canaries."""
 
     effect: float
     power: float
-    """Share of simulated experiments that reached the goal."""
+    """Share of simulated canaries that reached the goal."""
     half: int | None
     """Units of both variants after which half of them had reached it; None: fewer did."""
     most: int | None
@@ -25,11 +25,11 @@ class PowerAnalysis(Struct, frozen=True):
 
 
 def simulate_power(
-    rules: SequentialTestRules, *, rate: float, effect: float, horizon: int, seed: int, experiments: int = 200
+    rules: SequentialTestRules, *, rate: float, effect: float, horizon: int, seed: int, repetitions: int = 200
 ) -> PowerAnalysis:
-    """Return the power over simulated experiments: outcomes are 1 with ``rate`` for the champion, ``rate + effect`` for the challenger.
+    """Return the power over simulated canaries: outcomes are 1 with ``rate`` for the champion, ``rate + effect`` for the challenger.
 
-    ``horizon`` is the number of units after which a simulated experiment ends.
+    ``horizon`` is the number of units after which a simulated canary ends.
     Raises  UsageError for rates outside 0 to 1.
     """
     validate_rules(rules)
@@ -41,7 +41,7 @@ def simulate_power(
     np = import_optional("numpy", extra="retrain")
     random = np.random.default_rng(seed)
     needed = []
-    for _ in range(experiments):
+    for _ in range(repetitions):
         variant = random.random(horizon) < rules.share
         outcome = (random.random(horizon) < np.where(variant, rate + effect, rate)).astype(float)
         path = e_process.log_e_process(
@@ -53,7 +53,7 @@ def simulate_power(
     ordered = sorted(needed)
 
     def by(share: float) -> int | None:
-        result = ordered[int(share * (experiments - 1))]
+        result = ordered[int(share * (repetitions - 1))]
         return result if result <= horizon else None
 
-    return PowerAnalysis(effect, sum(item <= horizon for item in needed) / experiments, by(0.5), by(0.8))
+    return PowerAnalysis(effect, sum(item <= horizon for item in needed) / repetitions, by(0.5), by(0.8))

@@ -31,7 +31,7 @@ GRID: Final = 161
 
 
 class Observation(Struct, frozen=True):
-    """Final outcome and guardrails of one identity in the experiment."""
+    """Final outcome and guardrails of one identity in the canary."""
 
     challenger: bool
     outcome: float
@@ -60,7 +60,7 @@ class SequentialTestRules(Struct, frozen=True):
 
 
 class Point(Struct, frozen=True):
-    """One point of the curve of an experiment: difference and evidence after ``units`` identities."""
+    """One point of the curve of a canary: difference and evidence after ``units`` identities."""
 
     units: int
     difference: float
@@ -72,8 +72,8 @@ class Point(Struct, frozen=True):
     """E-value for harm; 1 / harm level proves it."""
 
 
-class ExperimentResult(Struct, frozen=True):
-    """Result of one evaluation of an experiment: decision, mean outcomes, confidence sequence and e-values."""
+class CanaryResult(Struct, frozen=True):
+    """Result of one evaluation of a canary: decision, mean outcomes, confidence sequence and e-values."""
 
     decision: CanaryDecision
     reason: str
@@ -100,8 +100,8 @@ def validate_rules(rules: SequentialTestRules) -> None:
 
 def evaluate(
     units: Sequence[Observation], rules: SequentialTestRules, *, over: bool = False, curve: bool = True
-) -> ExperimentResult:
-    """Return the result of testing the units in the order in which they became final; ``over``: the time of the experiment is over.
+) -> CanaryResult:
+    """Return the result of testing the units in the order in which they became final; ``over``: the time of the canary is over.
 
     More units never reverse a decision: the first crossing counts.
     Raises  UsageError for a share that leaves one variant empty.
@@ -123,7 +123,7 @@ def evaluate(
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
     champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~variant, variant))
     band = _band(ipw_outcomes, rules) if len(units) else None
-    return ExperimentResult(
+    return CanaryResult(
         decision,
         reason,
         int((~variant).sum()),

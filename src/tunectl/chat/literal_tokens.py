@@ -82,10 +82,10 @@ def remove_guards(text: str) -> str:
 
 
 def _find_normalized(text: str, special: Sequence[str]) -> set[int]:
-    """Return the places behind letters that begin a special token once they are normalized, as full-width ones: a tokenizer may do that."""
+    """Return the indices behind letters that begin a special token once they are normalized, as full-width ones: a tokenizer may do that."""
     pieces = [unicodedata.normalize("NFKC", letter) for letter in text]
-    places = [place for place, piece in enumerate(pieces, 1) for _ in piece]
-    return {places[start] for start, _ in _find_all("".join(pieces), special)}
+    indices = [index for index, piece in enumerate(pieces, 1) for _ in piece]
+    return {indices[start] for start, _ in _find_all("".join(pieces), special)}
 
 
 def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
@@ -126,21 +126,21 @@ class LiteralEncoder:
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return (token ids, [start, end) characters of ``text`` that each came from, guards included)."""
         pieces: list[str] = []
-        places: list[tuple[int, int]] = []
+        offsets: list[tuple[int, int]] = []
         end = 0
         for start, token in self._find_real(text):
-            _append(text, end, start, pieces, places)
+            _append(text, end, start, pieces, offsets)
             end = start + len(token)
             name = self._names[token]
             pieces.append(name)
-            places += [(start, end)] * len(name)
-        _append(text, end, len(text), pieces, places)
+            offsets += [(start, end)] * len(name)
+        _append(text, end, len(text), pieces, offsets)
         encoded = self._inner.encode_batch(["".join(pieces)], add_special_tokens=False)[0]
         ids = [self._real.get(number, number) for number in encoded.ids]
         spans = [
-            (places[start][0], places[stop - 1][1])
+            (offsets[start][0], offsets[stop - 1][1])
             if stop > start
-            else (places[start - 1][1],) * 2
+            else (offsets[start - 1][1],) * 2
             if start
             else (0, 0)
             for start, stop in encoded.offsets

@@ -149,13 +149,13 @@ class LossMasker:
         """Return tokens with their mask, and the number of tokens before the answer."""
         trained = [False] * len(encoded.ids)
         for start, end in text.learned:
-            inside = [i for i, (a, b) in enumerate(encoded.places) if a >= start and b <= end and b > a]
+            inside = [i for i, (a, b) in enumerate(encoded.offsets) if a >= start and b <= end and b > a]
             if not self._template.marks_generation:
                 inside = self._up_to_end(encoded.ids, inside)
             for index in inside:
                 trained[index] = True
         last = max((index for index, flag in enumerate(trained) if flag), default=len(trained) - 1)
-        parts = sum(1 for _, end in encoded.places if end <= text.answer)
+        parts = sum(1 for _, end in encoded.offsets if end <= text.answer)
         return TokenSpan(encoded.ids[: last + 1], trained[: last + 1]), min(parts, last)
 
     def _up_to_end(self, ids: list[int], inside: list[int]) -> list[int]:

@@ -22,7 +22,7 @@ class Encoding:
     """Ids of the tokens of one text, and the [start, end) characters that each came from."""
 
     ids: list[int]
-    places: list[tuple[int, int]]
+    offsets: list[tuple[int, int]]
 
 
 class Tokenizer:

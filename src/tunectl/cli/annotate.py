@@ -32,7 +32,10 @@ NO_MORE = "No more answers can be written: {reason}"
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl annotate`` to ``parser``."""
     parser.add_argument(
-        "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; key=value for this run"
+        "arguments",
+        nargs="*",
+        metavar="prepare | key=value",
+        help="prepare: only write answers; key=value for this run",
     )
     parser.add_argument("--json", action="store_true", help="with prepare: print JSON")
     parser.add_argument("--generate", action="store_true", help="write answers while the page is open")
@@ -46,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.config.loading import checks
 
     layout = ProjectPaths()
-    overrides = [word for word in args.words if word != PREPARE]
+    overrides = [argument for argument in args.arguments if argument != PREPARE]
     root = checks.load_project_config(layout, overrides).root
     folder = layout.root / root.annotate.store
-    if len(overrides) < len(args.words):
+    if len(overrides) < len(args.arguments):
         return _prepare(layout, root, folder, as_json=args.json)
     return _serve(layout, root, folder, generate=args.generate)
 
@@ -62,13 +65,13 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
 
     batch = CandidateBatch([], 0, 0, 0)
     with annotation_store.open_store(folder) as store:
-        before = len(store.questions)
+        before = len(store.tasks)
         with progress.bar("inputs answered", root.annotate.prepare.inputs) as bar:
             for progress_batch in generate_candidates(layout, root):
                 bar.advance(progress_batch.done - batch.done)
                 batch = progress_batch
-                store.add(batch.questions)
-        count = len(store.questions)
+                store.add(batch.tasks)
+        count = len(store.tasks)
     if as_json:
         result = {"store": str(folder), "inputs": batch.of, "left_out": batch.left_out}
         terminal.print_json({**result, "new": count - before, "questions": count})
@@ -90,7 +93,7 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
 
     asking, keys = root.annotate.queue, _open_keys(layout, root)
     with annotation_store.open_store(folder) as store:
-        if not store.questions and not generate:
+        if not store.tasks and not generate:
             raise DataError(
                 f"{folder}: there is nothing to ask yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
@@ -149,17 +152,17 @@ class _BackgroundWriter:
 
     def __init__(self, layout: ProjectPaths, root: TunectlConfig, queue: AnnotationQueue, *, generate: bool) -> None:
         self._layout, self._root, self._queue, self._generate = layout, root, queue, generate
-        self._word: str | None = None
+        self._progress: str | None = None
         self._stop = threading.Event()
 
     def pending(self) -> str | None:
         """Return the progress of the answers; None when all are there."""
-        return self._word
+        return self._progress
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Work while the block runs; stop after the current batch when it ends."""
-        self._word = "The models are being loaded." if self._generate else None
+        self._progress = "The models are being loaded." if self._generate else None
         thread = threading.Thread(target=self._run, name="answers", daemon=True)
         thread.start()
         try:
@@ -180,17 +183,17 @@ class _BackgroundWriter:
 
         try:
             for batch in generate_candidates(self._layout, self._root):
-                self._queue.add(batch.questions)
-                self._word = batch.word
+                self._queue.add(batch.tasks)
+                self._progress = batch.sentence
                 if self._stop.is_set():
                     return
-            self._word = None
+            self._progress = None
         except TunectlError as error:
             logging_setup.get_logger(__name__).error("no more answers: %s", error)
-            self._word = NO_MORE.format(reason=error.message)
+            self._progress = NO_MORE.format(reason=error.message)
         except Exception as error:  # noqa: BLE001  (otherwise annotators would wait for ever)
             logging_setup.get_logger(__name__).exception("no more answers")
-            self._word = NO_MORE.format(reason=error)
+            self._progress = NO_MORE.format(reason=error)
 
     def _rank(self) -> None:
         from tunectl.annotation.uncertainty_ranking import rank_by_uncertainty, why_unranked
@@ -198,6 +201,6 @@ class _BackgroundWriter:
 
         try:
             if why_unranked(self._layout) is None:
-                self._queue.rank(rank_by_uncertainty(self._layout, self._root, self._queue.questions()))
+                self._queue.rank(rank_by_uncertainty(self._layout, self._root, self._queue.list_tasks()))
         except TunectlError as error:
             logging_setup.get_logger(__name__).warning("questions come in random order: %s", error)

@@ -25,12 +25,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _words() -> tuple[str, str]:
+def _list_candidates() -> tuple[str, str]:
     return " ".join(verb.name for verb in VERBS), " ".join([COMPOSE, *(stage.name for stage in STAGES)])
 
 
 def _bash() -> str:
-    verbs, stages = _words()
+    verbs, stages = _list_candidates()
     return f"""_tunectl() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}"
   if [ "$COMP_CWORD" -eq 1 ]; then COMPREPLY=($(compgen -W "{verbs}" -- "$word")); return; fi
@@ -48,7 +48,7 @@ def _zsh() -> str:
 
 
 def _fish() -> str:
-    _, stages = _words()
+    _, stages = _list_candidates()
     verbs = "\n".join(
         f"complete -c tunectl -n __fish_use_subcommand -f -a {verb.name} -d '{verb.help}'" for verb in VERBS
     )

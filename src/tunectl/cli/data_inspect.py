@@ -118,7 +118,7 @@ def _show(result: Any) -> None:
 
     terminal.table("What the tokens say", ["check", "", "found"], _checks(result))
     terminal.table("", ["what", "value"], _facts(result))
-    terminal.print_line(f"One example, {result.place}: trained tokens are green (in plain text: between « and »)")
+    terminal.print_line(f"One example, {result.source}: trained tokens are green (in plain text: between « and »)")
     terminal.print_marked([(token.text, token.trained) for token in result.shown])
 
 
@@ -132,6 +132,6 @@ def _page(result: Any) -> str:
         healthy=result.healthy,
         findings=_checks(result),
         facts=_facts(result),
-        place=result.place,
+        source=result.source,
         shown=result.shown,
     )

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     for _, sentence in findings(facts):
         terminal.print_line(sentence)
     if curve is not None:
-        terminal.print_line(curve.words)
+        terminal.print_line(curve.conclusion)
     terminal.print_line(f"report: {out}")
     return 0
 

@@ -25,7 +25,10 @@ from tunectl.core.errors import UsageError
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl evaluate`` to ``parser``."""
     parser.add_argument(
-        "words", nargs="*", metavar="DATA | key=value", help="the file to measure on; overrides of the configuration"
+        "arguments",
+        nargs="*",
+        metavar="DATA | key=value",
+        help="the file to measure on; overrides of the configuration",
     )
     parser.add_argument(
         "--model", metavar="STAGE|DIR", help="model, cpt, sft, align, a model folder or an adapter folder"
@@ -59,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  UsageError for arguments that do not go together.
     """
-    overrides = [word for word in args.words if "=" in word and not Path(word).exists()]
-    files = [word for word in args.words if word not in overrides]
+    overrides = [argument for argument in args.arguments if "=" in argument and not Path(argument).exists()]
+    files = [argument for argument in args.arguments if argument not in overrides]
     if len(files) > 1:
         raise UsageError(
             f"DATA must be one file, not {len(files)}: {', '.join(files)}", hint="run the command once for each"

@@ -35,38 +35,38 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from tunectl.evaluation import base_model_comparison
 
     layout = ProjectPaths()
-    words = [word for word in args.bases.split(",") if word]
-    if not words:
+    names = [name for name in args.bases.split(",") if name]
+    if not names:
         raise UsageError("--bases names no model", hint="for example: --bases smollm2_135m,DIR,owner/name@COMMIT")
     root = checks.load_project_config(layout, overrides).root
-    folders = {word: resolve_base(layout, word, overrides) for word in words}
+    folders = {name: resolve_base(layout, name, overrides) for name in names}
     backend = evaluation.build_backend(root.hardware, None)
-    trial = _trial(args, layout, root, backend)
+    setup = _setup(args, layout, root, backend)
     results = []
-    for word, folder in folders.items():
+    for name, folder in folders.items():
         generator = backend.open(folder, None)
         try:
-            zero, few, speed = base_model_comparison.evaluate_base(trial, generator, backend.prompter(folder, None))
+            zero, few, speed = base_model_comparison.evaluate_base(setup, generator, backend.prompter(folder, None))
         finally:
             generator.close()
         facts = model_spec.load(folder)
         size = sum(item.stat().st_size for item in folder.glob("*.safetensors")) / 1e6
         results.append(
             base_model_comparison.BaseModelResult(
-                word, facts.parameters, round(size, 1), facts.license, zero, few, speed
+                name, facts.parameters, round(size, 1), facts.license, zero, few, speed
             )
         )
-    ranked = base_model_comparison.rank(results, trial.primary)
-    result = base_model_comparison.Bases(len(trial.items), trial.shots, trial.primary, trial.confidence, ranked)
+    ranked = base_model_comparison.rank(results, setup.primary)
+    result = base_model_comparison.Bases(len(setup.items), setup.shots, setup.primary, setup.confidence, ranked)
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return
     columns, rows = base_model_comparison.format_table(result)
-    terminal.table("base models", columns, rows, caption=f"{len(trial.items)} validation inputs, nothing tuned")
+    terminal.table("base models", columns, rows, caption=f"{len(setup.items)} validation inputs, nothing tuned")
 
 
-def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> Path:
-    """Return the model folder that ``word`` means: an option of conf/model, a folder, or a Hub id with its commit.
+def resolve_base(layout: ProjectPaths, name: str, overrides: Sequence[str]) -> Path:
+    """Return the model folder that ``name`` means: an option of conf/model, a folder, or a Hub id with its commit.
 
     Raises  UsageError for anything else.
     """
@@ -76,20 +76,20 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
     from tunectl.pipeline.model_choice import from_folder, prepare_model
 
     options = list_options(layout.conf, "model")
-    if word in options:
-        return prepare_model(layout, checks.load_project_config(layout, [*overrides, f"model={word}"]).root.model)
-    if Path(word).is_dir():
-        return from_folder(layout, Path(word))
-    match = _HUB.match(word)
+    if name in options:
+        return prepare_model(layout, checks.load_project_config(layout, [*overrides, f"model={name}"]).root.model)
+    if Path(name).is_dir():
+        return from_folder(layout, Path(name))
+    match = _HUB.match(name)
     if match is None:
         raise UsageError(
-            f"--bases {word}: neither an option of conf/model ({', '.join(options)}), nor a folder, nor a Hub id",
+            f"--bases {name}: neither an option of conf/model ({', '.join(options)}), nor a folder, nor a Hub id",
             hint="a Hub id looks like owner/name@COMMIT",
         )
     if match.group(2) is None:
         raise UsageError(
-            f"--bases {word}: no such folder, and a Hub id needs its commit, because a branch can move",
-            hint=f"write {word}@COMMIT with the 40 characters of the commit hash",
+            f"--bases {name}: no such folder, and a Hub id needs its commit, because a branch can move",
+            hint=f"write {name}@COMMIT with the 40 characters of the commit hash",
         )
     source = HubModel(method="hub", repo=match.group(1), revision=match.group(2), sha256=None)
     return prepare_model(
@@ -97,7 +97,7 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
     )
 
 
-def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, backend: object) -> BaseEvalSetup:
+def _setup(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, backend: object) -> BaseEvalSetup:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
     from tunectl.backends.wiring import evaluation

@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
     terminal.print_line(f"{explanation.title}. {explanation.summary}")
     for title, steps in (("What is behind it", explanation.behind), ("What came after it", explanation.after)):
         _print_steps(title, steps)
-    for part, words in explanation.problems.items():
-        terminal.print_line(f"{part} cannot be read: {terminal.strip_control(words)}")
+    for part, message in explanation.problems.items():
+        terminal.print_line(f"{part} cannot be read: {terminal.strip_control(message)}")
     if explanation.unknown:
         terminal.print_line("\nWhat is not known:")
-    for words in explanation.unknown:
-        terminal.print_line(f"  {terminal.strip_control(words)}")
+    for message in explanation.unknown:
+        terminal.print_line(f"  {terminal.strip_control(message)}")
     return 0
 
 

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of ``tunectl federate``, each with its own arguments, to ``parser``."""
     parser.add_argument("verb", choices=("simulate", "server", "client"), help="what this process is")
     parser.add_argument(
-        "words", nargs="*", metavar="NAME | key=value", help="client: its name; others: federate.KEY=VALUE"
+        "arguments", nargs="*", metavar="NAME | key=value", help="client: its name; others: federate.KEY=VALUE"
     )
     parser.add_argument("--json", action="store_true", help="print the rounds as JSON (simulate, server)")
 
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends.system import terminal
     from tunectl.pipeline import federate_run
 
-    name = _take_name(args.words) if args.verb == "client" else None
-    federation = federate_run.open_federation(ProjectPaths(), args.words)
+    name = _take_name(args.arguments) if args.verb == "client" else None
+    federation = federate_run.open_federation(ProjectPaths(), args.arguments)
     if name is not None:
         federate_run.join(federation, name, terminal.print_line)
         return 0
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _take_name(words: list[str]) -> str:
-    if not words or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", words[0]):
+def _take_name(arguments: list[str]) -> str:
+    if not arguments or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", arguments[0]):
         raise UsageError(
             "a client needs a name that no other client has: lower-case letters, digits, - and _",
             hint="tunectl federate client hospital_a",
         )
-    return words.pop(0)
+    return arguments.pop(0)
 
 
 def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
@@ -69,8 +69,10 @@ def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
         terminal.print_json({"adapter": str(out), "rounds": msgspec.to_builtins(rounds)})
         return
     for item in rounds:
-        answered = ", ".join(f"{client.name} ({client.answers} answers)" for client in item.contributions) or "nobody"
-        terminal.print_line(f"round {item.number}: {answered}{'' if item.averaged else '; too few, not averaged'}")
+        contributors = (
+            ", ".join(f"{client.name} ({client.answers} answers)" for client in item.contributions) or "nobody"
+        )
+        terminal.print_line(f"round {item.number}: {contributors}{'' if item.averaged else '; too few, not averaged'}")
         for failure in item.failures:
             terminal.print_line(f"  left out: {failure}")
     terminal.print_line(f"the adapter is in {out}; next: tunectl repro sft.adapter={out}")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         _print_json(draft, body, name)
         return 0
     if args.overrides:
-        sys.stdout.write(" ".join(_quote_for_shell(word) for word in foreign_yaml.to_overrides(draft)) + "\n")
+        sys.stdout.write(" ".join(_quote_for_shell(override) for override in foreign_yaml.to_overrides(draft)) + "\n")
     else:
         sys.stdout.write(f"wrote {path}\n" if args.write else body)
     _print_dropped(draft)
@@ -86,10 +86,10 @@ def _data_sets(file: Path, folder: str) -> dict[str, Any]:
     return {}
 
 
-def _quote_for_shell(word: str) -> str:
+def _quote_for_shell(override: str) -> str:
     from shlex import quote
 
-    return quote(word)
+    return quote(override)
 
 
 def _print_json(draft: Any, body: str, name: str) -> None:

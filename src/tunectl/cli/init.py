@@ -86,7 +86,7 @@ def _refuse_contradiction(args: argparse.Namespace) -> None:
             f"--example {args.example} has data of its own, --from {args.source} names other data",
             hint="leave one of them out",
         )
-    named = [word for word in ("prompt", "answer", "text") if getattr(args, word)]
+    named = [option for option in ("prompt", "answer", "text") if getattr(args, option)]
     if named and args.source is None:
         raise UsageError(f"--{named[0]} names a column of the data of --from", hint="tunectl init NAME --from FILE")
 

@@ -119,20 +119,20 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
         folder = layout.root / root.monitor.reports
         report_files.prune(folder, 0)
         deletion_note = f"{layout.inference_log_exports} and the drift reports in {folder} are deleted"
-    words = [f"the database is written anew; {deletion_note}."]
+    sentences = [f"the database is written anew; {deletion_note}."]
     if not _delete_half_written(layout):
-        words.append(
+        sentences.append(
             f"A stage runs: {layout.scratch} stays, and may have text that was deleted. Purge again when it has ended."
         )
     worktree = RetrainWorkspace(layout).worktree
     if worktree.exists():
-        words.append(f"{worktree} has what the last retrain was made of, until the next one begins.")
+        sentences.append(f"{worktree} has what the last retrain was made of, until the next one begins.")
     if not emptied:
-        words.append(BUSY)
+        sentences.append(BUSY)
     if section is not None:
         erasure.purge(layout.root / section.snapshots, store)
-        words.append(CACHED)
-    _say(args, {"purged": True, "journal_busy": not emptied}, " ".join([*words, LIMIT]))
+        sentences.append(CACHED)
+    _say(args, {"purged": True, "journal_busy": not emptied}, " ".join([*sentences, LIMIT]))
     return 0
 
 
@@ -152,10 +152,10 @@ def _delete_half_written(layout: ProjectPaths) -> bool:
     return True
 
 
-def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:
+def _say(args: argparse.Namespace, value: dict[str, Any], sentence: str) -> None:
     from tunectl.backends.system import terminal
 
     if args.json:
         terminal.print_json(value)
     else:
-        terminal.print_line(words)
+        terminal.print_line(sentence)

@@ -84,9 +84,9 @@ RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
 """Commands that resume where they were stopped."""
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line ``words`` (default: ``sys.argv``); return the exit code, which ``core/errors.py`` lists."""
-    arguments = list(sys.argv[1:] if words is None else words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: ``sys.argv``); return the exit code, which ``core/errors.py`` lists."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
     except TunectlError as error:
@@ -107,16 +107,16 @@ def entry() -> None:
     sys.exit(main())
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in {"-h", "--help", "help"}:
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_help())
         return 0
-    if words[0] == "--version":
+    if argv[0] == "--version":
         from tunectl import __version__
 
         sys.stdout.write(f"tunectl {__version__}\n")
         return 0
-    verb = _find(words[0])
+    verb = _find(argv[0])
     from importlib import import_module
 
     module = import_module(verb.module)
@@ -125,7 +125,7 @@ def _dispatch(words: list[str]) -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="log details, and show tracebacks")
     module.add(parser)
-    args = parser.parse_args(words[1:])
+    args = parser.parse_args(argv[1:])
     _prepare(args)
     code: int = module.run(args)
     return code

@@ -29,10 +29,14 @@ VERBS = ("once", "list", "show", "set-reference", "calibrate", "backtest")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl monitor`` to ``parser``."""
-    parser.add_argument("words", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings"
+    )
     parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="with set-reference: why, for the record")
-    parser.add_argument("--trials", type=int, default=400, metavar="N", help="with calibrate: sequences a figure (400)")
+    parser.add_argument(
+        "--trials", type=int, default=400, metavar="N", help="with calibrate: simulated sequences of each figure (400)"
+    )
     parser.add_argument(
         "--rows", type=int, metavar="N", help="with calibrate: rows of a window (monitor.window.max_rows)"
     )
@@ -47,16 +51,16 @@ def run(args: argparse.Namespace) -> int:
     Raises  UsageError for an unknown subcommand or window; InfrastructureError where the inference log cannot be opened, or another
             monitor runs on it.
     """
-    verb, names, overrides = _split(args.words)
+    verb, names, overrides = _split(args.arguments)
     layout = ProjectPaths()
     settings = _settings(layout, overrides)
     return _CALLS[verb](args, names, settings, layout)
 
 
-def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
+def _split(arguments: list[str]) -> tuple[str, list[str], list[str]]:
     """Return subcommand (empty: the monitor itself), its arguments, and settings."""
-    overrides = [word for word in words if "=" in word]
-    rest = [word for word in words if "=" not in word]
+    overrides = [argument for argument in arguments if "=" in argument]
+    rest = [argument for argument in arguments if "=" not in argument]
     if rest and rest[0] not in VERBS:
         raise UsageError(
             f"monitor {rest[0]}: no such action; there are {', '.join(VERBS)}", hint="tunectl monitor --help"

@@ -25,7 +25,7 @@ COLUMNS = (
     "change", "side", "rows", "reference", "signals alone", "verdict by the 3rd window", "by the 9th", "delay, rows",
     "rows a window needs",
 )  # fmt: skip
-WORDS = {
+CHANGE_TITLES = {
     "nothing": "nothing (false alarms)",
     "topic_15": "15 % from one topic",
     "topic_30": "30 % from one topic",
@@ -37,7 +37,7 @@ WORDS = {
 def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
     """Draw windows from the references, test them, and print false alarms and power; return the exit code.
 
-    Raises  UsageError where there is no reference yet, and for too few trials or rows.
+    Raises  UsageError where there is no reference yet, and for too few sequences or rows.
     """
     from tunectl.artifacts import atomic_io
     from tunectl.backends.system import terminal
@@ -46,7 +46,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
 
     if args.trials < 20:
         raise UsageError(
-            f"--trials {args.trials}: at least 20 are needed", hint="400 trials: 5 % ± 2 percentage points"
+            f"--trials {args.trials}: at least 20 are needed", hint="400 sequences: 5 % ± 2 percentage points"
         )
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
@@ -108,7 +108,7 @@ def _describe_logprob_power(item: LogprobPower, rows: int) -> str:
 def _row(calibration_row: CalibrationRow) -> tuple[object, ...]:
     best = sorted(calibration_row.alone.items(), key=lambda each: -each[1])[:3]
     return (
-        WORDS[calibration_row.change],
+        CHANGE_TITLES[calibration_row.change],
         calibration_row.side,
         calibration_row.rows,
         calibration_row.reference,

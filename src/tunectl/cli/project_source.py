@@ -70,8 +70,8 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     settings = _describe_origin(origin, project, target) if is_local else _describe_hub(args.source)
     settings |= _describe_columns(args)
     _write(layout, name, settings, args.source)
-    place = {"path": str(origin.resolve())} if is_local else {}
-    preview = _look(layout, name, place, args.source)
+    location = {"path": str(origin.resolve())} if is_local else {}
+    preview = _preview(layout, name, location, args.source)
     if preview.main_languages != ["en"]:
         project_template.replace_line(
             layout.conf / "curate" / "default.yaml",
@@ -87,14 +87,14 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     return NewSource(name, _load(layout).ingest.sources[name], preview, lines)
 
 
-def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -> SourcePreview:
+def _preview(layout: ProjectPaths, name: str, location: dict[str, str], origin: str) -> SourcePreview:
     from tunectl.pipeline.source_preview import preview_source
 
     root = _load(layout)
     scratch = layout.root / ".look"
     scratch.mkdir()
     try:
-        return preview_source(root, name, root.ingest.sources[name].model_copy(update=place), scratch)  # type: ignore[arg-type]
+        return preview_source(root, name, root.ingest.sources[name].model_copy(update=location), scratch)  # type: ignore[arg-type]
     except DataError as error:
         raise DataError(_shorten(error.message, name, origin), hint=_offer_options(error.hint)) from error
     finally:
@@ -113,8 +113,8 @@ def next_lines(source: NewSource, folder: str) -> list[str]:
     lines = []
     if preview.answers < FEW_ANSWERS:
         lines.append(f"{preview.answers} answers are few: the verdict will likely be that there is not enough evidence")
-    words = f"experiment=first sft.epochs={_choose_epochs(preview)}"
-    return [*lines, f"next: {cd_prefix}tunectl up {words}    a first verdict, in minutes"]
+    overrides = f"experiment=first sft.epochs={_choose_epochs(preview)}"
+    return [*lines, f"next: {cd_prefix}tunectl up {overrides}    a first verdict, in minutes"]
 
 
 def _choose_epochs(source_preview: SourcePreview) -> float:
@@ -131,24 +131,24 @@ def _load(layout: ProjectPaths) -> TunectlConfig:
 
 def _describe_origin(origin: Path, project: Path, target: Path) -> dict[str, Any]:
     """Return the source settings of a file or folder, which is copied below data/ unless it is in the project or too large."""
-    place = origin.resolve()
-    if place.is_relative_to(target):
-        return {"method": "files", "path": place.relative_to(target).as_posix()}
-    files = [item for item in place.rglob("*") if item.is_file()] if place.is_dir() else [place]
+    origin_path = origin.resolve()
+    if origin_path.is_relative_to(target):
+        return {"method": "files", "path": origin_path.relative_to(target).as_posix()}
+    files = [item for item in origin_path.rglob("*") if item.is_file()] if origin_path.is_dir() else [origin_path]
     if sum(item.stat().st_size for item in files) > MAX_COPY_BYTES:
-        return {"method": "files", "path": str(place)}
-    copy = project / "data" / place.name
-    if place.is_dir():
-        outside_links = set(_list_links_out(place))
+        return {"method": "files", "path": str(origin_path)}
+    copy = project / "data" / origin_path.name
+    if origin_path.is_dir():
+        outside_links = set(_list_links_out(origin_path))
 
         def ignore(folder: str, names: list[str]) -> list[str]:
-            inside = Path(folder).relative_to(place)
+            inside = Path(folder).relative_to(origin_path)
             return [name for name in names if name.startswith(".") or (inside / name).as_posix() in outside_links]
 
-        shutil.copytree(place, copy, symlinks=True, ignore=ignore)
+        shutil.copytree(origin_path, copy, symlinks=True, ignore=ignore)
     else:
-        shutil.copyfile(place, copy)
-    return {"method": "files", "path": f"data/{place.name}"}
+        shutil.copyfile(origin_path, copy)
+    return {"method": "files", "path": f"data/{origin_path.name}"}
 
 
 def _list_links_out(folder: Path) -> list[str]:

@@ -92,12 +92,12 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
     from msgspec.structs import replace
 
     from tunectl.backends.system import terminal
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run
 
     name = f"manual-{secrets.token_hex(4)}"
-    canary = canary_run.build_experiment(
+    canary = canary_run.build_canary_record(
         _require_canary_config(root, args.share),
         _find(args, store),
         name=name,
@@ -105,7 +105,7 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
         author=_author(store),
         message=args.message,
     )
-    result = ExperimentStore(store).start(replace(canary, run=None))
+    result = CanaryStore(store).start(replace(canary, run=None))
     if args.json:
         terminal.print_json(to_builtins(result))
         return 0
@@ -120,11 +120,11 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary import sequential_test
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run, report
 
-    canaries = ExperimentStore(store)
+    canaries = CanaryStore(store)
     result = canaries.running() or next(reversed(canaries.all()), None)
     if result is None:
         terminal.print_json(None) if args.json else terminal.print_line(
@@ -156,10 +156,10 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
     Raises  GateError while a test runs: what it counts would no longer be what was declared.
     """
     from tunectl.backends.system import terminal
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
     from tunectl.registry.release_store import to_builtins
 
-    release, running = _find(args, store), ExperimentStore(store).running()
+    release, running = _find(args, store), CanaryStore(store).running()
     if running is not None:
         raise GateError(
             f"canary {running.id} has been testing {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
@@ -179,18 +179,21 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
 def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """End the running test, or remove the challenger that was started without one."""
     from tunectl.backends.system import terminal
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
     from tunectl.registry.release_store import to_builtins
 
-    canaries = ExperimentStore(store)
+    canaries = CanaryStore(store)
     result = canaries.running()
     if result is None:
         stopped = store.stop_canary(author=_author(store), message=args.message)
-        facts, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
+        facts, sentence = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
         ended = canaries.end(result, "running", datetime.now(UTC), None, author=_author(store), message=args.message)
-        facts, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
-    terminal.print_json(facts) if args.json else terminal.print_line(words)
+        facts, sentence = (
+            to_builtins(ended),
+            f"canary {ended.id} ended; the champion {ended.champion} answers everybody",
+        )
+    terminal.print_json(facts) if args.json else terminal.print_line(sentence)
     return 0
 
 
@@ -221,7 +224,7 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
         raise UsageError(
             f"no outcome in {DAYS} days of traffic, so the champion's rate is not known", hint="give it: --rate 0.2"
         )
-    rules = canary_run.build_experiment(settings, "", name="plan", now=now, author="", message="").rules
+    rules = canary_run.build_canary_record(settings, "", name="plan", now=now, author="", message="").rules
     result = power_analysis.simulate_power(rules, rate=rate, effect=args.effect, horizon=HORIZON, seed=root.seed)
     days = None if result.most is None or not units else result.most / (units / DAYS)
     if args.json:

@@ -23,10 +23,10 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Print the release history, or the steps of one retrain, or write them as an HTML page; return the exit code."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
     from tunectl.retraining.run_store import RunStore
 
-    run_store, canaries = RunStore(ProjectPaths().retrain), ExperimentStore(store)
+    run_store, canaries = RunStore(ProjectPaths().retrain), CanaryStore(store)
     if args.page is not None:
         return _page(args, run_store, canaries)
     runs = run_store.runs()
@@ -63,12 +63,12 @@ def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]
     return sorted(entries, key=lambda row: row["created_at"])
 
 
-def _find(runs: list[RetrainRun], word: str) -> RetrainRun:
-    result = runs[-1:] if word == "last" else [run for run in runs if run.id.startswith(word)]
+def _find(runs: list[RetrainRun], run_name: str) -> RetrainRun:
+    result = runs[-1:] if run_name == "last" else [run for run in runs if run.id.startswith(run_name)]
     if len(result) != 1:
         what = "several retrain ids begin with this" if result else "there is no such retrain"
         names = ", ".join(run.id for run in (result or runs)[-8:]) or "none yet"
-        raise UsageError(f"{word}: {what}", hint=f"there are: {names}")
+        raise UsageError(f"{run_name}: {what}", hint=f"there are: {names}")
     return result[0]
 
 

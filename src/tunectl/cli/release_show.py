@@ -35,11 +35,11 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if args.json:
         from tunectl.console.screens.releases import read_releases
 
-        terminal.print_json(to_builtins(read_releases(_look(), {}, store)))
+        terminal.print_json(to_builtins(read_releases(_open_context(), {}, store)))
         return 0
     pointer = store.champion()
-    trial = store.trial()
-    names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
+    canary = store.canary()
+    names = {canary.release: f"challenger {canary.share:.0%}"} if canary else {}
     names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
     result, damaged = _readable(store)
     for name, reason in damaged.items():
@@ -72,7 +72,7 @@ def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if args.json:
         from tunectl.console.screens.release import read_release
 
-        terminal.print_json(to_builtins(read_release(_look(), {"release": manifest.id}, store)))
+        terminal.print_json(to_builtins(read_release(_open_context(), {"release": manifest.id}, store)))
         return 0
     rows = [(name, str(value)) for name, value in _short(manifest).items() if name not in {"metrics", "verdicts"}]
     rows += [(f"gate {stage}", f"{verdict.verdict}: {verdict.reason}") for stage, verdict in manifest.verdicts.items()]
@@ -87,7 +87,7 @@ def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     return 0
 
 
-def _look() -> ReadContext:
+def _open_context() -> ReadContext:
     from tunectl.console.read_context import ReadContext
 
     return ReadContext(ProjectPaths(), datetime.now(UTC))

@@ -86,11 +86,11 @@ def _build(layout: ProjectPaths, root: TunectlConfig, args: argparse.Namespace, 
     return code
 
 
-def _configure(layout: ProjectPaths, words: list[str], *, reset: bool, targets: Sequence[str]) -> TunectlConfig:
+def _configure(layout: ProjectPaths, new_overrides: list[str], *, reset: bool, targets: Sequence[str]) -> TunectlConfig:
     from tunectl.config.loading import checks, override_file
     from tunectl.pipeline.required_extras import list_build_packages
 
-    overrides = override_file.merge_overrides([] if reset else override_file.load_overrides(layout), words)
+    overrides = override_file.merge_overrides([] if reset else override_file.load_overrides(layout), new_overrides)
     root = checks.load_config(layout, overrides).root
     require_all(list_build_packages(root, targets))
     override_file.save_overrides(layout, overrides)

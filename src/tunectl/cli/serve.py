@@ -45,7 +45,7 @@ FIRST = "first"
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl serve`` to ``parser``."""
     parser.add_argument(
-        "words",
+        "arguments",
         nargs="*",
         metavar="keys VERB [NAME] | image [NAME] | key=value",
         help="manage keys, build an image, or key=value for this run",
@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  InfrastructureError for a port in use or an inference log that cannot be written; UsageError without a release; MissingExtraError without BentoML.
     """
-    if args.words[:1] == [KEYS]:
+    if args.arguments[:1] == [KEYS]:
         from tunectl.cli import serve_keys
 
         return serve_keys.run(args)
-    if args.words[:1] == [IMAGE]:
+    if args.arguments[:1] == [IMAGE]:
         from tunectl.cli import serve_image
 
         return serve_image.run(args)
@@ -76,10 +76,10 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.serving import server_settings
 
     layout = ProjectPaths()
-    root = checks.load_project_config(layout, args.words).root
+    root = checks.load_project_config(layout, args.arguments).root
     _refuse_nothing(root)
     _refuse_taken(root)
-    tls = server_settings.build_tls_words(root.serve, layout.root)
+    tls = server_settings.build_tls_arguments(root.serve, layout.root)
     import_optional("bentoml", extra="serve")
     _refuse_unkept(root)
     settings = _settings(layout, root)
@@ -104,10 +104,10 @@ def _refuse_taken(root: TunectlConfig) -> None:
     """Fail before anything is loaded where the port is taken; BentoML would show a traceback."""
     address = "127.0.0.1" if root.serve.host == "localhost" else root.serve.host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((address, root.serve.port))
+            probe.bind((address, root.serve.port))
         except OSError as error:
             reason = "is taken by another program" if error.errno == 98 else f"cannot be used: {error.strerror}"
             raise InfrastructureError(
@@ -186,10 +186,10 @@ def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path, tl
     )  # two servers that share one erase each other's files
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "BENTOML_HOME": str(home)}
     quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
-    words = ["--host", address, "--port", str(root.serve.port)]
-    words += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds), *tls]
+    arguments = ["--host", address, "--port", str(root.serve.port)]
+    arguments += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds), *tls]
     os.execve(  # noqa: S606  # no shell: a list of arguments
         sys.executable,
-        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words],
+        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *arguments],
         {**os.environ, **quiet, "TUNECTL_SERVE": str(settings)},
     )

@@ -16,9 +16,11 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends.export import bento_image
     from tunectl.backends.system import terminal
 
-    names = args.words[1:]
+    names = args.arguments[1:]
     if len(names) > 1:
-        raise UsageError(f"tunectl serve {' '.join(args.words)}: takes one name", hint="tunectl serve image NAME:TAG")
+        raise UsageError(
+            f"tunectl serve {' '.join(args.arguments)}: takes one name", hint="tunectl serve image NAME:TAG"
+        )
     layout = ProjectPaths()
     name = names[0] if names else _load_project_name(layout)
     size = bento_image.containerize(layout.artifact("package") / "bento", name)

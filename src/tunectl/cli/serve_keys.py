@@ -28,14 +28,14 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  UsageError for an unknown subcommand, name or scope.
     """
-    verb, *rest = args.words[1:] or ["list"]
-    names = [word for word in rest if "=" not in word]
+    verb, *rest = args.arguments[1:] or ["list"]
+    names = [argument for argument in rest if "=" not in argument]
     if verb not in VERBS or len(names) != (verb not in ("list", "audit")):
         raise UsageError(
-            f"tunectl serve {' '.join(args.words)}: say one of keys add|disable|enable|remove NAME, keys list, keys audit",
+            f"tunectl serve {' '.join(args.arguments)}: say one of keys add|disable|enable|remove NAME, keys list, keys audit",
             hint="tunectl serve --help explains them",
         )
-    path = find_path([word for word in rest if "=" in word])
+    path = find_path([argument for argument in rest if "=" in argument])
     if verb in ("list", "audit"):
         return _list(path, as_json=args.json) if verb == "list" else _audit(path, as_json=args.json)
     return _add(path, names[0], args) if verb == "add" else _change(path, verb, names[0])
@@ -94,8 +94,8 @@ def _change(path: Path, verb: str, name: str) -> int:
         api_keys.remove(path, name)
     else:
         api_keys.set_enabled(path, name, enabled=verb == "enable")
-    words = {"remove": "is removed", "disable": "is disabled", "enable": "is enabled"}[verb]
-    terminal.print_line(f"{name} {words}; running servers see it within a second")
+    outcome = {"remove": "is removed", "disable": "is disabled", "enable": "is enabled"}[verb]
+    terminal.print_line(f"{name} {outcome}; running servers see it within a second")
     return 0
 
 

@@ -20,7 +20,7 @@ from tunectl.core.errors import UsageError
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl submit run`` to ``parser``."""
     parser.add_argument(
-        "words",
+        "arguments",
         nargs="+",
         metavar="STAGE | key=value",
         help="stages to build; submit.KEY=VALUE and launch... of this job",
@@ -38,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.pipeline import job_submission
 
     layout = ProjectPaths()
-    stages = [word for word in args.words if "=" not in word]
-    words = [word for word in args.words if "=" in word] + ([f"submit.to={args.to}"] if args.to else [])
+    stages = [argument for argument in args.arguments if "=" not in argument]
+    overrides = [argument for argument in args.arguments if "=" in argument] + (
+        [f"submit.to={args.to}"] if args.to else []
+    )
     if not stages:
         raise UsageError("submit run needs a stage to build", hint="tunectl submit run sft")
-    job = job_submission.plan_job(layout, stages, words)
+    job = job_submission.plan_job(layout, stages, overrides)
     if args.dry_run:
         sys.stdout.write(job.text)
         return 0

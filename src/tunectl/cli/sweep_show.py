@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl sweep show`` to ``parser``."""
     parser.add_argument(
-        "words", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
+        "arguments", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
     )
     parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="trials to print (20)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with the plots to this file")
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a sweep: its trials and which settings matter; return the exit code."""
     from tunectl.artifacts import atomic_io
 
-    study, rest = open_named(ProjectPaths(), args.words)
+    study, rest = open_named(ProjectPaths(), args.arguments)
     if rest:
         raise UsageError(f"{rest[0]}: sweep show takes one name", hint="tunectl sweep show NAME")
     if args.plot is not None:
@@ -61,15 +61,15 @@ def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot
         terminal.print_line(f"plots: {plot}")
 
 
-def open_named(layout: ProjectPaths, words: Sequence[str]) -> tuple[SweepStudy, list[str]]:
-    """Return the sweep named by the first of ``words``, or by ``sweep.name``, and the words after the name.
+def open_named(layout: ProjectPaths, arguments: Sequence[str]) -> tuple[SweepStudy, list[str]]:
+    """Return the sweep named by the first of ``arguments``, or by ``sweep.name``, and the arguments after the name.
 
     Raises  UsageError where there is no such sweep.
     """
     from tunectl.backends.sweeps import optuna_study
     from tunectl.pipeline import sweep_setup
 
-    settings = [word for word in words if "=" in word]
-    names = [word for word in words if "=" not in word]
+    settings = [argument for argument in arguments if "=" in argument]
+    names = [argument for argument in arguments if "=" not in argument]
     section, url = sweep_setup.read_storage(layout, settings)
     return optuna_study.open_study(url, names[0] if names else section.name, layout.root), names[1:]

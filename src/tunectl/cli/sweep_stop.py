@@ -13,7 +13,7 @@ from tunectl.artifacts.paths import ProjectPaths
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl sweep stop`` to ``parser``."""
     parser.add_argument(
-        "words", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
+        "arguments", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
     )
 
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends.system import terminal
     from tunectl.cli.sweep_show import open_named
 
-    study, _ = open_named(ProjectPaths(), args.words)
+    study, _ = open_named(ProjectPaths(), args.arguments)
     study.set_stopped(True)
     running = study.summarize().count("running")
     terminal.print_line(f"{study.name}: no more trials begin; {running} still running")

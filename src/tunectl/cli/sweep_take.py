@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl sweep take`` to ``parser``."""
     parser.add_argument(
-        "words", nargs="*", metavar="NAME [TRIAL] | key=value", help="the sweep (sweep.name), and the number of a trial"
+        "arguments",
+        nargs="*",
+        metavar="NAME [TRIAL] | key=value",
+        help="the sweep (sweep.name), and the number of a trial",
     )
 
 
@@ -34,28 +37,30 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.config.loading import checks, override_file
 
     layout = ProjectPaths()
-    study, rest = open_named(layout, args.words)
+    study, rest = open_named(layout, args.arguments)
     trial = choose_trial(study.summarize(), rest)
-    words = [*study.definition.overrides, *trial.overrides]
-    if not words:
+    new_overrides = [*study.definition.overrides, *trial.overrides]
+    if not new_overrides:
         terminal.print_line(f"trial {trial.number} has the settings as they are: there is nothing to take over")
         return 0
-    overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
     checks.load_config(layout, overrides)
     override_file.save_overrides(layout, overrides)
-    terminal.print_line(f"{layout.overrides}: {' '.join(words)}")
+    terminal.print_line(f"{layout.overrides}: {' '.join(new_overrides)}")
     terminal.print_line("build with them: tunectl repro")
     return 0
 
 
-def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
-    """Return the trial whose number is in ``words``, or the best one.
+def choose_trial(summary: SweepSummary, arguments: Sequence[str]) -> TrialSummary:
+    """Return the trial whose number is in ``arguments``, or the best one.
 
     Raises  UsageError for a number of no complete trial, and without a number where there is no single best trial.
     """
-    if words and not words[0].isdigit():
-        raise UsageError(f"{words[0]}: not the number of a trial", hint=f"tunectl sweep show {summary.name} lists them")
-    if not words and len(summary.best) != 1:
+    if arguments and not arguments[0].isdigit():
+        raise UsageError(
+            f"{arguments[0]}: not the number of a trial", hint=f"tunectl sweep show {summary.name} lists them"
+        )
+    if not arguments and len(summary.best) != 1:
         reason = (
             f"there are {len(summary.best)}: {', '.join(map(str, summary.best))}"
             if summary.best
@@ -64,11 +69,11 @@ def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
         raise UsageError(
             f"sweep {summary.name} has no single best trial; {reason}", hint=f"tunectl sweep take {summary.name} TRIAL"
         )
-    trial = summary.find(int(words[0]) if words else summary.best[0])
+    trial = summary.find(int(arguments[0]) if arguments else summary.best[0])
     if trial is None or trial.state != "complete":
         what = "does not exist" if trial is None else f"is {trial.state}"
         raise UsageError(
-            f"trial {words[0]} of {summary.name} {what}; only a complete trial can be taken",
+            f"trial {arguments[0]} of {summary.name} {what}; only a complete trial can be taken",
             hint=f"choose one: tunectl sweep show {summary.name}",
         )
     return trial

@@ -16,7 +16,7 @@ from tunectl.artifacts.paths import ProjectPaths
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl sweep worker`` to ``parser``."""
     parser.add_argument(
-        "words", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
+        "arguments", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
     )
 
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.pipeline import build_tracking, sweep_worker
 
     layout = ProjectPaths()
-    study, _ = open_named(layout, args.words)
+    study, _ = open_named(layout, args.arguments)
     track = checks.load_project_config(layout).root.track
     try:
         ended = sweep_worker.run_workers(layout, study, 1, terminal.print_line)

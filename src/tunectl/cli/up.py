@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
     if args.no_build and args.overrides:
         raise UsageError(f"--no-build builds nothing, so {args.overrides[0]} has no use", hint="leave one of them out")
     _check_machine(layout.root)
-    words = None if args.no_build else _choose_build(layout, args.overrides)
+    build_overrides = None if args.no_build else _choose_build(layout, args.overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM ends it as Ctrl-C does
     with (
         lock.file_lock(layout.up_lock, "tunectl up", busy="tunectl up runs in this project already"),
         ChildGroup(layout.root, layout.up_log, terminal.print_line) as children,
     ):
-        return _supervise(children, layout, words, args)
+        return _supervise(children, layout, build_overrides, args)
 
 
 def _check_machine(folder: Path) -> None:
@@ -89,19 +89,21 @@ def _choose_build(layout: ProjectPaths, overrides: list[str]) -> list[str]:
     from tunectl.pipeline import first_look
     from tunectl.pipeline.required_extras import list_build_packages
 
-    words = overrides or ([first_look.RECIPE] if first_look.is_untouched(layout) else [])
-    merged_overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    build_overrides = overrides or ([first_look.RECIPE] if first_look.is_untouched(layout) else [])
+    merged_overrides = override_file.merge_overrides(override_file.load_overrides(layout), build_overrides)
     require_all(list_build_packages(checks.load_config(layout, merged_overrides).root, ()))
-    return words
+    return build_overrides
 
 
-def _supervise(children: ChildGroup, layout: ProjectPaths, words: list[str] | None, args: argparse.Namespace) -> int:
+def _supervise(
+    children: ChildGroup, layout: ProjectPaths, build_overrides: list[str] | None, args: argparse.Namespace
+) -> int:
     if not args.no_console:
         _start_console(children)
     code = 0
-    if words is not None:
-        children.say("up", " ".join(["tunectl repro", *words]))
-        children.start("build", [*PROGRAM, "repro", *words])
+    if build_overrides is not None:
+        children.say("up", " ".join(["tunectl repro", *build_overrides]))
+        children.start("build", [*PROGRAM, "repro", *build_overrides])
         code = children.wait("build")
         children.say("up", "the build is done" if not code else f"the build ended with exit code {code}")
     _start_services(children, layout, [name for name in SERVICES if getattr(args, name)])

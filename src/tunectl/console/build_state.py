@@ -16,7 +16,7 @@ from tunectl.pipeline.stage_status import StageChange, StageStatus
 from tunectl.pipeline.stages import STAGES
 
 NodeState = Literal["not built", "stale", "in the cache", "up to date", "switched off", "running", "failed", "unknown"]
-WORDS: Final[dict[str, str]] = {
+STATE_TEXTS: Final[dict[str, str]] = {
     "not built": "not built yet",
     "stale": "out of date",
     "in the cache": "in DVC's cache",
@@ -58,7 +58,8 @@ class StageNode(Struct, frozen=True):
     help: str
     """Description of the stage."""
     state: NodeState
-    words: str
+    state_text: str = field(name="words")
+    """The state in words."""
     changes: list[StageChange] = field(default_factory=list)
     """Why it would run again."""
     why: str = ""
@@ -132,7 +133,7 @@ def _build_node(
         stage,
         text,
         state,
-        WORDS[state],
+        STATE_TEXTS[state],
         status.changes if status else [],
         status.why if status else "",
         status.seconds if status else None,

@@ -64,10 +64,12 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
         "inference_log",
         "monitor",
     ):
-        place = state / folder
+        watched_folder = state / folder
         if folder != READ_BY_SQLITE:
-            yield place
-        yield from sorted(path for path in place.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path))
+            yield watched_folder
+        yield from sorted(
+            path for path in watched_folder.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path)
+        )
     yield from (layout.releases / name for name in ("champion.json", "canary.json", "events.jsonl", "releases"))
     yield from sorted((layout.releases / canary_store.RECORDS).glob("*.json"))
     if settings is not None:
@@ -96,11 +98,6 @@ class ChangeWatcher:
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether the server ends: streams then end by themselves."""
 
-    @property
-    def is_looking(self) -> bool:
-        """Return whether the thread runs."""
-        return self._thread is not None
-
     def subscribe(self) -> asyncio.Event | None:
         """Return an event of this event loop that is set at each change; None where there are too many subscribers."""
         event = asyncio.Event()
@@ -109,7 +106,7 @@ class ChangeWatcher:
                 return None
             self._listeners[event] = asyncio.get_running_loop()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="changes", daemon=True)
+                self._thread = threading.Thread(target=self._watch, name="changes", daemon=True)
                 self._thread.start()
         return event
 
@@ -118,7 +115,7 @@ class ChangeWatcher:
         with self._lock:
             self._listeners.pop(event, None)
 
-    def _look_once(self, last: Any) -> Any:
+    def _read_stamp(self, last: Any) -> Any:
         """Return the stamp; the last one where it cannot be made, so that a mistake ends no updates."""
         try:
             return self._stamp()
@@ -126,15 +123,15 @@ class ChangeWatcher:
             logging_setup.get_logger(__name__).exception("what changed cannot be told")
             return last
 
-    def _look(self) -> None:
-        pause, last = threading.Event(), self._look_once(None)
+    def _watch(self) -> None:
+        pause, last = threading.Event(), self._read_stamp(None)
         while True:
             pause.wait(self._seconds)
             with self._lock:
                 if not self._listeners:
                     self._thread = None
                     return
-            now = self._look_once(last)
+            now = self._read_stamp(last)
             if now == last and not self.is_stopping():
                 continue
             last = now

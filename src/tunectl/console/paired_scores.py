@@ -38,9 +38,9 @@ def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
 
     Raises  InfrastructureError where the process fails.
     """
-    words = [sys.executable, "-m", __name__, str(old), str(new), str(confidence)]
+    command = [sys.executable, "-m", __name__, str(old), str(new), str(confidence)]
     try:
-        process = subprocess.run(words, capture_output=True, timeout=SECONDS, check=True)
+        process = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
         return msgspec.json.decode(process.stdout, type=PairedRuns)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
         reason = getattr(error, "stderr", b"") or str(error).encode()

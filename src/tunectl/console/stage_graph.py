@@ -9,7 +9,7 @@ from typing import Final
 from tunectl.artifacts.records import truncate
 from tunectl.console.build_state import StageNode
 
-PLACES: Final[dict[str, tuple[int, int]]] = {
+POSITIONS: Final[dict[str, tuple[int, int]]] = {
     "ingest": (0, 0),
     "curate": (1, 0),
     "split": (2, 0),
@@ -30,14 +30,14 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, TOP = 126, 66, 24, 40, 22
 
 def draw_graph(nodes: Sequence[StageNode], above: Mapping[str, Sequence[str]]) -> str:
     """Return the pipeline as SVG; ``above`` has for each stage the stages that it reads."""
-    there = {node.stage for node in nodes if node.stage in PLACES}
+    there = {node.stage for node in nodes if node.stage in POSITIONS}
     lines = "".join(
-        _draw_line(one, stage) for stage in there for one in above.get(stage, ()) if stage in PLACES and one in there
+        _draw_line(one, stage) for stage in there for one in above.get(stage, ()) if stage in POSITIONS and one in there
     )
     width = 7 * WIDTH + 6 * GAP_X + 4
     height = TOP + 3 * HEIGHT + 2 * (GAP_Y + TOP) + 4
     lanes = "".join(f'<text class="lane" x="2" y="{_top(row) - 8}">{name}</text>' for row, name in enumerate(LANES))
-    boxes = "".join(_draw_node(node) for node in nodes if node.stage in PLACES)
+    boxes = "".join(_draw_node(node) for node in nodes if node.stage in POSITIONS)
     return (
         f'<svg class="graph" role="group" aria-label="Stages of the build" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}">{lanes}{lines}{boxes}</svg>'
@@ -49,7 +49,7 @@ def _top(row: int) -> int:
 
 
 def _corner(stage: str) -> tuple[int, int]:
-    column, row = PLACES[stage]
+    column, row = POSITIONS[stage]
     return 2 + column * (WIDTH + GAP_X), _top(row)
 
 
@@ -75,13 +75,13 @@ def _draw_node(node: StageNode) -> str:
         if share
         else ""
     )
-    words = f"{node.words}, {share:.0%}" if share is not None else node.words
+    text = f"{node.state_text}, {share:.0%}" if share is not None else node.state_text
     return (
         f'<a href="/build/{node.stage}" id="node-{node.stage}" class="node {node.state.replace(" ", "-")}">'
         f'<rect class="box" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>{bar}'
         f'<rect class="mark" x="{x}" y="{y + 8}" width="4" height="{HEIGHT - 16}" rx="2"/>'
         f'<text class="name" x="{x + 13}" y="{y + 21}">{node.stage}</text>'
-        f'<text x="{x + 13}" y="{y + 39}">{escape(truncate(words, 22))}</text>'
+        f'<text x="{x + 13}" y="{y + 39}">{escape(truncate(text, 22))}</text>'
         f'<text x="{x + 13}" y="{y + 55}">{escape(truncate(_summarize(node), 22))}</text></a>'
     )
 

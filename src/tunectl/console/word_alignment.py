@@ -11,13 +11,13 @@ MAX_WORDS: Final = 8_000
 
 def align_words(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
     """Return (index in ``left``, index in ``right``) of each word of the longest sequence that both have in this order."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(left[:MAX_WORDS]):
-        places[word] = places.get(word, 0) | 1 << place
+    indices: dict[str, int] = {}
+    for index, word in enumerate(left[:MAX_WORDS]):
+        indices[word] = indices.get(word, 0) | 1 << index
     every = (1 << min(len(left), MAX_WORDS)) - 1
     rows = [every]  # a bit is 0 where the word of ``left`` makes the common sequence longer
     for word in right[:MAX_WORDS]:
-        shared = rows[-1] & places.get(word, 0)
+        shared = rows[-1] & indices.get(word, 0)
         rows.append(((rows[-1] + shared) | (rows[-1] - shared)) & every)
     pairs = []
     row, column = len(rows) - 1, min(len(left), MAX_WORDS)

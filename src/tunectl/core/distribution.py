@@ -16,9 +16,9 @@ def format_install_command(*extras: str) -> str:
     return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
 
 
-def format_tool_command(extra: str, *words: str) -> str:
+def format_tool_command(extra: str, *arguments: str) -> str:
     """Return the command of uv that runs ``tunectl`` with an extra, from the file or folder of this installation."""
-    return f"uvx --from '{_find_origin()}[{extra}]' tunectl {' '.join(words)}"
+    return f"uvx --from '{_find_origin()}[{extra}]' tunectl {' '.join(arguments)}"
 
 
 def _find_origin() -> str:

@@ -81,12 +81,12 @@ def _list_pages(folder: Path, suffix: str) -> dict[str, Path]:
     """Return each page by its path without suffix and by its name alone, and each index by its folder."""
     pages: dict[str, Path] = {}
     for path in sorted(folder.rglob(f"*{suffix}")):
-        place = path.relative_to(folder).with_suffix("")
-        if place.name in {"index", "README"}:
-            pages["" if place.parent == Path() else place.parent.as_posix()] = path
+        page_path = path.relative_to(folder).with_suffix("")
+        if page_path.name in {"index", "README"}:
+            pages["" if page_path.parent == Path() else page_path.parent.as_posix()] = path
         else:
-            pages[place.as_posix()] = path
-            pages.setdefault(place.name, path)
+            pages[page_path.as_posix()] = path
+            pages.setdefault(page_path.name, path)
     return pages
 
 

@@ -176,8 +176,8 @@ class _Automaton:
     def _find_in_loop(self, loop: frozenset[int]) -> str:
         """Search the pairs of positions that one text leads to from one position, until a pair meets again in one position."""
         inside = {position: [one for one in self.follow[position] if one in loop] for position in loop}
-        words = {(position, position): "" for position in sorted(loop)}
-        todo = deque(words)
+        inputs = {(position, position): "" for position in sorted(loop)}
+        todo = deque(inputs)
         while todo:
             first, other = todo.popleft()
             for one in inside[first]:
@@ -185,11 +185,11 @@ class _Automaton:
                     shared = self.letters[one] & self.letters[two]
                     if not shared or (first == other and one == two and inside[first].count(one) == 1):
                         continue  # no common letter, or both take the same step
-                    longer = words[first, other] + min(shared, key=lambda letter: (not letter.isalpha(), letter))
+                    longer = inputs[first, other] + min(shared, key=lambda letter: (not letter.isalpha(), letter))
                     if one == two:
                         return longer
-                    if (one, two) not in words:
-                        words[one, two] = longer
+                    if (one, two) not in inputs:
+                        inputs[one, two] = longer
                         todo.append((one, two))
         return ""
 

@@ -85,9 +85,9 @@ class _LogBar:
         if now is None:
             return
         share = f" of {self._total:,.0f} ({self._completed / self._total:.0%})" if self._total else ""
-        words = [f"{self._label}: {self._completed:,.0f}{share} after {now - self._began:.0f} s"]
-        words += [f"{name} {value}" for name, value in figures.items()]
-        logging_setup.get_logger(__name__).info(", ".join(words))
+        parts = [f"{self._label}: {self._completed:,.0f}{share} after {now - self._began:.0f} s"]
+        parts += [f"{name} {value}" for name, value in figures.items()]
+        logging_setup.get_logger(__name__).info(", ".join(parts))
 
 
 _renderer: list[ProgressRenderer] = [_Silent()]

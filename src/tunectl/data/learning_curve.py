@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from tunectl.artifacts.records import Example
 from tunectl.core.errors import DataError
@@ -91,7 +91,7 @@ class Curve(Struct, frozen=True):
     worth: float
     """Smallest fall of the loss for which more data is worth collecting, as given."""
     verdict: Verdict
-    words: str
+    conclusion: str = field(name="words")
     """The conclusion as a sentence."""
 
     def predict(self, rows: float) -> float:
@@ -136,7 +136,7 @@ def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, c
         for p, o, a, b in zip(points, observed, lows, highs, strict=True)
     ]
     last = _gain(float(observed[-2] - observed[-1]), resampled[:, -2] - resampled[:, -1])
-    verdict, words = _verdict(doubled, worth, most)
+    verdict, conclusion = _verdict(doubled, worth, most)
     return Curve(
         marks,
         len(points[0].likelihoods),
@@ -148,7 +148,7 @@ def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, c
         doubled,
         worth,
         verdict,
-        words,
+        conclusion,
     )
 
 

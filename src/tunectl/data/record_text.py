@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Segment
 from tunectl.chat import tool_calls
 
-Place: TypeAlias = Literal["document", "input", "answer", "segment", "argument"]
+TextKind: TypeAlias = Literal["document", "input", "answer", "segment", "argument"]
 """Kind of a text. segment: template-free, every character counts. argument: a string inside a tool call."""
-Change: TypeAlias = Callable[[str, Place], str]
+Change: TypeAlias = Callable[[str, TextKind], str]
 
 
 def all_texts(record: Document | Example) -> Iterator[str]:
@@ -26,7 +26,7 @@ def all_texts(record: Document | Example) -> Iterator[str]:
 
 
 def map_texts(record: Document | Example, change: Change) -> Document | Example:
-    """Return ``record`` with each text replaced by ``change(text, place)``; the same object where nothing changed."""
+    """Return ``record`` with each text replaced by ``change(text, kind)``; the same object where nothing changed."""
     if isinstance(record, Document):
         text = change(record.text, "document")
         return record if text == record.text else replace(record, text=text)
@@ -38,9 +38,9 @@ def map_texts(record: Document | Example, change: Change) -> Document | Example:
     return replace(record, messages=messages, answers=answers, segments=segments)
 
 
-def _message(message: Message, change: Change, place: Place) -> Message:
+def _message(message: Message, change: Change, kind: TextKind) -> Message:
     parts = [_segment(part, change) for part in message.parts]
-    content = "".join(part.text for part in parts) if parts else change(message.content, place)
+    content = "".join(part.text for part in parts) if parts else change(message.content, kind)
     calls = message.tool_calls and [_strings(call, change) for call in message.tool_calls]
     return replace(message, content=content, tool_calls=calls, parts=parts)
 

@@ -310,8 +310,8 @@ def _fewer_steps(run: AlignmentRun) -> tuple[str, str]:
 def _list_settings(run: AlignmentRun, *changes: tuple[str, str]) -> str:
     """Return suggested changes of settings as text, each with its value of this run: ``more align.steps (now 6), ...``."""
     values = {key: f" (now {value:g})" for key, value in run.settings.items()}
-    words = [f"{word} align.{key}{values.get(key, '')}" for word, key in changes]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    changes_text = [f"{verb} align.{key}{values.get(key, '')}" for verb, key in changes]
+    return changes_text[0] if len(changes_text) == 1 else f"{', '.join(changes_text[:-1])} or {changes_text[-1]}"
 
 
 def name_judge(judge: str) -> str:

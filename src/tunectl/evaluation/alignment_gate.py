@@ -33,9 +33,9 @@ def decide(
     if decisive is None:
         reason = f"Not enough evidence about aligned: {_explain_missing_metric(gate, rates)}."
         return AlignedVerdict(True, UNCLEAR, reason, evidence)
-    passed, name, words = _outcome(gate, _gain(decisive), costs)
+    passed, name, reason = _outcome(gate, _gain(decisive), costs)
     listed = "; ".join(_format_difference(item) for item in (decisive, *costs))
-    return AlignedVerdict(passed, name, f"{words} ({listed}).", evidence)
+    return AlignedVerdict(passed, name, f"{reason} ({listed}).", evidence)
 
 
 def primary_difference(gate: AlignedGate, results: Results) -> MetricDifference | None:

@@ -60,44 +60,44 @@ class BaseEvalSetup:
 
 
 def evaluate_base(
-    trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer
+    setup: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer
 ) -> tuple[dict[str, Score], dict[str, Score], float | None]:
     """Return (zero-shot scores, few-shot scores, tokens per second) of one loaded model; scores by metric."""
-    zero = _generate_answers(trial, generator, prompter, ZERO_SHOT)
-    few = PromptDescription(None, min(trial.shots, len(trial.pool)), "random")
+    zero = _generate_answers(setup, generator, prompter, ZERO_SHOT)
+    few = PromptDescription(None, min(setup.shots, len(setup.pool)), "random")
     scores: dict[str, Score] = {}
-    if few.shots and _fits(trial, generator, prompter, few):
-        scores = _scores(trial, _generate_answers(trial, generator, prompter, few))
-    return _scores(trial, zero), scores, zero.cost.tokens_per_second if zero.cost else None
+    if few.shots and _fits(setup, generator, prompter, few):
+        scores = _scores(setup, _generate_answers(setup, generator, prompter, few))
+    return _scores(setup, zero), scores, zero.cost.tokens_per_second if zero.cost else None
 
 
-def _shots(trial: BaseEvalSetup) -> FewShotSampler:
-    return FewShotSampler(trial.pool, None, trial.asking.seed)
+def _shots(setup: BaseEvalSetup) -> FewShotSampler:
+    return FewShotSampler(setup.pool, None, setup.asking.seed)
 
 
-def _fits(trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer, prompt: PromptDescription) -> bool:
-    rendered = few_shot.render_items(trial.items, prompt, _shots(trial), prompter, references=0).prompts
+def _fits(setup: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer, prompt: PromptDescription) -> bool:
+    rendered = few_shot.render_items(setup.items, prompt, _shots(setup), prompter, references=0).prompts
     limit = generator.context
-    return limit is None or max(generator.lengths(rendered)) + trial.asking.how.max_new_tokens <= limit
+    return limit is None or max(generator.lengths(rendered)) + setup.asking.how.max_new_tokens <= limit
 
 
 def _generate_answers(
-    trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer, prompt: PromptDescription
+    setup: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer, prompt: PromptDescription
 ) -> system.SystemResult:
-    rendered = few_shot.render_items(trial.items, prompt, _shots(trial), prompter, trial.references)
-    return system.generate_answers("base", generator, rendered, prompt, trial.asking)
+    rendered = few_shot.render_items(setup.items, prompt, _shots(setup), prompter, setup.references)
+    return system.generate_answers("base", generator, rendered, prompt, setup.asking)
 
 
-def _scores(trial: BaseEvalSetup, result: system.SystemResult) -> dict[str, Score]:
-    grams = train_overlap.train_ngrams(text for item in trial.pool for text in item.references)
+def _scores(setup: BaseEvalSetup, result: system.SystemResult) -> dict[str, Score]:
+    grams = train_overlap.train_ngrams(text for item in setup.pool for text in item.references)
     statistics = scoring.compute_statistics(
-        trial.items, result.answers, result.replies, tools=trial.tools, declared=(), train_grams=grams, rules=None
+        setup.items, result.answers, result.replies, tools=setup.tools, declared=(), train_grams=grams, rules=None
     )
     plan = paired_comparison.make_resampling(
-        [item.cluster for item in trial.items],
-        resamples=trial.resamples,
-        confidence=trial.confidence,
-        seed=trial.asking.seed,
+        [item.cluster for item in setup.items],
+        resamples=setup.resamples,
+        confidence=setup.confidence,
+        seed=setup.asking.seed,
     )
     return paired_comparison.scores(statistics, plan)
 

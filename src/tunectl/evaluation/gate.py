@@ -66,14 +66,14 @@ def sentence(difference: MetricDifference, title: str, confidence: float) -> str
 
 def rival(name: str) -> str:
     """Return the name of a system (``base``, ``prompted``, ...) as text."""
-    words = {
+    titles = {
         "base": "the untuned model",
         "prompted": "the best prompt",
         "nearest": "the nearest training answer",
         "tuned": "the tuned model",
         "aligned": "the aligned model",
     }
-    return words.get(name, name)
+    return titles.get(name, name)
 
 
 def lower_bound(difference: MetricDifference) -> float:

@@ -43,8 +43,8 @@ def _unsafe(safety: SafetyResult) -> Iterator[str]:
         ):
             baseline, own = result.get(against), result.get(name)
             if baseline is not None and own is not None and _surely_less(own, baseline):
-                words = what.format(mine=_count(own), against=against, theirs=_count(baseline))
-                yield f"{title}: {words}"
+                message = what.format(mine=_count(own), against=against, theirs=_count(baseline))
+                yield f"{title}: {message}"
         baseline, own = safety.toxic.get(against), safety.toxic.get(name)
         if baseline is not None and own is not None and _surely_less(baseline, own):
             yield f"{title}: {_count(own)} answers hold a listed word, the {against} {_count(baseline)}"

@@ -231,9 +231,9 @@ def _search(
         )
     primary = metrics.get_metric(setting.cfg.gate.primary_metric)
 
-    def judge(trial_items: Sequence[Item], answers: Sequence[str]) -> float:
+    def judge(search_items: Sequence[Item], answers: Sequence[str]) -> float:
         statistics = scoring.compute_statistics(
-            trial_items,
+            search_items,
             answers,
             None,
             tools=setting.tools,

@@ -70,7 +70,9 @@ def rate(
     won = [pair for pair in fair if pair.outcome == 1]
     lost = [pair for pair in fair if pair.outcome == 0]
     lengths = [
-        (_words(d.first), _words(d.second)) if d.outcome == 1 else (_words(d.second), _words(d.first))
+        (_count_words(d.first), _count_words(d.second))
+        if d.outcome == 1
+        else (_count_words(d.second), _count_words(d.first))
         for d in won + lost
     ]
     unequal = [winner > loser for winner, loser in lengths if winner != loser]
@@ -101,8 +103,8 @@ def not_judged(judge: JudgeName, reason: str) -> WinRate:
 
 def about_equal(first: str, second: str, close: float) -> bool:
     """Return whether the word counts of two answers differ by at most the share ``close`` (0 to 1) of the longer one."""
-    first_words, other = _words(first), _words(second)
-    return abs(first_words - other) <= close * max(first_words, other)
+    first_length, other = _count_words(first), _count_words(second)
+    return abs(first_length - other) <= close * max(first_length, other)
 
 
 def _close(outcomes: Iterable[PairOutcome], counting: WinRateSettings) -> CloseRate | None:
@@ -129,7 +131,7 @@ def estimate_share(outcomes: Sequence[PairOutcome], counting: WinRateSettings) -
     return (value, *wilson_interval(value * units, units, level=counting.confidence))
 
 
-def _words(text: str) -> int:
+def _count_words(text: str) -> int:
     return len(text.split())
 
 

@@ -20,7 +20,7 @@ from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, InfrastructureError
 
 LEDGER: Final = "erasures.jsonl"
-PLACES: Final = "backup_places.json"
+BACKUP_FOLDERS: Final = "backup_places.json"
 
 
 class Erasure(Struct, frozen=True):
@@ -73,15 +73,15 @@ def record(folder: Path, erasure: Erasure) -> None:
     Raises  InfrastructureError naming the places where it could not be written; in the others it was.
     """
     wrong = []
-    for place in (folder, *list_backup_folders(folder)):
+    for ledger_folder in (folder, *list_backup_folders(folder)):
         try:
-            append(place / LEDGER, [erasure], create=place == folder)
+            append(ledger_folder / LEDGER, [erasure], create=ledger_folder == folder)
         except OSError as error:
-            wrong.append(f"{place / LEDGER}: {error.strerror or error}")
+            wrong.append(f"{ledger_folder / LEDGER}: {error.strerror or error}")
     if wrong:
         raise InfrastructureError(
             f"what was erased is gone from the log, but a backup may bring it back: {'; '.join(wrong)}",
-            hint=f"make that folder writable (is it mounted?), then erase again; if it no longer exists, remove its line from {folder / PLACES}",
+            hint=f"make that folder writable (is it mounted?), then erase again; if it no longer exists, remove its line from {folder / BACKUP_FOLDERS}",
         )
 
 
@@ -110,20 +110,20 @@ def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
 
 def list_backup_folders(folder: Path) -> list[Path]:
     """Return the known folders with backups of this host; ``folder`` is that of the hash key's file."""
-    path = folder / PLACES
+    path = folder / BACKUP_FOLDERS
     return [Path(one) for one in _FOLDERS.read(path, BackupFolders).folders] if path.is_file() else []
 
 
-def add_backup_folder(folder: Path, place: Path) -> None:
-    """Record that the folder ``place`` contains backups, and copy the erasures so far there; ``folder`` is that of the hash key's file.
+def add_backup_folder(folder: Path, backup_folder: Path) -> None:
+    """Record that the folder ``backup_folder`` contains backups, and copy the erasures so far there; ``folder`` is that of the hash key's file.
 
     Raises  InfrastructureError where either cannot be written.
     """
-    existing, folder_here = list_backup_folders(folder), place.absolute()
+    existing, folder_here = list_backup_folders(folder), backup_folder.absolute()
     missing = [one for one in read(folder / LEDGER) if one not in set(read(folder_here / LEDGER))]
     try:
         append(folder_here / LEDGER, missing, create=True)
     except OSError as error:
         raise atomic_io.write_error(folder_here / LEDGER, error) from error
     if folder_here not in existing:
-        _FOLDERS.write(folder / PLACES, BackupFolders([str(one) for one in (*existing, folder_here)]))
+        _FOLDERS.write(folder / BACKUP_FOLDERS, BackupFolders([str(one) for one in (*existing, folder_here)]))

@@ -30,11 +30,11 @@ class Export:
         self._shape, self._workload, self._approved_only = shape, workload, approved_only
         self.left_out: Counter[str] = Counter()
 
-    def rows(self, inferences: Iterable[InferenceRecord], said_of: FeedbackLookup) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``inferences``; ``said_of`` returns the feedback on inferences, and is called only where it is needed."""
+    def rows(self, inferences: Iterable[InferenceRecord], feedback_of: FeedbackLookup) -> Iterator[dict[str, Any]]:
+        """Yield the rows of ``inferences``; ``feedback_of`` returns the feedback on inferences, and is called only where it is needed."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
-            feedback_by_inference = said_of([item.id for item in some]) if self._approved_only else {}
+            feedback_by_inference = feedback_of([item.id for item in some]) if self._approved_only else {}
             for item in some:
                 row = self._row(item, feedback_by_inference.get(item.id, ()))
                 if isinstance(row, str):

@@ -92,24 +92,9 @@ class InferenceLog(Protocol):
     """A database of inferences and feedback. Thread-safe; every method raises InfrastructureError when disk or server fail."""
 
     def write(self, entries: Sequence[LogEntry]) -> list[WriteOutcome]:
-        """Write all entries in one transaction, in order; durable on return. Returns one outcome per entry."""
-        ...
+        """Write all entries in one transaction, in order; durable on return. Returns one outcome per entry.
 
-    def start_request(self, inference: InferenceRecord) -> None:
-        """Write a new inference; durable on return. A known id changes nothing."""
-        ...
-
-    def finish(self, name: str, finish: RequestOutcome) -> None:
-        """Write the end of the inference ``name``; durable on return. A finished one is left unchanged.
-
-        Raises  DataError for an inference that is not there.
-        """
-        ...
-
-    def feedback(self, feedback: Feedback) -> bool:
-        """Write feedback, durable on return; return False where its id is known, and nothing changed.
-
-        Raises  DataError where an inference is absent: the one that the feedback is about, or the one it is compared with.
+        A known id changes nothing. ``unknown``: an inference is absent, the one that the entry is about or is compared with.
         """
         ...
 

@@ -378,10 +378,9 @@ def _not_kept(reason: str) -> LogWriteError:
     return LogWriteError(f"this inference cannot be logged: {reason}", hint="try again later")
 
 
-def unknown_record(about: Feedback | str) -> DataError:
-    """Return the error for an inference that does not exist; ``about`` is its id or the feedback on it."""
-    name = about if isinstance(about, str) else about.inference_id
-    other = isinstance(about, Feedback) and about.kind == "preference"
+def unknown_record(feedback: Feedback) -> DataError:
+    """Return the error for feedback on an inference that does not exist."""
+    name, other = feedback.inference_id, feedback.kind == "preference"
     return DataError(
         f"inference {name[:100]!r}{', or the other one of the preference,' if other else ''} is not in the inference log",
         hint="take the id of an answer, for example chatcmpl-...",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import UsageError
@@ -29,7 +29,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     """DVC remote with its results."""
     storage: str | None
     """Folder of the job on its machines; None: its files are lost with them."""
-    place: str
+    location: str = field(name="place")
     """Kubernetes namespace, or Ray dashboard; empty with SLURM."""
 
 

@@ -72,7 +72,7 @@ stop() {{
 }}
 trap 'stop USR1' USR1
 trap 'stop TERM' TERM INT
-tunectl repro --unattended {words} &
+tunectl repro --unattended {arguments} &
 build=$!
 code=0
 while kill -0 "$build" 2>/dev/null; do wait "$build" || true; done
@@ -136,13 +136,13 @@ def _iter_parts(job: JobSpec) -> Iterator[str]:
         cpus = f" --cpus-per-task={job.section.cpus}" if job.section.cpus is not None else ""
         fits = shlex.quote(" ".join(job.fits))
         yield _JOIN.format(fits=fits, others=job.section.nodes - 1, cpus=cpus, launch=LAUNCH)
-    words = [part for stage in job.stages for part in ("--to", stage)] + list(job.overrides)
-    line = shlex.join(words)
+    arguments = [part for stage in job.stages for part in ("--to", stage)] + list(job.overrides)
+    line = shlex.join(arguments)
     if several:
         path = f"{storage}/launch".replace("\\", "\\\\").replace("'", "\\'")
         setting = shlex.quote(f"launch.storage_path='{path}'")
         line += f' launch.nnodes={job.section.nodes} "launch.rdzv_endpoint=$(hostname):{PORT}" {setting}'
-    yield _BUILD.format(words=line) + (_UNJOIN if several else "")
+    yield _BUILD.format(arguments=line) + (_UNJOIN if several else "")
     requeue = _REQUEUE.format(restarts=job.section.max_restarts) if job.section.to == "slurm" else ""
     yield _STOPPED.format(requeue=requeue)
     yield _PUSH.format(results=RESULTS, remote=job.remote, built=shlex.join(job.inputs))

@@ -47,7 +47,10 @@ def word_shifts(
 
     A word is shown when the two shares differ by ``MIN_STANDARD_ERRORS`` standard errors; of words in the same prompts only the first.
     """
-    window_words, reference_words = [_words(row.prompt) for row in window], [_words(row.prompt) for row in reference]
+    window_words, reference_words = (
+        [_split_words(row.prompt) for row in window],
+        [_split_words(row.prompt) for row in reference],
+    )
     if not window_words or not reference_words:
         return []
     now, then = (
@@ -75,5 +78,5 @@ def word_shifts(
     return shifts
 
 
-def _words(text: str | None) -> frozenset[str]:
+def _split_words(text: str | None) -> frozenset[str]:
     return frozenset(_WORD.findall((text or "").casefold()))

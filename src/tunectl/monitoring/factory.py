@@ -42,7 +42,7 @@ def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> SignalBack
 
     Raises  InfrastructureError where the encoder cannot be fetched; MissingExtraError without tokenizers, or torch to distil.
     """
-    words = vader.lexicon()
+    lexicon = vader.lexicon()
     folder = sentence_encoder.download(settings.monitor.encoder, layout.embeddings)
     embedder: Embedder
     embedding = settings.monitor.embedding
@@ -50,7 +50,7 @@ def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> SignalBack
         embedder = sentence_encoder.EncoderEmbedding(folder)
     else:
         embedder = static_embedding.StaticEmbedding(static_embedding.distill(folder, layout.embeddings))
-    return SignalBackends(embedder, Sentiment(words), _language())
+    return SignalBackends(embedder, Sentiment(lexicon), _language())
 
 
 def _language() -> Callable[[str], str]:

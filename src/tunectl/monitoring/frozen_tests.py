@@ -34,7 +34,7 @@ class FrozenSignal:
     """One signal of a pool for simulations: features of each row that has a value, and how two means are compared."""
 
     spec: SignalSpec
-    places: NDArray[Any]
+    indices: NDArray[Any]
     """For each row of the pool its index among those with a value, or -1."""
     add_up: Callable[[NDArray[Any]], NDArray[Any]]
     """Returns the sum of the features of rows with a value, double precision."""
@@ -42,9 +42,9 @@ class FrozenSignal:
 
     def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """Return the sum of the features (d,) of these rows of the pool, and how many of them have a value."""
-        places = self.places[rows]
-        places = places[places >= 0]
-        return self.add_up(places), len(places)
+        indices = self.indices[rows]
+        indices = indices[indices >= 0]
+        return self.add_up(indices), len(indices)
 
     def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
         """Return the p-value of a window against a reference, each given as ``sum_rows`` returns it."""
@@ -62,19 +62,19 @@ def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[Frozen
         column = columns.get(spec.name)
         if column is None or not len(column):
             continue
-        places = np.full(max(size, 1 + max(own, default=0)), -1)
-        places[column.rows] = np.arange(len(column))
-        learned = places[np.asarray(own)]
+        indices = np.full(max(size, 1 + max(own, default=0)), -1)
+        indices[column.rows] = np.arange(len(column))
+        learned = indices[np.asarray(own)]
         learned = learned[learned >= 0]
         if len(learned) > 1:
             values, tail = _FREEZERS[spec.kind](column, learned, seed)
             add_up = values if callable(values) else partial(_sum_rows, np.asarray(values, dtype=np.float32))
-            result.append(FrozenSignal(spec, places, add_up, tail))
+            result.append(FrozenSignal(spec, indices, add_up, tail))
     return result
 
 
-def _sum_rows(values: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
-    result: NDArray[Any] = values[places].sum(axis=0, dtype="float64")
+def _sum_rows(values: NDArray[Any], indices: NDArray[Any]) -> NDArray[Any]:
+    result: NDArray[Any] = values[indices].sum(axis=0, dtype="float64")
     return result
 
 
@@ -91,7 +91,7 @@ def _freeze_text(
     centered = np.asarray(values - values[learned].mean(axis=0), dtype=np.float32)
     axes = text_kernel.weigh_axes(centered, centered[learned])
     if axes is None:
-        return lambda _places: np.zeros(1), lambda *_values: 1.0
+        return lambda _indices: np.zeros(1), lambda *_values: 1.0
     graph = text_kernel.join_neighbors(centered, max(1, len(learned) // NEAR), seed, same=1.0)
     edges = graph + graph.T
     inside = edges[learned][:, learned]
@@ -104,9 +104,9 @@ def _freeze_text(
         form = float(contrast @ contrast) + scale * float(counts @ reached)
         return null.tail((form / (1 / n + 1 / m) - null.mean) / null.spread, n, m)
 
-    def add_up(places: NDArray[Any]) -> NDArray[Any]:
-        counts = np.bincount(places, minlength=rows).astype(np.float32)
-        return np.concatenate([counts, edges @ counts, axes[places].sum(axis=0)], dtype=np.float64)
+    def add_up(indices: NDArray[Any]) -> NDArray[Any]:
+        counts = np.bincount(indices, minlength=rows).astype(np.float32)
+        return np.concatenate([counts, edges @ counts, axes[indices].sum(axis=0)], dtype=np.float64)
 
     return add_up, tail
 

@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Number of events (``count``) in a number of trials."""
+    """Number of events (``count``) in a total of repetitions."""
 
     count: int
-    trials: int
+    total: int
 
     @property
     def share(self) -> float:
         """Rate as a share from 0 to 1."""
-        return self.count / self.trials
+        return self.count / self.total
 
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper end of Wilson's 95 % interval of the share."""
-        return wilson_interval(self.count, self.trials)
+        return wilson_interval(self.count, self.total)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -107,7 +107,7 @@ class Simulation:
 
     def run(
         self,
-        trials: int,
+        repetitions: int,
         seed: int,
         shift: Shift = no_change,
         *,
@@ -115,16 +115,16 @@ class Simulation:
         begin: int = 0,
         each: Callable[[], None] = lambda: None,
     ) -> Rates:
-        """Return the rates over ``trials`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
+        """Return the rates over ``repetitions`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
 
-        ``begin`` is the number of the first trial, for runs in several calls; ``each`` is called after every trial.
+        ``begin`` is the number of the first repetition, for runs in several calls; ``each`` is called after every repetition.
         """
         import numpy as np
 
         alone, tested = Counter[str](), Counter[str]()
         delays: list[int | None] = []
-        for trial in range(begin, begin + trials):
-            random = np.random.default_rng([seed, trial])
+        for repetition in range(begin, begin + repetitions):
+            random = np.random.default_rng([seed, repetition])
             reference = self._draw(random, self.reference)
             history = [self._draw_window(random) for _ in range(max(POOLS) - 1)]
             delays.append(None)

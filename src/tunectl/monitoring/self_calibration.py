@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from tunectl.monitoring.power_study import Rate, Rates, Shift, Simulation, no_change
 from tunectl.monitoring.signals import SignalColumns, SignalSide
@@ -43,8 +43,9 @@ class CalibrationRow(Struct, frozen=True):
     rows: int
     """Rows of a window."""
     reference: int
-    """Rows of a reference in the trials."""
-    trials: int
+    """Rows of a reference in the simulation."""
+    repetitions: int = field(name="trials")
+    """Number of simulated sequences."""
     alone: dict[str, float]
     """Share of windows flagged at the signal's own level, by signal."""
     third: tuple[float, float, float]
@@ -133,13 +134,13 @@ def calibrate(
     sizes: Mapping[SignalSide, int],
     rule: DetectionRule,
     rows: int,
-    trials: int,
+    repetitions: int,
     seed: int,
     *,
     logprob_share: float = 1.0,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
-    """Yield one row per change in prompts or answers, each from ``trials`` simulated sequences; ``each`` is called after every one.
+    """Yield one row per change in prompts or answers, each from ``repetitions`` simulated sequences; ``each`` is called after every one.
 
     ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` yields nothing. ``rows``: rows of a window.
     ``logprob_share``: share of a window's rows, 0 to 1, that have a log-probability.
@@ -151,8 +152,8 @@ def calibrate(
         for index, (change, kind, amount) in enumerate(CHANGES):
             shift = _SHIFTS[kind](side, columns, amount)
             if shift is not None:
-                result = benches.at(rows).run(trials, seed + index, shift, each=each)
-                needed = None if change == NOTHING else benches.find_rows(rows, trials, seed + index, shift)
+                result = benches.at(rows).run(repetitions, seed + index, shift, each=each)
+                needed = None if change == NOTHING else benches.find_rows(rows, repetitions, seed + index, shift)
                 yield _to_row(change, side, benches.at(rows), result, needed)
 
 
@@ -174,9 +175,9 @@ class _Benches:
         self._bench.rows = rows
         return self._bench
 
-    def find_rows(self, rows: int, trials: int, seed: int, shift: Shift) -> int | None:
+    def find_rows(self, rows: int, repetitions: int, seed: int, shift: Shift) -> int | None:
         """Return the fewest rows, in steps of a quarter, with which half of the sequences have the verdict drift by the third window."""
-        few = max(20, trials // 4)
+        few = max(20, repetitions // 4)
         largest, smallest = 4 * rows, self._bench.rule.minimum
         size: float = smallest
         while size <= largest:

@@ -113,10 +113,8 @@ MAX_LANGUAGE_TEXTS = 2000
 """Most texts whose language is detected, the slowest of the signals; of more, every second one, or third."""
 MIN_PERMUTATIONS = 19
 """Permutations of a test whose p-value is not used."""
-SIGNAL_NAMES = tuple(item.name for item in SIGNALS)
-"""The closed set of signals: labels of the metrics."""
 WEIGHTS = {item.name: item.weight for item in SIGNALS}
-"""Shares of the budget of false alarms."""
+"""Shares of the budget of false alarms, by signal: the closed set of signals, which are labels of the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +152,11 @@ def compute_signal_values(
     tools = replaced(tools, embedder=_CachedEmbedder(tools.embedder))
     for item in SIGNALS:
         if item.side == side and item.name not in without:
-            places = [index for index, row in enumerate(rows) if item.value(row) is not None]
+            indices = [index for index, row in enumerate(rows) if item.value(row) is not None]
             if item.kind == "language":
-                places = places[:: -(-len(places) // max_texts) or 1]
-            values = [item.value(rows[index]) for index in places]
-            signal_values[item.name] = SignalValues(_PARTS[item.kind](values, tools), np.array(places, dtype=np.int64))
+                indices = indices[:: -(-len(indices) // max_texts) or 1]
+            values = [item.value(rows[index]) for index in indices]
+            signal_values[item.name] = SignalValues(_PARTS[item.kind](values, tools), np.array(indices, dtype=np.int64))
     return signal_values
 
 
@@ -323,8 +321,8 @@ def effect_floors(
     return result
 
 
-def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
-    return SignalValues(tuple(part[places] for part in column.parts), column.rows[places])
+def _take_rows(column: SignalValues, indices: NDArray[Any]) -> SignalValues:
+    return SignalValues(tuple(part[indices] for part in column.parts), column.rows[indices])
 
 
 def pool_columns(windows: Sequence[SignalColumns], maximum: int, seed: int) -> dict[str, SignalValues]:
@@ -348,14 +346,14 @@ def pool_columns(windows: Sequence[SignalColumns], maximum: int, seed: int) -> d
     return pooled
 
 
-def subset(signal_columns: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:
-    """Return the values of the rows ``places`` (indices of rows) only, in that order: to draw windows from measured texts."""
+def subset(signal_columns: SignalColumns, indices: NDArray[Any]) -> dict[str, SignalValues]:
+    """Return the values of the rows ``indices`` only, in that order: to draw windows from measured texts."""
     import numpy as np
 
     columns = {}
     for name, column in signal_columns.items():
-        where = np.full(int(max([*column.rows, *places], default=0)) + 1, -1)
+        where = np.full(int(max([*column.rows, *indices], default=0)) + 1, -1)
         where[column.rows] = np.arange(len(column))
-        inside = where[places]
+        inside = where[indices]
         columns[name] = _take_rows(column, inside[inside >= 0])
     return columns

@@ -62,7 +62,7 @@ class ProbeRun:
     stops: frozenset[int]
     at: int = 0
     """Number of tokens of the probe's answer that were compared so far."""
-    agreed: int = 0
+    matches: int = 0
     """Number of those that were the engine's greedy choice as well."""
     gaps: list[float] = field(default_factory=list)
     """Nats from the tuned model, of each token on which both agree."""
@@ -89,7 +89,7 @@ class ProbeRun:
     @property
     def missed(self) -> int:
         """Number of compared tokens at which the engine's greedy choice was not the token of the probe's answer."""
-        return self.at - self.agreed
+        return self.at - self.matches
 
     @property
     def as_base(self) -> bool:
@@ -107,11 +107,11 @@ class ProbeRun:
             self.at += 1
             if token != self.probe.answer[expected]:
                 return
-            self.agreed += 1
+            self.matches += 1
             self.gaps.append(abs(logprob - self.probe.logprobs[expected]))
             self.base_gaps.append(abs(logprob - self.probe.under_base[expected]))
         if not self.over:  # it stopped here
-            self.agreed += self.probe.answer[self.at] in self.stops
+            self.matches += self.probe.answer[self.at] in self.stops
             self.at += 1
 
 
@@ -124,7 +124,7 @@ def count_allowed_mismatches(probes: Sequence[Probe], limits: ProbeLimits) -> in
 def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeReport:
     """Return the result over complete probes, or those that were stopped because too many tokens differed."""
     compared = sum(walk.at for walk in walks)
-    agreement = sum(walk.agreed for walk in walks) / compared if compared else 0.0
+    agreement = sum(walk.matches for walk in walks) / compared if compared else 0.0
     gaps = [gap for walk in walks for gap in walk.gaps]
     broken = not all(map(isfinite, gaps))
     gap = fmean(gaps) if gaps and not broken else 0.0
@@ -134,12 +134,12 @@ def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeRepo
     reason = (
         "the engine gives log-probabilities that are no numbers"
         if broken
-        else _reason(report, limits, from_base, agreed=bool(gaps))
+        else _reason(report, limits, from_base, has_matches=bool(gaps))
     )
     return ProbeReport(not reason, reason, agreement, gap, as_base, len(walks), compared)
 
 
-def _reason(report: ProbeReport, limits: ProbeLimits, from_base: float, *, agreed: bool) -> str:
+def _reason(report: ProbeReport, limits: ProbeLimits, from_base: float, *, has_matches: bool) -> str:
     if not report.probes:
         return "the contract has no probes, so nothing proves that the adapter is applied"
     measured = f"{report.agreement:.1%} of {report.tokens} probe tokens agree with the training side, at least {limits.agreement:.1%} must"
@@ -147,12 +147,12 @@ def _reason(report: ProbeReport, limits: ProbeLimits, from_base: float, *, agree
         return (
             f"the adapter is not applied: all {report.probes} probes are answered as the base model answers; {measured}"
         )
-    if agreed and from_base < report.logprob_gap:
+    if has_matches and from_base < report.logprob_gap:
         return (
             f"the adapter is not applied: log-probabilities are {from_base:.3f} nat from the base model's and "
             f"{report.logprob_gap:.3f} from the tuned model's; {measured}"
         )
-    if report.agreement < limits.agreement or not agreed:
+    if report.agreement < limits.agreement or not has_matches:
         return f"these are not the weights that were tested: {measured} ({report.as_base} of {report.probes} probes sound like the base)"
     if report.logprob_gap > limits.logprob:
         return (

@@ -41,7 +41,7 @@ def render_model_card(
         "## Results",
         "On the test split, which was never trained on:",
         *([f"| system | {scores[0][1]} |", "|---|---|"] if scores else []),
-        *(f"| {name} | {words} |" for name, words in scores[1:]),
+        *(f"| {name} | {value} |" for name, value in scores[1:]),
         "",
         *verdicts,
         "## Export",

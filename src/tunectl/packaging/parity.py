@@ -19,7 +19,7 @@ from tunectl.registry.release_manifest import RecordedVerdict
 
 SAME, DIFFERENT, NOTHING = "export_is_the_model", "export_differs", "adapter_changes_nothing"
 GGUF_DIFFERS = "gguf_differs"
-NOTHING_WORDS = "Tuned and base model answer all validation inputs that were asked alike, so no probe can prove to a server that the adapter is applied."
+NOTHING_MESSAGE = "Tuned and base model answer all validation inputs that were asked alike, so no probe can prove to a server that the adapter is applied."
 
 
 class TokenAgreement(Struct, frozen=True):
@@ -93,7 +93,7 @@ def token_agreement(
 def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBounds, *, probes: int) -> RecordedVerdict:
     """Return passed only where every limit holds and there are ``probes`` (their number), else failed with every reason."""
     if not probes:
-        return RecordedVerdict(False, NOTHING, NOTHING_WORDS)
+        return RecordedVerdict(False, NOTHING, NOTHING_MESSAGE)
     wrong = []
     if bounds.agreement is not None and result.top1 < bounds.agreement:
         wrong.append(f"{result.top1:.1%} of {result.tokens} tokens agree, at least {bounds.agreement:.1%} must")

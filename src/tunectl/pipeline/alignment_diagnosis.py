@@ -67,11 +67,11 @@ def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
     """Return steps, reward and KL of the training that align recorded, at the validation whose weights were kept (sft's: the best later one)."""
     first = record.validation[0]
     if record.best_step:
-        look = next(point for point in record.validation if point.step == record.best_step)
+        point = next(point for point in record.validation if point.step == record.best_step)
     else:
-        look = max(record.validation[1:], key=lambda point: _measure_improvement(first, point), default=first)
+        point = max(record.validation[1:], key=lambda point: _measure_improvement(first, point), default=first)
     offline = record.method in alignment_causes.OFFLINE
-    rise = _measure_improvement(first, look) if not offline or first.held_out_loss is not None else None
+    rise = _measure_improvement(first, point) if not offline or first.held_out_loss is not None else None
     with history.open(newline="", encoding="utf-8") as stream:
         steps = list(csv.DictReader(stream))
     return AlignmentRun(
@@ -80,16 +80,16 @@ def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
         planned_steps=record.planned_steps,
         best_step=record.best_step,
         stopped=record.stopped,
-        look_step=look.step,
-        kl=look.kl,
+        look_step=point.step,
+        kl=point.kl,
         rise=rise,
-        rise_low=None if offline or look.reward_low is None else look.reward_low - first.reward,
-        rise_high=None if offline or look.reward_high is None else look.reward_high - first.reward,
+        rise_low=None if offline or point.reward_low is None else point.reward_low - first.reward,
+        rise_high=None if offline or point.reward_high is None else point.reward_high - first.reward,
         metric=record.metric,
-        metric_change=look.metric_change,
-        metric_low=look.metric_low,
-        metric_high=look.metric_high,
-        within=look.within,
+        metric_change=point.metric_change,
+        metric_low=point.metric_low,
+        metric_high=point.metric_high,
+        within=point.within,
         reward_spread=None if offline else _mean(steps, "reward_spread"),
         truncated=None if offline else _mean(steps, "truncated"),
         settings=record.settings,
@@ -97,11 +97,11 @@ def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
     )
 
 
-def _measure_improvement(first: ValidationPoint, look: ValidationPoint) -> float:
+def _measure_improvement(first: ValidationPoint, point: ValidationPoint) -> float:
     """Return how much the objective improved since the first validation: less loss on held-out judgments, else more reward."""
-    if first.held_out_loss is not None and look.held_out_loss is not None:
-        return first.held_out_loss - look.held_out_loss
-    return look.reward - first.reward
+    if first.held_out_loss is not None and point.held_out_loss is not None:
+        return first.held_out_loss - point.held_out_loss
+    return point.reward - first.reward
 
 
 def _mean(steps: Sequence[Mapping[str, str]], column: str) -> float | None:

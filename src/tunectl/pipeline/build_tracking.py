@@ -104,11 +104,11 @@ class ReleaseMirror:
 
     def __init__(self, layout: ProjectPaths, settings: Track, store: ReleaseRegistry) -> None:
         self._layout, self._settings, self._store = layout, settings, store
-        self._last_sync = (store.champion(), store.trial())
+        self._last_sync = (store.champion(), store.canary())
 
     def sync_if_changed(self) -> bool:
         """Start ``tunectl track sync`` in a separate process if champion or challenger changed; return whether it was started."""
-        now = (self._store.champion(), self._store.trial())
+        now = (self._store.champion(), self._store.canary())
         if self._settings.registered_model is None or now == self._last_sync:
             return False
         self._last_sync = now

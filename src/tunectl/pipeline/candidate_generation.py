@@ -27,7 +27,7 @@ CHUNK = 8
 class CandidateBatch(NamedTuple):
     """Annotation tasks of one generated batch, with the progress over all inputs."""
 
-    questions: list[AnnotationTask]
+    tasks: list[AnnotationTask]
     done: int
     """Number of answered inputs."""
     of: int
@@ -35,7 +35,7 @@ class CandidateBatch(NamedTuple):
     """Number of inputs so far with two equal answers, or an empty one: nobody could choose."""
 
     @property
-    def word(self) -> str:
+    def sentence(self) -> str:
         """Progress as a sentence, ``12 of 40 inputs are answered``, for the annotation page."""
         return f"{self.done} of {self.of} inputs are answered."
 

@@ -318,9 +318,9 @@ def _estimate_align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape,
     tokens = align.prompts_per_step * prompt + rows * answer
     step = decode_seconds(rows, answer, 2 * batch, size, machine) + 2 * prefill_seconds(tokens, size, machine)
     step += tokens / train_speed(root, size, machine)
-    look = decode_seconds(validation.inputs, answer, batch, size, machine)
-    look += 3 * prefill_seconds(validation.inputs * (prompt + answer), size, machine)
-    seconds = START_SECONDS + align.steps * step + (2 + align.steps // validation.eval_steps) * look
+    validation_seconds = decode_seconds(validation.inputs, answer, batch, size, machine)
+    validation_seconds += 3 * prefill_seconds(validation.inputs * (prompt + answer), size, machine)
+    seconds = START_SECONDS + align.steps * step + (2 + align.steps // validation.eval_steps) * validation_seconds
     basis = f"{align.steps} steps of {rows} answers, {step:.0f} s each, {machine.source}; less where it stops early"
     return StageCost("align", int(align.steps * tokens), _fit_bytes(size), seconds / 60, basis)
 

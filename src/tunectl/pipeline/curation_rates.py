@@ -48,5 +48,5 @@ def describe_break_even(rates: CurationRates | None, cpus: tuple[int, ...] = (2,
     if rates is None:
         return "curate.engine=ray: from which size it takes less time than local was not measured"
     sizes = [(count, find_break_even(rates, count)) for count in cpus]
-    words = [f"{count} CPUs: {'never' if size is None else f'from {size:,} documents'}" for count, size in sizes]
-    return f"curate.engine=ray takes less time than local, by rates of two CPUs, on {'; '.join(words)}"
+    parts = [f"{count} CPUs: {'never' if size is None else f'from {size:,} documents'}" for count, size in sizes]
+    return f"curate.engine=ray takes less time than local, by rates of two CPUs, on {'; '.join(parts)}"

@@ -79,12 +79,12 @@ class Federation:
         return (self.layout.state_dir / "federate" / self.root.federate.name).absolute()
 
 
-def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
-    """Return the federation that ``conf/`` and the overrides ``words`` declare, after checking settings, packages and base model.
+def open_federation(layout: ProjectPaths, overrides: Sequence[str]) -> Federation:
+    """Return the federation that ``conf/`` and ``overrides`` declare, after checking settings, packages and base model.
 
     Raises  ConfigError with every mistake; UsageError for settings that a federation does not support; ArtifactError where the model is not built.
     """
-    root = checks.load_project_config(layout, words).root
+    root = checks.load_project_config(layout, overrides).root
     for name, value in (("privacy", root.sft.privacy), ("adapter", root.sft.adapter)):
         if value is not None:
             raise UsageError(
@@ -333,8 +333,8 @@ def _digest(federation: Federation, task: ServerTask) -> str:
 
 
 def _base_digest(federation: Federation) -> str:
-    agreed = model_spec.load(federation.base)
-    return hashlib.sha256(f"{agreed.weights_sha256}:{agreed.template_sha256}".encode()).hexdigest()
+    spec = model_spec.load(federation.base)
+    return hashlib.sha256(f"{spec.weights_sha256}:{spec.template_sha256}".encode()).hexdigest()
 
 
 def _write_request(federation: Federation, folder: Path, train: list[PackedRow], validation: list[PackedRow]) -> None:
@@ -346,12 +346,12 @@ def _write_request(federation: Federation, folder: Path, train: list[PackedRow],
 
 def _read_rows(federation: Federation, examples: list[Example]) -> list[PackedRow]:
     section = federation.root.sft
-    agreed = model_spec.load(federation.base)
-    system = agreed.system if section.system is None else section.system
+    spec = model_spec.load(federation.base)
+    system = spec.system if section.system is None else section.system
     masker = LossMasker(
         template.load(federation.base, system=system),
         Tokenizer(federation.base),
-        end_of_turn=agreed.eot_token.id,
+        end_of_turn=spec.eot_token.id,
         train_on=section.loss_on,
     )
     limits = sft_dataset.LengthLimits(section.max_length)
@@ -369,9 +369,9 @@ def _group(folder: Path, tell: Tell) -> ChildGroup:
     return ChildGroup(Path.cwd(), folder / "log.txt", tell)
 
 
-def _run_local(words: Sequence[str], description: str) -> None:
+def _run_local(arguments: Sequence[str], description: str) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", local_fit.__name__, *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", local_fit.__name__, *arguments], capture_output=True, text=True, check=False
     )
     if process.returncode:
         raise InfrastructureError(

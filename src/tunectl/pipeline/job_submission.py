@@ -38,22 +38,24 @@ class PlannedJob:
     text: str
 
 
-def plan_job(layout: ProjectPaths, stages: Sequence[str], words: Sequence[str]) -> PlannedJob:
+def plan_job(layout: ProjectPaths, stages: Sequence[str], overrides: Sequence[str]) -> PlannedJob:
     """Return a job with its scheduler's file, after checking settings, commit and DVC remote; nothing is sent.
 
     Args:
         layout: the project.
         stages: stages to build.
-        words: ``submit.KEY=VALUE`` and ``launch...`` of this job.
+        overrides: ``submit.KEY=VALUE`` and ``launch...`` of this job.
 
     Raises:
         ConfigError: for mistakes in settings.
-        UsageError: for a stage that is not there, words that would change results, and a commit or remote that a job cannot find.
+        UsageError: for a stage that is not there, overrides that would change results, and a commit or remote that a job cannot find.
     """
     for stage in stages:
         find(stage)
-    launch_words = _split_words(words)
-    resolved = checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), words))
+    launch_overrides = _select_launch_overrides(overrides)
+    resolved = checks.load_config(
+        layout, override_file.merge_overrides(override_file.load_overrides(layout), overrides)
+    )
     section = resolved.root.submit
     upstream = list_upstream_stages(stages)
     _check_nodes(resolved)
@@ -67,7 +69,7 @@ def plan_job(layout: ProjectPaths, stages: Sequence[str], words: Sequence[str]) 
         repository=source.repository,
         folder=source.folder,
         remote=dvc_remote.read_remote(layout.root, section.remote),
-        overrides=tuple(launch_words),
+        overrides=tuple(launch_overrides),
         section=section,
     )
     scheduler = SCHEDULERS[section.to]
@@ -75,22 +77,22 @@ def plan_job(layout: ProjectPaths, stages: Sequence[str], words: Sequence[str]) 
     return PlannedJob(spec, _write_file(layout, spec, scheduler))
 
 
-def _split_words(words: Sequence[str]) -> list[str]:
+def _select_launch_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of the build; those of the section ``submit`` are for the submission.
 
     Raises  UsageError for an override that would change what is built: the results would not fit the project.
     """
     result = []
-    for word in words:
-        key = word.partition("=")[0].strip()
+    for override in overrides:
+        key = override.partition("=")[0].strip()
         if key == "submit" or key.startswith("submit."):
             continue
         if key != "launch" and not key.startswith("launch."):
             raise UsageError(
-                f"{word}: a job builds the settings of its commit; only submit and launch may differ",
-                hint=f"tunectl check {word}, then record it (tunectl repro {word} writes conf/overrides.yaml), commit and push",
+                f"{override}: a job builds the settings of its commit; only submit and launch may differ",
+                hint=f"tunectl check {override}, then record it (tunectl repro {override} writes conf/overrides.yaml), commit and push",
             )
-        result.append(word)
+        result.append(override)
     return result
 
 
@@ -135,7 +137,7 @@ def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
     file = folder / scheduler.FILE
     atomic_io.write_text(file, job.text)
     scheduler_id = scheduler.submit(spec, folder)
-    place = {"kubernetes": spec.section.kubernetes.namespace, "ray": spec.section.ray.address}
+    locations = {"kubernetes": spec.section.kubernetes.namespace, "ray": spec.section.ray.address}
     record = JobRecord(
         id=spec.id,
         to=spec.section.to,
@@ -145,7 +147,7 @@ def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
         scheduler_id=scheduler_id,
         remote=spec.remote,
         storage=spec.storage,
-        place=place.get(spec.section.to, ""),
+        location=locations.get(spec.section.to, ""),
     )
     job_records.save(layout.jobs, record)
     return record

@@ -43,31 +43,31 @@ class RowStep(Struct, frozen=True):
     """What was wrong with a reject."""
 
 
-def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
-    """Yield one step per stage for the row ``word``: a record's id, or its source (FILE:ROW, or the end of a file's path).
+def trace_row(layout: ProjectPaths, row_name: str) -> Iterator[RowStep]:
+    """Yield one step per stage for the row ``row_name``: a record's id, or its source (FILE:ROW, or the end of a file's path).
 
-    Lines that cannot contain the word are not decoded, so that a large artifact is read at the speed of the disk.
+    Lines that cannot contain the name are not decoded, so that a large artifact is read at the speed of the disk.
     Raises  DataError for a line that is no record.
     """
-    needle = _encode_needle(word)
+    needle = _encode_needle(row_name)
     for stage, names in FILES.items():
         folder = layout.artifact(stage)
         for name in names:
             for row in _read_matching_rows(folder / name, needle):
                 sources = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
-                if row.get("id") == word or any(_matches_source(source, word) for source in sources):
+                if row.get("id") == row_name or any(_matches_source(source, row_name) for source in sources):
                     yield RowStep(stage, name, "kept", str(row.get("id", "")), format_source(sources[0]))
         for row in _read_matching_rows(folder / row_counts.REJECTS, needle):
             reject = msgspec.convert(row, RejectedRow)
-            place = {"file": reject.source.file, "row": reject.source.row}
-            if _matches_source(place, word):
-                yield RowStep(stage, row_counts.REJECTS, reject.reason, "", format_source(place), reject.detail)
+            source_row = {"file": reject.source.file, "row": reject.source.row}
+            if _matches_source(source_row, row_name):
+                yield RowStep(stage, row_counts.REJECTS, reject.reason, "", format_source(source_row), reject.detail)
 
 
-def _encode_needle(word: str) -> bytes:
-    """Return the part of ``word`` that a line of JSON contains unchanged: a row's number is in a separate field."""
-    head, _, tail = word.rpartition(":")
-    return msgspec.json.encode(head if head and tail.isdecimal() else word)[1:-1]
+def _encode_needle(row_name: str) -> bytes:
+    """Return the part of ``row_name`` that a line of JSON contains unchanged: a row's number is in a separate field."""
+    head, _, tail = row_name.rpartition(":")
+    return msgspec.json.encode(head if head and tail.isdecimal() else row_name)[1:-1]
 
 
 def _read_matching_rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
@@ -87,10 +87,12 @@ def _read_matching_rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _matches_source(source: Any, word: str) -> bool:
+def _matches_source(source: Any, row_name: str) -> bool:
     if not isinstance(source, dict):
         return False
-    return word in (source.get("file"), format_source(source)) or str(source.get("file", "")).endswith(f"/{word}")
+    return row_name in (source.get("file"), format_source(source)) or str(source.get("file", "")).endswith(
+        f"/{row_name}"
+    )
 
 
 def format_source(source: Any) -> str:

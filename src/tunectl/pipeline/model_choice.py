@@ -41,10 +41,14 @@ def resolve_model(
     return choice
 
 
-def _model(layout: ProjectPaths, word: str | None, adapter: str | None, text: str) -> ModelChoice:
-    if word is None:
+def _model(layout: ProjectPaths, name_or_folder: str | None, adapter: str | None, text: str) -> ModelChoice:
+    if name_or_folder is None:
         raise UsageError("--model is missing: which model should answer?", hint="for example: --model sft")
-    stage = word if word in STAGES else next((name for name in STAGES if Path(word) == layout.artifact(name)), None)
+    stage = (
+        name_or_folder
+        if name_or_folder in STAGES
+        else next((name for name in STAGES if Path(name_or_folder) == layout.artifact(name)), None)
+    )
     if stage is not None:
         folder = layout.artifact(stage)
         manifest.read(folder)
@@ -56,16 +60,16 @@ def _model(layout: ProjectPaths, word: str | None, adapter: str | None, text: st
         if stage in {"sft", "align"}:
             return ModelChoice(base_of_adapter(layout), folder)
         return ModelChoice(base_of_adapter(layout) if stage == "cpt" else folder, None)
-    folder = Path(word)
+    folder = Path(name_or_folder)
     if (folder / ADAPTER).is_file():
         if adapter is not None:
-            raise UsageError(f"{text} {word} is an adapter already; leave --adapter out")
+            raise UsageError(f"{text} {name_or_folder} is an adapter already; leave --adapter out")
         return ModelChoice(base_of_adapter(layout), folder)
     if (folder / "config.json").is_file():
         return ModelChoice(from_folder(layout, folder), None)
     what = "holds neither config.json nor adapter_config.json" if folder.is_dir() else "is no folder"
     raise UsageError(
-        f"{text} {word}: no stage with a model has that name, and it {what}",
+        f"{text} {name_or_folder}: no stage with a model has that name, and it {what}",
         hint=f"give one of {', '.join(STAGES)}, a model folder or an adapter folder",
     )
 

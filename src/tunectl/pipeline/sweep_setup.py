@@ -40,17 +40,17 @@ class SweepPlan(NamedTuple):
     track: Track
 
 
-def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
-    """Return the validated sweep. ``words``: overrides, ``sweep.KEY=VALUE`` for the sweep itself, others for every trial.
+def load_plan(layout: ProjectPaths, new_overrides: Sequence[str]) -> SweepPlan:
+    """Return the validated sweep. ``new_overrides``: ``sweep.KEY=VALUE`` for the sweep itself, others for every trial.
 
     Raises  ConfigError with file and line of every mistake; MissingExtraError for the sweep and for its stages.
     """
-    overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
     resolved = checks.load_config(layout, overrides)
     section = resolved.root.sweep
     problems = [*_check_objective(section, resolved)]
     problems += _check_space(layout, overrides, section, resolved)
-    problems += _check_fixed(section, words)
+    problems += _check_fixed(section, new_overrides)
     if problems:
         raise ConfigError(problems, hint="correct these settings of sweep; nothing was run")
     require_all([*PACKAGES, *list_build_packages(resolved.root, [section.stage])])
@@ -58,7 +58,7 @@ def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
     start = search_space.current_values(section, composition.tree, composition.choices)
     return SweepPlan(
         section=section,
-        overrides=[word for word in words if not _is_of_sweep(word)],
+        overrides=[override for override in new_overrides if not _is_of_sweep(override)],
         start=start if section.start == "current" else None,
         seed=resolved.root.seed,
         project=resolved.root.project,
@@ -66,10 +66,10 @@ def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
     )
 
 
-def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep, str]:
-    """Return the section ``sweep``, and the URL of its storage; ``words`` are overrides."""
+def read_storage(layout: ProjectPaths, new_overrides: Sequence[str] = ()) -> tuple[Sweep, str]:
+    """Return the section ``sweep``, and the URL of its storage; ``new_overrides`` are laid over the recorded ones."""
     require_all(PACKAGES)
-    overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
     section = checks.load_config(layout, overrides).root.sweep
     return section, storage_url(section)
 
@@ -98,8 +98,8 @@ def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepS
     return optuna_study.create_study(url, definition, layout.root, plan.start)
 
 
-def _is_of_sweep(word: str) -> bool:
-    key = word.partition("=")[0].strip()
+def _is_of_sweep(override: str) -> bool:
+    key = override.partition("=")[0].strip()
     return key == "sweep" or key.startswith("sweep.")
 
 
@@ -154,8 +154,8 @@ def _origin_of(resolved: checks.ResolvedConfig, key: str) -> ValueOrigin:
     return typed or find_origin(("sweep", "space", key)) or ValueOrigin()
 
 
-def _check_fixed(section: Sweep, words: Sequence[str]) -> Iterator[str]:
-    for word in words:
-        key = word.partition("=")[0].strip()
+def _check_fixed(section: Sweep, new_overrides: Sequence[str]) -> Iterator[str]:
+    for override in new_overrides:
+        key = override.partition("=")[0].strip()
         if key in section.space:
-            yield f"override {word}: sweep.space varies {key} already; leave the override out, or take {key} out of sweep.space"
+            yield f"override {override}: sweep.space varies {key} already; leave the override out, or take {key} out of sweep.space"

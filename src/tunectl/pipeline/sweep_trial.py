@@ -65,13 +65,13 @@ class WorktreeTrials:
         self, name: str, overrides: Sequence[str], stage: str, environment: Mapping[str, str], stop: threading.Event
     ) -> tuple[Path, int]:
         """Build up to ``stage`` in the worktree ``name``; return (the project's folder in it, exit code of ``tunectl repro``)."""
-        place = self.folder / name
-        mark = str(place.absolute())
+        folder = self.folder / name
+        mark = str(folder.absolute())
         supervised_process.kill_marked(mark)  # what a killed worker left running here
-        project = self._open_worktree(place, overrides, mark)
-        words = ["repro", "--unattended", "--to", stage, *self._definition.overrides, *overrides]
+        project = self._open_worktree(folder, overrides, mark)
+        arguments = ["repro", "--unattended", "--to", stage, *self._definition.overrides, *overrides]
         code = supervised_process.run(
-            [sys.executable, "-m", "tunectl", *words],
+            [sys.executable, "-m", "tunectl", *arguments],
             cwd=project,
             environment=build_worktree.build_environment(project) | dict(environment),
             mark=mark,

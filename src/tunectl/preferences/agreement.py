@@ -227,7 +227,7 @@ def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
 
 def summary(result: InterAnnotatorAgreement) -> str:
     """Return the agreement as sentences, with what to do about it."""
-    sentences = [_agreement_words(result)]
+    sentences = [_describe_agreement(result)]
     if result.left is not None and not result.left.low <= 0.5 <= result.left.high:
         side = "left" if result.left.value > 0.5 else "right"
         sentences.append(f"The {side} side wins more often than chance: people may choose by position.")
@@ -239,9 +239,9 @@ def summary(result: InterAnnotatorAgreement) -> str:
     return " ".join(sentences)
 
 
-def _agreement_words(result: InterAnnotatorAgreement) -> str:
+def _describe_agreement(result: InterAnnotatorAgreement) -> str:
     if result.alpha is None:
         return "No question was judged by two people in a way that can be compared, so agreement is unknown."
     ends = "" if result.alpha_low is None else f" ({result.alpha_low:.2f} to {result.alpha_high:.2f})"
-    level = next(word for limit, word in LEVELS if result.alpha >= limit)
+    level = next(level_name for limit, level_name in LEVELS if result.alpha >= limit)
     return f"Krippendorff's alpha is {result.alpha:.2f}{ends} over {result.shared} shared questions: {level}."

@@ -79,12 +79,12 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.questions = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
+        self.tasks = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
         self._judgments: dict[str, AnnotationEvent] = {}
         self._undone: set[str] = set()
         _mend(folder / ANNOTATIONS)
         for row, entry in enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1):
-            _refuse_stray(folder, row, entry, self.questions)
+            _refuse_stray(folder, row, entry, self.tasks)
             self._take(entry)
         self._journal = os.open(folder / ANNOTATIONS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         atomic_io.fsync_directory(folder)
@@ -93,14 +93,14 @@ class Store:
         """Close ``annotations.jsonl``."""
         os.close(self._journal)
 
-    def add(self, questions: Sequence[AnnotationTask]) -> None:
+    def add(self, tasks: Sequence[AnnotationTask]) -> None:
         """Append tasks; those with a known id are left unchanged.
 
         Raises  InfrastructureError when the disk refuses; none is added then.
         """
-        every = self.questions | {item.id: item for item in questions if item.id not in self.questions}
+        every = self.tasks | {item.id: item for item in tasks if item.id not in self.tasks}
         TASK.write_lines(self.folder / TASKS, every.values())
-        self.questions = every  # nobody is asked what is not on the disk
+        self.tasks = every  # nobody is asked what is not on the disk
 
     def write(self, entry: AnnotationEvent | Retraction) -> None:
         """Append one entry; when this returns, it is on the disk. An existing entry is not written again.
@@ -246,25 +246,23 @@ def _refuse_stray(
         )
 
 
-def _judgment(entry: AnnotationEvent, choice: Choice, question: AnnotationTask, source: Source) -> Comparison:
-    check: Literal["repeat", "attention"] | None = (
-        "attention" if question.attention else "repeat" if entry.repeat else None
-    )
+def _judgment(entry: AnnotationEvent, choice: Choice, task: AnnotationTask, source: Source) -> Comparison:
+    check: Literal["repeat", "attention"] | None = "attention" if task.attention else "repeat" if entry.repeat else None
     return Comparison(
         id=f"j-{entry.id}",
-        prompt=question.prompt,
-        messages=question.messages,
-        answers=[[Message("assistant", text)] for text in question.answers],
+        prompt=task.prompt,
+        messages=task.messages,
+        answers=[[Message("assistant", text)] for text in task.answers],
         choice=choice,
         annotation=AnnotationMetadata(source, entry.annotator, entry.created_at, None, entry.tags),
         kind="collected",
-        fields=question.fields,
+        fields=task.fields,
         left=entry.left,
         check=check,
         edit=entry.edit,
-        systems=question.systems,
+        systems=task.systems,
         seconds=entry.seconds,
-        tools=question.tools,
+        tools=task.tools,
     )
 
 

@@ -37,7 +37,7 @@ NAME = "contrast"
 """The ``kind`` of such pairs."""
 WIDEST = 40
 """Number of attributes of an input from which it is skipped: the combinations without two of them would be too many to list."""
-LOOKS = 32
+MAX_CANDIDATES = 32
 """Number of inputs examined for each way to remove attributes; of more a sample is drawn by the seed."""
 USES = 12
 """How often two inputs may be paired, each time with other texts, before another pair is used for a difference that is still too rare."""
@@ -147,7 +147,7 @@ class NearestInputs:
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
-            for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
+            for index in candidates if len(candidates) <= MAX_CANDIDATES else rng.sample(candidates, MAX_CANDIDATES):
                 if index not in near and 1 <= len(diffs := diff_attributes(own, self._inputs[index])) <= self._most:
                     near[index] = diffs
         return near

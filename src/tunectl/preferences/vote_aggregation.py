@@ -132,10 +132,10 @@ def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comp
         annotator = comparison.annotation.annotator or "somebody unnamed"
         if comparison.annotation.annotator is not None and len(own_votes) > 1:
             other = next(item for name, item in own_votes.items() if name != canonical_vote(comparison))
-            return "contradicts_self", f"{annotator} said otherwise at {_place(other)}"
+            return "contradicts_self", f"{annotator} said otherwise at {_format_source(other)}"
         first = own_votes[canonical_vote(comparison)]
         if first is not comparison:
-            return "duplicate", f"{annotator} said the same at {_place(first)}"
+            return "duplicate", f"{annotator} said the same at {_format_source(first)}"
         return None
 
     return _drop(judgments, tally, why)
@@ -287,5 +287,5 @@ def _calls(turn: Message) -> str:
     return msgspec.json.encode(turn.tool_calls, order="sorted").decode() if turn.tool_calls else ""
 
 
-def _place(comparison: Comparison) -> str:
+def _format_source(comparison: Comparison) -> str:
     return f"{comparison.annotation.source.file}:{comparison.annotation.source.row}"

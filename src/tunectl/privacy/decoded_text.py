@@ -175,8 +175,8 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
         case "digit":
             yield str(unicodedata.digit(encoded)), start, end
         case "raised" | "form":
-            for place, letter in enumerate(encoded, start):
-                yield unicodedata.normalize("NFKC", letter.replace("+", " ")), place, place + 1
+            for index, letter in enumerate(encoded, start):
+                yield unicodedata.normalize("NFKC", letter.replace("+", " ")), index, index + 1
         case "composed" | "single":
             yield unicodedata.normalize("NFC", encoded), start, end
 

@@ -141,12 +141,12 @@ class CapitalizedSpan:
 
     def _match_listed_name(self, tools: PiiResources) -> PiiSpan | None:
         """Return a known first name, perhaps an initial or second name, and a surname, at the end of the run."""
-        for place in range(len(self.words) - 1):
-            first = self.bare[place]
-            end = self._name_end(place)
-            if not _first_name(first, tools) or end != len(self.words) or end - place < 2:
+        for first_index in range(len(self.words) - 1):
+            first = self.bare[first_index]
+            end = self._name_end(first_index)
+            if not _first_name(first, tools) or end != len(self.words) or end - first_index < 2:
                 continue
-            if any(_possessive(self.words[index][0]) for index in range(place, end - 1)):
+            if any(_possessive(self.words[index][0]) for index in range(first_index, end - 1)):
                 continue
             last = self._surname(end)
             is_surname = last in tools.surnames
@@ -155,11 +155,11 @@ class CapitalizedSpan:
                 first not in name_words.COMMON
                 and last not in name_words.ORDINARY
                 and len(last) > 2
-                and place == 0
+                and first_index == 0
                 and end <= 3
             )
             if is_surname or short or likely:
-                return self._build_span(place, end)
+                return self._build_span(first_index, end)
         return None
 
     def _match_email_name(self, mailboxes: Set[frozenset[str]]) -> PiiSpan | None:

@@ -122,7 +122,7 @@ _PHRASE = re.compile(
 """Words of prose joined by hyphens; without such a small word among them they may be a passphrase."""
 _NOUN = re.compile(r"[A-Za-z][a-z]{3,16}(?:tion|sion|ing|ment|ness|ity|ance|ence|ism|ics)s?(?:19|20)\d\d")
 """An abstract noun with a year behind it: Token classification2024."""
-_SAID = re.compile(
+_STATEMENT = re.compile(
     r"(?:secret|token)s?\s{1,3}is\s{1,3}(?:version|revision|release|draft|step|stage|phase|round|level|part|chapter|section|number"
     r"|page|option)\d{1,2}",
     re.IGNORECASE,
@@ -159,7 +159,7 @@ def find_secrets(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: 
         mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
         if match.re is _SCHEME and _is_prose(match, value):
             continue
-        if match.re is _ASSIGNED and _SAID.fullmatch(match[0].rstrip(".!?")):
+        if match.re is _ASSIGNED and _STATEMENT.fullmatch(match[0].rstrip(".!?")):
             continue
         if mixed or (match.re is _SCHEME and len(value) >= _LONG_TOKEN):
             yield PiiSpan("secret", start, start + len(value), value)

@@ -57,13 +57,13 @@ def finish(root: Path) -> None:
 
 def adopt_old_names(root: Path) -> None:
     """Write the history and the canary of tunectl 0.1 under their new names, each whole before the old file goes. For the lock's holder."""
-    history, trial = root / registry_formats.OLD_EVENTS, root / registry_formats.OLD_CANARY
+    history, canary_path = root / registry_formats.OLD_EVENTS, root / registry_formats.OLD_CANARY
     if history.is_file():
         if not (root / registry_formats.EVENTS).is_file():
             registry_formats.EVENT.write_lines(root / registry_formats.EVENTS, event_log.read_lines(history))
         history.unlink()
-    if trial.is_file():
+    if canary_path.is_file():
         if not (root / registry_formats.CANARY).is_file():
-            state = registry_formats.CANARY_STATE.read(trial, CanaryState)
+            state = registry_formats.CANARY_STATE.read(canary_path, CanaryState)
             registry_formats.CANARY_STATE.write(root / registry_formats.CANARY, state)
-        trial.unlink()
+        canary_path.unlink()

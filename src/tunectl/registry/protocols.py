@@ -37,7 +37,7 @@ class RegistryReader(Protocol):
         """Return the champion pointer; None before the first promotion."""
         ...
 
-    def trial(self) -> CanaryState | None:
+    def canary(self) -> CanaryState | None:
         """Return the canary with its challenger; None where there is none."""
         ...
 

@@ -193,7 +193,7 @@ def sign_swap(pointer: ChampionPointer, before: Sequence[ReleaseEvent], key: Sig
 
 
 def find_forged_swap(
-    entries: Sequence[ReleaseEvent], trust: TrustStore, known: int = 0, *, force: bool = False
+    entries: Sequence[ReleaseEvent], trust: TrustStore, known_count: int = 0, *, force: bool = False
 ) -> ReleaseEvent | None:
     """Return the first promotion or rollback of a history that no trusted key signed where it stands; None where there is none.
 
@@ -202,7 +202,7 @@ def find_forged_swap(
     Args:
         entries: the history.
         trust: the trusted keys.
-        known: number of events at its beginning that the registry has already: their signatures are not checked again.
+        known_count: number of events at its beginning that the registry has already: their signatures are not checked again.
         force: accept those that a key signed which was revoked since, and unsigned ones before the first signature.
     """
     signed, sequence = False, 0
@@ -216,7 +216,7 @@ def find_forged_swap(
         sequence = pointer.sequence
         status = check_pointer(pointer, trust).status
         forced = force and (status == "revoked" or not signed)
-        if number > known and status != "trusted" and not forced:
+        if number > known_count and status != "trusted" and not forced:
             return entry
     return None
 

@@ -85,7 +85,7 @@ class ReleaseRegistry:
         Raises  UsageError where there is none, or several.
         """
         if start in {"champion", "previous", "challenger"}:
-            pointer = self.trial() if start == "challenger" else self.champion()
+            pointer = self.canary() if start == "challenger" else self.champion()
             named = getattr(pointer, "previous" if start == "previous" else "release", None)
             if named is None:
                 raise UsageError(f"{self.root} has no {start} release", hint="give an id: tunectl release list")
@@ -124,7 +124,7 @@ class ReleaseRegistry:
         path = self.root / CHAMPION
         return registry_formats.POINTER.read(path, ChampionPointer) if path.is_file() else None
 
-    def trial(self) -> CanaryState | None:
+    def canary(self) -> CanaryState | None:
         """Return the canary with its challenger; None where there is none."""
         path = existing(self.root / CANARY, OLD_CANARY)
         return registry_formats.CANARY_STATE.read(path, CanaryState) if path.is_file() else None
@@ -195,9 +195,9 @@ class ReleaseRegistry:
                 ),
                 entries,
             )
-            trial = self.trial()
-            if trial is not None and trial.release == release:
-                self._withdraw(trial, author, "it is the champion now")
+            running = self.canary()
+            if running is not None and running.release == release:
+                self._withdraw(running, author, "it is the champion now")
             return result
 
     def start_canary(
@@ -208,12 +208,12 @@ class ReleaseRegistry:
         author: str,
         message: str,
         salt: str | None = None,
-        seen: tuple[int, str] | None = None,
+        expected: tuple[int, str] | None = None,
         force: bool = False,
     ) -> CanaryState:
         """Set a release as challenger, for those who ask for it and for ``share`` of the others; return the canary, which replaces any other.
 
-        ``share`` is above 0 and below 1. ``salt`` None: a new one, so that nobody's variant follows from an earlier canary. ``seen``: the
+        ``share`` is above 0 and below 1. ``salt`` None: a new one, so that nobody's variant follows from an earlier canary. ``expected``: the
         sequence, and the start of the canary (empty: none), that the caller has seen.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
                 or a share that is none; ChampionMovedError.
@@ -222,7 +222,7 @@ class ReleaseRegistry:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the users")
         self.may_serve(release, force=force)
         with self.hold_lock("putting up a challenger"):
-            self._refuse_moved(*seen or (None, None))
+            self._refuse_moved(*expected or (None, None))
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion itself" if pointer else "has no champion to be tested against"
@@ -230,43 +230,43 @@ class ReleaseRegistry:
                 raise UsageError(f"release {release} {what} ({self.root})", hint=hint)
             moment, salt, number = release_state.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
             unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release), number=number)
-            trial = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))
-            registry_formats.CANARY_STATE.write(self.root / CANARY, trial)
-            self._append(release_state.canary_entry_of(trial))
-        return trial
+            canary = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))
+            registry_formats.CANARY_STATE.write(self.root / CANARY, canary)
+            self._append(release_state.canary_entry_of(canary))
+        return canary
 
-    def stop_canary(self, *, author: str, message: str, seen: tuple[int, str] | None = None) -> CanaryState:
+    def stop_canary(self, *, author: str, message: str, expected: tuple[int, str] | None = None) -> CanaryState:
         """Remove the challenger; return the canary that was stopped.
 
-        ``seen``: the sequence, and the start of the canary (empty: none), that the caller has seen.
+        ``expected``: the sequence, and the start of the canary (empty: none), that the caller has seen.
         Raises  UsageError where there is none; ChampionMovedError where it is another.
         """
         with self.hold_lock("withdrawing the challenger"):
-            self._refuse_moved(*seen or (None, None))
-            trial = self.trial()
-            if trial is None:
+            self._refuse_moved(*expected or (None, None))
+            canary = self.canary()
+            if canary is None:
                 raise UsageError(
                     f"{self.root}: there is no challenger to stop",
                     hint="start one: tunectl release canary start ID --no-test --share 0.1",
                 )
-            self._withdraw(trial, author, message)
-        return trial
+            self._withdraw(canary, author, message)
+        return canary
 
     def _refuse_moved(self, after: int | None, canary: str | None = None) -> None:
         """Raise ``ChampionMovedError`` where champion or canary is not what the caller has seen. For the lock's holder."""
-        count, trial = release_state.count_swaps(self.log()), self.trial()
+        count, running = release_state.count_swaps(self.log()), self.canary()
         if after not in (None, count):
             raise ChampionMovedError(f"somebody else changed the champion: sequence {count}, not {after}", hint=HISTORY)
-        if canary not in (None, trial.started_at if trial else ""):
+        if canary not in (None, running.started_at if running else ""):
             raise ChampionMovedError("somebody else started or stopped the canary", hint=HISTORY)
 
-    def _withdraw(self, trial: CanaryState, author: str, message: str) -> None:
+    def _withdraw(self, canary: CanaryState, author: str, message: str) -> None:
         try:
             (self.root / CANARY).unlink()
             atomic_io.fsync_directory(self.root)
         except OSError as error:
             raise atomic_io.write_error(self.root / CANARY, error) from error
-        self._append(ReleaseEvent("canary_stop", trial.release, release_state.current_moment(), author, message))
+        self._append(ReleaseEvent("canary_stop", canary.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
         """Raise where a release is damaged (ArtifactError), or a gate refused it and ``force`` is false (GateError with ``hint``)."""
@@ -295,12 +295,12 @@ class ReleaseRegistry:
             self._refuse_moved(after)
             entries = self.log()
             obstacles = signature_policy.find_obstacles(self, entries)
-            words = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
+            full_message = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
             pointer = release_state.apply_rollback(
                 entries,
                 at=release_state.current_moment(),
                 author=author,
-                message=words.removeprefix("; ")[:1000],
+                message=full_message.removeprefix("; ")[:1000],
                 skip=obstacles.keys(),
             )
             if pointer is None:
@@ -368,10 +368,10 @@ class ReleaseRegistry:
         pointer = self.champion()
         if pointer is not None and pointer.sequence > release_state.count_swaps(entries):
             yield release_state.entry_of(pointer, entries)
-        trial, latest = self.trial(), release_state.canary_started_at(entries)
-        if trial is not None and trial.started_at and trial.started_at != latest:
-            yield release_state.canary_entry_of(trial)
-        elif trial is None and latest is not None:
+        canary, latest = self.canary(), release_state.canary_started_at(entries)
+        if canary is not None and canary.started_at and canary.started_at != latest:
+            yield release_state.canary_entry_of(canary)
+        elif canary is None and latest is not None:
             yield ReleaseEvent(
                 "canary_stop",
                 next(entry.release for entry in reversed(entries) if entry.action == "canary_start"),

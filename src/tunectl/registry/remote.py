@@ -91,7 +91,7 @@ class RemoteRegistry:
             return result  # whoever has a revoked key could name a sequence that nothing follows
         return self._guard.latest(result, self.location, trust)
 
-    def trial(self) -> CanaryState | None:
+    def canary(self) -> CanaryState | None:
         """Return the canary with its challenger; None where there is none."""
         newest = self._newest(CANARIES, registry_formats.REMOTE_CANARY, RemoteCanary)
         if newest is not None:
@@ -176,10 +176,10 @@ class RemoteRegistry:
         result = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
         scratch = result / "release"
         try:
-            left = manifest.bytes
+            bytes_left = manifest.bytes
             for name in manifest.files:
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                left -= self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name, left)
+                bytes_left -= self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name, bytes_left)
             atomic_io.write_bytes(scratch / release_manifest.NAME, content)
             wrong = release_manifest.verify(scratch, release)
             if wrong:
@@ -221,11 +221,11 @@ class RemoteRegistry:
 
         A release that is still in memory keeps working: its files are kept by the system until its engine closes them.
         """
-        pointer, trial = self.champion(), self.trial()
+        pointer, canary = self.champion(), self.canary()
         needed = {
             release,
             *((pointer.release, pointer.previous) if pointer else ()),
-            *([trial.release] if trial else ()),
+            *([canary.release] if canary else ()),
         }
         for folder in self._cache.iterdir():
             in_progress = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE

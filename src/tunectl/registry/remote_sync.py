@@ -55,7 +55,7 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     _claim(store, files, local_events)
     last = release_state.last_canary_event(local_events)
     if last is not None:
-        state = RemoteCanary(release_state.canary_of(local_events, store.trial()))
+        state = RemoteCanary(release_state.canary_of(local_events, store.canary()))
         _create(files, build_object_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, state)
     pointer = release_state.champion_of(local_events)
     if pointer is not None:
@@ -130,7 +130,7 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         champion = ChampionPointer(pointer.release, None, moment, author, message, sequence, action, digest=digest)
         signed = release_statement.sign_swap(champion, history, signatures.load_named_key(signatures.POINTER_KEY_ENV))
         history.append(release_state.entry_of(signed, history))
-        canary = release_state.canary_of(history, remote.trial())
+        canary = release_state.canary_of(history, remote.canary())
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
             history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
         _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", local_events)
@@ -145,8 +145,8 @@ def _refuse_unsigned(
     if store.trust is None:
         return
     hint = f"check who may write there; to keep this store: tunectl release sync {remote.location} --keep ours -m WHY"
-    for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.trial())):
-        if pointer is None or pointer in (store.champion(), store.trial()):
+    for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.canary())):
+        if pointer is None or pointer in (store.champion(), store.canary()):
             continue
         status, reason = release_statement.check_pointer(pointer, store.trust)
         if status != "trusted":
@@ -154,19 +154,19 @@ def _refuse_unsigned(
                 f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted", hint=hint
             )
     local_events = store.log()
-    known = _common(local_events, remote_events)
-    forged = release_statement.find_forged_swap(remote_events, store.trust, known, force=force)
+    known_count = _common(local_events, remote_events)
+    forged = release_statement.find_forged_swap(remote_events, store.trust, known_count, force=force)
     if forged is not None:
-        words = (
+        what = (
             f"the {forged.action} of release {forged.release} (sequence {forged.sequence}) as it stands in the history"
         )
         if (
             not force
             and _only_additions(local_events, remote_events)
-            and release_statement.find_forged_swap(remote_events, store.trust, known, force=True) is None
+            and release_statement.find_forged_swap(remote_events, store.trust, known_count, force=True) is None
         ):
             hint += f"; to adopt it knowingly: tunectl release pull {remote.location} --force"
-        raise GateError(f"{remote.location}: no trusted key signed {words}; nothing was adopted", hint=hint)
+        raise GateError(f"{remote.location}: no trusted key signed {what}; nothing was adopted", hint=hint)
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
@@ -307,7 +307,7 @@ def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequ
 
 def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent]) -> list[str]:
     """Download the releases that the pointers of a history name and this registry does not have; others are not needed."""
-    pointer, canary = release_state.champion_of(history), remote.trial()
+    pointer, canary = release_state.champion_of(history), remote.canary()
     named = [pointer.release, pointer.previous] if pointer else []
     needed = [name for name in dict.fromkeys([*named, canary.release if canary else None]) if name is not None]
     missing = [item for item in needed if not store.folder(item).is_dir()]
@@ -325,5 +325,5 @@ def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[Release
         if not store.folder(release).is_dir():
             remote.folder(release).rename(store.folder(release))
     atomic_io.fsync_directory(store.root / RELEASES)
-    canary = release_state.canary_of(history, remote.trial())
+    canary = release_state.canary_of(history, remote.canary())
     history_adoption.adopt(store.root, AdoptedHistory(history, canary))

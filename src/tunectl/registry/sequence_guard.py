@@ -65,9 +65,11 @@ class SequenceGuard:
         self.warning = ""
         if pointer == newest:
             return pointer
-        seen = _list_in_force([newest, *self._newest.others], trust) if newest and self._newest else []
-        bar = max(seen, key=lambda item: item.sequence, default=newest)
-        if bar is not None and (pointer is None or (seen and pointer != bar and pointer.sequence <= bar.sequence)):
+        newest_pointers = _list_in_force([newest, *self._newest.others], trust) if newest and self._newest else []
+        bar = max(newest_pointers, key=lambda item: item.sequence, default=newest)
+        if bar is not None and (
+            pointer is None or (newest_pointers and pointer != bar and pointer.sequence <= bar.sequence)
+        ):
             named = f"release {pointer.release} with sequence {pointer.sequence}" if pointer else "no champion"
             self.warning = (
                 f"{location} names {named}, and {bar.release} with sequence {bar.sequence} was seen there: it is an old copy. "
@@ -78,7 +80,7 @@ class SequenceGuard:
             return newest
         if pointer is None:
             return None
-        others = [item for item in seen if _name_key(item) != _name_key(pointer)]
+        others = [item for item in newest_pointers if _name_key(item) != _name_key(pointer)]
         self._newest = NewestPointer(location, pointer, others)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
@@ -124,17 +126,17 @@ class CanaryGuard:
         self._path = path
         self._newest: NewestCanaries | None = None
 
-    def observe(self, trial: CanaryState | None, location: str, trust: TrustStore | None = None) -> str:
+    def observe(self, canary: CanaryState | None, location: str, trust: TrustStore | None = None) -> str:
         """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text.
 
         With ``trust``, canaries that no key signed which is trusted now do not count as seen.
         """
         seen = self._list_seen(location)
-        if trial is None:
+        if canary is None:
             if not all(item.ended for item in seen):
                 self._remember(NewestCanaries(location, [SeenCanary(item.state, True) for item in seen]))
             return ""
-        current = SeenCanary(trial, False)
+        current = SeenCanary(canary, False)
         states = _list_in_force([item.state for item in seen], trust)
         in_force = [item for item in seen if item.state in states]
         bar = max(in_force, key=lambda item: (item.number, item.ended), default=None)

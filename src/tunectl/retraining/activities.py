@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import DriftWindow
-from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.canary.sequential_test import CanaryResult
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.retraining import promotion_gate
 from tunectl.retraining.signed_links import ApprovalQuestion
@@ -32,7 +32,7 @@ class StepResult(Struct, frozen=True):
     """Result of one step of a run: whether it goes on (``fine``), a sentence for the report, and facts for its record."""
 
     fine: bool
-    words: str
+    summary: str
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,12 +66,12 @@ class RetrainActivities(Protocol):
         """
         ...
 
-    def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        """Return the result of the experiment as of now; None where somebody ended it by hand."""
+    def poll_canary(self, run: RetrainRun, now: datetime) -> CanaryResult | None:
+        """Return the result of the canary as of now; None where somebody ended it by hand."""
         ...
 
-    def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        """Remove the challenger from the traffic; ``reading`` is the last result of the experiment."""
+    def stop_canary(self, run: RetrainRun, reading: CanaryResult | None, now: datetime) -> None:
+        """Remove the challenger from the traffic; ``reading`` is the last result of the canary."""
         ...
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:

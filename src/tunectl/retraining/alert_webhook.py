@@ -72,11 +72,11 @@ def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
     labels = {name: alert.labels[name][:200] for name in KEPT if name in alert.labels}
     mark = alert.fingerprint or msgspec.json.encode(sorted(alert.labels.items())).decode()
     name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]
-    words = alert.annotations.get("summary") or alert.annotations.get("description") or alert.labels["alertname"]
-    facts: dict[str, Any] = {"labels": labels, "summary": words[:500], "startsAt": alert.starts_at[:40]}
+    summary = alert.annotations.get("summary") or alert.annotations.get("description") or alert.labels["alertname"]
+    facts: dict[str, Any] = {"labels": labels, "summary": summary[:500], "startsAt": alert.starts_at[:40]}
     if alert.annotations.get("description"):
         facts["description"] = alert.annotations["description"][:1000]
-    return Trigger("alert", f"alert-{name}", now, words[:500], sender, facts=facts)
+    return Trigger("alert", f"alert-{name}", now, summary[:500], sender, facts=facts)
 
 
 def _start(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tunectl.backends.reports import render
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.core.errors import UsageError
 from tunectl.retraining import approvals, report, signed_links
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
@@ -24,14 +24,14 @@ class ApprovalPages:
     """Renders the controller's HTML pages from the run store, and stores the decisions that people make on them."""
 
     def __init__(
-        self, store: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
+        self, store: RunStore, canaries: CanaryStore, project: str, secret: bytes, cost: Callable[[], str]
     ) -> None:
         """``cost`` describes the cost of a retrain."""
-        self._store, self._trials, self._project, self._secret, self._cost = store, trials, project, secret, cost
+        self._store, self._canaries, self._project, self._secret, self._cost = store, canaries, project, secret, cost
 
     def index(self) -> str:
         """Return the HTML page of all retrains."""
-        return runs_page(self._store, self._trials, self._project, linked=True)
+        return runs_page(self._store, self._canaries, self._project, linked=True)
 
     def run(self, name: str) -> str | None:
         """Return the HTML page of the retrain with id ``name``; None where there is none."""
@@ -49,7 +49,7 @@ class ApprovalPages:
         )
 
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
-        return report.build_report(run, next((item for item in self._trials.all() if item.run == run.id), None))
+        return report.build_report(run, next((item for item in self._canaries.all() if item.run == run.id), None))
 
     def check_link(self, token: str, now: datetime) -> ApprovalToken:
         """Return what an approval link says.
@@ -121,12 +121,12 @@ class ApprovalPages:
         ]
 
 
-def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
+def runs_page(store: RunStore, canaries: CanaryStore, project: str, *, linked: bool) -> str:
     """Return the HTML page of all retrains; ``linked`` where each has a page of its own, else their steps are listed below."""
     runs, outcomes = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
     promoted = [run for run in runs if run.state == "promoted"]
-    by_run = {item.run: item for item in trials.all() if item.run}
+    by_run = {item.run: item for item in canaries.all() if item.run}
     rows = [
         {
             "began": f"{r.steps[0].at:%Y-%m-%d %H:%M}",

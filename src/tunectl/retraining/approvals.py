@@ -66,8 +66,8 @@ def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, 
     """Return why an approval cannot be decided now; empty while it is pending. ``nonce``: that of the approval as it was shown."""
     decision = store.get_decision(run.id, question)
     if decision is not None:
-        word, at = "yes" if decision.approved else "no", f"{decision.at:%Y-%m-%d %H:%M} UTC"
-        return f"{decision.author or 'Somebody'} said {word} at {at}; this question is decided."
+        verdict, at = "yes" if decision.approved else "no", f"{decision.at:%Y-%m-%d %H:%M} UTC"
+        return f"{decision.author or 'Somebody'} said {verdict} at {at}; this question is decided."
     last = run.steps[-1]
     if last.state != "awaiting_approval" or last.facts.get("nonce") != nonce:
         return f"Nothing waits for this link: the retrain is {run.state}."

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from tunectl.canary import canary_metrics, canary_store
 from tunectl.canary import sequential_test as tests
-from tunectl.canary.canary_metrics import ExperimentData
-from tunectl.canary.canary_store import Experiment, ExperimentStore
-from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules
+from tunectl.canary.canary_metrics import CanaryData
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
+from tunectl.canary.sequential_test import CanaryResult, SequentialTestRules
 from tunectl.config.schema.retrain import CanaryConfig
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.registry.release_state import ChampionPointer
@@ -21,11 +21,11 @@ LOADING: Final = timedelta(minutes=30)
 """How long servers may take to load a challenger; one without any answer by then is not served."""
 
 
-def build_experiment(
+def build_canary_record(
     settings: CanaryConfig, challenger: str, *, name: str, now: datetime, author: str, message: str
-) -> Experiment:
-    """Return a canary experiment as ``retrain.canary`` declares it; ``name`` becomes its id: that of its retrain, if it has one."""
-    return Experiment(
+) -> CanaryRecord:
+    """Return a canary as ``retrain.canary`` declares it; ``name`` becomes its id: that of its retrain, if it has one."""
+    return CanaryRecord(
         id=name,
         challenger=challenger,
         champion="",
@@ -50,8 +50,8 @@ def build_experiment(
     )
 
 
-def collect_observations(canary: Experiment, log: InferenceLog, now: datetime) -> ExperimentData:
-    """Return the outcomes per identity of an experiment so far, from the challenger's first answer on.
+def collect_observations(canary: CanaryRecord, log: InferenceLog, now: datetime) -> CanaryData:
+    """Return the outcomes per identity of a canary so far, from the challenger's first answer on.
 
     While it was loading, the champion also answered identities assigned to the challenger: that would look like unfair variants.
     """
@@ -70,9 +70,9 @@ def collect_observations(canary: Experiment, log: InferenceLog, now: datetime) -
 
 
 def evaluate_canary(
-    canary: Experiment, log: InferenceLog, canaries: ExperimentStore, now: datetime
-) -> ExperimentResult | None:
-    """Return the result of an experiment as of ``now``, and store it; None where somebody has ended it meanwhile."""
+    canary: CanaryRecord, log: InferenceLog, canaries: CanaryStore, now: datetime
+) -> CanaryResult | None:
+    """Return the result of a canary as of ``now``, and store it; None where somebody has ended it meanwhile."""
     units = collect_observations(canary, log, now).units
     reading = _check_variants(
         canary,
@@ -84,19 +84,19 @@ def evaluate_canary(
 
 
 def _check_variants(
-    canary: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
-) -> ExperimentResult:
+    canary: CanaryRecord, reading: CanaryResult, pointer: ChampionPointer | None, now: datetime
+) -> CanaryResult:
     """Return the result, unless its variants are no longer the declared ones."""
     if pointer is not None and pointer.release == canary.challenger:
         if canary.reading is not None and canary.reading.decision == "promote":
             return canary.reading  # it won, and a kill came between its promotion and its end
-        words = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
-        return replace(reading, decision="promote", reason=words)
+        reason = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
+        return replace(reading, decision="promote", reason=reason)
     if pointer is None or pointer.release != canary.champion:
         champion = pointer.release if pointer else "nobody"
-        words = f"the champion is {champion} now; {canary.champion} was when it began"
+        reason = f"the champion is {champion} now; {canary.champion} was when it began"
     elif canary.started_at > now + schedules.AHEAD:
-        words = f"it began at {canary.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+        reason = f"it began at {canary.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
     else:
         return reading
-    return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)
+    return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=reason)

@@ -163,15 +163,15 @@ class RetrainController:
             return
         decision = rate_limits.admit_trigger(prepared.key, trigger, self.store.runs(), now, self.policy)
         if decision.attempt is None:
-            self._settle(trigger, now, decision.reason, decision.words)
+            self._settle(trigger, now, decision.reason, decision.detail)
             return
         run = state_machine.new_run(prepared.key, decision.attempt, trigger, now, prepared.facts)
         self._write(run)
         self.store.resolve_trigger(TriggerOutcome(trigger, now, run.id))
 
-    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> None:
-        _log.info("trigger %s starts nothing: %s", trigger.id, words)
-        self.store.resolve_trigger(TriggerOutcome(trigger, now, None, reason, words))
+    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, detail: str) -> None:
+        _log.info("trigger %s starts nothing: %s", trigger.id, detail)
+        self.store.resolve_trigger(TriggerOutcome(trigger, now, None, reason, detail))
 
     # what moves it on
 
@@ -204,8 +204,8 @@ class RetrainController:
         _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if is_expected else error)
         if run.state == "canary":
             self.activities.stop_canary(run, None, now)
-        words = error.message if isinstance(error, TunectlError) else f"{type(error).__name__}: {error}"
-        return Transition("failed", now, words, {"while": run.state, "hint": getattr(error, "hint", "")})
+        reason = error.message if isinstance(error, TunectlError) else f"{type(error).__name__}: {error}"
+        return Transition("failed", now, reason, {"while": run.state, "hint": getattr(error, "hint", "")})
 
     def _handle_proposed(self, run: RetrainRun, now: datetime) -> Transition:
         if self.watch.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
@@ -220,8 +220,8 @@ class RetrainController:
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
         self.activities.request_approval(run, question, link)
         approval = {"question": question, "until": until.isoformat(), "nonce": nonce}
-        words = f"a person is asked until {until:%Y-%m-%d %H:%M} UTC"
-        return Transition("awaiting_approval", now, words, {**facts, **approval})
+        reason = f"a person is asked until {until:%Y-%m-%d %H:%M} UTC"
+        return Transition("awaiting_approval", now, reason, {**facts, **approval})
 
     def approval_link(self, token: ApprovalToken) -> str:
         """Return the URL of the approval page for ``token``."""
@@ -251,13 +251,13 @@ class RetrainController:
 
     def _handle_data_gate(self, run: RetrainRun, now: datetime) -> Transition:
         result = self.activities.data(run)
-        return Transition("training" if result.fine else "insufficient", now, result.words, result.facts)
+        return Transition("training" if result.fine else "insufficient", now, result.summary, result.facts)
 
     def _handle_training(self, run: RetrainRun, now: datetime) -> Transition | None:
         result: StepResult = self.activities.train(run, self.stop)
         if self.stop.is_set():
             return None
-        return Transition("evaluating" if result.fine else "rejected", now, result.words, result.facts)
+        return Transition("evaluating" if result.fine else "rejected", now, result.summary, result.facts)
 
     def _handle_evaluating(self, run: RetrainRun, now: datetime) -> Transition | None:
         verdict = self.activities.judge(run, self.stop)

@@ -14,7 +14,7 @@ from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql
-from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, TunectlError
@@ -45,20 +45,20 @@ class RetrainerProcess:
     """The controller's process: reconciling in one thread; beside it the HTTP API, canaries that people started, and the mirror of the registry."""
 
     def __init__(
-        self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
+        self, workspace: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
     ) -> None:
-        self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
-        self._store, self._run_store, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
+        self._layout, self._root, self._canaries = layout, root, CanaryStore(store)
+        self._store, self._run_store, self._metrics = store, RunStore(workspace.store_dir), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         self._mirror = ReleaseMirror(layout, root.track, store)
-        lost = not place.secret.exists()
-        signing = secret_files.load_or_create(place.secret, signs=True).encode()
-        self._work = LocalActivities(place, store, self._open_log, root)
+        lost = not workspace.secret.exists()
+        signing = secret_files.load_or_create(workspace.secret, signs=True).encode()
+        self._work = LocalActivities(workspace, store, self._open_log, root)
         self._driver = RetrainController(self._run_store, self._work, root.retrain, signing, cron.next_slot)
         self._wake = threading.Event()
         self._api = RetrainApi(
             self._run_store,
-            ApprovalPages(self._run_store, self._trials, root.project, signing, lambda: cost),
+            ApprovalPages(self._run_store, self._canaries, root.project, signing, lambda: cost),
             self._render_metrics,
             secrets=RetrainSecrets(
                 secret_files.load_token(layout.root, root.retrain.token_file),
@@ -90,8 +90,8 @@ class RetrainerProcess:
         return inference_log_sql.open_log(pseudonyms.address(self._root.inference_log), self._layout.root)
 
     def _render_metrics(self) -> bytes:
-        canaries = self._trials.all()
-        newest = self._trials.running() or (canaries[-1] if canaries else None)
+        canaries = self._canaries.all()
+        newest = self._canaries.running() or (canaries[-1] if canaries else None)
         return self._metrics.text(
             self._run_store.runs(), self._run_store.list_outcomes(), self._store.champion(), newest
         )
@@ -118,7 +118,7 @@ class RetrainerProcess:
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
-                is_due, pause = self._look(once=once)
+                is_due, pause = self._check_for_work(once=once)
                 if not is_due and once:
                     self._advance_canaries(datetime.now(UTC))
                     self._publish()
@@ -134,7 +134,7 @@ class RetrainerProcess:
         self._driver.stop.set()
         self._wake.set()
 
-    def _look(self, *, once: bool) -> tuple[bool, float]:
+    def _check_for_work(self, *, once: bool) -> tuple[bool, float]:
         """Reconcile once; return whether to reconcile again at once, else seconds to wait."""
         began = time.monotonic()
         try:
@@ -180,28 +180,28 @@ class RetrainerProcess:
 
     def _advance_canaries(self, now: datetime) -> None:
         """Check canaries that people started, by the same rules; end one whose retrain run has ended."""
-        canary = self._trials.running()
+        canary = self._canaries.running()
         if canary is None:
-            self._trials.repair()
+            self._canaries.repair()
         elif canary.run is None:
             self._advance_canary(canary, now)
         elif any(run.id == canary.run and run.ended for run in self._run_store.runs()):
-            self._trials.end(canary, "running", now, None)
+            self._canaries.end(canary, "running", now, None)
 
-    def _advance_canary(self, canary: Experiment, now: datetime) -> None:
+    def _advance_canary(self, canary: CanaryRecord, now: datetime) -> None:
         pointer = self._store.champion()  # before the look: what moved it since then, the look may not have seen
         with self._open_log() as log:
-            reading = canary_run.evaluate_canary(canary, log, self._trials, now)
+            reading = canary_run.evaluate_canary(canary, log, self._canaries, now)
         if reading is None:
             return
         if reading.decision == "running":
-            self._trials.repair()
+            self._canaries.repair()
             return
         if reading.decision == "promote":
-            words, sequence = f"canary {canary.id}: {reading.reason}", pointer.sequence if pointer else 0
+            message, sequence = f"canary {canary.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
                 self._store.promote(
-                    canary.challenger, author="tunectl retrain controller", message=words, after=sequence
+                    canary.challenger, author="tunectl retrain controller", message=message, after=sequence
                 )
             except ChampionMovedError as error:
                 _log.info("canary %s: %s", canary.id, error.message)
@@ -210,7 +210,7 @@ class RetrainerProcess:
             except GateError as error:  # a key was revoked: whoever signs again before the end loses nothing
                 if now < canary.until:
                     raise
-                self._trials.end(canary, "running", now, reading, message=error.message)
+                self._canaries.end(canary, "running", now, reading, message=error.message)
                 return
-        self._trials.end(canary, reading.decision, now, reading)
+        self._canaries.end(canary, reading.decision, now, reading)
         _log.info("canary %s: %s, %s", canary.id, reading.decision, reading.reason)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
-from tunectl.retraining.schedules import WORDS, CronSchedule
+from tunectl.retraining.schedules import NAMED_SCHEDULES, CronSchedule
 
 
 def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
@@ -24,7 +24,9 @@ def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
             hint="write one of the IANA database, for example Europe/Berlin, America/New_York or UTC",
         ) from error
     try:
-        slot: datetime = next(cronsim.CronSim(WORDS.get(schedule.cron, schedule.cron), after.astimezone(zone)))
+        slot: datetime = next(
+            cronsim.CronSim(NAMED_SCHEDULES.get(schedule.cron, schedule.cron), after.astimezone(zone))
+        )
     except (cronsim.CronSimError, StopIteration) as error:
         raise UsageError(
             f"retrain.schedules: {schedule.name}: cron = {schedule.cron!r} is not a schedule: {error or 'no time matches it'}",

@@ -126,5 +126,5 @@ def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: M
         )
         if count < least
     ]
-    words = f"{len(training_examples)} rows to learn, {new_count} of them new, from {people} people"
-    return StepResult(not short, f"too little to learn: {'; '.join(short)}" if short else words, facts)
+    summary = f"{len(training_examples)} rows to learn, {new_count} of them new, from {people} people"
+    return StepResult(not short, f"too little to learn: {'; '.join(short)}" if short else summary, facts)

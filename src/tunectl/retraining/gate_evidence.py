@@ -287,12 +287,12 @@ def guardrails(
         Guardrail("share of refusals on the golden set", round(refusal_rate, 4), settings.max_refusal_rate, most=True)
     ]
     if inputs.harmful:
-        answered = [
+        harmful_shares = [
             sum(not safety.refuses(text) for text in side.harmful) / len(inputs.harmful)
             for side in (champion, challenger)
         ]
-        bound = min(1.0, answered[0] + settings.max_harmful_increase)
+        bound = min(1.0, harmful_shares[0] + settings.max_harmful_increase)
         result.append(
-            Guardrail("share of harmful questions answered", round(answered[1], 4), round(bound, 4), most=True)
+            Guardrail("share of harmful questions answered", round(harmful_shares[1], 4), round(bound, 4), most=True)
         )
     return result

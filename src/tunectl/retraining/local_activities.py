@@ -12,8 +12,8 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.system import supervised_process
 from tunectl.backends.vcs import git_worktree
-from tunectl.canary.canary_store import ExperimentStore
-from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.canary.canary_store import CanaryStore
+from tunectl.canary.sequential_test import CanaryResult
 from tunectl.config.loading import checks
 from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.retrain import RetrainingConfig
@@ -61,7 +61,7 @@ class LocalActivities:
     ) -> None:
         """``root`` is the configuration at the start of this controller."""
         self.workspace, self.store, self._open_log, self._root = workspace, store, open_log, root
-        self.watch, self.trials = root.retrain, ExperimentStore(store)
+        self.watch, self.canaries = root.retrain, CanaryStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         champion = self.store.champion()
@@ -142,8 +142,8 @@ class LocalActivities:
                 "retrain.canary is null, so this retrain cannot start its canary test",
                 hint="declare retrain.canary in conf/retrain/, then start the retrain controller again",
             )
-        result = self.trials.start(
-            canary_run.build_experiment(
+        result = self.canaries.start(
+            canary_run.build_canary_record(
                 canary,
                 run.facts("evaluating")["release"],
                 name=run.id,
@@ -154,20 +154,20 @@ class LocalActivities:
         )
         return {"experiment": result.id, "share": result.rules.share, "until": result.until.isoformat()}
 
-    def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        result = next((item for item in self.trials.all() if item.id == run.id), None)
+    def poll_canary(self, run: RetrainRun, now: datetime) -> CanaryResult | None:
+        result = next((item for item in self.canaries.all() if item.id == run.id), None)
         if result is None or result.ended_at is not None:
             return None if result is None or result.decision in (None, "running") else result.reading
         with self._open_log() as log:
-            reading = canary_run.evaluate_canary(result, log, self.trials, now)
+            reading = canary_run.evaluate_canary(result, log, self.canaries, now)
         if reading is not None and reading.decision == "running":
-            self.trials.repair()  # after the look: what does harm is not put up again for a moment
+            self.canaries.repair()  # after the look: what does harm is not put up again for a moment
         return reading
 
-    def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        result = self.trials.running()
+    def stop_canary(self, run: RetrainRun, reading: CanaryResult | None, now: datetime) -> None:
+        result = self.canaries.running()
         if result is not None and result.run == run.id:
-            self.trials.end(result, reading.decision if reading else "running", now, reading)
+            self.canaries.end(result, reading.decision if reading else "running", now, reading)
 
     def _get_approver(self, run: RetrainRun) -> str:
         """Return who promotes: the key of the person who approved, else this program."""
@@ -175,16 +175,16 @@ class LocalActivities:
         return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
-        """Promote the challenger: the pointer first, then the experiment's end, the drift reference, and the branch; return facts."""
+        """Promote the challenger: the pointer first, then the canary's end, the drift reference, and the branch; return facts."""
         facts = run.facts("evaluating")
-        words = f"retrain {run.id}: {run.trigger.message}; {message}"
+        full_message = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, facts["release"])
         pointer = self.store.promote(
-            facts["release"], author=self._get_approver(run), message=words[:1000], after=after
+            facts["release"], author=self._get_approver(run), message=full_message[:1000], after=after
         )
-        running = self.trials.running()
+        running = self.canaries.running()
         if running is not None and running.run == run.id:
-            self.trials.end(running, "promote", now, running.reading)
+            self.canaries.end(running, "promote", now, running.reading)
         window = run.facts("proposed").get("window")
         if window is not None:
             body = windows.accept(
@@ -242,10 +242,10 @@ class LocalActivities:
             )
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        self._notify(f"{signed_links.WORDS[question]} {run.trigger.message}", link)
+        self._notify(f"{signed_links.QUESTION_TEXTS[question]} {run.trigger.message}", link)
 
-    def _notify(self, words: str, link: str = "") -> None:
-        notifications.notify(words, self._root.project, self.watch.approval.notify_url_env, link)
+    def _notify(self, text: str, link: str = "") -> None:
+        notifications.notify(text, self._root.project, self.watch.approval.notify_url_env, link)
 
 
 def _section(root: TunectlConfig) -> FeedbackFromLog:

@@ -15,17 +15,17 @@ SECONDS = 10
 """Longest wait in seconds for the receiver of a message."""
 
 
-def notify(words: str, project: str, variable: str, link: str = "") -> None:
-    """Log the message ``words``, and post it to the URL in the environment variable ``variable``; a failed delivery is only logged.
+def notify(message: str, project: str, variable: str, link: str = "") -> None:
+    """Log ``message``, and post it to the URL in the environment variable ``variable``; a failed delivery is only logged.
 
     ``link`` is sent below the text and never logged: whoever has it can decide, and more people read logs than may decide.
     Nothing depends on the delivery: pending approvals are also shown by ``tunectl status``.
     """
-    _log.info("%s%s", words, " (tunectl status shows the link)" if link else "")
+    _log.info("%s%s", message, " (tunectl status shows the link)" if link else "")
     url = os.environ.get(variable)
     if not url:
         return
-    text = f"{project}: {words}\n{link}" if link else f"{project}: {words}"
+    text = f"{project}: {message}\n{link}" if link else f"{project}: {message}"
     body = json.dumps({"text": text}).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  the user's own address

@@ -43,7 +43,7 @@ class AdmissionDecision(Struct, frozen=True):
     attempt: int | None
     """Number of the attempt; None: no run is started."""
     reason: Suppressed | None = None
-    words: str = ""
+    detail: str = ""
 
 
 def admit_trigger(
@@ -71,8 +71,8 @@ def rate_limited(
         return None
     until = cooldown_until(runs, now, policy, recurring=trigger.kind in RECURRING_TRIGGERS)
     if until is not None:
-        words = f"the last retrain was {runs[-1].state}; the next one may start {_format_time(until)}"
-        return AdmissionDecision(None, "cooldown", words)
+        detail = f"the last retrain was {runs[-1].state}; the next one may start {_format_time(until)}"
+        return AdmissionDecision(None, "cooldown", detail)
     spent = runs_within(runs, now)
     if spent >= policy.week:
         return AdmissionDecision(None, "budget", f"{spent} retrains in seven days; {policy.week} are allowed")

@@ -21,7 +21,7 @@ class Publisher:
 
         Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the store fails; MissingExtraError without its driver; ArtifactError for a damaged release.
         """
-        now = (self._store.champion(), self._store.trial())
+        now = (self._store.champion(), self._store.canary())
         if self._address is None or now == self._last_sync:
             return False
         from tunectl.backends.storage.object_store import FsspecObjectStore

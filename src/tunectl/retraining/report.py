@@ -1,4 +1,4 @@
-"""The report of a retrain, from its records: reason, data, changes, gate, experiment, decision. Pure."""
+"""The report of a retrain, from its records: reason, data, changes, gate, canary, decision. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from tunectl.canary.canary_store import Experiment
-from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.canary.canary_store import CanaryRecord
+from tunectl.canary.sequential_test import CanaryResult
 from tunectl.retraining.state_machine import RetrainRun
 
 Rows = list[tuple[str, ...]]
@@ -42,8 +42,8 @@ class RetrainReport(Struct, frozen=True):
         return self.state == "promoted"
 
 
-def build_report(run: RetrainRun, canary: Experiment | None = None) -> RetrainReport:
-    """Return the report of a run so far; ``canary`` is its experiment, if it has one."""
+def build_report(run: RetrainRun, canary: CanaryRecord | None = None) -> RetrainReport:
+    """Return the report of a run so far; ``canary`` is the record of its canary, if it has one."""
     chapters = [
         ReportSection("why", "Why", ("what", "value"), list(_why(run))),
         ReportSection("data", "What data", ("what", "value"), list(_data(run))),
@@ -167,7 +167,7 @@ def _gate(run: RetrainRun) -> Iterator[ReportSection]:
     yield ReportSection("bounds", "Floors and checks", ("what", "value", "bound"), [*golden, *bounds, *checks])
 
 
-def _canary(canary: Experiment | None) -> Iterator[ReportSection]:
+def _canary(canary: CanaryRecord | None) -> Iterator[ReportSection]:
     if canary is None:
         return
     rows: Rows = [
@@ -184,7 +184,7 @@ def _canary(canary: Experiment | None) -> Iterator[ReportSection]:
     yield ReportSection("canary", "Canary test", ("what", "value"), rows, curve)
 
 
-def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
+def describe_results(reading: CanaryResult) -> Iterator[tuple[str, str]]:
     """Yield (name, value as text) rows for the result of one evaluation of a canary."""
     yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
     yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
@@ -224,8 +224,8 @@ def _format_signed(value: float | None) -> str:
     return "n/a" if value is None else f"{value:+.2f}"
 
 
-def _render_curve(reading: ExperimentResult, width: int = 640, height: int = 180) -> str:
-    """Return the difference of an experiment with its confidence sequence over the identities, as an SVG; empty where there are fewer than two points."""
+def _render_curve(reading: CanaryResult, width: int = 640, height: int = 180) -> str:
+    """Return the difference of a canary with its confidence sequence over the identities, as an SVG; empty where there are fewer than two points."""
     points = reading.curve
     if len(points) < 2:
         return ""

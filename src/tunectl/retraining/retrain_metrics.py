@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from tunectl.canary.canary_store import Experiment
+from tunectl.canary.canary_store import CanaryRecord
 from tunectl.core.optional import import_optional
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.retraining.run_store import TriggerOutcome
@@ -43,7 +43,7 @@ class RetrainMetrics:
         runs: Sequence[RetrainRun],
         outcomes: Sequence[TriggerOutcome],
         champion: ChampionPointer | None,
-        canary: Experiment | None,
+        canary: CanaryRecord | None,
     ) -> bytes:
         """Return the metrics in Prometheus' text format; ``outcomes`` are those of all triggers."""
         registry = self._library.CollectorRegistry(auto_describe=False)
@@ -114,7 +114,7 @@ class RetrainMetrics:
             info.add_metric((champion.release,), 1.0)
         return [promotions, info]
 
-    def _canary(self, canary: Experiment | None) -> list[Any]:
+    def _canary(self, canary: CanaryRecord | None) -> list[Any]:
         running = canary is not None and canary.ended_at is None
         units = self._core.GaugeMetricFamily(
             "tunectl_experiment_units", "Identities whose outcome is final, by variant.", labels=("variant",)

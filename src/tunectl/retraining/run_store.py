@@ -93,11 +93,11 @@ class RunStore:
         """Store a trigger until it is handled, durable on return; return False where its id is known already."""
         if self.get_outcome(trigger.id) is not None:
             return False
-        return atomic_io.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
+        return atomic_io.create_exclusive(self._path_of(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
         """Return whether the trigger with this id was received and is not handled yet."""
-        return self._place(INBOX, trigger).is_file()
+        return self._path_of(INBOX, trigger).is_file()
 
     def list_pending_triggers(self) -> list[Trigger]:
         """Return pending triggers, the oldest first; changes nothing."""
@@ -127,8 +127,8 @@ class RunStore:
 
     def resolve_trigger(self, outcome: TriggerOutcome) -> None:
         """Write the outcome of a trigger, then remove it from the inbox."""
-        run_formats.OUTCOME.write(self._place(OUTCOMES, outcome.trigger.id), outcome)
-        self._place(INBOX, outcome.trigger.id).unlink(missing_ok=True)
+        run_formats.OUTCOME.write(self._path_of(OUTCOMES, outcome.trigger.id), outcome)
+        self._path_of(INBOX, outcome.trigger.id).unlink(missing_ok=True)
 
     def get_outcome(self, trigger: str) -> TriggerOutcome | None:
         """Return the outcome of the trigger with this id; None where it is pending or never came."""
@@ -142,7 +142,7 @@ class RunStore:
 
     def record_decision(self, run: str, question: str, answer: ApprovalDecision) -> bool:
         """Store the decision on approval ``question`` of a run and return True; False where there is one already."""
-        path = self._place(APPROVALS, f"{run}-{question}")
+        path = self._path_of(APPROVALS, f"{run}-{question}")
         if self._find(APPROVALS, path.stem) != path:
             return False
         return atomic_io.create_exclusive(path, run_formats.DECISION.encode(answer))
@@ -161,14 +161,14 @@ class RunStore:
         """Replace the last handled slots of all schedules; ``calendar`` has the slot by schedule."""
         run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
 
-    def _place(self, folder: str, name: str) -> Path:
+    def _path_of(self, folder: str, name: str) -> Path:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name[:40]!r} is not the name of a record")
         return self.root / folder / f"{name}.json"
 
     def _find(self, folder: str, name: str) -> Path:
         """Return the path of a record; where there is none, the path for writing it."""
-        path = self._place(folder, name)
+        path = self._path_of(folder, name)
         older = self.root / OLD_FOLDERS[folder] / path.name
         return older if older.is_file() and not path.is_file() else path
 

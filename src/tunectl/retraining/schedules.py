@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tunectl.retraining.state_machine import Trigger
 
-WORDS: Final[Mapping[str, str]] = {"monthly": "0 3 1 * *", "quarterly": "0 3 1 1,4,7,10 *"}
+NAMED_SCHEDULES: Final[Mapping[str, str]] = {"monthly": "0 3 1 * *", "quarterly": "0 3 1 1,4,7,10 *"}
 """Names for cron expressions: at 3:00 on the first day."""
 AHEAD: Final = timedelta(days=1)
 """A mark further ahead was written by a wrong clock."""
@@ -26,7 +26,7 @@ class CronSchedule(Struct, frozen=True):
 
     name: str
     cron: str
-    """A cron expression, or a name of ``WORDS``."""
+    """A cron expression, or a name of ``NAMED_SCHEDULES``."""
     zone: str
     """Time zone of the IANA database, for example ``Europe/Berlin``."""
 

@@ -18,7 +18,10 @@ from msgspec import Struct
 from tunectl.core.errors import UsageError
 
 ApprovalQuestion = Literal["retrain", "promote"]
-WORDS: Final[dict[ApprovalQuestion, str]] = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}
+QUESTION_TEXTS: Final[dict[ApprovalQuestion, str]] = {
+    "retrain": "Retrain the model?",
+    "promote": "Make the new model champion?",
+}
 LONGEST: Final = 2000
 """Most characters of a token."""
 

@@ -40,10 +40,10 @@ FORM: Final = 10_000
 """Most bytes of the form of a decision."""
 
 
-def json_reply(code: int, /, **words: object) -> HttpResponse:
-    """Return a response with HTTP status ``code`` and ``words`` as its JSON body; 503 asks for a retry after 60 seconds."""
+def json_reply(code: int, /, **body: object) -> HttpResponse:
+    """Return a response with HTTP status ``code`` and ``body`` as its JSON body; 503 asks for a retry after 60 seconds."""
     headers = {"Retry-After": "60"} if code == 503 else {}
-    return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
+    return HttpResponse(json.dumps(body).encode() + b"\n", "application/json", code, headers)
 
 
 def _refuse_link(error: UsageError) -> HttpResponse:

@@ -83,7 +83,7 @@ def build_release(
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
-        raise TrainingFailedError(_words(project, code, watch), hint=f"its log is {workspace.log_path(run)}")
+        raise TrainingFailedError(_describe_failure(project, code, watch), hint=f"its log is {workspace.log_path(run)}")
     commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.message[:200]}")
     return _register_release(run, project, store, commit, workspace, layout)
 
@@ -151,7 +151,7 @@ def _worktree(run: RetrainRun, workspace: RetrainWorkspace) -> tuple[Path, int]:
     return project, 1
 
 
-def _words(project: Path, code: int, watch: RetrainingConfig) -> str:
+def _describe_failure(project: Path, code: int, watch: RetrainingConfig) -> str:
     if code == supervised_process.LATE:
         return f"training took longer than retrain.train.max_hours = {watch.train.max_hours:g} and was ended"
     return build_worktree.describe_failure(project, code)

@@ -28,24 +28,24 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
             hint="terminate TLS in a reverse proxy, and build the image with serve.tls=null",
         )
     seconds = serve.shutdown.grace_period_seconds
-    words = [
+    command = [
         "bentoml",
         "serve",
         environment.get("BENTO_PATH", "."),
         "--host",
         environment.get("BENTOML_HOST", "0.0.0.0"),  # noqa: S104  # a container's own network
     ]
-    return [*words, "--timeout-graceful-shutdown", str(seconds)]
+    return [*command, "--timeout-graceful-shutdown", str(seconds)]
 
 
 def main() -> None:
     """Replace this process by BentoML's server, so that the server gets the container's signals."""
     try:
-        words = bentoml_command(os.environ)
+        command = bentoml_command(os.environ)
     except TunectlError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    os.execvp(words[0], words)  # noqa: S606  # no shell: a list of arguments
+    os.execvp(command[0], command)  # noqa: S606  # no shell: a list of arguments
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def _calibration(layout: ProjectPaths, drift_monitor: DriftMonitor) -> list[Cali
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
-        kept: Calibration = atomic_io.read_json(layout.calibration, Calibration)
-        about = kept.release, kept.references.get("prompt", EMPTY)
+        calibration: Calibration = atomic_io.read_json(layout.calibration, Calibration)
+        about = calibration.release, calibration.references.get("prompt", EMPTY)
         return (
-            kept.figures
+            calibration.figures
             if about in [(one.release, one.reference) for one in drift_monitor.list_closed_windows()[-1:]]
             else []
         )

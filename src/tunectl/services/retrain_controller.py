@@ -31,14 +31,14 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
     Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
     """
-    place = os.environ.get(STORE) or root.retrain.registry
-    if "://" in place:
+    registry = os.environ.get(STORE) or root.retrain.registry
+    if "://" in registry:
         raise UsageError(
-            f"retrain.registry = {place}: must be a folder, not an address",
-            hint=f"set serve.registry={place}: the retrain controller copies its folder there",
+            f"retrain.registry = {registry}: must be a folder, not an address",
+            hint=f"set serve.registry={registry}: the retrain controller copies its folder there",
         )
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or root.serve.trusted_keys_file
-    return ReleaseRegistry(layout.root / place, PATIENCE, TrustStore(layout.root / trusted) if trusted else None)
+    return ReleaseRegistry(layout.root / registry, PATIENCE, TrustStore(layout.root / trusted) if trusted else None)
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
@@ -49,16 +49,16 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
     """
     for name, declared in root.retrain.schedules.items():
         cron.next_slot(CronSchedule(name, declared.cron, declared.zone), datetime.now(UTC))
-    place, store = RetrainWorkspace(layout), open_registry(root, layout)
+    workspace, store = RetrainWorkspace(layout), open_registry(root, layout)
     with lock.file_lock(
-        place.store_dir / books.LOCK,
+        workspace.store_dir / books.LOCK,
         "tunectl retrain controller",
-        busy=f"{place.store_dir}: another retrain controller works here",
+        busy=f"{workspace.store_dir}: another retrain controller works here",
         hint="one is enough; end that process first",
         patience=1.0,  # a check whether a controller runs holds the lock for a moment
     ):
-        place.close_to_others()
-        orphans = supervised_process.kill_marked(place.mark)
+        workspace.close_to_others()
+        orphans = supervised_process.kill_marked(workspace.mark)
         if orphans:
             _log.warning("ended %d processes that a killed controller had left", len(orphans))
-        RetrainerProcess(place, store, layout, root, cost).run(once=once)
+        RetrainerProcess(workspace, store, layout, root, cost).run(once=once)

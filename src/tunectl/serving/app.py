@@ -171,7 +171,7 @@ class Server:
         body = {
             "ready": ready,
             **({"reason": "the server is stopping"} if self.draining else {}),
-            **metadata_endpoints.readiness_body(self.model_manager, places=self._shows_key(call)),
+            **metadata_endpoints.readiness_body(self.model_manager, locations=self._shows_key(call)),
         }
         await call.reply(200 if ready else 503, msgspec.json.encode(body))
 
@@ -206,7 +206,7 @@ class Server:
             identity,
             {variant: item.id for variant, item in loaded.items()},
             names,
-            self.model_manager.trial,
+            self.model_manager.canary,
         )
         resident = loaded[variant]
         answers = request_job.count_answers(request)

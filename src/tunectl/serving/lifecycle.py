@@ -30,7 +30,7 @@ from tunectl.serving.server_settings import home_dir, settings
 from tunectl.serving.serving_metrics import ServingMetrics
 
 STORE, KEYS, SEED = "TUNECTL_REGISTRY", "TUNECTL_KEYS", "TUNECTL_SEED"
-LOOK = 1.0
+CHECK_SECONDS = 1.0
 """Seconds between checks of the keys file."""
 SILENT = 60.0
 """Seconds beyond the longest time for a request after which a silent engine is opened again."""
@@ -82,17 +82,17 @@ class ServerLifecycle:
 
 def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
     """Return a server with all its components, which has loaded no release yet; ``mount`` adds further applications to it."""
-    serve, limits, place = settings.serve, settings.serve.limits, home_dir()
+    serve, limits, home = settings.serve, settings.serve.limits, home_dir()
     metrics = ServingMetrics()
     declared = serve.key_limits
     limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
-    key_store = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
+    key_store = KeyStore(home / os.environ.get(KEYS, serve.keys_file), CHECK_SECONDS, limits_of_keys)
     key_store.load()
-    logger = inference_logger.open_logger(settings.inference_log, place, on_error=metrics.inference_log_errors.inc)
+    logger = inference_logger.open_logger(settings.inference_log, home, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
-    trust = TrustStore(place / trusted) if trusted else None
+    trust = TrustStore(home / trusted) if trusted else None
     model_manager = ModelManager(
-        open_registry.open_registry(os.environ.get(STORE, serve.registry), place, trust),
+        open_registry.open_registry(os.environ.get(STORE, serve.registry), home, trust),
         lambda name: engine_registry.get_engine(name, serve),
         seed=find_bundled_release(),
         base=serve.variants.base,
@@ -103,7 +103,7 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,
     )
-    state = ProjectPaths(place).state_dir
+    state = ProjectPaths(home).state_dir
     model_manager.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
     model_manager.vetting.canary_guard = CanaryGuard(state / sequence_guard.CANARY_FILE)
     model_manager.vetting.trust = trust
@@ -111,7 +111,7 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )
     server = Server(settings, model_manager, key_store, admission, metrics, logger)
-    mount(server, place)
+    mount(server, home)
     return server
 
 

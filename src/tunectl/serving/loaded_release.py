@@ -36,7 +36,7 @@ PACKAGE_AGAIN = "package it again: tunectl repro; if the store is shared, check 
 ADAPTER = "adapter_model.safetensors"
 BASE = "model/model.safetensors"
 APART = "adapter"
-LEFT = 60.0
+CLOSE_SECONDS = 60.0
 """Seconds after which a session that does not close is abandoned; one in a separate process is killed before."""
 
 
@@ -79,7 +79,7 @@ class LoadedRelease:
 async def close_pipeline(pipeline: EngineSession) -> None:
     """Close an engine session in a thread, which releases its memory."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(LEFT):
+        async with asyncio.timeout(CLOSE_SECONDS):
             await run_in_thread(pipeline.close)
 
 

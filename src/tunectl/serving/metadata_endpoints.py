@@ -58,10 +58,10 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
     }
 
 
-def readiness_body(model_manager: ModelManager, *, places: bool = True) -> dict[str, Any]:
+def readiness_body(model_manager: ModelManager, *, locations: bool = True) -> dict[str, Any]:
     """Return the body of ``/readyz``: each variant's release, the result of its adapter proof, and errors.
 
-    ``places`` False: the request had no key, so errors are shown without paths and addresses.
+    ``locations`` False: the request had no key, so errors are shown without paths and addresses.
     """
     variants: dict[str, Any] = {}
     for variant, item in model_manager.loaded.items():
@@ -84,24 +84,24 @@ def readiness_body(model_manager: ModelManager, *, places: bool = True) -> dict[
         }
     if "champion" not in model_manager.loaded:
         body["reason"] = model_manager.trouble.get("champion", "the champion is being loaded")
-    return body if places else _hide_places(body)
+    return body if locations else _hide_locations(body)
 
 
-def _hide_places(value: Any) -> Any:
+def _hide_locations(value: Any) -> Any:
     """Return the value with only the end of each absolute path and address in its texts: from the id of a release on, or the last part."""
     if isinstance(value, dict):
-        return {name: _hide_places(item) for name, item in value.items()}
-    return " ".join(map(_shorten_place, value.split(" "))) if isinstance(value, str) else value
+        return {name: _hide_locations(item) for name, item in value.items()}
+    return " ".join(map(_shorten_location, value.split(" "))) if isinstance(value, str) else value
 
 
-def _shorten_place(word: str) -> str:
-    text = word.lstrip("'\"(")
+def _shorten_location(token: str) -> str:
+    text = token.lstrip("'\"(")
     if "://" not in text and not text.startswith("/"):
-        return word
-    place = text.rstrip("/:;,.)'\"")
-    parts = place.split("/")
+        return token
+    location = text.rstrip("/:;,.)'\"")
+    parts = location.split("/")
     first = next((index for index, part in enumerate(parts) if names.is_content_id(part)), len(parts) - 1)
-    return word[: len(word) - len(text)] + "/".join(parts[first:]) + text[len(place) :].lstrip("/")
+    return token[: len(token) - len(text)] + "/".join(parts[first:]) + text[len(location) :].lstrip("/")
 
 
 def openapi(project: str) -> bytes:

@@ -33,7 +33,7 @@ class DesiredState:
     """The releases that the registry wants loaded as champion and challenger, as of one poll."""
 
     champion: str | None
-    trial: CanaryState | None
+    canary: CanaryState | None
     warning: str = ""
     """Why the pointer in the registry is not followed, or what is wrong with the serving release."""
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class DesiredState:
     def release(self, variant: Variant) -> str | None:
         """Return the release wanted for a variant; None for none."""
         if variant == "challenger":
-            return self.trial.release if self.trial is not None else None
+            return self.canary.release if self.canary is not None else None
         return self.champion
 
 
@@ -79,7 +79,7 @@ class ModelManager:
         self._observe, self._changed, self._patience, self._within = observe, changed, patience, within
         self.loaded: dict[Variant, LoadedRelease] = {}
         """Champion and challenger may be the same release."""
-        self.trial: CanaryState | None = None
+        self.canary: CanaryState | None = None
         self.trouble: dict[Variant, str] = {}
         """Why a variant does not have the wanted release."""
         self.warning = ""
@@ -125,29 +125,24 @@ class ModelManager:
                 self._goal[variant] = release
                 self._refusals.forget(variant)
             self._settle(variant, release)
-        self.trial = desired.trial
+        self.canary = desired.canary
         self._let_go(time.monotonic())
-
-    async def wait_for_loads(self) -> None:
-        """Wait until running loads have ended."""
-        while self._loading:
-            await asyncio.gather(*self._loading.values())
 
     def _read_desired_state(self) -> DesiredState:
         """Return the current state in the store. A folder that is not mounted any more looks like an empty one: the pointer stays."""
-        (pointer, problem), (trial, doubt) = self.vetting.read_pointer(), self.vetting.read_trial()
+        (pointer, problem), (canary, doubt) = self.vetting.read_pointer(), self.vetting.read_canary()
         now = self.loaded.get("champion")
         champion, reason = self.vetting.choose_champion(pointer, now.id if now is not None else None)
         refusals: dict[str, str] = {}
-        if trial is not None and (refusal := self.vetting.find_refusal(trial.release)):
-            refusals[trial.release] = refusal
+        if canary is not None and (refusal := self.vetting.find_refusal(canary.release)):
+            refusals[canary.release] = refusal
             challenger = self.loaded.get("challenger")
-            doubt = doubt or (refusal if challenger is not None and challenger.id == trial.release else "")
+            doubt = doubt or (refusal if challenger is not None and challenger.id == canary.release else "")
         if champion is None and reason:
             refusals[pointer.release if pointer else ""] = reason
             champion = pointer.release if pointer else None
         warning = "; ".join(filter(None, (problem, doubt, reason)))
-        return DesiredState(champion, trial, warning, refusals)
+        return DesiredState(champion, canary, warning, refusals)
 
     def _mend(self) -> None:
         """Open failed releases again, by the last known state of the store."""

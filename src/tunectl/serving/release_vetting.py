@@ -42,7 +42,7 @@ class ReleaseVetting:
     trust: TrustStore | None = None
     _statements: dict[str, bytes] = field(default_factory=dict)
     """Statements that were verified once; whether their keys are still trusted is checked each time."""
-    _trial: CanaryState | None = None
+    _canary: CanaryState | None = None
     """The challenger that served last."""
     digests: dict[str, str] = field(default_factory=dict)
     """Full digest in the pointer of each release."""
@@ -66,30 +66,30 @@ class ReleaseVetting:
             self.digests[pointer.release] = pointer.digest
         return FollowedPointer(pointer, problem or self.guard.warning or self.store.warning)
 
-    def read_trial(self) -> tuple[CanaryState | None, str]:
+    def read_canary(self) -> tuple[CanaryState | None, str]:
         """Return the canary to serve, None for none, and what is wrong with the one in the registry (empty: nothing).
 
         A serving challenger continues when the key of its pointer is revoked.
         """
-        trial = self.store.trial()
-        if trial is None:
+        canary = self.store.canary()
+        if canary is None:
             if self.trust is not None:
                 self.canary_guard.observe(None, self.store.location)
             return None, ""
         problem = ""
         if self.trust is not None:
-            status, reason = release_statement.check_pointer(trial, self.trust)
+            status, reason = release_statement.check_pointer(canary, self.trust)
             if status != "trusted":
                 problem = f"the canary of {self.store.location} {reason}"
-                if status != "revoked" or trial != self._trial:
+                if status != "revoked" or canary != self._canary:
                     return None, f"{problem}; its release gets no traffic"
-            replay = self.canary_guard.observe(trial, self.store.location, self.trust)
+            replay = self.canary_guard.observe(canary, self.store.location, self.trust)
             if replay:
                 return None, f"{replay}; its release gets no traffic"
-        self._trial = trial
-        if trial.digest is not None:
-            self.digests[trial.release] = trial.digest
-        return trial, problem
+        self._canary = canary
+        if canary.digest is not None:
+            self.digests[canary.release] = canary.digest
+        return canary, problem
 
     def find_refusal(self, release: str) -> str:
         """Return why a release must not be loaded; empty if it may be."""

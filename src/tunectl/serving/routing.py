@@ -13,16 +13,16 @@ Variant = Literal["champion", "challenger", "base"]
 VARIANTS: tuple[Variant, ...] = ("champion", "challenger", "base")
 
 
-def assign_variant(identity: str, trial: CanaryState) -> Variant:
+def assign_variant(identity: str, canary: CanaryState) -> Variant:
     """Return the variant (champion or challenger) of an identity in a canary; it is the same for the whole canary.
 
     ``identity`` is a user, else a key, else a session.
     """
-    return "challenger" if hash_to_unit(f"{trial.salt}\0{identity}") < trial.share else "champion"
+    return "challenger" if hash_to_unit(f"{canary.salt}\0{identity}") < canary.share else "champion"
 
 
 def resolve_variant(
-    model: str, identity: str, releases: Mapping[Variant, str], names: Sequence[str], trial: CanaryState | None
+    model: str, identity: str, releases: Mapping[Variant, str], names: Sequence[str], canary: CanaryState | None
 ) -> Variant:
     """Return the variant (champion, challenger, base) that answers a request.
 
@@ -31,7 +31,7 @@ def resolve_variant(
     Raises  ApiError (404) for any other name, listing the valid ones.
     """
     if model in names:
-        return assign_variant(identity, trial) if trial is not None and "challenger" in releases else "champion"
+        return assign_variant(identity, canary) if canary is not None and "challenger" in releases else "champion"
     for variant in VARIANTS:
         if variant in releases and model in (variant, releases[variant]):
             return variant

@@ -42,7 +42,7 @@ def settings() -> ServeSettings:
         ) from error
 
 
-def build_tls_words(serve: Serve, home: Path) -> list[str]:
+def build_tls_arguments(serve: Serve, home: Path) -> list[str]:
     """Return the command-line arguments that make BentoML's server speak HTTPS; empty if ``serve.tls`` is null.
 
     Raises  UsageError for files that are no certificate and its key: BentoML would end with a traceback.

@@ -67,7 +67,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
     rests, budget = _limits(root, runs, now)
     return StatusReport(
         champion=champion,
-        challenger=collect_part("champion", store.trial, None),
+        challenger=collect_part("champion", store.canary, None),
         releases=len(store.ids()),
         traffic=traffic,
         monitor=process_state(layout.monitor_lock),
@@ -180,14 +180,14 @@ def _waits(
     from tunectl.retraining import approvals, signed_links
 
     for run, until in approvals.list_open(store, runs, now):
-        question = signed_links.WORDS[run.steps[-1].facts["question"]]
+        question = signed_links.QUESTION_TEXTS[run.steps[-1].facts["question"]]
         link = _link(layout, root, run, until)
         yield PendingApproval(f"{question} {run.trigger.message}", until, link, f"/decisions/{run.id}")
     promoted = [run for run in runs if run.state == "promoted"]
     branch = promoted[-1].steps[-1].facts.get("branch") if promoted else None
     if branch and git_worktree.has_unmerged_commits(layout.root, branch):
-        words = f"look at what retrain {promoted[-1].id} committed, and merge it: git merge {branch}"
-        yield PendingApproval(words, page=f"/retrain/{promoted[-1].id}")
+        sentence = f"look at what retrain {promoted[-1].id} committed, and merge it: git merge {branch}"
+        yield PendingApproval(sentence, page=f"/retrain/{promoted[-1].id}")
 
 
 def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:
@@ -206,9 +206,9 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
 
 def _idle(store: ReleaseRegistry, run_store: RunStore) -> Iterator[PendingApproval]:
     """Yield triggers and runs that wait for a retrain controller."""
-    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.canary.canary_store import CanaryStore
 
-    waiting, running = run_store.list_pending_triggers(), ExperimentStore(store).running()
+    waiting, running = run_store.list_pending_triggers(), CanaryStore(store).running()
     if waiting:
         what = "1 request for a retrain waits" if len(waiting) == 1 else f"{len(waiting)} requests for a retrain wait"
         yield PendingApproval(f"{what}, and no controller takes it up: tunectl retrain controller", page="/retrain")

@@ -34,9 +34,9 @@ def format_rows(glance: StatusReport, now: datetime) -> Iterator[Row]:
         yield "waits for you", f"{_short(wait.what)}{until}{f': {wait.link}' if wait.link else ''}"
 
 
-def _part(glance: StatusReport, part: str, words: str) -> str:
+def _part(glance: StatusReport, part: str, text: str) -> str:
     trouble = glance.troubles.get(part)
-    return words if trouble is None else f"cannot be told: {_short(trouble)}"
+    return text if trouble is None else f"cannot be told: {_short(trouble)}"
 
 
 def _champion(glance: StatusReport) -> str:

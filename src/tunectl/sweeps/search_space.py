@@ -11,7 +11,7 @@ from tunectl.config.loading.suggestions import get_at, has_path
 from tunectl.config.schema.sweep import Sweep, SweepRange
 
 _PLAIN = re.compile(r"^[A-Za-z_][\w./-]*$")
-_WORDS = frozenset({"null", "true", "false", "nan", "inf"})
+_LITERALS = frozenset({"null", "true", "false", "nan", "inf"})
 """Texts that the grammar of overrides does not read as text."""
 
 
@@ -140,7 +140,7 @@ def _format(value: Any) -> str:
         return f"[{','.join(_format(item) for item in value)}]"
     if not isinstance(value, str):
         return json.dumps(value)
-    if _PLAIN.match(value) and value.lower() not in _WORDS:
+    if _PLAIN.match(value) and value.lower() not in _LITERALS:
         return value
     escaped = re.sub(r"(\\*)('|$)", lambda result: 2 * result[1] + ("\\'" if result[2] else ""), value)
     return f"'{escaped}'"  # Hydra takes a backslash literally, except before a quote

@@ -98,10 +98,10 @@ def describe_confirmation(confirmation: SweepConfirmation, summary: SweepSummary
         if confirmation.low is not None and confirmation.high is not None
         else ""
     )
-    words = {"better": "better", "worse": "worse", "no_difference": "no difference"}[confirmation.verdict]
+    verdict = {"better": "better", "worse": "worse", "no_difference": "no difference"}[confirmation.verdict]
     line = (
         f"on test: trial {confirmation.trial} has {confirmation.metric} {confirmation.best:.2f}, the start {confirmation.start:.2f}: "
-        f"{confirmation.best - confirmation.start:+.2f}{ends}, {confirmation.inputs} inputs, {confirmation.system}: {words}"
+        f"{confirmation.best - confirmation.start:+.2f}{ends}, {confirmation.inputs} inputs, {confirmation.system}: {verdict}"
     )
     if summary.best and confirmation.trial not in summary.best:
         line += f"; trial {summary.best[0]} became the best later, and the test split is not asked twice"

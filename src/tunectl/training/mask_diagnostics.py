@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
 from tunectl.chat.model_spec import ModelSpec
@@ -41,7 +41,7 @@ class DataDiagnostics(Struct, frozen=True):
     findings: list[DiagnosticCheck]
     shown: list[TokenView]
     """The tokens of one example through the real collator."""
-    place: str
+    source: str = field(name="place")
     """File and row of that example."""
 
     @property
@@ -85,11 +85,11 @@ def run_diagnostics(
         system=system,
         findings=findings,
         shown=example_tokens(row, tokenizer),
-        place=_place(example),
+        source=_format_source(example),
     )
 
 
-def _place(masked: TokenizedExample) -> str:
+def _format_source(masked: TokenizedExample) -> str:
     return f"{masked.example.source.file}:{masked.example.source.row}"
 
 
@@ -98,7 +98,7 @@ def _finding(
 ) -> DiagnosticCheck:
     if not bad:
         return DiagnosticCheck(name, ok=True, text=good)
-    text = f"{len(bad)} of {total} answers {wrong}; the first is {_place(bad[0][0])}"
+    text = f"{len(bad)} of {total} answers {wrong}; the first is {_format_source(bad[0][0])}"
     return DiagnosticCheck(name, ok=False if ok is None else ok, text=text)
 
 

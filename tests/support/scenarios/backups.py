@@ -22,6 +22,7 @@ from tunectl.backup.host_state import HostState
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.inference_log import pseudonyms
+from tunectl.inference_log.log_store import FinishedRequest
 from tunectl.registry import release_state, remote_sync
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
@@ -65,8 +66,8 @@ def make_host(folder: Path, *, rows: int = 20, size: int = 0) -> HostState:
         pseudonyms.register_hash_key(store, host.log_config, key)
         for number in range(rows):
             text = {"messages": [{"role": "user", "content": f"{PRIVATE} {number} {'x' * (size // max(rows, 1))}"}]}
-            store.start_request(inference_rows.inference(number, request=text))
-            store.finish(f"chatcmpl-{number:06}", inference_rows.finish(number))
+            store.write([inference_rows.inference(number, request=text)])
+            store.write([FinishedRequest(f"chatcmpl-{number:06}", inference_rows.finish(number))])
     api_keys.add(host.keys, api_keys.create_key("laptop", ["chat"], None, datetime.now(UTC))[1])
     registry = ReleaseRegistry(host.registry_folder)
     for name in ("first", "second"):

@@ -36,12 +36,12 @@ def null(
     *,
     reference: int,
     rows: int,
-    trials: int,
+    repetitions: int,
     evaluations: int,
 ) -> Found:
     """Windows in which nothing changed, each with a reference and eight earlier windows of its own.
 
-    ``trials`` are for the signals alone, ``evaluations`` for the verdict: those that share a reference or windows err together,
+    ``repetitions`` are for the signals alone, ``evaluations`` for the verdict: those that share a reference or windows err together,
     so only independent ones can be counted for a binomial test.
     """
     found = Found(
@@ -50,13 +50,13 @@ def null(
         "false alarms of a signal at most its level, false verdicts at most those declared",
     )
     bench = Simulation({"prompt": pool}, {"prompt": own}, rule, reference, rows)
-    rates = bench.run(trials, 14, windows=1)
+    rates = bench.run(repetitions, 14, windows=1)
     for name, rate in rates.alone.items():
-        bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
+        bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.total)
         found.must(rate.share <= bound, f"{name}: {rate} of the windows flagged, at most {bound:.1%}")
     worst = max(rates.alone.items(), key=lambda one: one[1].share)
     false = bench.run(evaluations, 15, windows=1).by_window(1)
-    found.figures |= {"windows": trials, "worst_signal": f"{worst[0]} {worst[1]}", "false_verdicts": str(false)}
+    found.figures |= {"windows": repetitions, "worst_signal": f"{worst[0]} {worst[1]}", "false_verdicts": str(false)}
     found.must(
         binomtest(false.count, evaluations, rule.false_alarms, alternative="greater").pvalue > 0.01,
         f"{false.count} of {evaluations} evaluations said drift, {rule.false_alarms:.1%} are declared",
@@ -72,7 +72,7 @@ def power(
     *,
     reference: int,
     sizes: Sequence[int],
-    trials: int,
+    repetitions: int,
 ) -> Found:
     """How often so much of something else is noticed; more of it, and more rows, must never be noticed less."""
     found = Found(15, "power", "numbers for 10, 15 and 30 % at 50, 100 and 300 rows, which rise with both")
@@ -83,10 +83,10 @@ def power(
         )
         for share in SHARES:
             shift = power_study.inject_foreign("prompt", foreign, share)
-            rates = bench.run(trials, 15, shift, windows=1)
+            rates = bench.run(repetitions, 15, shift, windows=1)
             table[share, rows] = max(rates.alone.values(), key=lambda rate: rate.share)
             found.figures[f"{share:.0%}_at_{rows}"] = f"{table[share, rows].share:.0%}"
-    slack = 2 * math.sqrt(0.25 / trials)
+    slack = 2 * math.sqrt(0.25 / repetitions)
     for (share, rows), rate in table.items():
         for other, more in ((share, rows + 1), (share + 0.01, rows)):
             above = [one for (s, r), one in table.items() if s >= other and r >= more]

@@ -1,4 +1,4 @@
-"""The gate's decisions in seeded trials whose right answer is known (fault 26)."""
+"""The gate's decisions in seeded simulations whose right answer is known (fault 26)."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def part(name: str, champion: float, challenger: float, items: int, seed: int) -
     return promotion_gate.compare_on_items(name, *tables, [str(place) for place in range(items)], percent, LIMITS)
 
 
-def trial(case: str, seed: int, *, golden: int = 400, drifted: int = 120) -> promotion_gate.GateVerdict:
+def decide_simulated_case(case: str, seed: int, *, golden: int = 400, drifted: int = 120) -> promotion_gate.GateVerdict:
     """One verdict."""
     first, second, floors, checks, _ = CASES[case]
     one, other = part("golden", *first, golden, seed), part("slice", *second, drifted, seed + 10_000)
     return promotion_gate.decide(one, other, floors, checks, LIMITS)
 
 
-def decisions(trials: int) -> Found:
+def decisions(repetitions: int) -> Found:
     """Each case so often; too few items must never be a yes or a no."""
     found = Found(26, "gate decisions", "right in 95 % of seeded trials; too few items are insufficient")
     for case, (*_, wanted) in CASES.items():
-        right = sum(trial(case, seed).verdict == wanted for seed in range(trials))
-        low, high = wilson_interval(right, trials)
-        found.figures[case] = f"{right / trials:.1%} ({low:.1%} to {high:.1%})"
-        found.must(right >= 0.95 * trials, f"{case}: right in {right} of {trials}")
-    few = {trial("better", seed, golden=400, drifted=20).verdict for seed in range(trials)}
+        right = sum(decide_simulated_case(case, seed).verdict == wanted for seed in range(repetitions))
+        low, high = wilson_interval(right, repetitions)
+        found.figures[case] = f"{right / repetitions:.1%} ({low:.1%} to {high:.1%})"
+        found.must(right >= 0.95 * repetitions, f"{case}: right in {right} of {repetitions}")
+    few = {decide_simulated_case("better", seed, golden=400, drifted=20).verdict for seed in range(repetitions)}
     found.must(few == {"insufficient"}, f"a slice of 20 items: {sorted(few)}")
     return found

@@ -15,7 +15,7 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.backends.storage.inference_log_sql import open_log
-from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.config.schema.retrain import CanaryConfig
 from tunectl.inference_log import erasure, pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
@@ -53,9 +53,9 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
     wanted = CanaryConfig.model_validate(yaml.safe_load(CONF.read_text())["canary"]).model_copy(
         update={"share": 0.5, "metric": "click", "attribution_hours": 1.0}
     )
-    trials = ExperimentStore(store)
-    made = trials.start(
-        canary_run.build_experiment(wanted, names[1], name="one", now=began, author="somebody", message="try")
+    canaries = CanaryStore(store)
+    made = canaries.start(
+        canary_run.build_canary_record(wanted, names[1], name="one", now=began, author="somebody", message="try")
     )
     keys = folder / "keys.json"
     secrets = {}
@@ -70,7 +70,7 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
         rates = {"champion": float(not favors), "challenger": float(favors)}
         _write(live, made, names, POISONER, invented, dice, rates)
         _judge_others(live, POISONER, favors=favors)
-        poisoned = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
+        poisoned = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
         api_keys.remove(keys, POISONER)
         began_at = time.monotonic()
         while key_store.opens(secrets[POISONER], "feedback") and time.monotonic() - began_at < 10:
@@ -83,9 +83,9 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
         found.must(erased.inferences == invented, f"{erased.inferences} of {invented} inferences were erased")
         after = _read(made, live)
         found.must(after.units == honest.units, f"{len(after.units)} units after, {len(honest.units)} before")
-        reading = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
+        reading = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
         found.must(reading is not None and reading.decision == "running", f"afterwards: {reading}")
-        found.must(trials.running() is not None, "the experiment was ended")
+        found.must(canaries.running() is not None, "the experiment was ended")
     return poisoned is not None and poisoned.decision == ("promote" if favors else "harm")
 
 
@@ -99,7 +99,7 @@ def _make_releases(folder: Path) -> tuple[ReleaseRegistry, list[str]]:
     return store, names
 
 
-def _read(made: Experiment, live: InferenceLog) -> canary_run.ExperimentData:
+def _read(made: CanaryRecord, live: InferenceLog) -> canary_run.CanaryData:
     return canary_run.collect_observations(made, live, datetime.now(UTC))
 
 
@@ -109,7 +109,7 @@ def _hash(name: str) -> str:
 
 def _write(
     live: InferenceLog,
-    made: Experiment,
+    made: CanaryRecord,
     names: list[str],
     key: str,
     count: int,
@@ -122,15 +122,19 @@ def _write(
         challenger = dice.random() < 0.5
         at = made.started_at + timedelta(seconds=2 * number + (key == POISONER))
         name, variant, person = f"{key}-{number}", ("champion", "challenger")[challenger], _hash(f"{key} {number}")
-        live.start_request(
-            InferenceRecord(
+        live.write(
+            [InferenceRecord(
                 name, at, variant, names[challenger], "t", {"model": "shop"}, person, finished_at=at, response={},
                 finish_reason="stop", latency_seconds=1.0, refusal=False, key_hash=hashed, acts_for=True,
-            )
+            )]
         )  # fmt: skip
         if dice.random() < rates[variant]:
-            live.feedback(
-                Feedback(f"f-{name}", name, "click", "buy", at, person, key_hash=hashed, acts_for=True, received_at=at)
+            live.write(
+                [
+                    Feedback(
+                        f"f-{name}", name, "click", "buy", at, person, key_hash=hashed, acts_for=True, received_at=at
+                    )
+                ]
             )
 
 
@@ -139,11 +143,11 @@ def _judge_others(live: InferenceLog, key: str, *, favors: bool) -> None:
     hashed = _hash(pseudonyms.key_holder_name(key))
     for inference in list(live.inferences()):
         if inference.id.startswith(HONEST) and (inference.variant == "challenger") is favors:
-            live.feedback(
-                Feedback(
+            live.write(
+                [Feedback(
                     f"p-{inference.id}", inference.id, "click", "buy", inference.accepted_at, _hash("invented"),
                     key_hash=hashed, acts_for=True, received_at=inference.accepted_at,
-                )
+                )]
             )  # fmt: skip
 
 

@@ -58,23 +58,23 @@ def answer_all(desk, who, most=200, button="left"):
 def test_shares_of_repeats_and_attention_checks_are_as_declared(opened):
     desk = AnnotationQueue(opened, QueuePolicy(repeats=0.25, attention=0.2, gap=3, seed=1), clock=Clock())
     shown = answer_all(desk, "Ada")
-    fresh = [one for one in shown if not one.repeat and not one.question.attention]
-    assert sorted(one.question.id for one in fresh) == [f"q{number:03}" for number in range(40)]  # everything was asked
+    fresh = [one for one in shown if not one.repeat and not one.task.attention]
+    assert sorted(one.task.id for one in fresh) == [f"q{number:03}" for number in range(40)]  # everything was asked
     assert 0.15 <= sum(one.repeat for one in shown) / len(shown) <= 0.35
-    assert 0.1 <= sum(one.question.attention for one in shown) / len(shown) <= 0.3
+    assert 0.1 <= sum(one.task.attention for one in shown) / len(shown) <= 0.3
     for at, one in enumerate(shown):
         if one.repeat:
-            assert one.question.id not in [earlier.question.id for earlier in shown[max(0, at - 3) : at]]
+            assert one.task.id not in [earlier.task.id for earlier in shown[max(0, at - 3) : at]]
 
 
 def test_repeats_ask_what_others_judged_first(opened):
     desk = AnnotationQueue(opened, QueuePolicy(repeats=0.5, attention=0, gap=3, seed=1), clock=Clock())
-    of_ada = {one.question.id for one in answer_all(desk, "Ada", 10)}
+    of_ada = {one.task.id for one in answer_all(desk, "Ada", 10)}
     of_bo = list(answer_all(desk, "Bo", 10))
-    again = [one.question.id for one in of_bo if one.repeat]
+    again = [one.task.id for one in of_bo if one.repeat]
     assert again
     assert set(again) <= of_ada
-    assert not {one.question.id for one in of_bo if not one.repeat} & of_ada  # fresh ones first go to nobody twice
+    assert not {one.task.id for one in of_bo if not one.repeat} & of_ada  # fresh ones first go to nobody twice
 
 
 def test_both_sides_come_about_equally_often(opened):
@@ -85,7 +85,7 @@ def test_both_sides_come_about_equally_often(opened):
 def test_what_a_reward_model_doubts_most_comes_first():
     items, plan = [question(number) for number in range(6)], QueuePolicy(0, 0, 1, 1)
     found = active_sampling.next_task(items, [], "Ada", 0, plan, uncertainties={"q001": 0.1, "q003": 0.4, "q004": 0.2})
-    assert found.question.id == "q003"
+    assert found.task.id == "q003"
 
 
 def test_without_a_reward_model_the_order_is_random_and_the_same_again():
@@ -94,7 +94,7 @@ def test_without_a_reward_model_the_order_is_random_and_the_same_again():
         while (
             found := active_sampling.next_task([question(n) for n in range(30)], said, "Ada", len(said), plan)
         ) is not None:
-            said.append(AnnotationEvent(str(len(said)), found.question.id, "Ada", "", "first", 0, 1.0))
+            said.append(AnnotationEvent(str(len(said)), found.task.id, "Ada", "", "first", 0, 1.0))
         return [one.task for one in said]
 
     assert order(1) == order(1)
@@ -121,10 +121,10 @@ def test_doubt_is_large_where_scores_are_close_or_members_disagree():
 def test_a_desk_asks_first_what_is_in_doubt_from_when_it_knows(opened):
     desk = AnnotationQueue(opened, QueuePolicy(0, 0, 3, 1), clock=Clock())
     first = desk.get_current_task("Ada")
-    desk.rank({"q007": 0.5, first.question.id: 0.4})
+    desk.rank({"q007": 0.5, first.task.id: 0.4})
     assert desk.get_current_task("Ada").id == first.id  # what is on the screen stays
     desk.submit("Ada", first.id, "left", [], None)
-    assert desk.get_current_task("Ada").question.id == "q007"
+    assert desk.get_current_task("Ada").task.id == "q007"
 
 
 def test_a_restarted_page_shows_what_the_old_one_showed(opened):
@@ -133,7 +133,7 @@ def test_a_restarted_page_shows_what_the_old_one_showed(opened):
     answer_all(desk, "Ada", 7)
     before = desk.get_current_task("Ada")
     after = AnnotationQueue(opened, plan, clock=Clock()).get_current_task("Ada")
-    assert (before.id, before.question, before.left) == (after.id, after.question, after.left)
+    assert (before.id, before.task, before.left) == (after.id, after.task, after.left)
 
 
 def test_a_choice_counts_once_and_undo_brings_it_back(opened):
@@ -149,7 +149,7 @@ def test_a_choice_counts_once_and_undo_brings_it_back(opened):
     assert not desk.submit("Ada", "another showing", "left", [], None)
     assert desk.undo("Ada")
     again = desk.get_current_task("Ada")
-    assert (again.question, again.left, again.id != now.id) == (now.question, now.left, True)
+    assert (again.task, again.left, again.id != now.id) == (now.task, now.left, True)
     assert opened.list_annotations() == []
     assert not desk.undo("Ada")
     assert desk.submit("Ada", again.id, "left", [], "A better one")
@@ -161,7 +161,7 @@ def test_what_is_pressed_on_one_question_never_counts_for_another(opened):
     (first,) = answer_all(desk, "Ada", 1)
     second = desk.get_current_task("Ada")
     assert desk.undo("Ada")  # in another window, or just before
-    assert desk.get_current_task("Ada").question == first.question
+    assert desk.get_current_task("Ada").task == first.task
     assert not desk.submit("Ada", second.id, "left", [], "Better words for the second")
     assert not desk.submit("Ada", first.id, "left", [], None)  # it was taken back
     assert opened.list_annotations() == []
@@ -173,7 +173,7 @@ def test_a_page_of_before_a_restart_does_not_answer_what_the_new_one_asks(opened
     desk.rank({"q007": 0.5})
     before = desk.get_current_task("Ada")
     again = AnnotationQueue(opened, plan, clock=Clock())  # what the reward model doubts is not known yet
-    assert before.question.id == "q007" != again.get_current_task("Ada").question.id
+    assert before.task.id == "q007" != again.get_current_task("Ada").task.id
     assert not again.submit("Ada", before.id, "left", [], None)
     assert opened.list_annotations() == []
 
@@ -227,7 +227,7 @@ def test_a_full_disk_confirms_nothing(opened, monkeypatch):
 
 def test_a_full_disk_adds_no_question(opened, monkeypatch):
     desk = AnnotationQueue(opened, QueuePolicy(0, 0, 1, 1), clock=Clock())
-    before = desk.questions()
+    before = desk.list_tasks()
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -236,7 +236,7 @@ def test_a_full_disk_adds_no_question(opened, monkeypatch):
     with pytest.raises(InfrastructureError, match="No space left on device"):
         desk.add([question(99)])
     monkeypatch.undo()
-    assert desk.questions() == before  # a judgment of a question that is not on the disk could never be read
+    assert desk.list_tasks() == before  # a judgment of a question that is not on the disk could never be read
 
 
 def test_a_store_is_read_while_its_page_adds_a_question_and_somebody_answers_it(tmp_path, monkeypatch):

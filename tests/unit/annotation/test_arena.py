@@ -42,7 +42,7 @@ def test_what_a_press_means(left, button, choice, goes_on):
     names = {AYE: "first", BEE: "second"}
     assert verdict.annotation.choice == (names[shown[choice]] if choice in shown else choice)
     assert (verdict.annotation.left, verdict.annotation.seconds, verdict.annotation.tags) == (left, 7.0, ["why"])
-    assert verdict.question.answers == ["aye ", "bee"]
+    assert verdict.task.answers == ["aye ", "bee"]
     assert verdict.goes_on_with == shown[goes_on]
     assert one.turns == []  # nothing happens before it is saved
     one.go_on(verdict)
@@ -74,8 +74,8 @@ def test_one_set_of_placeholders_for_question_answers_and_edit():
     answers = (BattleAnswer("write to ada@example.org", "a", "1"), BattleAnswer("or bob@example.org", "b", "2"))
     comparison = one.compare(one.build_messages("I am ada@example.org"), answers)
     verdict = one.decide(comparison.id, "left", [], "to bob@example.org and ada@example.org")
-    question, said = mask_pii(verdict.question, verdict.annotation, masker)
+    question, said = mask_pii(verdict.task, verdict.annotation, masker)
     assert question.messages == [Message("user", "I am [EMAIL_1]")]
     assert question.answers == ["write to [EMAIL_1]", "or [EMAIL_2]"]
     assert said.edit == "to [EMAIL_2] and [EMAIL_1]"
-    assert question.prompt != verdict.question.prompt  # a digest of the unmasked text would tell it
+    assert question.prompt != verdict.task.prompt  # a digest of the unmasked text would tell it

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts import names
 from tunectl.artifacts.canary_state import CanaryState
-from tunectl.canary.canary_store import Experiment
+from tunectl.canary.canary_store import CanaryRecord
 from tunectl.core.errors import ArtifactError
 from tunectl.inference_log.snapshot import Snapshot
 from tunectl.registry.release_manifest import ReleaseManifest
@@ -63,7 +63,7 @@ FIELDS = [
     (CanaryState, "release"),
     (ReleaseManifest, "id"),
     (ReleaseManifest, "parent"),
-    (Experiment, "challenger"),
+    (CanaryRecord, "challenger"),
     (Trigger, "release"),
     (Snapshot, "id"),
 ]
@@ -79,7 +79,7 @@ def test_no_record_names_another_folder(record: type, field: str, name: str) -> 
         msgspec.convert(name, shape)
 
 
-@pytest.mark.parametrize(("record", "field"), [(Experiment, "id"), (RetrainRun, "key")])
+@pytest.mark.parametrize(("record", "field"), [(CanaryRecord, "id"), (RetrainRun, "key")])
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\n", "a\0", "a\\b", "a" * 121])
 def test_no_record_is_written_elsewhere(record: type, field: str, name: str) -> None:
     shape = next(one.type for one in msgspec.structs.fields(record) if one.name == field)

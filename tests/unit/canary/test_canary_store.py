@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from tunectl.artifacts import lock
-from tunectl.canary.canary_store import Experiment, ExperimentStore
-from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
+from tunectl.canary.sequential_test import CanaryResult, SequentialTestRules
 from tunectl.cli import release
 from tunectl.core.errors import GateError, UsageError
 from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
@@ -21,7 +21,7 @@ RULES = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
 
 
 @pytest.fixture
-def trials(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
+def canaries(tmp_path: Path) -> tuple[CanaryStore, list[str]]:
     store, names = ReleaseRegistry(tmp_path / "store"), []
     for number in range(3):
         source = tmp_path / f"release{number}"
@@ -29,21 +29,21 @@ def trials(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
         (source / "weights").write_text(str(number))
         names.append(store.add(source, BuildFacts("shop", "transformers", "adapter")).id)
     store.promote(names[0], author="test", message="first")
-    return ExperimentStore(store), names
+    return CanaryStore(store), names
 
 
-def made(challenger: str, name: str = "one") -> Experiment:
+def made(challenger: str, name: str = "one") -> CanaryRecord:
     until = NOW + timedelta(days=7)
-    return Experiment(name, challenger, "", "click", RULES, 24.0, 5.0, NOW, until, "salt", "Ann", "why")
+    return CanaryRecord(name, challenger, "", "click", RULES, 24.0, 5.0, NOW, until, "salt", "Ann", "why")
 
 
-def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_servers_read_what_is_started_and_nothing_once_it_ended(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     found = kept.start(made(names[1]))
     assert found.champion == names[0]
-    trial = kept.store.trial()
-    assert trial is not None
-    assert (trial.release, trial.share, trial.salt, trial.author, trial.message) == (
+    canary = kept.store.canary()
+    assert canary is not None
+    assert (canary.release, canary.share, canary.salt, canary.author, canary.message) == (
         names[1],
         0.2,
         "salt",
@@ -51,9 +51,9 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Ex
         "canary one: why",
     )
     assert kept.start(made(names[1])) == found
-    assert kept.store.trial() == trial, "begun once"
+    assert kept.store.canary() == canary, "begun once"
     ended = kept.end(found, "harm", NOW, None)
-    assert kept.store.trial() is None
+    assert kept.store.canary() is None
     assert kept.running() is None
     assert kept.all() == [ended]
     told = [(one.action, one.release, one.share, one.message) for one in kept.store.log()[-2:]]
@@ -63,8 +63,8 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Ex
     ]
 
 
-def test_a_persons_own_challenger_is_not_touched(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_a_persons_own_challenger_is_not_touched(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     theirs = kept.store.start_canary(names[2], share=0.0, author="Bo", message="by name only")
     with pytest.raises(GateError) as error:
         kept.start(made(names[1]))
@@ -73,11 +73,11 @@ def test_a_persons_own_challenger_is_not_touched(trials: tuple[ExperimentStore, 
     )
     assert kept.all() == [], "and no record speaks of it"
     assert not kept.repair()
-    assert kept.store.trial() == theirs
+    assert kept.store.canary() == theirs
 
 
-def test_what_a_gate_refused_is_not_tried(trials: tuple[ExperimentStore, list[str]], tmp_path: Path) -> None:
-    kept, _ = trials
+def test_what_a_gate_refused_is_not_tried(canaries: tuple[CanaryStore, list[str]], tmp_path: Path) -> None:
+    kept, _ = canaries
     source = tmp_path / "refused"
     source.mkdir()
     (source / "weights").write_text("refused")
@@ -93,18 +93,18 @@ def test_what_a_gate_refused_is_not_tried(trials: tuple[ExperimentStore, list[st
     assert parser.parse_args(words).force, "what the hint says can be typed"
 
 
-def test_one_that_won_is_not_put_up_again(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_one_that_won_is_not_put_up_again(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     found = kept.start(made(names[1]))
     kept.store.promote(names[1], author="test", message="it won")  # killed before the experiment's end is written
     assert not kept.repair()
-    assert kept.store.trial() is None
+    assert kept.store.canary() is None
     kept.end(found, "promote", NOW, None)
     assert [one.decision for one in kept.all()] == ["promote"]
 
 
-def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_a_second_one_the_champion_and_a_stranger_are_refused(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     with pytest.raises(UsageError) as usage:
         kept.start(made(names[0]))
     assert usage.value.message == f"release {names[0]} is the champion already"
@@ -117,39 +117,39 @@ def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[Expe
     )
 
 
-def test_kills_between_record_and_file_are_mended(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_kills_between_record_and_file_are_mended(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     found = kept.start(made(names[1]))
     (kept.store.root / "canary.json").unlink()  # killed after the record
     assert kept.repair()
-    trial = kept.store.trial()
-    assert trial is not None
-    assert trial.salt == found.salt, "everybody stays in their variant"
+    canary = kept.store.canary()
+    assert canary is not None
+    assert canary.salt == found.salt, "everybody stays in their variant"
     kept.write(replace(found, ended_at=NOW, decision="harm"))  # an end whose file came back, for example from a backup
     assert kept.repair()
-    assert kept.store.trial() is None
+    assert kept.store.canary() is None
     assert not kept.repair()
 
 
-def test_what_a_person_ended_stays_ended(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_what_a_person_ended_stays_ended(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     found = kept.start(made(names[1]))
     ended = kept.end(found, "running", NOW, None)  # while the controller still reads the traffic of what it knows
-    reading = ExperimentResult("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
+    reading = CanaryResult("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
     assert kept.record_result(found, reading) == ended
     assert kept.end(found, "promote", NOW, reading) == ended
     assert kept.start(made(names[1])) == ended
     assert kept.all() == [ended]
     assert not kept.repair()
-    assert kept.store.trial() is None
+    assert kept.store.canary() is None
 
 
-def test_a_look_is_kept_and_a_busy_store_is_waited_for(trials: tuple[ExperimentStore, list[str]]) -> None:
-    kept, names = trials
+def test_a_look_is_kept_and_a_busy_store_is_waited_for(canaries: tuple[CanaryStore, list[str]]) -> None:
+    kept, names = canaries
     found = kept.start(made(names[1]))
-    reading = ExperimentResult("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
+    reading = CanaryResult("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
     assert kept.record_result(found, reading).reading == reading
-    patient = ExperimentStore(ReleaseRegistry(kept.store.root, patience=20.0))
+    patient = CanaryStore(ReleaseRegistry(kept.store.root, patience=20.0))
     with lock.file_lock(kept.store.root / ".experiment.lock", "a test"):
         with pytest.raises(lock.LockTimeoutError, match="another process changes its canary: a test"):
             kept.end(found, "harm", NOW, None)

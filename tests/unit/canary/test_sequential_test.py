@@ -114,10 +114,10 @@ def test_any_outcomes_give_finite_numbers_and_more_units_never_take_a_decision_b
 
 
 def test_a_plan_says_how_many_units_it_takes():
-    found = power_analysis.simulate_power(RULES, rate=0.2, effect=0.1, horizon=3000, seed=7, experiments=60)
+    found = power_analysis.simulate_power(RULES, rate=0.2, effect=0.1, horizon=3000, seed=7, repetitions=60)
     assert found.power > 0.9
     assert 200 < found.half < found.most < 3000
-    assert power_analysis.simulate_power(RULES, rate=0.2, effect=0.0, horizon=500, seed=7, experiments=60).half is None
+    assert power_analysis.simulate_power(RULES, rate=0.2, effect=0.0, horizon=500, seed=7, repetitions=60).half is None
     with pytest.raises(UsageError) as error:
         power_analysis.simulate_power(RULES, rate=0.2, effect=0.9, horizon=500, seed=7)
     assert str(error.value) == (

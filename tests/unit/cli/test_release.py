@@ -97,7 +97,7 @@ def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project
     one, two, refused = store.ids()
     call(store, "promote", one, "-m", "first")
     assert call(store, "canary", "start", two[:15], "--no-test", "--share", "0.1", "-m", "a look") == 0
-    assert (store.trial().release, store.trial().share, store.trial().author, store.trial().message) == (
+    assert (store.canary().release, store.canary().share, store.canary().author, store.canary().message) == (
         two,
         0.1,
         ACCOUNT,
@@ -105,13 +105,13 @@ def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project
     )
     capsys.readouterr()
     code, out, _ = call(store, "canary", "stop", "-m", "enough", "--json", capsys=capsys)
-    assert (code, json.loads(out)["release"], store.trial()) == (0, two, None)
+    assert (code, json.loads(out)["release"], store.canary()) == (0, two, None)
     assert (store.log()[-1].author, store.log()[-1].message) == (ACCOUNT, "enough")
     code, _, err = call(store, "canary", "stop", capsys=capsys)
     assert code == 2
     assert "there is no challenger to stop\n  start one: tunectl release canary start ID --no-test --share 0.1" in err
     assert call(store, "canary", "start", two, "--no-test") == 0
-    assert store.trial().share == 0, "only requests that name it"
+    assert store.canary().share == 0, "only requests that name it"
     assert call(store, "canary", "start", refused, "--no-test") == 3
     assert call(store, "canary", "start", refused, "--no-test", "--force") == 0
 

@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftSignal, DriftWindow, Feedback, InferenceRecord
 from tunectl.backends.storage import inference_log_sql
 from tunectl.backends.vcs import git_worktree
-from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.canary.sequential_test import SequentialTestRules
 from tunectl.cli.main import main
 from tunectl.config.loading import checks
@@ -85,10 +85,8 @@ def traffic(folder: Path, *windows: TimeWindow) -> None:
         for number, minutes in enumerate((3000, 30, 3)):
             at = NOW - timedelta(minutes=minutes)
             answered = {"finished_at": at, "response": {}} if number < 2 else {}
-            live.start_request(
-                InferenceRecord(f"chatcmpl-{number}", at, "champion", "r", "t", {}, f"u{number}", **answered)
-            )
-        live.feedback(Feedback("f", "chatcmpl-1", "edit", "better", NOW, "ann"))
+            live.write([InferenceRecord(f"chatcmpl-{number}", at, "champion", "r", "t", {}, f"u{number}", **answered)])
+        live.write([Feedback("f", "chatcmpl-1", "edit", "better", NOW, "ann")])
         for one in windows:
             live.add_window(one)
 
@@ -182,10 +180,10 @@ def test_without_a_controller_what_it_should_do_waits_for_somebody_to_start_it(
     tmp_path: Path, root: TunectlConfig
 ) -> None:
     layout, name = ProjectPaths(tmp_path), release(tmp_path)
-    book, trials = RunStore(layout.retrain), ExperimentStore(ReleaseRegistry(layout.releases))
+    book, canaries = RunStore(layout.retrain), CanaryStore(ReleaseRegistry(layout.releases))
     book.enqueue_trigger(Trigger("person", "person-1", NOW, "new shops"))
     rules = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
-    trials.write(Experiment("e1", "c" * 16, name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
+    canaries.write(CanaryRecord("e1", "c" * 16, name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
     with (
         lock.file_lock(layout.retrain / LOCK, "tunectl retrain controller"),
         lock.file_lock(layout.monitor_lock, "tunectl monitor"),

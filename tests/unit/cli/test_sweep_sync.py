@@ -43,7 +43,7 @@ def test_a_sweep_that_ends_sends_its_builds(
     monkeypatch.setattr(git_worktree, "revision", lambda _: "c")
     resolved = SimpleNamespace(root=SimpleNamespace(track="the trackers"))
     monkeypatch.setattr(checks, "load_project_config", lambda *_: resolved)
-    args = argparse.Namespace(words=["s"], overrides=[])
+    args = argparse.Namespace(arguments=["s"], overrides=[])
     if ends:
         with pytest.raises(ends):
             verb.run(args)

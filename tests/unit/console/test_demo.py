@@ -173,9 +173,9 @@ def test_every_other_act_works_on_the_copy(copy: tuple[ProjectPaths, Recording])
     champion = store.champion().release
     other = next(name for name in store.ids() if name != champion and not store.manifest(name).refusals)
     perform(console, f"/releases/{other}/canary", share="10")
-    assert store.trial().release == other
+    assert store.canary().release == other
     perform(console, "/canary/stop")
-    assert store.trial() is None
+    assert store.canary() is None
 
     perform(console, "/retrain/request")
     assert "to look" in {one.message for one in RunStore(layout.retrain).list_pending_triggers()}

@@ -22,10 +22,10 @@ def test_a_change_is_heard_by_all_and_the_thread_ends_with_the_last_listener() -
     async def play() -> None:
         stamp = [0]
         watcher = ChangeWatcher(lambda: stamp[0], seconds=0.02)
-        assert not watcher.is_looking
+        assert watcher._thread is None
         streams = [stream_changes(watcher, watcher.subscribe(), lambda: True) for _ in range(3)]
         assert all([b"hello" in await anext(one) for one in streams])
-        assert watcher.is_looking
+        assert watcher._thread is not None
         await asyncio.sleep(0.05)
         stamp[0] = 1
         for one in streams:
@@ -33,9 +33,9 @@ def test_a_change_is_heard_by_all_and_the_thread_ends_with_the_last_listener() -
         for one in streams:
             await one.aclose()
         end = time.monotonic() + 2
-        while watcher.is_looking and time.monotonic() < end:
+        while watcher._thread is not None and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        assert not watcher.is_looking
+        assert watcher._thread is None
 
     asyncio.run(play())
 

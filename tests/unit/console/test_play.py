@@ -45,7 +45,7 @@ def test_what_came_before_a_question_is_sent_again_with_it(console: Console, ser
     told += [{"role": "assistant", "content": "For what?"}, {"role": "user", "content": "A cafe"}]
     with inference_log_sql.open_log(URL, console.layout.root) as log:
         first = log.inference("chatcmpl-0003")
-        log.start_request(replace(first, id="chatcmpl-talk", request={**first.request, "messages": told}))
+        log.write([replace(first, id="chatcmpl-talk", request={**first.request, "messages": told})])
     shown = console.client.get("/play.json?replay=chatcmpl-talk").json()
     assert (shown["earlier"], shown["question"]) == (told[:3], "A cafe")
     assert "Sent before it: 3 messages" in console.client.get("/play?replay=chatcmpl-talk").text

@@ -118,10 +118,10 @@ def test_a_canary_starts_and_stops(console: Console) -> None:
     wrong = console.post(f"/releases/{first}/canary", reason="try", share="many", **shown)
     assert wrong.status_code == 422
     assert console.post(f"/releases/{first}/canary", reason="try", share="10", **shown).status_code == 303
-    assert store.trial().share == 0.1
+    assert store.canary().share == 0.1
     shown = hidden_fields(console.client.get("/canary/stop").text)
     assert console.post("/canary/stop", reason="enough", **shown).status_code == 303
-    assert store.trial() is None
+    assert store.canary() is None
 
 
 def test_a_gate_is_not_passed_by_a_button(console: Console) -> None:

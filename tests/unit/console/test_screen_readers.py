@@ -468,7 +468,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sweep_is_shown_with_its_best_trials_first(swept: Path) -> None:
     listed = look(swept, "sweeps")
     assert [(row.name, row.running) for row in listed.rows] == [("demo", 0)]
-    assert listed.rows[0].words == "60 of 60 trials: 60 complete"
+    assert listed.rows[0].counts == "60 of 60 trials: 60 complete"
     assert listed.rows[0].result.startswith("best: trial ")
     shown = look(swept, "sweep", sweep="demo")
     assert shown.summary.best == [int(shown.rows[0][0].partition(" ")[0])]

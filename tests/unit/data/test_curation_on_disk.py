@@ -68,13 +68,14 @@ def test_the_room_is_asked_for_before_the_work(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=60)
 def test_clusters_from_files_are_those_from_memory(texts: list[str], threshold: float, part: int) -> None:
     plan = minhash.MinHashParams(threshold, "word", 2, bands=5, rows=2, threads=2)
-    expected = minhash.list_cluster_labels([texts], plan)
+    expected = minhash.label_clusters([texts], plan).tolist()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(minhash, "BUCKET_PART", part)
         scratch = Path(tempfile.gettempdir())
-        assert minhash.list_cluster_labels([texts], plan, scratch) == expected
-        assert minhash.list_cluster_labels([texts, texts], plan, scratch) == minhash.list_cluster_labels(
-            [texts, texts], plan
+        assert minhash.label_clusters([texts], plan, scratch).tolist() == expected
+        assert (
+            minhash.label_clusters([texts, texts], plan, scratch).tolist()
+            == minhash.label_clusters([texts, texts], plan).tolist()
         )
 
 
@@ -83,10 +84,10 @@ def test_one_giant_bucket_is_one_cluster(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(minhash, "BUCKET_PART", part)
     texts = [f"the very same template of many words for shop number {number} in town today" for number in range(200)]
     plan = minhash.MinHashParams(0.6, "word", 2, 20, 2)
-    assert set(minhash.list_cluster_labels([texts], plan, tmp_path)) == {0}
-    assert minhash.list_cluster_labels([["same words"] * 50], plan, tmp_path) == [0] * 50
-    assert minhash.list_cluster_labels([[]], plan, tmp_path) == []
-    assert minhash.list_cluster_labels([["", "?", "word"]], plan, tmp_path) == [0, 1, 2]
+    assert set(minhash.label_clusters([texts], plan, tmp_path).tolist()) == {0}
+    assert minhash.label_clusters([["same words"] * 50], plan, tmp_path).tolist() == [0] * 50
+    assert minhash.label_clusters([[]], plan, tmp_path).tolist() == []
+    assert minhash.label_clusters([["", "?", "word"]], plan, tmp_path).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -39,7 +39,7 @@ def test_a_steep_curve_asks_for_more():
     assert curve.doubled.value == pytest.approx(10 * (1000**-0.5 - 2000**-0.5), rel=0.1)
     assert curve.doubled.low <= curve.doubled.value <= curve.doubled.high
     assert curve.last.value == pytest.approx(10 * (500**-0.5 - 1000**-0.5), rel=0.01)
-    assert curve.words.startswith(
+    assert curve.conclusion.startswith(
         "More data would help: 2,000 records instead of 1,000 are expected to lower the loss by 0.09"
     )
     assert curve.predict(1000) == pytest.approx(curve.marks[-1].loss, abs=0.01)
@@ -64,7 +64,7 @@ def test_few_noisy_examples_cannot_tell():
     ]
     curve = fit_and_advise(noisy, worth=0.05, seed=1, clusters={})
     assert curve.verdict == "cannot tell"
-    assert curve.words.endswith("More validation examples would narrow it.")
+    assert curve.conclusion.endswith("More validation examples would narrow it.")
 
 
 def test_intervals_hold_the_loss():

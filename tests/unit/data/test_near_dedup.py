@@ -66,7 +66,7 @@ def test_similarity_is_that_of_plain_sets(texts: list[str], how: tuple[str, int]
 @settings(deadline=None, max_examples=60)
 def test_clusters_are_those_of_brute_force(texts: list[str], how: tuple[str, int], threshold: float) -> None:
     plan = minhash.MinHashParams(threshold, how[0], how[1], threads=1, **SURE)  # type: ignore[arg-type]
-    assert minhash.list_cluster_labels([texts], plan) == plain_clusters(texts, *how, threshold)
+    assert minhash.label_clusters([texts], plan).tolist() == plain_clusters(texts, *how, threshold)
 
 
 def corpus(seed: int, bases: int) -> list[str]:
@@ -88,7 +88,7 @@ def corpus(seed: int, bases: int) -> list[str]:
 def test_recall_is_within_the_bound_and_no_pair_is_wrong() -> None:
     texts = corpus(3, 300)
     plan = minhash.MinHashParams(0.6, "word", 2, bands=12, rows=4, seed=1)
-    labels = minhash.list_cluster_labels([texts], plan)
+    labels = minhash.label_clusters([texts], plan).tolist()
     likely = found = 0.0
     for one, other in itertools.combinations(range(len(texts)), 2):
         similarity = plain_similarity(texts[one], texts[other], "word", 2)
@@ -113,8 +113,8 @@ def test_clusters_do_not_depend_on_the_order(seed: int) -> None:
     order = list(range(len(texts)))
     random.Random(seed).shuffle(order)
     straight, shuffled = (
-        minhash.list_cluster_labels([texts], plan),
-        minhash.list_cluster_labels([[texts[place] for place in order]], plan),
+        minhash.label_clusters([texts], plan).tolist(),
+        minhash.label_clusters([[texts[place] for place in order]], plan).tolist(),
     )
     assert groups(straight) == {frozenset(order[place] for place in group) for group in groups(shuffled)}
 
@@ -128,15 +128,15 @@ def groups(labels: list[int]) -> set[frozenset[int]]:
 
 def test_threads_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = corpus(7, 100)
-    one = minhash.list_cluster_labels([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=1))
+    one = minhash.label_clusters([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=1)).tolist()
     monkeypatch.setattr("tunectl.data.dedup.shingles.CHUNK_CHARACTERS", 500)
     monkeypatch.setattr("tunectl.data.dedup.jaccard.PART_CHARACTERS", 700)
-    assert minhash.list_cluster_labels([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=3)) == one
+    assert minhash.label_clusters([texts], minhash.MinHashParams(0.6, "word", 2, 20, 4, threads=3)).tolist() == one
 
 
 def test_a_bucket_larger_than_the_whole_is_still_one_cluster() -> None:
     texts = [f"the very same template of many words for shop number {number} in town today" for number in range(200)]
-    assert set(minhash.list_cluster_labels([texts], minhash.MinHashParams(0.6, "word", 2, 20, 2))) == {0}
+    assert set(minhash.label_clusters([texts], minhash.MinHashParams(0.6, "word", 2, 20, 2)).tolist()) == {0}
 
 
 def near(**more: object) -> NearDedupConfig:

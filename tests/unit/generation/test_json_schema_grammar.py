@@ -155,7 +155,9 @@ def test_a_large_value_that_refers_to_itself_has_as_many_levels_as_fit(nodes: in
 
 def test_one_too_large_for_a_few_levels_is_refused() -> None:
     letters = {"e": {"properties": {"n" * 300_000: {"$ref": "#/$defs/e"}}}}
-    with pytest.raises(ApiError, match=f"#: the schema is too large: its grammar needs more than {MOST_LETTERS} characters"):
+    with pytest.raises(
+        ApiError, match=f"#: the schema is too large: its grammar needs more than {MOST_LETTERS} characters"
+    ):
         schema_to_ebnf(json.dumps({"$defs": letters, "$ref": "#/$defs/e"}))
 
 

@@ -24,7 +24,7 @@ def record(name: str, at: str = "2026-11-28T05:00:00+00:00") -> JobRecord:
         scheduler_id="7",
         remote="store",
         storage="/shared/x",
-        place="",
+        location="",
     )
 
 

@@ -64,7 +64,7 @@ def test_log_probabilities_are_compared_over_the_rows_that_have_them(looking: Dr
 def test_quiet_traffic_is_ok(looking: DriftDetector, baselines) -> None:
     found = looked(looking, baselines, rows(300, seed=3))
     assert (found.verdict, found.shifted, found.changed_since) == ("ok", False, None)
-    assert set(found.signals) == set(signals.SIGNAL_NAMES)
+    assert set(found.signals) == set(signals.WEIGHTS)
     assert found.reason == f"none of 13 signals shifted, evidence {found.evidence:.1f} of 3.0"
 
 
@@ -238,4 +238,4 @@ def test_names_in_the_schema_are_the_signals() -> None:
 
     from tunectl.config.schema.monitor import SignalName
 
-    assert get_args(SignalName) == signals.SIGNAL_NAMES
+    assert get_args(SignalName) == tuple(signals.WEIGHTS)

@@ -28,7 +28,7 @@ def test_p_values_are_those_of_the_real_tests() -> None:
                 p_value = one.p_value(one.sum_rows(window), one.sum_rows(reference))
                 assert 0 < p_value <= 1 + 1e-9
                 apart.setdefault(one.spec.name, []).append(log10(p_value) - log10(real[one.spec.name] or 1))
-    assert set(apart) == set(signals.SIGNAL_NAMES)
+    assert set(apart) == set(signals.WEIGHTS)
     for name, logs in apart.items():
         assert abs(float(np.median(logs))) < 0.15, name
         assert float(np.quantile(np.abs(logs), 0.75)) < 0.4, name

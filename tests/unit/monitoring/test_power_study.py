@@ -49,7 +49,7 @@ def test_trials_in_parts_are_the_same_trials(pool) -> None:
     assert [delay for one in parts for delay in one.delays] == whole.delays
     for name, rate in whole.alone.items():
         assert sum(one.alone[name].count for one in parts) == rate.count
-        assert sum(one.alone[name].trials for one in parts) == rate.trials == 6
+        assert sum(one.alone[name].total for one in parts) == rate.total == 6
     assert len(steps) == 6
 
 

@@ -106,11 +106,11 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_false_alarms_keep_their_level(name: str) -> None:
-    random, flagged, trials = np.random.default_rng(6), 0, 400
-    for trial in range(trials):
+    random, flagged, repetitions = np.random.default_rng(6), 0, 400
+    for repetition in range(repetitions):
         values = random.standard_t(3, size=(90, 4)) * [1, 5, 0.1, 1]
-        flagged += FAMILIES[name](values, deals(30, 60, count=99, seed=trial)).p_value <= 0.05
-    assert wilson_interval(flagged, trials)[0] <= 0.05
+        flagged += FAMILIES[name](values, deals(30, 60, count=99, seed=repetition)).p_value <= 0.05
+    assert wilson_interval(flagged, repetitions)[0] <= 0.05
 
 
 def test_a_rare_direction_is_seen_by_the_regularised_kernel_and_not_by_the_plain_one() -> None:

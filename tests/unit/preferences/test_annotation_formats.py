@@ -69,9 +69,9 @@ def test_the_next_page_writes_it_anew_and_goes_on(folder: Path) -> None:
     said = [renamed(one, what="kind", question="task", at="created_at") for one in TOLD["said"]]
     with open_store(folder) as store:
         assert {who: store.count_turns(who) for who in TOLD["turns"]} == TOLD["turns"]
-        assert [to_builtins(one) for one in store.questions.values()] == TOLD["questions"]
+        assert [to_builtins(one) for one in store.tasks.values()] == TOLD["questions"]
         assert [to_builtins(one) for one in store.list_annotations()] == [{**one, "kind": "annotation"} for one in said]
-        task = next(iter(store.questions))
+        task = next(iter(store.tasks))
         store.write(AnnotationEvent("new", task, "dora", "2026-11-28T00:00:00+00:00", "first", 0, 1.0))
     assert {path.name for path in folder.iterdir()} == {"tasks.jsonl", "annotations.jsonl", ".gitignore", ".lock"}
     judgments, rejects = read(folder)

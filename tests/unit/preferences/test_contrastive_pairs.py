@@ -127,7 +127,7 @@ def test_the_index_finds_what_comparing_every_two_finds(inputs, own, most):
 def test_a_crowd_is_drawn_from():
     crowd = [{"a": str(number), "b": "1"} for number in range(500)]
     found = NearestInputs(crowd, 1).find({"a": "x", "b": "1"}, random.Random(1))
-    assert len(found) == contrastive_pairs.LOOKS
+    assert len(found) == contrastive_pairs.MAX_CANDIDATES
     assert found == NearestInputs(crowd, 1).find({"a": "x", "b": "1"}, random.Random(1))
 
 

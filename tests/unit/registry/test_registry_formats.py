@@ -12,7 +12,7 @@ from version_0_1 import expected, renamed
 
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import NewerRecordError, RecordFormat, rename_keys
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.core.errors import ArtifactError
 from tunectl.packaging import serving_contract
 from tunectl.registry.release_store import ReleaseRegistry
@@ -44,7 +44,7 @@ def test_pointers_and_history_are_those_of_0_1(store: ReleaseRegistry) -> None:
     told = expected("releases")
     new = {"digest": None, "signature": None}
     assert to_builtins(store.champion()) == renamed(told["champion"], by="author", why="message", what="action") | new
-    assert to_builtins(store.trial()) == renamed(told["trial"], by="author", why="message")
+    assert to_builtins(store.canary()) == renamed(told["trial"], by="author", why="message")
     assert without_none(to_builtins(store.log())) == without_none(events_of_0_1())
     assert store.ids() == told["ids"]
     assert {path.name for path in store.root.glob("*.json*")} == {"champion.json", "challenger.json", "log.jsonl"}
@@ -77,10 +77,10 @@ def test_releases_keep_their_names_manifests_and_contracts(store: ReleaseRegistr
 
 
 def test_the_first_change_writes_the_history_anew_with_all_that_it_held(store: ReleaseRegistry) -> None:
-    before, trial = store.log(), store.trial()
+    before, canary = store.log(), store.canary()
     store.rollback(author="Ann", message="worse")
     assert store.log()[:-1] == before
-    assert store.trial() == trial
+    assert store.canary() == canary
     assert {path.name for path in store.root.glob("*.json*")} == {"champion.json", "canary.json", "events.jsonl"}
     lines = [json.loads(line) for line in (store.root / "events.jsonl").read_bytes().splitlines()]
     assert {line["version"] for line in lines} == {2}
@@ -104,14 +104,14 @@ def test_a_change_that_is_cut_off_leaves_the_history_whole(store: ReleaseRegistr
     assert store.log() == before
     store.stop_canary(author="Ann", message="enough")
     assert store.log()[:-1] == before
-    assert store.trial() is None
+    assert store.canary() is None
 
 
 def test_experiments_are_those_of_0_1(store: ReleaseRegistry) -> None:
     rules = {"guard_tolerance": "guardrail_tolerance", "least": "min_units_per_variant", "most": "max_total_units"}
     names = {"measure": "metric", "began": "started_at", "ended": "ended_at", "by": "author", "why": "message"}
     was = [{**renamed(one, **names), "rules": renamed(one["rules"], **rules)} for one in expected("experiments")["all"]]
-    kept = ExperimentStore(store)
+    kept = CanaryStore(store)
     assert [without_none(to_builtins(one)) for one in kept.all()] == [without_none(one) for one in was]
     running = kept.running()
     assert running is not None
@@ -139,12 +139,12 @@ def test_golden_sets_are_those_of_0_1(store: ReleaseRegistry) -> None:
     ("name", "key", "read"),
     [
         ("champion.json", "version", ReleaseRegistry.champion),
-        ("challenger.json", "version", ReleaseRegistry.trial),
+        ("challenger.json", "version", ReleaseRegistry.canary),
         ("log.jsonl", "version", ReleaseRegistry.log),
         ("releases/2d4f4cd65546b5cb/manifest.json", "version", lambda store: store.manifest("2d4f4cd65546b5cb")),
         ("releases/2d4f4cd65546b5cb/contract.json", "format", lambda store: serving_contract.load(store.folder("2d4f4cd65546b5cb"))),
         ("golden/v2/golden.json", "format", lambda store: golden_set.newest(store.root)),
-        ("experiments/manual-0a1b2c3d.json", "version", lambda store: ExperimentStore(store).all()),
+        ("experiments/manual-0a1b2c3d.json", "version", lambda store: CanaryStore(store).all()),
     ],
 )  # fmt: skip
 def test_what_a_later_tunectl_wrote_is_refused_by_name(store: ReleaseRegistry, name: str, key: str, read) -> None:

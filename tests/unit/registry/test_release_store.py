@@ -322,9 +322,9 @@ def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list
     first = store.start_canary(two, share=0.1, author="t", message="w")
     second = store.start_canary(three_, share=0.5, author="t", message="more")
     assert first.salt != second.salt
-    assert (store.trial(), store.find("challenger")) == (second, three_)
+    assert (store.canary(), store.find("challenger")) == (second, three_)
     assert store.stop_canary(author="t", message="enough") == second
-    assert store.trial() is None
+    assert store.canary() is None
     told = [(one.action, one.release, one.share) for one in store.log()[-3:]]
     assert told == [("canary_start", two, 0.1), ("canary_start", three_, 0.5), ("canary_stop", three_, None)]
 
@@ -334,7 +334,7 @@ def test_a_challenger_that_is_promoted_is_one_no_more(three: tuple[ReleaseRegist
     store.promote(one, author="t", message="w")
     store.start_canary(two, share=0.1, author="t", message="w")
     store.promote(two, author="t", message="w")
-    assert store.trial() is None
+    assert store.canary() is None
     assert [entry.action for entry in store.log()[-3:]] == ["canary_start", "promote", "canary_stop"]
     assert release_state.promotion_stack(store.log()) == [one, two]
 
@@ -343,19 +343,19 @@ def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[Relea
     store, (one, two, _) = three
     store.promote(one, author="t", message="w")
     before = (store.root / EVENTS).read_bytes()
-    trial = store.start_canary(two, share=0.1, author="t", message="w")
+    canary = store.start_canary(two, share=0.1, author="t", message="w")
     whole = (store.root / EVENTS).read_bytes()
     (store.root / EVENTS).write_bytes(before)  # killed between the file and its line
     assert store.log()[-1] == ReleaseEvent(
         "canary_start",
         two,
-        trial.started_at,
+        canary.started_at,
         "t",
         "w",
         share=0.1,
-        salt=trial.salt,
-        digest=trial.digest,
-        number=trial.number,
+        salt=canary.salt,
+        digest=canary.digest,
+        number=canary.number,
     )
     store.promote(one, author="t", message="changes nothing")
     assert (store.root / EVENTS).read_bytes() == whole

@@ -177,7 +177,7 @@ def test_a_challenger_and_a_log_that_name_a_path_are_told(tmp_path: Path) -> Non
     objects.held["log.jsonl"] = b'{"what": "add", "release": "../x", "at": ""}\n'
     for name, read in (
         ("champion.json", mirror.champion),
-        ("challenger.json", mirror.trial),
+        ("challenger.json", mirror.canary),
         ("log.jsonl:1", mirror.log),
     ):
         with pytest.raises(ArtifactError) as caught:

@@ -118,12 +118,12 @@ NEW = replace(OLD, release="7" * 16, number=9)
 def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: Path) -> None:
     path = tmp_path / "newest_canary.json"
     guard = CanaryGuard(path)
-    assert [guard.observe(trial, "here") for trial in (None, OLD, OLD, NEW, NEW)] == [""] * 5
+    assert [guard.observe(canary, "here") for canary in (None, OLD, OLD, NEW, NEW)] == [""] * 5
     assert guard.observe(OLD, "here").startswith(
         "the canary of here has the number 4, and number 9 was seen there: it is an old copy (to follow it, delete "
     )
     assert guard.observe(replace(OLD, number=None), "here").startswith("the canary of here has the number 0")
-    assert [guard.observe(trial, "here") for trial in (NEW, None)] == ["", ""]
+    assert [guard.observe(canary, "here") for canary in (NEW, None)] == ["", ""]
     again = CanaryGuard(path)  # after a restart, too
     assert "has the number 9, and number 9, and its end was seen there" in again.observe(NEW, "here")
     assert again.observe(replace(NEW, number=10), "here") == ""
@@ -132,7 +132,7 @@ def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: P
 
 def test_a_registry_whose_canaries_have_no_numbers_is_followed() -> None:
     guard, state = CanaryGuard(), replace(OLD, number=None)
-    assert [guard.observe(trial, "here") for trial in (state, None, state)] == ["", "", ""]
+    assert [guard.observe(canary, "here") for canary in (state, None, state)] == ["", "", ""]
 
 
 @pytest.mark.parametrize("ended", END_TRUST)
@@ -143,7 +143,7 @@ def test_a_canary_whose_key_is_no_longer_trusted_hinders_no_other(tmp_path: Path
     fourth, ninth = (release_statement.sign_canary(state, keys["ops"]) for state in (OLD, NEW))
     evil = release_statement.sign_canary(replace(NEW, release="e" * 16, number=10**11), keys["stolen"])
     trust, guard = TrustStore(trusted), CanaryGuard(path)
-    assert [guard.observe(trial, "here", trust) for trial in (fourth, evil)] == ["", ""]
+    assert [guard.observe(canary, "here", trust) for canary in (fourth, evil)] == ["", ""]
     assert f"number {10**11} was seen there" in guard.observe(ninth, "here", trust), "its key is good"
     END_TRUST[ended](trusted, "stolen")
     if restart:
@@ -152,7 +152,7 @@ def test_a_canary_whose_key_is_no_longer_trusted_hinders_no_other(tmp_path: Path
     assert "number 4, and its end was seen there" in guard.observe(fourth, "here", trust), "it was replaced"
     assert guard.observe(ninth, "here", trust) == ""
     assert "number 9 was seen there" in guard.observe(fourth, "here", trust)
-    assert [guard.observe(trial, "here", trust) for trial in (ninth, None)] == ["", ""]
+    assert [guard.observe(canary, "here", trust) for canary in (ninth, None)] == ["", ""]
     assert "number 9, and its end was seen there" in guard.observe(ninth, "here", trust)
 
 
@@ -161,7 +161,7 @@ def test_two_keys_that_sign_the_same_number_are_both_remembered(tmp_path: Path) 
     keys = make_trusted_keys(trusted, "ops", "stolen")
     ours, evil = (release_statement.sign_canary(NEW, keys[name]) for name in ("ops", "stolen"))
     trust, guard = TrustStore(trusted), CanaryGuard(tmp_path / "newest_canary.json")
-    assert [guard.observe(trial, "here", trust) for trial in (evil, ours, evil, None)] == [""] * 4
+    assert [guard.observe(canary, "here", trust) for canary in (evil, ours, evil, None)] == [""] * 4
     signatures.revoke_trusted_key(trusted, "stolen")
     assert "number 9, and its end was seen there" in guard.observe(ours, "here", trust)
 
@@ -174,7 +174,7 @@ class CanaryReader:
     def __init__(self) -> None:
         self.state: CanaryState | None = None
 
-    def trial(self) -> CanaryState | None:
+    def canary(self) -> CanaryState | None:
         return self.state
 
 
@@ -191,16 +191,16 @@ def test_a_server_follows_the_next_canary_after_one_of_a_stolen_key(tmp_path: Pa
 
     server = start_server()
     store.state = evil
-    assert server.read_trial() == (evil, "")
+    assert server.read_canary() == (evil, "")
     END_TRUST[ended](trusted, "stolen")
     if restart:
         server = start_server()
     for state, followed in ((None, None), (ours, ours), (replace(evil, number=10**12), None), (ours, ours)):
         store.state = state
-        assert server.read_trial()[0] == followed
-    assert server.read_trial() == (ours, "")
+        assert server.read_canary()[0] == followed
+    assert server.read_canary() == (ours, "")
     for state in (None, ours):  # a bucket writer without a key
         store.state = state
-        found = server.read_trial()
+        found = server.read_canary()
     assert found[0] is None
     assert "number 9, and its end was seen there" in found[1]

@@ -1,4 +1,4 @@
-"""The gate, in seeded trials and word by word."""
+"""The gate, in seeded simulations and word by word."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tunectl.retraining.promotion_gate import GateCheck, GateComparison, Guardra
 @pytest.mark.parametrize("case", gate_decisions.CASES)
 def test_the_gate_decides_right_in_nineteen_of_twenty_trials(case):
     wanted = gate_decisions.CASES[case][-1]
-    right = sum(gate_decisions.trial(case, seed).verdict == wanted for seed in range(60))
+    right = sum(gate_decisions.decide_simulated_case(case, seed).verdict == wanted for seed in range(60))
     assert right >= 57
 
 

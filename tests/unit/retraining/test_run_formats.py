@@ -14,7 +14,7 @@ from msgspec import to_builtins
 from version_0_1 import expected, renamed
 
 from tunectl.artifacts.record_format import NewerRecordError
-from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.canary_store import CanaryStore
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import report, signed_links
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
@@ -107,10 +107,10 @@ def test_links_that_0_1_signed_are_open(book: RunStore) -> None:
 
 
 def test_stories_tell_what_they_told(book: RunStore) -> None:
-    trials = ExperimentStore(ReleaseRegistry(book.root.parent / "releases"))
+    canaries = CanaryStore(ReleaseRegistry(book.root.parent / "releases"))
     for run in book.runs():
         was = TOLD["stories"][run.id]
-        experiment = next((one for one in trials.all() if one.run == run.id), None)
+        experiment = next((one for one in canaries.all() if one.run == run.id), None)
         found = report.build_report(run, experiment)
         assert (found.why, found.end, found.began) == (was["why"], was["end"], was["began"])
         names = [["canary" if name == "experiment" else name, rows] for name, rows in was["chapters"]]

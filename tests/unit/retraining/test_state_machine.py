@@ -51,12 +51,12 @@ def test_the_key_depends_on_each_of_its_four_parts():
 def test_words_of_what_starts_nothing():
     done = _ended("promoted", START)
     words = rate_limits.admit_trigger(done.key, _trigger(), [done], START, POLICY)
-    assert (words.reason, words.words) == (
+    assert (words.reason, words.detail) == (
         "duplicate",
         f"retrain {done.id} with the same data, settings and code: promoted",
     )
     words = rate_limits.admit_trigger("c" * 64, _trigger(), [done], START + timedelta(hours=1), POLICY)
-    assert words.words == "the last retrain was promoted; the next one may start 2026-03-29 06:00 UTC"
+    assert words.detail == "the last retrain was promoted; the next one may start 2026-03-29 06:00 UTC"
     assert rate_limits.admit_trigger("c" * 64, _trigger(ignore_limits=True), [done], START, POLICY).attempt == 1
     assert rate_limits.admit_trigger("c" * 64, _trigger(), [done], START + timedelta(hours=6), POLICY).attempt == 1
 
@@ -123,7 +123,7 @@ class Loop(RuleBasedStateMachine):
         found = rate_limits.admit_trigger(key, trigger, self.runs, self.now, POLICY)
         if found.attempt is None:
             assert found.reason
-            assert found.words
+            assert found.detail
             return
         assert not any(run.key == key and run.state in CONCLUDED for run in self.runs)
         assert urgent or rate_limits.runs_within(self.runs, self.now) < POLICY.week

@@ -12,17 +12,17 @@ LOADED = {"champion": "aaaa", "challenger": "bbbb"}
 
 
 def test_names_choose() -> None:
-    trial = CanaryState("bbbb", 1.0, "s")
+    canary = CanaryState("bbbb", 1.0, "s")
     for asked, variant in (
         ("champion", "champion"),
         ("aaaa", "champion"),
         ("bbbb", "challenger"),
         ("challenger", "challenger"),
     ):
-        assert resolve_variant(asked, "me", LOADED, ["shop"], trial) == variant
-    assert resolve_variant("shop", "me", LOADED, ["shop"], trial) == "challenger"
+        assert resolve_variant(asked, "me", LOADED, ["shop"], canary) == variant
+    assert resolve_variant("shop", "me", LOADED, ["shop"], canary) == "challenger"
     assert resolve_variant("shop", "me", LOADED, ["shop"], None) == "champion"
-    assert resolve_variant("shop", "me", {"champion": "aaaa"}, ["shop"], trial) == "champion"
+    assert resolve_variant("shop", "me", {"champion": "aaaa"}, ["shop"], canary) == "champion"
 
 
 def test_an_unknown_model_is_not_found() -> None:

@@ -14,7 +14,7 @@ from tunectl.access.guard_middleware import GuardMiddleware
 from tunectl.config.schema.serve import TlsConfig
 from tunectl.core.errors import UsageError
 from tunectl.serving.http_io import RequestContext
-from tunectl.serving.server_settings import build_tls_words
+from tunectl.serving.server_settings import build_tls_arguments
 
 
 class Settings:
@@ -33,13 +33,13 @@ def make_certificate(folder: Path, name: str = "") -> None:
 def test_the_words_for_the_server(tmp_path: Path) -> None:
     make_certificate(tmp_path)
     tls = TlsConfig(certificate_file="cert.pem", private_key_file="key.pem")
-    assert build_tls_words(Settings(tls), tmp_path) == [  # type: ignore[arg-type]
+    assert build_tls_arguments(Settings(tls), tmp_path) == [  # type: ignore[arg-type]
         "--ssl-certfile",
         str(tmp_path / "cert.pem"),
         "--ssl-keyfile",
         str(tmp_path / "key.pem"),
     ]
-    assert build_tls_words(Settings(None), tmp_path) == []  # type: ignore[arg-type]
+    assert build_tls_arguments(Settings(None), tmp_path) == []  # type: ignore[arg-type]
 
 
 def test_files_that_are_no_certificate_and_its_key(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_files_that_are_no_certificate_and_its_key(tmp_path: Path) -> None:
     for certificate, key in (("absent.pem", "key.pem"), ("text.pem", "key.pem"), ("cert.pem", "otherkey.pem")):
         tls = TlsConfig(certificate_file=certificate, private_key_file=key)
         with pytest.raises(UsageError) as caught:
-            build_tls_words(Settings(tls), tmp_path)  # type: ignore[arg-type]
+            build_tls_arguments(Settings(tls), tmp_path)  # type: ignore[arg-type]
         assert f"serve.tls: {tmp_path / certificate} and {tmp_path / key} cannot be used" in caught.value.message
 
 

@@ -159,8 +159,8 @@ class SubprocessRunner:
         with tempfile.TemporaryDirectory() as scratch:
             question, answer = Path(scratch) / "job.json", Path(scratch) / "answer.json"
             question.write_bytes(msgspec.json.encode(job))
-            words = ["-m", "tunectl.backends.engines.offline_runner", str(question), str(answer)]
-            exporter_env.run_in_env(words, f"asking the engine {self._job_fields['engine']}")
+            arguments = ["-m", "tunectl.backends.engines.offline_runner", str(question), str(answer)]
+            exporter_env.run_in_env(arguments, f"asking the engine {self._job_fields['engine']}")
             result: list[dict[str, Any]] = json.loads(answer.read_text())
         return result
 

@@ -127,12 +127,12 @@ def template_file(name: str) -> Path:
     )
 
 
-def _run(context: Path, home: Path, words: list[str]) -> str:
+def _run(context: Path, home: Path, arguments: list[str]) -> str:
     home.mkdir()
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment = {**os.environ, **quiet, "BENTOML_HOME": str(home.absolute()), "PYTHONPATH": str(context.absolute())}
     process = subprocess.run(
-        [sys.executable, "-m", "tunectl.backends.export.bento_build", *words],
+        [sys.executable, "-m", "tunectl.backends.export.bento_build", *arguments],
         cwd=context, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if process.returncode:

@@ -38,8 +38,8 @@ def containerize(bento: Path, name: str) -> int:
 def _run(scratch: Path, name: str) -> None:
     own = {"BENTOML_HOME": str(scratch / "home"), "TMPDIR": str(scratch), "PYTHONWARNINGS": "ignore"}
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
-    words = [sys.executable, "-m", "bentoml", "containerize", "bento:one", "--image-tag", name, "--backend", "docker"]
-    process = subprocess.run(words, cwd=scratch, env={**os.environ, **quiet, **own}, check=False)
+    command = [sys.executable, "-m", "bentoml", "containerize", "bento:one", "--image-tag", name, "--backend", "docker"]
+    process = subprocess.run(command, cwd=scratch, env={**os.environ, **quiet, **own}, check=False)
     if process.returncode:
         raise InfrastructureError(
             f"the image {name} cannot be built: bentoml containerize ended with {process.returncode}",
@@ -60,5 +60,5 @@ def _refuse_no_engine() -> None:
         )
 
 
-def _docker(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)

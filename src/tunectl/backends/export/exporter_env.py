@@ -122,8 +122,8 @@ def _add(folder: Path, lock_path: Path) -> None:
     atomic_io.write_text(stamp, lock_path.read_text())
 
 
-def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORTER) -> None:
-    process = subprocess.run(words, capture_output=True, text=True, check=False)
+def _call(command: Sequence[str], description: str, tool: ToolEnvironment = EXPORTER) -> None:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         error_lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
@@ -151,7 +151,7 @@ def error_line(stderr: str) -> str:
 
 
 def run_in_env(
-    words: Sequence[str], description: str, *, exporters: Path | None = None, extras: Sequence[str] = ()
+    arguments: Sequence[str], description: str, *, exporters: Path | None = None, extras: Sequence[str] = ()
 ) -> str:
     """Run ``python WORDS`` in the exporter environment, offline and without telemetry; return its standard output.
 
@@ -164,7 +164,7 @@ def run_in_env(
     folder = ensure_interpreter(exporters)
     for name in extras:
         _add(folder, lock_file(f"requirements/{name}.txt"))
-    process = subprocess.run([str(folder), *words], env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run([str(folder), *arguments], env=environment, capture_output=True, text=True, check=False)
     _log.debug("%s: %s", description, process.stderr.strip()[-10_000:])
     if process.returncode:
         raise InfrastructureError(

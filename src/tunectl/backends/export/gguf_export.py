@@ -17,8 +17,16 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
     Returns  the share of the probes' tokens that the exported model ranks first as well
     Raises   InfrastructureError with the converter's error message
     """
-    words = ["-m", "convert_hf_to_gguf", str(merged.absolute()), "--outfile", str(out.absolute()), "--outtype", kind]
-    exporter_env.run_in_env(words, f"writing {out.name}", extras=("gguf",))
+    arguments = [
+        "-m",
+        "convert_hf_to_gguf",
+        str(merged.absolute()),
+        "--outfile",
+        str(out.absolute()),
+        "--outtype",
+        kind,
+    ]
+    exporter_env.run_in_env(arguments, f"writing {out.name}", extras=("gguf",))
     return agreement(out, contract.probes)
 
 

@@ -82,7 +82,7 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
     Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.
     """
     read_limits = limits or ReadLimits.of(file)
-    words = [
+    arguments = [
         sys.executable,
         "-m",
         __name__,
@@ -94,7 +94,7 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
     environment = {**os.environ, "PYTHONPATH": str(_PACKAGES), "HF_HUB_OFFLINE": "1"}
     try:
         finished = subprocess.run(
-            words,
+            arguments,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

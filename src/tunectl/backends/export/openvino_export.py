@@ -23,9 +23,16 @@ def export(model: Path, out: Path, weights: str) -> None:
     Raises  InfrastructureError with the exporter's error message, or where its weights are not of the kind that was asked for:
             optimum's Python function ignores the kind while its command respects it, and nothing else would detect that.
     """
-    words = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]
-    words += ["--task", "text-generation-with-past", "--library", "transformers", *HOW[weights], str(out.absolute())]
-    exporter_env.run_in_env(words, f"exporting {model.name} to OpenVINO")
+    arguments = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]
+    arguments += [
+        "--task",
+        "text-generation-with-past",
+        "--library",
+        "transformers",
+        *HOW[weights],
+        str(out.absolute()),
+    ]
+    exporter_env.run_in_env(arguments, f"exporting {model.name} to OpenVINO")
     result = kinds(out)
     if not result & TYPES[weights]:
         raise InfrastructureError(

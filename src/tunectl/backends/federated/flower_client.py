@@ -132,25 +132,27 @@ def fit_locally(
 
     Raises  OSError with the last line of the training's output where it failed, and the file that has all of it.
     """
-    place = folder / f"round-{request.number}"
-    place.mkdir(parents=True, exist_ok=True)
-    exchange.write_weights(place / exchange.START, weights)
-    atomic_io.write_json(place / "request.json", request)
+    round_folder = folder / f"round-{request.number}"
+    round_folder.mkdir(parents=True, exist_ok=True)
+    exchange.write_weights(round_folder / exchange.START, weights)
+    atomic_io.write_json(round_folder / "request.json", request)
     _print(f"round {request.number} of {request.rounds}: fitting")
     environment = {name: value for name, value in os.environ.items() if name != task.token_env}
     with _hold_one(task.locks):
-        process = subprocess.run([*task.fit, str(place)], env=environment, capture_output=True, text=True, check=False)
+        process = subprocess.run(
+            [*task.fit, str(round_folder)], env=environment, capture_output=True, text=True, check=False
+        )
     if process.returncode:
-        log = place / OUTPUT
+        log = round_folder / OUTPUT
         atomic_io.write_text(log, process.stdout + process.stderr)
         _print(f"wrote the output of the fit to {log}")  # only here: the server need not know the path
         lines = [line for line in process.stderr.splitlines() if line.strip()]
         raise OSError(
             f"the fit of round {request.number} failed: {lines[-1] if lines else f'exit code {process.returncode}'}; "
-            f"its whole output is in {place.name}/{OUTPUT}, in the folder of that client"
+            f"its whole output is in {round_folder.name}/{OUTPUT}, in the folder of that client"
         )
-    counts: ClientCounts = atomic_io.read_json(place / exchange.COUNTS, ClientCounts)
-    return exchange.read_weights(place / exchange.UPDATE), counts
+    counts: ClientCounts = atomic_io.read_json(round_folder / exchange.COUNTS, ClientCounts)
+    return exchange.read_weights(round_folder / exchange.UPDATE), counts
 
 
 @contextmanager

@@ -100,8 +100,8 @@ def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) 
     rank = failed.rank if crash is None else crash.rank
     cause = signal.Signals(-failed.exit_code).name if failed.exit_code < 0 else f"exit code {failed.exit_code}"
     tail = crash.traceback.strip().splitlines()[-LOG_LINES:] if crash else []
-    words = "".join(f"\n    {line}" for line in tail)
+    lines = "".join(f"\n    {line}" for line in tail)
     return InfrastructureError(
-        f"{label}: rank {rank} ended with {cause}, and launch.max_restarts is {agent.max_restarts}{words}",
+        f"{label}: rank {rank} ended with {cause}, and launch.max_restarts is {agent.max_restarts}{lines}",
         hint=f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command again to resume",
     )

@@ -262,12 +262,12 @@ class ReplicatedReference:
 
 
 def _in_order(shares: Sequence[Sequence[int]], parts: Sequence[Sequence[T]]) -> list[T]:
-    by_place = {
+    by_index = {
         index: value
         for share, part in zip(shares, parts, strict=True)
         for index, value in zip(share, part, strict=True)
     }
-    return [by_place[index] for index in range(len(by_place))]
+    return [by_index[index] for index in range(len(by_index))]
 
 
 @dataclass

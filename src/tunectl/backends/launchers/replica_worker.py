@@ -150,8 +150,8 @@ def answer_calls(connection: socket.socket, rank: int) -> None:
         send("failure", Failure(type(error).__name__, error.message, error.hint, rank))
     except Exception as error:  # noqa: BLE001  any error is raised in the process that waits for the answers
         _log.exception("process %d failed", rank)
-        words = str(error).strip().splitlines() or [""]
-        send("failure", Failure("InfrastructureError", f"process {rank}: {type(error).__name__}: {words[0]}", "", rank))
+        lines = str(error).strip().splitlines() or [""]
+        send("failure", Failure("InfrastructureError", f"process {rank}: {type(error).__name__}: {lines[0]}", "", rank))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -140,8 +140,8 @@ class HfGenerator:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            words = str(error).lower()
-            if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
+            message = str(error).lower()
+            if isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message:
                 raise InfrastructureError(
                     f"out of memory while {rows} answers were generated together",
                     hint="lower hardware.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens",

@@ -81,12 +81,12 @@ def _time_layer(
     clock = _MinTimer(torch, profile.device, hf_model.set_threads(profile))
     text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)
     past_one, past_many = layer.past(1), layer.past(batch)
-    places, head = layer.inputs(1, min(tokens, 256))[0], layer.inputs(1, vocabulary)[0]
+    hidden_states, head = layer.inputs(1, min(tokens, 256))[0], layer.inputs(1, vocabulary)[0]
     with torch.inference_mode():
         read = clock(lambda: layer.forward(text)) / tokens
         write_one = clock(lambda: layer.write(one, past_one), gain=0.0)
         write_many = clock(lambda: layer.write(many, past_many))
-        last = clock(lambda: torch.nn.functional.linear(places, head)) / len(places)
+        last = clock(lambda: torch.nn.functional.linear(hidden_states, head)) / len(hidden_states)
     learn = clock(lambda: layer.learn(text)) / tokens
     return Speed(learn=learn, read=read, write_one=write_one, write_batch=write_many, batch=batch, head=last)
 

@@ -115,9 +115,9 @@ def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], Abst
     torch = import_optional("torch", extra="train")
     ratios, kls = [], []
     with torch.no_grad():
-        first, logits_of = _places(route, batch)
+        first, logits_of = _select_trained_states(route, batch)
         with second():
-            other, _ = _places(route, batch)
+            other, _ = _select_trained_states(route, batch)
         for start in range(0, len(batch.sources), SLICE):
             part = slice(start, start + SLICE)
             own, its = (logits_of(states[part]).float().log_softmax(-1) for states in (first, other))
@@ -127,7 +127,7 @@ def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], Abst
     return KlStats(torch.cat(ratios), torch.cat(kls))
 
 
-def _places(route: ForwardPath, batch: TensorBatch) -> tuple[Any, Callable[[Any], Any]]:
+def _select_trained_states(route: ForwardPath, batch: TensorBatch) -> tuple[Any, Callable[[Any], Any]]:
     """Return the hidden states of the trained tokens, one row per position, and the function from them to logits."""
     torch = import_optional("torch", extra="train")
     with route.autocast:

@@ -63,12 +63,12 @@ def _head_loss() -> Any:
         """Weighted sum of cross-entropies of ``hidden[sources]`` through a frozen output layer; see ``fused_cross_entropy``."""
 
         @staticmethod
-        def forward(ctx: Any, hidden: Any, head: Any, bias: Any, places: Any, smoothing: float) -> Any:
-            """Return the loss, a float32 scalar in nats; ``places`` are sources, targets and weights, each (targets,).
+        def forward(ctx: Any, hidden: Any, head: Any, bias: Any, trained_tokens: Any, smoothing: float) -> Any:
+            """Return the loss, a float32 scalar in nats; ``trained_tokens`` are sources, targets and weights, each (targets,).
 
             The gradient of ``hidden`` (tokens, hidden size) is worked out here, so that no logits are kept.
             """
-            sources, targets, weights = places
+            sources, targets, weights = trained_tokens
             needs_gradient = ctx.needs_input_grad[0]
             picked_grads = []
             total = hidden.new_zeros((), dtype=torch.float32)

@@ -105,7 +105,7 @@ class ProcessGroup:
     def merge_by_index(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
         """Return one list of the values that the ranks computed, by index from 0; ``own`` are this rank's, ``shape`` is their type."""
         if self.world_size == 1:
-            return [own[place] for place in sorted(own)]
+            return [own[index] for index in sorted(own)]
         parts = self.gather_bytes(msgspec.msgpack.encode(list(own.items())))
         pairs = [pair for part in parts for pair in msgspec.msgpack.decode(part, type=list[tuple[int, shape]])]
         return [value for _, value in sorted(pairs, key=itemgetter(0))]

@@ -197,9 +197,9 @@ class RewardScorer:
         owners: list[list[int]] = []
         for masked, group in zip(self._masker.mask(examples), groups.values(), strict=True):
             numbers = list(group.values())
-            for row, places in pack_sequences(answer_sequences(masked), share=self._shares(answer_sequences(masked))):
+            for row, indices in pack_sequences(answer_sequences(masked), share=self._shares(answer_sequences(masked))):
                 rows.append(row)
-                owners += [numbers[index] for index in places]
+                owners += [numbers[index] for index in indices]
         return rows, owners
 
     def _shares(self, whole: list[tuple[int, ...]]) -> bool:

@@ -76,7 +76,7 @@ def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
     for column in batch.columns:
         values = column.to_pylist()
         # Most columns are used as they are: MessagePack has all their types, and together they are below the limit.
-        if column.nbytes > max_characters or any(word in str(column.type) for word in INSPECTED_TYPES):
+        if column.nbytes > max_characters or any(type_name in str(column.type) for type_name in INSPECTED_TYPES):
             values = [_simplify(value, max_characters) for value in values]
         columns.append(values)
     return columns

@@ -36,7 +36,7 @@ def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
         measure=measure_title(settings),
         confidence=settings.validation.confidence,
         columns=_columns(settings, aligned),
-        rows=[_row(look, aligned) for look in aligned.validation],
+        rows=[_row(point, aligned) for point in aligned.validation],
     )
 
 
@@ -65,48 +65,50 @@ def _bound_rewards(looks: Sequence[ValidationPoint]) -> list[svg_plots.PlotInter
 
 
 def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
-    looks, title = aligned.validation, measure_title(settings)
-    start = looks[0].metric
+    points, title = aligned.validation, measure_title(settings)
+    start = points[0].metric
     figures = [
         _by_step(
-            looks,
+            points,
             "reward",
-            lambda look: look.reward,
-            band=_bound_rewards(looks),
+            lambda point: point.reward,
+            band=_bound_rewards(points),
             caption="Mean reward of greedy answers to validation inputs, with the interval of its change.",
         ),
         _by_step(
-            looks,
+            points,
             title,
-            lambda look: look.metric,
-            band=[(start + look.metric_low, start + look.metric_high) for look in looks],
+            lambda point: point.metric,
+            band=[(start + point.metric_low, start + point.metric_high) for point in points],
             caption=f"The independent measure: {title}, with the interval of its change. It must not fall.",
         ),
         _by_step(
-            looks,
+            points,
             "KL to sft",
-            lambda look: look.kl,
+            lambda point: point.kl,
             unit="nats an answer",
             caption="KL: how far the model has moved from sft.",
         ),
-        _frontier(looks),
-        _by_step(looks, "length", lambda look: look.length, unit="tokens an answer", caption="Length of the answers."),
+        _frontier(points),
         _by_step(
-            looks,
+            points, "length", lambda point: point.length, unit="tokens an answer", caption="Length of the answers."
+        ),
+        _by_step(
+            points,
             "repetition",
-            lambda look: 100 * look.repetition,
+            lambda point: 100 * point.repetition,
             unit="% of runs of three words",
             caption="Repetition in the answers.",
         ),
         _by_step(
-            looks,
+            points,
             "spread over inputs",
-            lambda look: look.spread,
+            lambda point: point.spread,
             unit="standard deviation",
             caption="Spread of the reward over validation inputs.",
         ),
     ]
-    return [*figures, _within_prompt(aligned), _training(settings, aligned), _plot_held_out(looks)]
+    return [*figures, _within_prompt(aligned), _training(settings, aligned), _plot_held_out(points)]
 
 
 def _by_step(
@@ -163,18 +165,18 @@ def _training(settings: AlignSettings, aligned: RlResult) -> Figure:
     )
 
 
-def _plot_held_out(looks: Sequence[ValidationPoint]) -> Figure:
+def _plot_held_out(points: Sequence[ValidationPoint]) -> Figure:
     series = {
-        "loss": [(look.step, look.held_out_loss) for look in looks if look.held_out_loss is not None],
+        "loss": [(point.step, point.held_out_loss) for point in points if point.held_out_loss is not None],
         "share of pairs right": [
-            (look.step, look.held_out_accuracy) for look in looks if look.held_out_accuracy is not None
+            (point.step, point.held_out_accuracy) for point in points if point.held_out_accuracy is not None
         ],
     }
     curves = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
     if not curves:
         return "", ""
-    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in curves.items())
-    svg = svg_plots.lines(curves, xlabel="step", ylabel="on validation judgments", alt=words)
+    summary = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in curves.items())
+    svg = svg_plots.lines(curves, xlabel="step", ylabel="on validation judgments", alt=summary)
     return svg, "Judgments that were held out: the loss should fall, the share of pairs ranked right should rise."
 
 

@@ -13,7 +13,7 @@ from tunectl.data.learning_curve import Curve
 from tunectl.data.population_balance import FieldBalance, ValueShare
 from tunectl.data.split.report import SplitReport
 
-WORDS = {"records": "All records", "documents": "Raw documents", "train": "Train, as it is learned from"}
+VIEW_TITLES = {"records": "All records", "documents": "Raw documents", "train": "Train, as it is learned from"}
 """Parts of the data whose shares are compared with the population."""
 
 
@@ -41,7 +41,7 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
         curve=curve,
         curve_plot=None if curve is None else _curve_plot(curve),
         sections=_contents(facts, curve),
-        place=format_source,
+        format_source=format_source,
         by_target=by_target,
     )
 
@@ -125,11 +125,11 @@ def _counts(values: Sequence[int], xlabel: str, ylabel: str) -> str:
 
 
 def _summary(series: dict[str, list[int]]) -> str:
-    words = []
+    parts = []
     for name, values in series.items():
         ordered = sorted(values)
-        words.append(f"{name} {ordered[len(ordered) // 2]:,} in the middle, {ordered[0]:,} to {ordered[-1]:,}")
-    return "; ".join(words)
+        parts.append(f"{name} {ordered[len(ordered) // 2]:,} in the middle, {ordered[0]:,} to {ordered[-1]:,}")
+    return "; ".join(parts)
 
 
 def _loss_plot(losses: Sequence[RejectCount]) -> str | None:
@@ -181,15 +181,19 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
     rows = []
     for field in fields:
         views = [
-            (view, next(entry for entry in balance[view] if entry.field == field)) for view in WORDS if view in balance
+            (view, next(entry for entry in balance[view] if entry.field == field))
+            for view in VIEW_TITLES
+            if view in balance
         ]
         views = [
             (view, entry)
             for view, entry in views
             if entry.known and (view != "train" or facts.weights or facts.split.weights)
         ]
-        figures = [(_share_plot(entry), f"{WORDS[view]}. {_test_words(entry)}") for view, entry in views]
-        rows.append({"field": field, "views": [(WORDS[view], entry) for view, entry in views], "figures": figures})
+        figures = [(_share_plot(entry), f"{VIEW_TITLES[view]}. {_describe_test(entry)}") for view, entry in views]
+        rows.append(
+            {"field": field, "views": [(VIEW_TITLES[view], entry) for view, entry in views], "figures": figures}
+        )
     return rows
 
 
@@ -213,7 +217,7 @@ def _share_plot(entry: FieldBalance) -> str:
     )
 
 
-def _test_words(entry: FieldBalance) -> str:
+def _describe_test(entry: FieldBalance) -> str:
     if entry.test is None:
         return "Nothing to test."
     chance = "p < 0.001" if entry.test.p_value < 0.001 else f"p = {entry.test.p_value:.3f}"

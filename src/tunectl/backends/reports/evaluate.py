@@ -181,9 +181,9 @@ def _bars(results: Results) -> str:
     }
     intervals = {system.title: [_ends(system.scores.get(name)) for name in names] for system in results.systems}
     labels = [metrics.get_metric(name).title for name in names]
-    words = "; ".join(f"{title}: {', '.join(f'{value:.1f}' for value in values)}" for title, values in series.items())
+    summary = "; ".join(f"{title}: {', '.join(f'{value:.1f}' for value in values)}" for title, values in series.items())
     return svg_plots.grouped_bars(
-        labels, series, xlabel="0 to 100, more is better", alt=f"{', '.join(labels)}. {words}", intervals=intervals
+        labels, series, xlabel="0 to 100, more is better", alt=f"{', '.join(labels)}. {summary}", intervals=intervals
     )
 
 
@@ -252,9 +252,9 @@ def _slice_plot(parts: Sequence[SlicePart], title: str, field: str) -> str:
     ]
     values = [part.difference.value for part in parts_with_interval if part.difference]
     labels = [f"{part.value} (n={part.items})" for part in parts_with_interval]
-    words = "; ".join(f"{label}: {value:+.1f}" for label, value in zip(labels, values, strict=True))
+    summary = "; ".join(f"{label}: {value:+.1f}" for label, value in zip(labels, values, strict=True))
     return svg_plots.forest(
-        labels, values, ends, xlabel=f"gain in {title}, tuned over base", alt=f"Gain by {field}. {words}"
+        labels, values, ends, xlabel=f"gain in {title}, tuned over base", alt=f"Gain by {field}. {summary}"
     )
 
 
@@ -324,22 +324,22 @@ def _cost_plot(systems: Sequence[System]) -> str:
         "prompt": [system.cost.prompt_tokens / system.cost.answers for system in cost_systems if system.cost],
         "answer": [system.cost.tokens / system.cost.answers for system in cost_systems if system.cost],
     }
-    words = "; ".join(
+    summary = "; ".join(
         f"{system.title}: {prompt:.0f} and {answer:.0f}"
         for system, prompt, answer in zip(cost_systems, values["prompt"], values["answer"], strict=True)
     )
     labels = [system.title for system in cost_systems]
-    return svg_plots.grouped_bars(labels, values, xlabel="tokens an answer", alt=f"Prompt and answer tokens. {words}")
+    return svg_plots.grouped_bars(labels, values, xlabel="tokens an answer", alt=f"Prompt and answer tokens. {summary}")
 
 
 def _length_plot(results: Results) -> str:
     measured = [(system.title, system.scores["words"]) for system in results.systems if "words" in system.scores]
-    words = "; ".join(f"{title}: {score.value:.1f}" for title, score in measured)
+    summary = "; ".join(f"{title}: {score.value:.1f}" for title, score in measured)
     return svg_plots.bars(
         [title for title, _ in measured],
         [score.value for _, score in measured],
         xlabel="words an answer",
-        alt=f"Mean length. {words}",
+        alt=f"Mean length. {summary}",
         intervals=[_ends(score) for _, score in measured],
     )
 
@@ -357,8 +357,8 @@ def _curve(history: Path) -> str:
             series[name] = ([x for x, _ in points], [y for _, y in points])
     if not series:
         return ""
-    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in series.items())
-    return svg_plots.lines(series, xlabel="step", ylabel="nats a token", alt=words)
+    summary = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in series.items())
+    return svg_plots.lines(series, xlabel="step", ylabel="nats a token", alt=summary)
 
 
 def _data(split: Path) -> dict[str, Any] | None:

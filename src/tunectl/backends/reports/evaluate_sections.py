@@ -60,12 +60,12 @@ def win_plot(rates: Sequence[WinRate]) -> str:
     values = [100 * (item.rate or 0) for item in measured]
     ends = [(100 * (item.low or 0), 100 * (item.high or 0)) for item in measured]
     labels = [win_rate.title(item.judge) for item in measured]
-    words = "; ".join(
+    summary = "; ".join(
         f"{label}: {value:.0f} %, {low:.0f} to {high:.0f} %"
         for label, value, (low, high) in zip(labels, values, ends, strict=True)
     )
     return svg_plots.forest(
-        labels, values, ends, xlabel="pairs won by aligned, %", alt=f"Win rates of aligned. {words}", zero=50
+        labels, values, ends, xlabel="pairs won by aligned, %", alt=f"Win rates of aligned. {summary}", zero=50
     )
 
 
@@ -170,10 +170,10 @@ def slot_plot(results: Results) -> str:
         ]
         for name in names
     }
-    words = "; ".join(f"{title}: {', '.join(f'{value:.1%}' for value in values)}" for title, values in series.items())
+    summary = "; ".join(f"{title}: {', '.join(f'{value:.1%}' for value in values)}" for title, values in series.items())
     labels = [part.attribute for part in parts]
     return svg_plots.grouped_bars(
-        labels, series, xlabel="missing or wrong", alt=f"{', '.join(labels)}. {words}", percent=True
+        labels, series, xlabel="missing or wrong", alt=f"{', '.join(labels)}. {summary}", percent=True
     )
 
 

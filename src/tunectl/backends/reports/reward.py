@@ -91,25 +91,25 @@ def _ends(figure: Estimate) -> tuple[float, float]:
 def _bars(results: RewardResults) -> str:
     bars = [("reward model", results.test.accuracy), ("lengths alone", results.length_only.accuracy)]
     bars += [("judge", results.judge.accuracy)] if results.judge is not None else []
-    words = "; ".join(f"{name}: {format_percent(figure)}" for name, figure in bars)
+    summary = "; ".join(f"{name}: {format_percent(figure)}" for name, figure in bars)
     return svg_plots.forest(
         [name for name, _ in bars],
         [figure.value for _, figure in bars],
         [_ends(figure) for _, figure in bars],
         xlabel="accuracy on held-out pairs (0.5: chance)",
-        alt=f"Accuracy. {words}",
+        alt=f"Accuracy. {summary}",
         zero=0.5,
     )
 
 
 def _reliability(bins: Sequence[CalibrationBin]) -> str:
     chances, shares = [item.confidence for item in bins], [item.accuracy for item in bins]
-    words = "; ".join(f"sure by {item.confidence:.2f}, right in {item.accuracy:.2f} of {item.pairs}" for item in bins)
+    summary = "; ".join(f"sure by {item.confidence:.2f}, right in {item.accuracy:.2f} of {item.pairs}" for item in bins)
     return svg_plots.lines(
         {"reward model": (chances, shares), "perfect": ([0.5, 1.0], [0.5, 1.0])},
         xlabel="chance that the predicted winner wins",
         ylabel="share that won",
-        alt=f"Reliability. {words}",
+        alt=f"Reliability. {summary}",
         bands={"reward model": [(item.low, item.high) for item in bins]},
         dashed=["perfect"],
     )
@@ -130,13 +130,13 @@ def _slices(results: RewardResults) -> list[tuple[str, list[list[str]], str]]:
     for field in dict.fromkeys(item.field for item in results.slices):
         parts = [item for item in results.slices if item.field == field]
         rows = [[part.value, render.number(part.pairs), format_percent(part.accuracy)] for part in parts]
-        words = "; ".join(f"{value}: {accuracy}" for value, _, accuracy in rows)
+        summary = "; ".join(f"{value}: {accuracy}" for value, _, accuracy in rows)
         picture = svg_plots.forest(
             [f"{part.value} (n={part.pairs})" for part in parts],
             [part.accuracy.value for part in parts],
             [_ends(part.accuracy) for part in parts],
             xlabel="accuracy (0.5: chance)",
-            alt=f"Accuracy by {field}. {words}",
+            alt=f"Accuracy by {field}. {summary}",
             zero=0.5,
         )
         blocks.append((field, rows, picture))
@@ -172,5 +172,5 @@ def _curve(history: Sequence[LogPoint]) -> str:
             series[name] = [step for step, _ in coordinates], [value for _, value in coordinates]
     if not series:
         return ""
-    words = "; ".join(f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in series.items())
-    return svg_plots.lines(series, xlabel="step", ylabel="nats a pair", alt=words)
+    summary = "; ".join(f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in series.items())
+    return svg_plots.lines(series, xlabel="step", ylabel="nats a pair", alt=summary)

@@ -113,8 +113,8 @@ def submit(job: JobSpec, folder: Path) -> str:
     Raises  InfrastructureError where kubectl is not here, or the cluster refuses.
     """
     scheduler_command.require_program("kubectl")
-    words = ["--filename", str(folder / FILE), "--output=name", f"--namespace={job.section.kubernetes.namespace}"]
-    printed = scheduler_command.call(["kubectl", "create", *words])
+    arguments = ["--filename", str(folder / FILE), "--output=name", f"--namespace={job.section.kubernetes.namespace}"]
+    printed = scheduler_command.call(["kubectl", "create", *arguments])
     return printed.strip()
 
 
@@ -123,8 +123,8 @@ def read_state(record: JobRecord) -> str:
 
     Raises  InfrastructureError where kubectl is not here, or the cluster does not answer.
     """
-    words = ["get", record.scheduler_id, "--ignore-not-found", "--output=json"]
-    return parse_state(_call_kubectl(record, *words))
+    arguments = ["get", record.scheduler_id, "--ignore-not-found", "--output=json"]
+    return parse_state(_call_kubectl(record, *arguments))
 
 
 def parse_state(text: str) -> str:
@@ -143,8 +143,8 @@ def parse_state(text: str) -> str:
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the kubectl command that prints the job's output, and with ``follow`` continues as it grows."""
     scheduler_command.require_program("kubectl")
-    words = ["kubectl", "logs", record.scheduler_id, f"--namespace={record.place}"]
-    return [*words, *(["--follow"] if follow else [])]
+    command = ["kubectl", "logs", record.scheduler_id, f"--namespace={record.location}"]
+    return [*command, *(["--follow"] if follow else [])]
 
 
 def cancel(record: JobRecord) -> None:
@@ -155,6 +155,6 @@ def cancel(record: JobRecord) -> None:
     _call_kubectl(record, "delete", record.scheduler_id, "--ignore-not-found")
 
 
-def _call_kubectl(record: JobRecord, *words: str) -> str:
+def _call_kubectl(record: JobRecord, *arguments: str) -> str:
     scheduler_command.require_program("kubectl")
-    return scheduler_command.call(["kubectl", *words, f"--namespace={record.place}"])
+    return scheduler_command.call(["kubectl", *arguments, f"--namespace={record.location}"])

@@ -37,14 +37,14 @@ def submit(job: JobSpec, folder: Path) -> str:
     Raises  InfrastructureError where ray is not here, or the cluster refuses.
     """
     section = job.section
-    words = ["submit", "--no-wait", "--submission-id", job.name, "--working-dir", str(folder.absolute())]
+    arguments = ["submit", "--no-wait", "--submission-id", job.name, "--working-dir", str(folder.absolute())]
     if section.gpus:
-        words += ["--entrypoint-num-gpus", str(section.gpus)]
+        arguments += ["--entrypoint-num-gpus", str(section.gpus)]
     if section.cpus is not None:
-        words += ["--entrypoint-num-cpus", str(section.cpus)]
+        arguments += ["--entrypoint-num-cpus", str(section.cpus)]
     if section.memory_gb is not None:
-        words += ["--entrypoint-memory", str(section.memory_gb * 10**9)]
-    _call_ray(section.ray.address, *words, "--", "bash", FILE)
+        arguments += ["--entrypoint-memory", str(section.memory_gb * 10**9)]
+    _call_ray(section.ray.address, *arguments, "--", "bash", FILE)
     return job.name
 
 
@@ -53,7 +53,7 @@ def read_state(record: JobRecord) -> str:
 
     Raises  InfrastructureError where ray is not here, or the cluster does not answer.
     """
-    return parse_state(_call_ray(record.place, "status", record.scheduler_id))
+    return parse_state(_call_ray(record.location, "status", record.scheduler_id))
 
 
 def parse_state(text: str) -> str:
@@ -65,8 +65,8 @@ def parse_state(text: str) -> str:
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the ``ray job logs`` command that prints the job's output, and with ``follow`` continues as it grows."""
     scheduler_command.require_program("ray")
-    words = ["ray", "job", "logs", "--address", record.place]
-    return [*words, *(["--follow"] if follow else []), record.scheduler_id]
+    command = ["ray", "job", "logs", "--address", record.location]
+    return [*command, *(["--follow"] if follow else []), record.scheduler_id]
 
 
 def cancel(record: JobRecord) -> None:
@@ -74,9 +74,9 @@ def cancel(record: JobRecord) -> None:
 
     Raises  InfrastructureError where ray is not here, or the cluster refuses.
     """
-    _call_ray(record.place, "stop", "--no-wait", record.scheduler_id)
+    _call_ray(record.location, "stop", "--no-wait", record.scheduler_id)
 
 
-def _call_ray(address: str, verb: str, *words: str) -> str:
+def _call_ray(address: str, verb: str, *arguments: str) -> str:
     scheduler_command.require_program("ray")
-    return scheduler_command.call(["ray", "job", verb, "--address", address, *words])
+    return scheduler_command.call(["ray", "job", verb, "--address", address, *arguments])

@@ -31,18 +31,18 @@ def require_program(name: str) -> None:
         )
 
 
-def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
-    """Run the command ``words`` with ``text`` as its standard input in the folder ``cwd``; return its standard output.
+def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
+    """Run the ``command`` with ``text`` as its standard input in the folder ``cwd``; return its standard output.
 
     Raises  InfrastructureError with the program's own message where it fails or does not answer.
     """
     try:
         process = subprocess.run(
-            words, input=text, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
+            command, input=text, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
         )
     except subprocess.TimeoutExpired as error:
         raise InfrastructureError(
-            f"{words[0]} did not answer within {TIMEOUT_SECONDS} s", hint="look whether the cluster can be reached"
+            f"{command[0]} did not answer within {TIMEOUT_SECONDS} s", hint="look whether the cluster can be reached"
         ) from error
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
@@ -50,7 +50,7 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
         if any(line.startswith("Traceback ") for line in lines):  # the last line of a Python traceback has the message
             reason = lines[-1][-500:]
         raise InfrastructureError(
-            f"{' '.join(words[:2])} failed: {reason}",
+            f"{' '.join(command[:2])} failed: {reason}",
             hint="the scheduler said so: correct what its message names, in the submit settings (conf/submit/) or on the cluster",
         )
     return process.stdout

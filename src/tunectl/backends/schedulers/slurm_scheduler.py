@@ -130,9 +130,9 @@ def read_reason(record: JobRecord) -> str:
 
 def _ask(record: JobRecord, field: str) -> str:
     scheduler_command.require_program("sbatch")
-    words = ["squeue", "--noheader", "--states=all", f"--format={field}", f"--jobs={record.scheduler_id}"]
+    command = ["squeue", "--noheader", "--states=all", f"--format={field}", f"--jobs={record.scheduler_id}"]
     with suppress(InfrastructureError):  # "Invalid job id": the job ended a while ago
-        return scheduler_command.call(words).strip()
+        return scheduler_command.call(command).strip()
     return ""
 
 

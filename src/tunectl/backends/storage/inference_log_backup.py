@@ -72,8 +72,8 @@ def restore_postgres(url: str, dump: Path) -> None:
 
     Raises  InfrastructureError where pg_restore is not installed or fails; then nothing was changed.
     """
-    words = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
-    _call("pg_restore", [*words, "--dbname", libpq_environment(url)["PGDATABASE"], str(dump)], url, dump)
+    arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
+    _call("pg_restore", [*arguments, "--dbname", libpq_environment(url)["PGDATABASE"], str(dump)], url, dump)
 
 
 def has_tables(url: str, root: Path) -> bool:
@@ -101,7 +101,7 @@ def libpq_environment(url: str) -> dict[str, str]:
 
 
 def _call(
-    program: str, words: Sequence[str], url: str, file: Path, environment: Mapping[str, str] = os.environ
+    program: str, arguments: Sequence[str], url: str, file: Path, environment: Mapping[str, str] = os.environ
 ) -> None:
     path = shutil.which(program)
     if path is None:
@@ -110,7 +110,7 @@ def _call(
             hint="install PostgreSQL's client programs, of the server's version or a newer one (Debian: postgresql-client)",
         )
     finished = subprocess.run(  # a program of PostgreSQL, and arguments that we build
-        [path, *words],
+        [path, *arguments],
         env={**environment, **libpq_environment(url)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -42,15 +42,15 @@ def verify(url: str, root: Path) -> LogCheck:
     file = inference_log_schema.database_file(url, root)
     problems = [] if file is None else _damage(file, quick=False)
     engine = inference_log_schema.engine(url, root)
-    place = hide_credentials(engine.url.render_as_string(hide_password=True))
+    shown_url = hide_credentials(engine.url.render_as_string(hide_password=True))
     if problems:
         engine.dispose()
-        return LogCheck(place, None, {}, problems)  # rows of a damaged file are not checked
+        return LogCheck(shown_url, None, {}, problems)  # rows of a damaged file are not checked
     try:
         with inference_log_schema.translate_errors(engine), engine.connect() as connection, connection.begin():
             version = inference_log_migration.read_version(connection)
             if version != inference_log_migration.CURRENT:
-                return LogCheck(place, version, {}, [f"schema version {version}: run tunectl log migrate first"])
+                return LogCheck(shown_url, version, {}, [f"schema version {version}: run tunectl log migrate first"])
             rows: dict[str, int] = {}
             for table in inference_log_schema.tables().metadata.tables.values():
                 rows[table.name], wrong = _read_rows(connection, table)
@@ -58,7 +58,7 @@ def verify(url: str, root: Path) -> LogCheck:
             problems += _find_orphans(connection)
     finally:
         engine.dispose()
-    return LogCheck(place, version, rows, problems)
+    return LogCheck(shown_url, version, rows, problems)
 
 
 def _damage(file: Path, *, quick: bool) -> list[str]:

@@ -28,11 +28,9 @@ from tunectl.inference_log.log_store import (
     FinishedRequest,
     LogEntry,
     LogEvent,
-    RequestOutcome,
     TimeWindow,
     WriteOutcome,
 )
-from tunectl.inference_log.log_writer import unknown_record
 
 _log = logging_setup.get_logger(__name__)
 PAGE: Final = 500
@@ -157,19 +155,6 @@ class SqlInferenceLog:
             return True
         c = self._tables.inferences.c
         return connection.execute(self._sa.select(c.id).where(c.id == feedback.value["other"])).first() is not None
-
-    def start_request(self, inference: InferenceRecord) -> None:
-        self.write([inference])
-
-    def finish(self, name: str, finish: RequestOutcome) -> None:
-        if self.write([FinishedRequest(name, finish)]) == ["unknown"]:
-            raise unknown_record(name)
-
-    def feedback(self, feedback: Feedback) -> bool:
-        outcome = self.write([feedback])[0]
-        if outcome == "unknown":
-            raise unknown_record(feedback)
-        return outcome == "new"
 
     def _read(self, query: Any) -> list[Any]:
         with self._transaction(writes=False) as connection:

@@ -43,7 +43,7 @@ def _wheel(package: str, version: str, cache: Path) -> Path:
         return result[0]
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        words = [
+        command = [
             sys.executable,
             "-m",
             "pip",
@@ -55,7 +55,7 @@ def _wheel(package: str, version: str, cache: Path) -> Path:
             "--dest",
             scratch,
         ]
-        process = subprocess.run([*words, f"{package}=={version}"], capture_output=True, text=True, check=False)
+        process = subprocess.run([*command, f"{package}=={version}"], capture_output=True, text=True, check=False)
         wheels = sorted(Path(scratch).glob("*.whl"))
         if process.returncode != 0 or not wheels:
             error_lines = [line for line in process.stderr.splitlines() if line.strip()]

@@ -65,9 +65,9 @@ class ChildGroup:
             if self._stream is not None:
                 self._stream.close()
 
-    def start(self, name: str, words: Sequence[str]) -> None:
-        """Start the command ``words`` in its own process group; ``name`` prefixes its output."""
-        guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Start ``command`` in its own process group; ``name`` prefixes its output."""
+        guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *command]
         child = subprocess.Popen(
             guard,
             cwd=self._folder,

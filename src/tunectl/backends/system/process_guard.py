@@ -46,8 +46,8 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
-    """Run the command ``words`` in this process group, and return its exit code.
+def supervise(nice: int, threads: int, command: Sequence[str]) -> int:
+    """Run ``command`` in this process group, and return its exit code.
 
     The group is ended when standard input closes. ``nice``: niceness to add; ``threads``: CPUs to use, 0 for all.
     """
@@ -67,7 +67,7 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
             os._exit(STOPPED)
 
     # one thread so far, so code between fork and exec is safe
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, preexec_fn=die_with_me)  # noqa: PLW1509
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_me)  # noqa: PLW1509
 
     def watch() -> None:
         while os.read(0, 4096):

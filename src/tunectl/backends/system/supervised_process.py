@@ -41,7 +41,7 @@ class ProcessLimits(NamedTuple):
 
 
 def run(
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     cwd: Path,
     environment: Mapping[str, str],
@@ -62,7 +62,7 @@ def run(
         "tunectl.backends.system.process_guard",
         str(limits.nice),
         str(limits.threads),
-        *words,
+        *command,
     ]
     hidden: dict[str, str] = {} if limits.gpus else {"CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as stream:

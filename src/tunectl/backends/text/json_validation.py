@@ -23,8 +23,8 @@ def valid(text: str, document: Mapping[str, Any]) -> bool:
     return accepted
 
 
-def _no_json(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def check_schema(document: Mapping[str, Any], key: str) -> None:

@@ -84,7 +84,7 @@ class MlflowTracker:
                     metrics = dict(flatten(store.manifest(release).metrics))
                     versions[release] = self._add_version(name, release, store.folder(release), metrics)
                     changes.append(f"{name} version {versions[release]} is release {release}")
-            champion, canary = store.champion(), store.trial()
+            champion, canary = store.champion(), store.canary()
             aliases = {
                 "champion": champion.release if champion is not None else None,
                 "challenger": canary.release if canary is not None else None,
@@ -166,13 +166,13 @@ class MlflowTracker:
         run = self._client.create_run(self._find_experiment(), tags=tags)
         self._log(run.info.run_id, metrics, {}, run.info.start_time, [])
         with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch)
+            scratch_folder = Path(scratch)
             if (folder / CARD).is_file():
-                (place / CARD).write_bytes((folder / CARD).read_bytes())
+                (scratch_folder / CARD).write_bytes((folder / CARD).read_bytes())
             contract: dict[str, Any] = atomic_io.read_json(folder / CONTRACT, dict[str, Any])
             public_fields = {name: value for name, value in contract.items() if name not in QUOTED}
-            atomic_io.write_json(place / CONTRACT, public_fields)
-            atomic_io.write_text(place / "MLmodel", describe_model(release, run.info.run_id))
+            atomic_io.write_json(scratch_folder / CONTRACT, public_fields)
+            atomic_io.write_text(scratch_folder / "MLmodel", describe_model(release, run.info.run_id))
             self._client.log_artifacts(run.info.run_id, scratch, "release")
         self._client.set_terminated(run.info.run_id)
         source = f"{run.info.artifact_uri}/release"
@@ -199,9 +199,9 @@ class MlflowTracker:
         except TunectlError:
             raise
         except Exception as error:  # artifact stores raise errors of their libraries: requests, botocore, ImportError
-            words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InfrastructureError(
-                f"MLflow rejected the request: {words}",
+                f"MLflow rejected the request: {message}",
                 hint="check track.uri and the server; run tunectl track sync to try again",
             ) from error
 

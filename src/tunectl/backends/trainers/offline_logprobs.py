@@ -192,10 +192,10 @@ def _read_dealt(rows: Sequence[PackedRow], reader: LogprobReader, label: str, gr
     sizes = [sum(target_positions(row, number) for number in range(len(row.branches))) for row in rows]
     starts = [0, *accumulate(sizes)]
     own = range(len(rows))[group.rank :: group.world_size]
-    lines = iter(reader.compute_without_grad([rows[place] for place in own], label))
+    lines = iter(reader.compute_without_grad([rows[index] for index in own], label))
     result = torch.zeros(starts[-1])
-    for place in own:
-        result[starts[place] : starts[place + 1]] = torch.cat([next(lines) for _ in rows[place].branches]).cpu()
+    for index in own:
+        result[starts[index] : starts[index + 1]] = torch.cat([next(lines) for _ in rows[index].branches]).cpu()
     return group.sum_tensor(result)
 
 

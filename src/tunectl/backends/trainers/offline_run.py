@@ -71,10 +71,10 @@ class OfflineRun:
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
         """Return the log-probabilities (nats) of the mismatched pairs ``numbers``, under the policy and under sft; (answers,) each, no gradients."""
         torch = import_optional("torch", extra="train")
-        places = range(len(numbers))[self.group.rank :: self.group.world_size]
-        rows = [self.mismatched[name][numbers[place]] for place in places]
+        indices = range(len(numbers))[self.group.rank :: self.group.world_size]
+        rows = [self.mismatched[name][numbers[index]] for index in indices]
         lines = iter([float(line.sum()) for line in self.reader.compute_without_grad(rows)])
-        sums = {place: [next(lines) for _ in row.branches] for place, row in zip(places, rows, strict=True)}
+        sums = {index: [next(lines) for _ in row.branches] for index, row in zip(indices, rows, strict=True)}
         merged = self.group.merge_by_index(sums, list[float])
         policy = torch.tensor([nats for row in merged for nats in row], device=self.policy.route.device)
         return policy, self.references.gather_sums(MISMATCHED[name], numbers)

@@ -57,7 +57,7 @@ class OnlineRlTrainer:
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
         check_vllm(settings.vllm, plan.profile.device, self._group.world_size)
-        prompts = min(settings.prompts_per_step, len(data.questions))
+        prompts = min(settings.prompts_per_step, len(data.prompts))
         trainer_base.check_rank_count(
             self._group,
             plan.profile.device,
@@ -74,19 +74,19 @@ class OnlineRlTrainer:
         settings, group = plan.settings, self._group
         assert isinstance(settings, Rloo | Grpo)
         peft_model, tokenizer = load_policy(plan, model, sft)
-        longest = max(len(prompt.ids) for prompt in (*data.questions, *data.validation)) + settings.max_new_tokens
+        longest = max(len(prompt.ids) for prompt in (*data.prompts, *data.validation)) + settings.max_new_tokens
         trainer_base.require_memory_and_disk(
             plan, peft_model, max(longest, ROW_TOKENS), work, ranks=group.local_world_size
         )
         steps = rollout_order.prompts_per_step(
-            len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
+            len(data.prompts), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
         )
         resumed = trainer_loop.latest_checkpoint(group, work)
         state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
         base = model_spec.load(model)
         with server_generation.open_generator(settings.vllm, peft_model, tokenizer, base, work, group) as servers:
             if servers is not None:  # before the faster kernels, which ignore that the adapter is switched off
-                longest_prompt = max(data.validation, key=lambda question: len(question.ids))
+                longest_prompt = max(data.validation, key=lambda prompt: len(prompt.ids))
                 servers.check_servers(model, longest_prompt.ids, longest)
             trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
             policy = prepare_policy(plan, peft_model, tokenizer, data, servers)
@@ -109,7 +109,7 @@ def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -
         seconds=dict(state.seconds),
         trainable=trainable,
         history=tuple(state.history),
-        validation=tuple(state.looks),
+        validation=tuple(state.points),
         samples=tuple(state.samples),
     )
 
@@ -143,9 +143,9 @@ def prepare_policy(
     fused_layers = lora_kernels.use_fused_lora(model)
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and fused_layers < layers
-    longest_prompt = min(data.validation, key=lambda question: len(question.ids))
-    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens serve as a probe
-    result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)
+    longest_prompt = min(data.validation, key=lambda prompt: len(prompt.ids))
+    probe = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens serve as a probe
+    result = capability_probe.probe(model, [row_of(longest_prompt, probe)], autocast=autocast)
     return PolicyModel(
         model=model,
         writer=writer or RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),

@@ -45,10 +45,10 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         turn, total = self.run.turn, 0.0
         answers = len(turn.lines)
         for part in rollout.split_micro_batches(self.run):
-            places = torch.tensor(part.places, device=self.args.device)
+            indices = torch.tensor(part.indices, device=self.args.device)
             turn.part = part
             turn.inputs = {
-                key: value[places] if torch.is_tensor(value) and value.shape[:1] == (answers,) else value
+                key: value[indices] if torch.is_tensor(value) and value.shape[:1] == (answers,) else value
                 for key, value in batch.items()
             }
             loss = self._compute_loss(model, turn.inputs) * rollout.loss_weight(self.run.settings, turn.inputs, batch)
@@ -59,7 +59,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Return the token ids of the prompts, which were tokenized before."""
-        return [list(question.ids) for question in self.run.turn.questions], None, {}
+        return [list(prompt.ids) for prompt in self.run.turn.prompts], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
         """Return token lists of the answers; GRPO also needs log-probabilities, which only vLLM's answers require."""
@@ -107,7 +107,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         nats = rl_validation.token_logprobs(self.run.policy, turn.part.rows, width, self.run.settings.temperature)
         # one step per generation: the policy that is trained generated the answers
         turn.inputs["old_logps"] = nats.detach().sum(dim=1)
-        reference = turn.reference[list(turn.part.places)]
+        reference = turn.reference[list(turn.part.indices)]
         turn.kl += (nats.detach() - reference).sum(dim=1).tolist()
         return nats, torch.full_like(nats, torch.nan), None  # entropies would need a pass over all logits
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec import field as json_field
 
 from tunectl.artifacts import atomic_io
 from tunectl.core.optional import import_optional
@@ -21,7 +22,7 @@ FACTS, BEST = "policy.json", "best.safetensors"
 
 class _Facts(Struct, frozen=True):
     history: list[StepMetrics]
-    looks: list[ValidationPoint]
+    points: list[ValidationPoint] = json_field(name="looks")
     samples: list[Sample]
     seconds: dict[str, float]
     answers: int
@@ -35,7 +36,7 @@ class RlTrainerState:
     """State of a policy training that its checkpoints hold beside the Trainer's: curve, validations, samples, best weights and totals."""
 
     history: list[StepMetrics] = field(default_factory=list)
-    looks: list[ValidationPoint] = field(default_factory=list)
+    points: list[ValidationPoint] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by kind of work, over all parts of an interrupted run."""

@@ -119,23 +119,23 @@ def token_logprobs(policy: PolicyModel, rows: Sequence[PackedRow], width: int, t
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
-def row_of(question: Prompt, answers: Sequence[Sequence[int]]) -> PackedRow:
+def row_of(prompt: Prompt, answers: Sequence[Sequence[int]]) -> PackedRow:
     """Return a row with one prompt and several answers to it; all tokens of the answers are trained on, none of the prompt."""
-    prompt = TokenSpan(list(question.ids), [False] * len(question.ids))
-    return PackedRow(prompt, tuple(TokenSpan(list(ids), [True] * len(ids)) for ids in answers), 1.0)
+    span = TokenSpan(list(prompt.ids), [False] * len(prompt.ids))
+    return PackedRow(span, tuple(TokenSpan(list(ids), [True] * len(ids)) for ids in answers), 1.0)
 
 
 def run_validation(
     plan: RlArgs,
     policy: PolicyModel,
     judges: RewardFunctions,
-    questions: Sequence[Prompt],
+    prompts: Sequence[Prompt],
     state: RlTrainerState,
     step: int,
     held_out: HeldOut | None = None,
     group: ProcessGroup = SINGLE,
 ) -> ValidationPoint:
-    """Answer the prompts ``questions`` greedily, compare with the first validation, and decide on best weights and stopping; return the result.
+    """Answer ``prompts`` greedily, compare with the first validation, and decide on best weights and stopping; return the result.
 
     Stores samples and the best weights in ``state``. ``held_out`` measures validation judgments, where training is on judgments.
     Each rank of ``group`` answers its share of the prompts; the first one decides, and the others follow it.
@@ -143,25 +143,25 @@ def run_validation(
     """
     started = time.monotonic()
     settings = plan.settings
-    answers, ratios, kl = _answer(policy, questions, settings.max_new_tokens, group)
-    rewards = _score(plan, judges, questions, answers, ratios)
+    answers, ratios, kl = _answer(policy, prompts, settings.max_new_tokens, group)
+    rewards = _score(plan, judges, prompts, answers, ratios)
     judgment = (0.0, None) if held_out is None else held_out()
     decision = b""
     if group.first:
-        now = policy_validation.measure_validation(step, questions, answers, rewards, kl, judges.measure)
+        now = policy_validation.measure_validation(step, prompts, answers, rewards, kl, judges.measure)
         if state.first is None:
             state.first = now
         point = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
         if held_out is not None:
             point = structs.replace(point, held_out_loss=judgment[0], held_out_accuracy=judgment[1])
-        best = policy_validation.best_checkpoint([*state.looks, point]) is point
-        first_point = state.looks[0] if state.looks else point
+        best = policy_validation.best_checkpoint([*state.points, point]) is point
+        first_point = state.points[0] if state.points else point
         stopped = policy_validation.detect_reward_hacking(point, first_point, judges.measure.name, settings.validation)
-        state.samples += _samples(step, questions, answers, rewards, settings.validation.samples)
+        state.samples += _samples(step, prompts, answers, rewards, settings.validation.samples)
         decision = msgspec.msgpack.encode(ValidationDecision(point, best, stopped))
     decided = msgspec.msgpack.decode(group.gather_bytes(decision)[0], type=ValidationDecision)
     point = decided.point
-    state.looks.append(point)
+    state.points.append(point)
     state.stopped = decided.stopped
     if decided.best:
         state.best_step = step
@@ -180,17 +180,17 @@ def run_validation(
 
 
 def _answer(
-    policy: PolicyModel, questions: Sequence[Prompt], limit: int, group: ProcessGroup
+    policy: PolicyModel, prompts: Sequence[Prompt], limit: int, group: ProcessGroup
 ) -> tuple[list[Completion], list[float], list[float]]:
-    """Return greedy answers, their log-ratios to sft, and their KL (nats), in the order of ``questions``."""
-    lengths = [len(question.ids) for question in questions]
-    places = rollout_order.distribute_prompts(lengths, rank=group.rank, world_size=group.world_size)
-    lines = policy.writer.generate_greedy([questions[place] for place in places], limit)
+    """Return greedy answers, their log-ratios to sft, and their KL (nats), in the order of ``prompts``."""
+    lengths = [len(prompt.ids) for prompt in prompts]
+    indices = rollout_order.distribute_prompts(lengths, rank=group.rank, world_size=group.world_size)
+    lines = policy.writer.generate_greedy([prompts[index] for index in indices], limit)
     own = [policy.writer.to_completion(line) for line in lines]
     ratios, kl = policy.apart(
-        [row_of(questions[place], [answer.ids]) for place, answer in zip(places, own, strict=True)]
+        [row_of(prompts[index], [answer.ids]) for index, answer in zip(indices, own, strict=True)]
     )
-    values = {place: value for place, *value in zip(places, own, ratios, kl, strict=True)}
+    values = {index: value for index, *value in zip(indices, own, ratios, kl, strict=True)}
     merged = group.merge_by_index(values, tuple[Completion, float, float])
     return [answer for answer, _, _ in merged], [ratio for _, ratio, _ in merged], [value for _, _, value in merged]
 
@@ -198,13 +198,13 @@ def _answer(
 def _score(
     plan: RlArgs,
     judges: RewardFunctions,
-    questions: Sequence[Prompt],
+    prompts: Sequence[Prompt],
     answers: Sequence[Completion],
     ratios: Sequence[float],
 ) -> list[RewardBreakdown]:
     """Score with the declared rewards; where there are none, with the method's own: beta times the log-ratio to sft."""
     if judges.rewards is not None:
-        return judges.rewards.score(questions, answers, fixed=True)
+        return judges.rewards.score(prompts, answers, fixed=True)
     return [
         RewardBreakdown(plan.settings.beta * ratio if answer.finished else math.nan, {})
         for answer, ratio in zip(answers, ratios, strict=True)
@@ -213,7 +213,7 @@ def _score(
 
 def _samples(
     step: int,
-    questions: Sequence[Prompt],
+    prompts: Sequence[Prompt],
     answers: Sequence[Completion],
     rewards: Sequence[RewardBreakdown],
     count: int,
@@ -221,12 +221,12 @@ def _samples(
     return [
         Sample(
             step=step,
-            id=question.id,
-            question=question.words,
+            id=prompt.id,
+            prompt=prompt.last_message,
             answer=answer.text,
             reward=None if math.isnan(breakdown.total) else breakdown.total,
             parts=dict(breakdown.parts),
-            references=list(question.references),
+            references=list(prompt.references),
         )
-        for question, answer, breakdown in list(zip(questions, answers, rewards, strict=True))[:count]
+        for prompt, answer, breakdown in list(zip(prompts, answers, rewards, strict=True))[:count]
     ]

@@ -38,10 +38,10 @@ from tunectl.training.rl.rl_types import (
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows of one forward pass, and the indices (``places``) of their answers in the step, row by row."""
+    """Rows of one forward pass, and the indices (``indices``) of their answers in the step, row by row."""
 
     rows: tuple[PackedRow, ...]
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RolloutStep:
 
     number: int
     """Number of the step, from 1."""
-    questions: list[Prompt]
+    prompts: list[Prompt]
     """One prompt per answer: equal prompts are neighbors."""
     own: tuple[int, ...] = ()
     """Indices of the prompts of this rank, among the prompts of the step."""
@@ -80,7 +80,7 @@ class PolicyRun:
     data: PolicyData
     judges: RewardFunctions
     steps: list[tuple[int, ...]]
-    """Numbers of the questions of each step."""
+    """Numbers of the prompts of each step."""
     state: RlTrainerState
     turn: RolloutStep
     bar: Any = None
@@ -123,21 +123,21 @@ class PolicyRun:
 def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
     """Set ``run.turn`` to the new step ``step`` on the prompts with the indices ``numbers``; return TRL's inputs, one per answer."""
     copies = run.settings.num_generations
-    prompts = [run.data.questions[number] for number in numbers]
+    prompts = [run.data.prompts[number] for number in numbers]
     own = rollout_order.distribute_prompts(
         [len(prompt.ids) for prompt in prompts], rank=run.group.rank, world_size=run.group.world_size
     )
     run.turn = RolloutStep(step, [prompt for prompt in prompts for _ in range(copies)], tuple(own))
-    return [{"prompt": question.text} for question in run.turn.questions]
+    return [{"prompt": prompt.text} for prompt in run.turn.prompts]
 
 
 def generate_completions(run: PolicyRun) -> None:
     """Generate the answers of the step; each rank generates those to its own prompts."""
     turn, copies = run.turn, run.settings.num_generations
-    prompts = [turn.questions[place * copies] for place in turn.own]
-    seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, place) for place in turn.own]
+    prompts = [turn.prompts[prompt_index * copies] for prompt_index in turn.own]
+    seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, prompt_index) for prompt_index in turn.own]
     lines = run.policy.writer.sample_completions(prompts, copies, run.how, seeds)
-    groups = {place: lines[index * copies : (index + 1) * copies] for index, place in enumerate(turn.own)}
+    groups = {prompt_index: lines[index * copies : (index + 1) * copies] for index, prompt_index in enumerate(turn.own)}
     add_completions(run, [line for group in run.group.merge_by_index(groups, list[GenerationState]) for line in group])
 
 
@@ -160,14 +160,14 @@ def score_answers(run: PolicyRun) -> list[float]:
     turn = run.turn
     assert run.judges.rewards is not None
     try:
-        turn.rewards = run.judges.rewards.score(turn.questions, turn.completions)
+        turn.rewards = run.judges.rewards.score(turn.prompts, turn.completions)
     except ArtifactError as error:
         raise ArtifactError(f"align: step {turn.number}: {error.message}", hint=error.hint) from error
-    for question, answer, breakdown in zip(turn.questions, turn.completions, turn.rewards, strict=True):
+    for prompt, answer, breakdown in zip(turn.prompts, turn.completions, turn.rewards, strict=True):
         if answer.finished and not math.isfinite(breakdown.total):
             parts = ", ".join(f"{name} {value:g}" for name, value in breakdown.parts.items())
             raise UsageError(
-                f"align: the reward of an answer of step {turn.number} is not a number ({parts}); to {question.words[:80]!r} it "
+                f"align: the reward of an answer of step {turn.number} is not a number ({parts}); to {prompt.last_message[:80]!r} it "
                 f"was {answer.text[:80]!r}",
                 hint="check the part of the reward that is nan or inf; rebuild a broken reward model with: tunectl repro -f reward",
             )
@@ -179,13 +179,13 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     indexes: list[list[int]] = []
-    for first in (place * copies for place in turn.own):
+    for first in (prompt_index * copies for prompt_index in turn.own):
         ended = [index for index in range(first, first + copies) if turn.lines[index].finished]
-        question = turn.questions[first]
+        prompt = turn.prompts[first]
         sizes = [len(turn.lines[index].answer) for index in ended]
-        for group in rollout_order.pack_answers(sizes, len(question.ids), shared=run.policy.shared):
+        for group in rollout_order.pack_answers(sizes, len(prompt.ids), shared=run.policy.shared):
             own = [ended[number] for number in group]
-            rows.append(row_of(question, [turn.lines[index].answer for index in own]))
+            rows.append(row_of(prompt, [turn.lines[index].answer for index in own]))
             indexes.append(own)
     return [
         MicroBatch(
@@ -211,7 +211,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
     result = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
         nats = run.policy.likelihoods(part.rows, temperature=run.settings.temperature)
-        for index, own in zip(part.places, nats, strict=True):
+        for index, own in zip(part.indices, nats, strict=True):
             result[index, : len(own)] = own
     return run.group.sum_tensor(result)
 

@@ -21,11 +21,11 @@ class CompletionGenerator(Protocol):
     """Generates answers with the current weights of a policy: in this process, or on vLLM servers."""
 
     def sample_completions(
-        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
         """Return ``copies`` sampled answers to each prompt, those to one prompt together; each prompt has its seed in ``seeds``."""
 
-    def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
+    def generate_greedy(self, prompts: Sequence[Prompt], limit: int) -> list[GenerationState]:
         """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
 
     def to_completion(self, line: GenerationState) -> Completion:
@@ -51,15 +51,15 @@ class RolloutGenerator:
         self._merged = MergedWeights(model)
 
     def sample_completions(
-        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
         """Return ``copies`` sampled answers to each prompt, those to one prompt together, with log-probabilities of their tokens.
 
         Each prompt has a seed, so that its answers do not depend on the other prompts.
         """
-        lines = [[GenerationState(list(question.ids)) for _ in range(copies)] for question in questions]
+        lines = [[GenerationState(list(prompt.ids)) for _ in range(copies)] for prompt in prompts]
         uniforms = [self._draw_uniforms(seed, copies, sampling.max_new_tokens) for seed in seeds]
-        order = sorted(range(len(lines)), key=lambda index: (-len(questions[index].ids), index))
+        order = sorted(range(len(lines)), key=lambda index: (-len(prompts[index].ids), index))
         width = max(1, TOGETHER * self._batch // copies)
         with self._writing():
             for start in range(0, len(order), width):
@@ -71,13 +71,13 @@ class RolloutGenerator:
         return [line for group in lines for line in group]
 
     def _draw_uniforms(self, seed: int, copies: int, limit: int) -> Any:
-        """Return the random numbers of the answers to one question, (copies, limit): drawn on the CPU, so that all devices use the same."""
+        """Return the random numbers of the answers to one prompt, (copies, limit): drawn on the CPU, so that all devices use the same."""
         random = self._torch.Generator().manual_seed(seed)
         return self._torch.rand((copies, limit), dtype=self._torch.float64, generator=random)
 
-    def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
+    def generate_greedy(self, prompts: Sequence[Prompt], limit: int) -> list[GenerationState]:
         """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
-        lines = [GenerationState(list(question.ids)) for question in questions]
+        lines = [GenerationState(list(prompt.ids)) for prompt in prompts]
         order = sorted(lines, key=lambda line: -len(line.ids))
         with self._writing():
             for start in range(0, len(order), self._batch):

@@ -96,14 +96,14 @@ class ServerGenerator:
         _log.info("align: answers come from %s", ", ".join(server.url for server in self._servers))
 
     def sample_completions(
-        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
         """Return ``copies`` sampled answers to each prompt, those to one prompt together; each prompt has its seed in ``seeds``."""
-        return self._write(questions, copies, sampling, seeds)
+        return self._write(prompts, copies, sampling, seeds)
 
-    def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
+    def generate_greedy(self, prompts: Sequence[Prompt], limit: int) -> list[GenerationState]:
         """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
-        return self._write(questions, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(questions))
+        return self._write(prompts, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(prompts))
 
     def to_completion(self, line: GenerationState) -> Completion:
         """Return an answer as the reward functions receive it: decoded text, and whether it was finished."""
@@ -119,22 +119,22 @@ class ServerGenerator:
             server.close()
 
     def _write(
-        self, questions: Sequence[Prompt], copies: int, how: Greedy | Sampling, seeds: Sequence[int | None]
+        self, prompts: Sequence[Prompt], copies: int, how: Greedy | Sampling, seeds: Sequence[int | None]
     ) -> list[GenerationState]:
-        """Return ``copies`` answers to each of ``questions``; prompts are sent to the servers in turn."""
+        """Return ``copies`` answers to each of ``prompts``, which are sent to the servers in turn."""
         name = self._group.gather_bytes(self._load_weights().encode() if self._group.first else b"")[0].decode()
-        if not questions:
+        if not prompts:
             return []
         servers, first = self._servers, self._group.rank
 
-        def ask(place: int) -> list[list[int]]:
-            server = servers[(first + place) % len(servers)]
-            return server.complete(name, questions[place].ids, copies, how, seeds[place], self._stops)
+        def ask(index: int) -> list[list[int]]:
+            server = servers[(first + index) % len(servers)]
+            return server.complete(name, prompts[index].ids, copies, how, seeds[index], self._stops)
 
-        answers = _run_at_once(ask, len(questions), REQUESTS_A_SERVER * len(servers))
+        answers = _run_at_once(ask, len(prompts), REQUESTS_A_SERVER * len(servers))
         return [
-            GenerationState(list(question.ids), answer, finished=answer[-1] in self._stops)
-            for question, group in zip(questions, answers, strict=True)
+            GenerationState(list(prompt.ids), answer, finished=answer[-1] in self._stops)
+            for prompt, group in zip(prompts, answers, strict=True)
             for answer in group
         ]
 

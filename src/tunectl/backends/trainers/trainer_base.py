@@ -108,15 +108,15 @@ def suggest_less_memory(plan: RlArgs) -> str:
     )
 
 
-def check_rank_count(group: ProcessGroup, device: str, items: int, word: str, hint: str) -> None:
+def check_rank_count(group: ProcessGroup, device: str, items: int, unit: str, hint: str) -> None:
     """Check that ``group`` can share a step of ``items`` items, and log ranks and device.
 
-    ``word`` is the noun for the items, ``hint`` the setting that gives a step more of them.
+    ``unit`` is the noun for the items, ``hint`` the setting that gives a step more of them.
     Raises  UsageError where a step has fewer items than there are ranks, or layers are to be divided.
     """
     if group.world_size > items:
         raise UsageError(
-            f"align: launch starts {group.world_size} ranks, and a step has {items} {word}{'' if items == 1 else 's'}: "
+            f"align: launch starts {group.world_size} ranks, and a step has {items} {unit}{'' if items == 1 else 's'}: "
             "some ranks would have nothing to do",
             hint=f"start at most {items}: {group.size_setting}={items}, {hint}",
         )
@@ -127,7 +127,7 @@ def check_rank_count(group: ProcessGroup, device: str, items: int, word: str, hi
         )
     if group.first:
         ranks = "1 process" if group.world_size == 1 else f"{group.world_size} ranks"
-        _log.info("align: %s on %s, about %d %ss a step each", ranks, device, round(items / group.world_size), word)
+        _log.info("align: %s on %s, about %d %ss a step each", ranks, device, round(items / group.world_size), unit)
 
 
 def require_memory_and_disk(

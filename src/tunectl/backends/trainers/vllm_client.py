@@ -75,20 +75,20 @@ class VllmClient:
         response = self._send("POST", LOAD_PATH, {"lora_name": name, "lora_path": str(folder)})
         if response.status_code == 200:
             return
-        words = _error_words(response)
-        if response.status_code in {404, 405} and words is None:
+        message = _error_message(response)
+        if response.status_code in {404, 405} and message is None:
             raise InfrastructureError(
                 f"{self.url} does not load adapters while it runs: HTTP {response.status_code} from {LOAD_PATH}",
                 hint="start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, and with --enable-lora",
             )
-        raise self._explain_refusal(words or f"HTTP {response.status_code}", folder)
+        raise self._explain_refusal(message or f"HTTP {response.status_code}", folder)
 
     def unload_adapter(self, name: str) -> None:
         """Unload the adapter ``name`` from the server."""
         response = self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}, timeout_seconds=UNLOAD_SECONDS)
         if response.status_code != 200:
             raise InfrastructureError(
-                f"{self.url} does not unload the adapter {name}: {_error_words(response) or f'HTTP {response.status_code}'}",
+                f"{self.url} does not unload the adapter {name}: {_error_message(response) or f'HTTP {response.status_code}'}",
                 hint="start that server again, then run the same command again to resume",
             )
 
@@ -148,25 +148,25 @@ class VllmClient:
             )
         return result
 
-    def _explain_refusal(self, words: str, folder: Path) -> InfrastructureError:
+    def _explain_refusal(self, message: str, folder: Path) -> InfrastructureError:
         """Return the error for an adapter that the server refuses, with what to do about it."""
-        if "max_lora_rank" in words:
+        if "max_lora_rank" in message:
             rank, size = find_max_rank(folder)
             return InfrastructureError(
                 f"{self.url}: the adapter has rank {rank}, which is above the server's max_lora_rank",
                 hint=f"start it with --max-lora-rank {size}, or train sft with a smaller sft.lora_rank",
             )
-        if "--enable-lora" in words:
+        if "--enable-lora" in message:
             return InfrastructureError(
-                f"{self.url} was started without adapters: {words[:200]}", hint="start it with --enable-lora"
+                f"{self.url} was started without adapters: {message[:200]}", hint="start it with --enable-lora"
             )
-        if "No adapter found" in words or "does not contain" in words or "No such file" in words:
+        if "No adapter found" in message or "does not contain" in message or "No such file" in message:
             return InfrastructureError(
-                f"{self.url} does not see the adapter in {folder}: {words[:200]}",
+                f"{self.url} does not see the adapter in {folder}: {message[:200]}",
                 hint="set align.vllm.storage_path to a folder that the trainer and all servers see at the same path",
             )
         return InfrastructureError(
-            f"{self.url} does not take the adapter in {folder}: {words[:300]}",
+            f"{self.url} does not take the adapter in {folder}: {message[:300]}",
             hint=f"train sft with plain LoRA, which vLLM applies, {TRANSFORMERS_HINT}",
         )
 
@@ -183,11 +183,13 @@ class VllmClient:
                     break
             time.sleep(PAUSE_SECONDS * (TRIES - retries_left))
         if response.status_code != 200:
-            words = _error_words(response) or response.text.strip()
+            message = _error_message(response) or response.text.strip()
             hint = _HINTS.get(
                 response.status_code, "its log says more; the same command goes on from the last checkpoint"
             )
-            raise InfrastructureError(f"{self.url}{path} answers HTTP {response.status_code}: {words[:300]}", hint=hint)
+            raise InfrastructureError(
+                f"{self.url}{path} answers HTTP {response.status_code}: {message[:300]}", hint=hint
+            )
         try:
             return response.json()
         except ValueError as error:
@@ -216,7 +218,7 @@ class _BrokenConnectionError(InfrastructureError):
     """There is no connection, or it broke."""
 
 
-def _error_words(response: Any) -> str | None:
+def _error_message(response: Any) -> str | None:
     """Return vLLM's error message, None where something else answered; older versions have no key ``error``."""
     try:
         body = response.json()
@@ -225,5 +227,5 @@ def _error_words(response: Any) -> str | None:
     if not isinstance(body, dict):
         return None
     inner = body.get("error", body)
-    words = inner.get("message") if isinstance(inner, dict) else inner
-    return str(words) if words else None
+    message = inner.get("message") if isinstance(inner, dict) else inner
+    return str(message) if message else None

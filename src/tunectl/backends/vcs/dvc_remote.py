@@ -70,11 +70,11 @@ def fetch_runs(root: Path, remote: str) -> None:
     _call(root, "fetch", "--run-cache", "--remote", remote)
 
 
-def _call(root: Path, *words: str) -> None:
+def _call(root: Path, *arguments: str) -> None:
     command, environment = dvc_repo.build_command(root)
     try:
         process = subprocess.run(
-            [*command, *words],
+            [*command, *arguments],
             cwd=root,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -85,13 +85,13 @@ def _call(root: Path, *words: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise InfrastructureError(
-            f"dvc {words[0]} did not end within {MAX_SECONDS} s",
+            f"dvc {arguments[0]} did not end within {MAX_SECONDS} s",
             hint="see that the remote answers; what was sent stays there: run the same command again to go on",
         ) from error
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).strip().splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
         raise InfrastructureError(
-            f"dvc {words[0]} failed: {reason.removeprefix('ERROR: ')[:500]}",
+            f"dvc {arguments[0]} failed: {reason.removeprefix('ERROR: ')[:500]}",
             hint="check the address of the remote (dvc remote list), its keys and the network",
         )

@@ -67,9 +67,9 @@ def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> in
 def _run_repro(root: Path, arguments: Sequence[str], extra_environment: Mapping[str, str]) -> int:
     command, environment = build_command(root)
     clear_stale_locks(root)
-    words = [*command, "repro", *arguments]
+    dvc_command = [*command, "repro", *arguments]
     # DVC passes no signal on to the stage, so both are in their own process group, whose guard ends it when this process dies.
-    guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
+    guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *dvc_command]
     with (
         subprocess.Popen(
             guard, cwd=root, env={**environment, **extra_environment}, stdin=subprocess.PIPE, process_group=0
@@ -121,8 +121,8 @@ def share_cache(root: Path, worktree: Path, extra_environment: Mapping[str, str]
     if local.is_file():
         atomic_io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))
     cache_folder = (root / process.stdout.strip()).absolute()
-    for words in (["cache", "dir", "--local", str(cache_folder)], ["checkout", "--force", "--quiet"]):
-        subprocess.run([*command, *words], cwd=worktree, env=environment, capture_output=True, check=False)
+    for arguments in (["cache", "dir", "--local", str(cache_folder)], ["checkout", "--force", "--quiet"]):
+        subprocess.run([*command, *arguments], cwd=worktree, env=environment, capture_output=True, check=False)
 
 
 def clear_stale_locks(root: Path) -> int:

@@ -47,9 +47,9 @@ def require_clean(root: Path) -> None:
         )
 
 
-def list_untracked_files(root: Path, places: Sequence[str]) -> list[str]:
-    """Return the files in ``places`` (folders or files of the project) that are neither tracked nor ignored."""
-    return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *places).splitlines()
+def list_untracked_files(root: Path, paths: Sequence[str]) -> list[str]:
+    """Return the files in ``paths`` (folders or files of the project) that are neither tracked nor ignored."""
+    return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *paths).splitlines()
 
 
 def list_tracked_files(root: Path, pattern: str) -> list[str]:
@@ -69,8 +69,8 @@ def read_remote_address(root: Path, remote: str) -> str:
 
 def list_remote_branches(root: Path, commit: str) -> list[str]:
     """Return ``REMOTE/BRANCH`` of all remote branches that contain ``commit``, as of the last fetch or push."""
-    words = ("for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)", "refs/remotes")
-    return _check_output(root, *words).splitlines()
+    arguments = ("for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)", "refs/remotes")
+    return _check_output(root, *arguments).splitlines()
 
 
 def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
@@ -150,17 +150,17 @@ def list_differences(root: Path, commit: str) -> list[str]:
     return _check_output(root, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
 
 
-def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("git") is None:
         raise InfrastructureError("git is not installed, and worktrees need it", hint="apt-get install git")
     settings = [part for setting in SETTINGS for part in ("-c", setting)]
-    return subprocess.run(["git", *settings, *words], cwd=root, capture_output=True, text=True, check=False)
+    return subprocess.run(["git", *settings, *arguments], cwd=root, capture_output=True, text=True, check=False)
 
 
-def _check_output(root: Path, *words: str) -> str:
-    process = _git(root, *words)
+def _check_output(root: Path, *arguments: str) -> str:
+    process = _git(root, *arguments)
     if process.returncode:
-        command = " ".join(word for word in words[:3] if not word.startswith("-"))
+        command = " ".join(argument for argument in arguments[:3] if not argument.startswith("-"))
         raise InfrastructureError(
             f"git {command} failed in {root}: {(process.stderr or process.stdout).strip()[:500]}",
             hint="run git status there: the repository may be locked or damaged",

@@ -41,8 +41,8 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
 
 def _version(root: Path, artifact: str, message: str) -> str | None:
     """Return the version whose tag says ``message``."""
-    words = ["for-each-ref", f"refs/tags/{artifact}@v*", "--format=%(refname:short) %(contents:subject)"]
-    for line in _call(["git", *words], root).splitlines():
+    arguments = ["for-each-ref", f"refs/tags/{artifact}@v*", "--format=%(refname:short) %(contents:subject)"]
+    for line in _call(["git", *arguments], root).splitlines():
         tag, _, description = line.partition(" ")
         if description == message:
             return tag.partition("@")[2]
@@ -53,19 +53,21 @@ def _tags(root: Path) -> set[str]:
     return set(_call(["git", "tag"], root).split())
 
 
-def _gto(root: Path, words: Sequence[str]) -> None:
+def _gto(root: Path, arguments: Sequence[str]) -> None:
     try:
-        _call([sys.executable, "-m", "gto.cli", *words], root)
+        _call([sys.executable, "-m", "gto.cli", *arguments], root)
     except InfrastructureError as error:
         if "already" not in error.message:  # the stage is assigned to this version
             raise
 
 
-def _call(words: Sequence[str], root: Path) -> str:
+def _call(command: Sequence[str], root: Path) -> str:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    process = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
-        command = " ".join(words[2:] if words[0] == sys.executable else words)
+        command_text = " ".join(command[2:] if command[0] == sys.executable else command)
         output = " ".join((process.stderr or process.stdout).split())
-        raise InfrastructureError(f"{command} failed: {output[-300:]}", hint="run it yourself in the project's folder")
+        raise InfrastructureError(
+            f"{command_text} failed: {output[-300:]}", hint="run it yourself in the project's folder"
+        )
     return process.stdout

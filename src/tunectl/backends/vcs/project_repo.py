@@ -28,8 +28,8 @@ def head_commit(folder: Path) -> str | None:
     """Return the commit of ``folder``, with the suffix ``-dirty`` where tracked files differ; None outside Git or before the first commit."""
     if shutil.which("git") is None:
         return None
-    words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    process = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    command_line = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    process = subprocess.run(command_line, cwd=folder, capture_output=True, text=True, check=False)
     return process.stdout.strip() or None
 
 
@@ -57,14 +57,14 @@ def init_repositories(folder: Path) -> list[str]:
     options += ["--subdir"] if nested and not (folder / ".git").exists() else []
     _call([sys.executable, "-m", "dvc", "init", "--quiet", *options], folder)
     _call([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], folder)
-    return [*actions, f"dvc init{''.join(f' {word}' for word in options)}, analytics off"]
+    return [*actions, f"dvc init{''.join(f' {option}' for option in options)}, analytics off"]
 
 
-def _call(words: Sequence[str], folder: Path) -> None:
+def _call(command_line: Sequence[str], folder: Path) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    process = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command_line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
-        command = " ".join(words[2:] if words[0] == sys.executable else words)
+        command = " ".join(command_line[2:] if command_line[0] == sys.executable else command_line)
         raise InfrastructureError(
             f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()[-500:]}",
             hint="run that command yourself in the folder",

@@ -33,10 +33,12 @@ MAX_PIPELINED: Final = 8
 MAX_CONNECTIONS: Final = 512
 LINGER_SECONDS: Final = 1.0
 """Seconds for which further input is discarded after a refusal; closing at once would lose the client the answer."""
-_WORDS: Final = f"the head of a request has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers\n".encode()
+_TOO_LARGE_BODY: Final = (
+    f"the head of a request has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers\n".encode()
+)
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"connection: close\r\ncontent-length: " + str(len(_WORDS)).encode() + b"\r\n\r\n" + _WORDS
+    b"connection: close\r\ncontent-length: " + str(len(_TOO_LARGE_BODY)).encode() + b"\r\n\r\n" + _TOO_LARGE_BODY
 )
 
 

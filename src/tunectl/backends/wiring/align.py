@@ -89,10 +89,10 @@ def _reward(base: Path, sft: Path, reward: Path, profile: HardwareProfile) -> Re
     return reward_scorer.load(base=base, sft=sft, reward=reward, part="members", profile=profile)
 
 
-def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
+def _score_check(check: Check, answer: str, prompt: str, fields: Mapping[str, str]) -> float | None:
     from tunectl.backends.text import json_validation
 
-    return declared_checks.score(check, answer, question, fields, json_validation.valid)
+    return declared_checks.score(check, answer, prompt, fields, json_validation.valid)
 
 
 def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
@@ -112,8 +112,8 @@ class _ScoreMetric:
     combine: Callable[[NDArray[Any]], NDArray[Any]]
     scorer: TextScorer
 
-    def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
-        return self.scorer(answers, [question.references for question in questions])[self.name]
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
+        return self.scorer(answers, [prompt.references for prompt in prompts])[self.name]
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,11 @@ class _CheckMetric:
     combine: Callable[[NDArray[Any]], NDArray[Any]]
     check: Check
 
-    def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
         import numpy as np
 
-        pairs = zip(questions, answers, strict=True)
-        result = [_score_check(self.check, answer, question.words, question.fields) for question, answer in pairs]
+        pairs = zip(prompts, answers, strict=True)
+        result = [_score_check(self.check, answer, prompt.last_message, prompt.fields) for prompt, answer in pairs]
         return np.asarray([(0, 0) if share is None else (share, 1) for share in result], dtype=np.float64)
 
 

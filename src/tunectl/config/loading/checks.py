@@ -213,8 +213,8 @@ def _text(schema: type[BaseModel], composition: ComposedConfig, location: Schema
     return f"{head}: must be {describe_type(shape)}{guess}"
 
 
-def _without_last(location: Sequence[str | int], place: SchemaLocation) -> Sequence[str | int]:
-    return location[:-1] if len(location) > len(place.path) else location
+def _without_last(location: Sequence[str | int], schema_location: SchemaLocation) -> Sequence[str | int]:
+    return location[:-1] if len(location) > len(schema_location.path) else location
 
 
 def _tag(composition: ComposedConfig, location: SchemaLocation, value: Any) -> str:

@@ -140,7 +140,7 @@ def _hydra(
         except (YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
         except (HydraException, OmegaConfBaseException, *_FROM_HYDRA) as error:
-            raise _stop([*problems, OverrideError((), _plain_words(conf, error))]) from error
+            raise _stop([*problems, OverrideError((), _describe_composition_error(conf, error))]) from error
     raise _stop(problems)
 
 
@@ -191,13 +191,13 @@ def _merge_files(
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    where, words = str(folder.path.resolve()), list(choices)
+    where, overrides = str(folder.path.resolve()), list(choices)
     with _ONE_AT_A_TIME, initialize_config_dir(where, version_base="1.3"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a defaults list without _self_, which _find_recipe_problems reports
         loader = GlobalHydra.instance().config_loader()
         merge_order = _note_merged_files(loader)
-        composed = hydra_compose("config", words, return_hydra_config=True)
-        order = merge_order or loader.compute_defaults_list("config", words, RunMode.RUN).defaults
+        composed = hydra_compose("config", overrides, return_hydra_config=True)
+        order = merge_order or loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults
         options = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     del tree["hydra"]
@@ -281,7 +281,7 @@ def _yaml_mistakes(conf: Path) -> list[str]:
     return result
 
 
-def _plain_words(conf: Path, error: Exception) -> str:
+def _describe_composition_error(conf: Path, error: Exception) -> str:
     """Return Hydra's reason without its advice, and with the underlying cause."""
     text = " ".join(str(error.__cause__ or error).split())
     text = re.sub(r"To append to your (config|default list) use \S+", "", text)

@@ -63,9 +63,9 @@ def _count_characters(node: Any, counts: dict[int, float]) -> float:
 
 def to_overrides(draft: ImportedConfig) -> list[str]:
     """Return the imported settings as arguments for ``tunectl repro``; sources are left out, because they need a file."""
-    words = [f"{group}={option}" for group, option in sorted(draft.groups.items()) if group != "ingest"]
+    overrides = [f"{group}={option}" for group, option in sorted(draft.groups.items()) if group != "ingest"]
     plain = {name: value for name, value in draft.values.items() if not name.startswith("ingest.") and value != "???"}
-    return words + [f"{name}={_word(value)}" for name, value in plain.items()]
+    return overrides + [f"{name}={_format_override_value(value)}" for name, value in plain.items()]
 
 
 def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
@@ -84,7 +84,9 @@ def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
     lines += _tree_lines(draft)
     for item in draft.dropped:
         if item.matters != NONE:
-            lines.append(_comment(f"Without counterpart: {item.key}: {_word(item.value)} - {item.reason}"))
+            lines.append(
+                _comment(f"Without counterpart: {item.key}: {_format_override_value(item.value)} - {item.reason}")
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -135,12 +137,12 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _word(value: Any) -> str:
+def _format_override_value(value: Any) -> str:
     """Return one value for the command line, in Hydra's grammar."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, list):
-        return f"[{','.join(_word(item) for item in value)}]"
+        return f"[{','.join(_format_override_value(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}: {_word(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}: {_format_override_value(item)}" for key, item in value.items()) + "}"
     return str(value)

@@ -163,11 +163,11 @@ def describe_type(shape: TypeInfo) -> str:
         text = f"a section whose {shape.discriminator} is one of {', '.join(members)}"
     else:
         bounds = shape.metadata if len(shape.kinds) == 1 else ()
-        text = " or ".join(dict.fromkeys(_kind_words(kind, bounds) for kind in shape.kinds))
+        text = " or ".join(dict.fromkeys(_describe_kind(kind, bounds) for kind in shape.kinds))
     return f"{text}, or null" if shape.nullable and "null" not in text else text
 
 
-def _kind_words(kind: Any, metadata: tuple[Any, ...]) -> str:
+def _describe_kind(kind: Any, metadata: tuple[Any, ...]) -> str:
     shape = inspect_type(kind, metadata)
     if len(shape.kinds) > 1:
         return describe_type(shape)
@@ -179,9 +179,9 @@ def _kind_words(kind: Any, metadata: tuple[Any, ...]) -> str:
     elif model is not None:
         text = f"a section with {', '.join(model.model_fields)}"
     elif base in {list, tuple, set, frozenset, Sequence}:
-        text = f"a list{_size(bounds)}, each {_kind_words(inner[0], ())}"
+        text = f"a list{_size(bounds)}, each {_describe_kind(inner[0], ())}"
     elif base in {dict, Mapping}:
-        text = f"a mapping{_size(bounds)} of names to {_kind_words(inner[1], ())}"
+        text = f"a mapping{_size(bounds)} of names to {_describe_kind(inner[1], ())}"
     else:
         text = SIMPLE.get(kind, "a text") + _range(bounds) + _size(bounds) + _pattern(bounds)
     return text

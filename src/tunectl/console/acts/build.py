@@ -82,12 +82,12 @@ def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa
     """Return the confirmation page of stopping the running build: the stage that runs, and what is kept of it."""
     process, stage = background_build.find_build(context.layout), find_running_stage(context)
     if process is None:
-        words = (
+        consequence = (
             f"The stage {stage} was started by dvc repro or tunectl run: press Ctrl-C there."
             if stage
             else "No build runs."
         )
-        return ActPage("Stop the build", [words], back="/build", scope="operate")
+        return ActPage("Stop the build", [consequence], back="/build", scope="operate")
     request = background_build.read_request(context.layout, process)
     facts = [("stage", stage or "between two stages"), ("process", str(process))]
     facts += [("started by", request.author), ("why", request.reason)] if request else [("started", "in a terminal")]

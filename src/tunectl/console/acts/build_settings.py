@@ -30,18 +30,18 @@ def parse_settings(text: str) -> list[str]:
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"settings have at most {MAX_CHARACTERS} characters; these have {len(text)}")
     try:
-        words = shlex.split(text)
+        overrides = shlex.split(text)
     except ValueError as error:
         raise UsageError(f"settings: {error}", hint="write key=value; quote a value with spaces") from error
-    _check_words(words)
-    return words
+    _check_overrides(overrides)
+    return overrides
 
 
-def _check_words(words: Sequence[str]) -> None:
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or word.startswith("-"):
-            raise UsageError(f"settings: {word[:80]!r} is not key=value", hint="for example: sft.epochs=2")
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or override.startswith("-"):
+            raise UsageError(f"settings: {override[:80]!r} is not key=value", hint="for example: sft.epochs=2")
         if not is_allowed(key, value):
             raise UsageError(
                 f"settings: {key[:80]} is not changed here with the value {value[:80]!r}",

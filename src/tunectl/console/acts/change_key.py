@@ -133,8 +133,8 @@ def _change(context: ReadContext, form: Mapping[str, str], verb: str, name: str)
 
 def read_disable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return the confirmation page of disabling the key ``form["key"]``."""
-    words = "Within a second it opens nothing: programs that use it are refused, sessions of it end. It can be enabled again."
-    return _ask(context, form, "disable", words, danger=True)
+    consequence = "Within a second it opens nothing: programs that use it are refused, sessions of it end. It can be enabled again."
+    return _ask(context, form, "disable", consequence, danger=True)
 
 
 def read_enable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
@@ -144,8 +144,8 @@ def read_enable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return the confirmation page of removing the key ``form["key"]``."""
-    words = "Within a second it opens nothing, and it cannot be brought back: make a new one instead."
-    return _ask(context, form, "remove", words, danger=True)
+    consequence = "Within a second it opens nothing, and it cannot be brought back: make a new one instead."
+    return _ask(context, form, "remove", consequence, danger=True)
 
 
 def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:

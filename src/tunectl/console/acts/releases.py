@@ -122,8 +122,8 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
-    trial = store.trial()
-    ends = [f"The canary of {trial.release} ends."] if trial else []
+    canary = store.canary()
+    ends = [f"The canary of {canary.release} ends."] if canary else []
     return SwapPreview(
         f"A share of the identities will be answered by release {name}, the others by the champion.",
         [
@@ -155,7 +155,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
         raise UsageError(f"share = {form.get('share', '')[:40]!r}: must be a number from 0 to 100") from error
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
-        store.start_canary(name, share=share, author=context.visitor, message=reason, seen=form_state)
+        store.start_canary(name, share=share, author=context.visitor, message=reason, expected=form_state)
     return f"/releases/{name}"
 
 
@@ -165,11 +165,11 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
     Raises  NotFoundError where there is none.
     """
     store = _open(context)
-    trial = store.trial()
-    if trial is None:
+    canary = store.canary()
+    if canary is None:
         raise NotFoundError("canary")
     return SwapPreview(
-        f"Nobody will be answered by release {trial.release} any more; everybody gets the champion.",
+        f"Nobody will be answered by release {canary.release} any more; everybody gets the champion.",
         ["The release stays in the registry."],
         [],
         "Stop the canary",
@@ -186,7 +186,7 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     store, reason = _open(context), require_reason(form)
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
-        event = store.stop_canary(author=context.visitor, message=reason, seen=form_state)
+        event = store.stop_canary(author=context.visitor, message=reason, expected=form_state)
     return f"/releases/{event.release}"
 
 
@@ -201,8 +201,8 @@ def _open(context: ReadContext) -> ReleaseRegistry:
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
     """Return the state that a form carries, to detect a change since."""
-    trial = store.trial()
-    return release_state.count_swaps(store.log()), trial.started_at if trial else ""
+    canary = store.canary()
+    return release_state.count_swaps(store.log()), canary.started_at if canary else ""
 
 
 def _sequence(form: Mapping[str, str]) -> int:

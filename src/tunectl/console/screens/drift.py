@@ -158,10 +158,10 @@ def describe_window(
     """
     with open_inference_log.open_if_exists(settings.inference_log, layout) as log:
         closed = [] if log is None else reference_data.list_closed_windows(log)
-        place = next((place for place, one in enumerate(closed) if name and one.id.startswith(name)), None)
-        if log is None or place is None:
+        index = next((index for index, one in enumerate(closed) if name and one.id.startswith(name)), None)
+        if log is None or index is None:
             return None
-        one = closed[place]
+        one = closed[index]
         named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
         rows = _load_rows(problems, "examples", log, one.id)
         compared = [
@@ -169,8 +169,8 @@ def describe_window(
         ]
     return DriftWindowScreen(
         window=one,
-        before=closed[place - 1].id if place else "",
-        after=closed[place + 1].id if place + 1 < len(closed) else "",
+        before=closed[index - 1].id if index else "",
+        after=closed[index + 1].id if index + 1 < len(closed) else "",
         examples=_pick_examples(one.exemplars, rows),
         reference_examples=[_build_example(row) for row in compared[:MAX_EXAMPLES]],
         segments=[

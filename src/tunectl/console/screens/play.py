@@ -111,10 +111,10 @@ def read_replay(context: ReadContext, name: str) -> tuple[list[ChatTurn], str]:
 
 def _list_variants(context: ReadContext) -> Iterator[PlayVariant]:
     store = ReleaseRegistry(context.layout.releases)
-    champion, trial = store.champion(), store.trial()
+    champion, canary = store.champion(), store.canary()
     if champion is not None:
         yield PlayVariant("champion", champion.release)
-    if trial is not None:
-        yield PlayVariant("challenger", trial.release)
+    if canary is not None:
+        yield PlayVariant("challenger", canary.release)
     if champion is not None:
         yield PlayVariant("base", "")

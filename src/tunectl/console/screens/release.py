@@ -47,7 +47,7 @@ def read_release(context: ReadContext, query: Mapping[str, str], store: ReleaseR
     if name not in store.ids():
         raise NotFoundError(name)
     champion = problems.attempt("champion", store.champion, None)
-    roles = name_roles(champion, problems.attempt("canary", store.trial, None))
+    roles = name_roles(champion, problems.attempt("canary", store.canary, None))
     manifest = problems.attempt("manifest", lambda: store.manifest(name), None)
     other = champion.release if champion is not None and champion.release != name else None
     changes: list[tuple[str, str, str]] = []

@@ -68,7 +68,7 @@ def read_releases(
     """Return all releases, the newest first, with champion, canary and history, from ``store`` or the project's registry."""
     problems, store = ProblemList(), store or ReleaseRegistry(context.layout.releases)
     champion = problems.attempt("champion", store.champion, None)
-    canary = problems.attempt("canary", store.trial, None)
+    canary = problems.attempt("canary", store.canary, None)
     events = problems.attempt("history", store.log, list[ReleaseEvent]())
     names = problems.attempt("releases", store.ids, list[str]())
     roles = name_roles(champion, canary)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
-from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import approvals, rate_limits, report, signed_links
@@ -243,7 +243,7 @@ def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> 
         yield PendingDecision(
             run.id,
             question,
-            signed_links.WORDS[question],
+            signed_links.QUESTION_TEXTS[question],
             str(facts.get("message") or run.trigger.message),
             until,
             IF_NOBODY[question],
@@ -282,8 +282,8 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
         if problems.problems:
             return RetrainRunScreen(problems=problems.problems)
         raise NotFoundError(name)
-    canaries: list[Experiment] = problems.attempt(
-        "canary", lambda: ExperimentStore(ReleaseRegistry(context.layout.releases)).all(), []
+    canaries: list[CanaryRecord] = problems.attempt(
+        "canary", lambda: CanaryStore(ReleaseRegistry(context.layout.releases)).all(), []
     )
     canary = next((one for one in canaries if one.run == run.id), None)
     story = problems.attempt("story", lambda: report.build_report(run, canary), None)

@@ -78,8 +78,8 @@ def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
 def _find_row(context: ReadContext, name: str) -> dict[str, Any] | None:
     """Return the record with that id; only lines that contain it are decoded."""
     needle = b'"id":' + msgspec.json.encode(name)
-    places = {**FILES, "preferences": WRITES["preferences"]}
-    for stage, files in reversed(places.items()):
+    files_by_stage = {**FILES, "preferences": WRITES["preferences"]}
+    for stage, files in reversed(files_by_stage.items()):
         for file in files:
             path = context.layout.artifact(stage) / file
             if not path.is_file():

@@ -93,8 +93,8 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
     records = {name: try_load(context, problems, name) for name in page}
     readable = [record for record in records.values() if record is not None]
     rows = [
-        build_row(record, readable[place + 1] if place + 1 < len(readable) else None)
-        for place, record in enumerate(readable[:PAGE_SIZE])
+        build_row(record, readable[index + 1] if index + 1 < len(readable) else None)
+        for index, record in enumerate(readable[:PAGE_SIZE])
     ]
     rows = [replace(row, tracked=_find_tracked(context, problems, row.build)) if row.build else row for row in rows]
     release_ids: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])

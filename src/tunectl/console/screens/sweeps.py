@@ -33,7 +33,7 @@ class SweepRow(Struct, frozen=True):
     """One sweep in a list: trials by state, and the best one."""
 
     name: str
-    words: str
+    counts: str = field(name="words")
     """Number of trials by state."""
     result: str
     """The best trial, or why there is none yet."""

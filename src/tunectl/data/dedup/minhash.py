@@ -46,12 +46,6 @@ class MinHashParams:
     threads: int = 2
 
 
-def list_cluster_labels(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> list[int]:
-    """Return for each item the smallest index in its cluster: the result of ``label_clusters`` as a list."""
-    labels: list[int] = label_clusters(sides, plan, scratch).tolist()
-    return labels
-
-
 def label_clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> Indexes:
     """Return for each item the smallest index in its cluster, shape (items,).
 

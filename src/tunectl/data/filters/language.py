@@ -48,10 +48,10 @@ class LanguageFilter:
         """Return (ISO code, confidence 0 to 1) of the text's language; the code is ``unknown`` for a short or uncertain text."""
         # addresses, handles and tags are in no language, and neither are placeholders and digits
         plain_text = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
-        words = _NO_LETTERS.sub(" ", plain_text)
-        if len(words) - words.count(" ") < self.rule.min_letters:
+        letters = _NO_LETTERS.sub(" ", plain_text)
+        if len(letters) - letters.count(" ") < self.rule.min_letters:
             return UNKNOWN, 0.0
-        code, sure = self.guess(words)
+        code, sure = self.guess(letters)
         return (code, sure) if sure >= self.rule.min_confidence else (UNKNOWN, sure)
 
     def _texts(self, record: Record) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import RejectedRow, truncate
-from tunectl.data.record_text import Place, all_texts, map_texts
+from tunectl.data.record_text import TextKind, all_texts, map_texts
 from tunectl.data.transform import Outcome, Record, Scope
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
@@ -37,7 +37,7 @@ class MaskPii:
                 memory.reserve(text)
             before = self.counts.total()
 
-            def mask(text: str, place: Place, memory: PlaceholderMap = memory) -> str:  # noqa: ARG001
+            def mask(text: str, kind: TextKind, memory: PlaceholderMap = memory) -> str:  # noqa: ARG001
                 masked = self.masker.mask(text, memory)
                 self.counts.update(masked.counts)
                 return masked.text

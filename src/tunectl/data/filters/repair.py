@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.curate import Repair
-from tunectl.data.record_text import Place, map_texts
+from tunectl.data.record_text import TextKind, map_texts
 from tunectl.data.transform import Outcome, Record, RejectedRecord, Scope
 
 RepairStep = Callable[[str], str]
@@ -128,9 +128,9 @@ class RepairText:
             repaired = map_texts(record, self._mend)
             yield _judge(repaired) if isinstance(repaired, Document) else self._judge_example(repaired)
 
-    def _mend(self, text: str, place: Place) -> str:
+    def _mend(self, text: str, kind: TextKind) -> str:
         for name, step in self.steps:
-            if (place == "segment" and name in ("html", "white_space")) or place == "argument":
+            if (kind == "segment" and name in ("html", "white_space")) or kind == "argument":
                 continue
             after = step(text)
             if after != text:

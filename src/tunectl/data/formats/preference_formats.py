@@ -280,8 +280,8 @@ def _system(row: RawRow) -> str | None:
 def _read_lone_answer(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
     name = "kto_tag" if row.columns.get("kto_tag") is not None else "label"
     text = scalar(row.columns.get(name))
-    word = "" if text is None else text.strip().lower()
-    if word not in _YES | _NO:
+    label = "" if text is None else text.strip().lower()
+    if label not in _YES | _NO:
         shown_value = kind(row.columns.get(name)) if text is None else repr(text)
         raise RowError("bad_label", f"{name} is {shown_value}; allowed are true and false")
-    return ParsedPreference(with_system(before, _system(row)), [answer], "good" if word in _YES else "bad")
+    return ParsedPreference(with_system(before, _system(row)), [answer], "good" if label in _YES else "bad")

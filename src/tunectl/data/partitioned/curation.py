@@ -192,8 +192,8 @@ class PartitionedCuration:
         order = np.lexsort((pairs[1], pairs[0]))
         lefts, rights = pairs[0][order], pairs[1][order]
         documents = int(pair_steps.is_document(lefts).sum())
-        place = np.arange(len(lefts))
-        part = np.where(place < documents, place, place - documents) // self.pairs_a_part
+        index = np.arange(len(lefts))
+        part = np.where(index < documents, index, index - documents) // self.pairs_a_part
         part[documents:] += -(-documents // self.pairs_a_part)
         requests = np.unique(np.stack((np.concatenate((lefts, rights)), np.tile(part, 2))), axis=1)
         pick = pair_steps.PickTexts(self.tables.share(requests))
@@ -249,11 +249,11 @@ class ClusterTable:
 
         if self.rows is None:
             return record
-        place = int(np.searchsorted(self.rows, row))
-        if place == len(self.rows) or self.rows[place] != row:
+        index = int(np.searchsorted(self.rows, row))
+        if index == len(self.rows) or self.rows[index] != row:
             return record
-        best = int(self.best[place])
+        best = int(self.best[index])
         name, best_id = self.names[best]
         if not self.remove or best == row:
             return with_cluster_id(record, name)
-        return RejectedRecord(record, "near_duplicate", f"{self.similarity[place]:.2f} like {best_id}")
+        return RejectedRecord(record, "near_duplicate", f"{self.similarity[index]:.2f} like {best_id}")

@@ -104,9 +104,9 @@ class PickTexts:
         low = np.asarray(np.searchsorted(rows, order, side="left"), np.int64)
         counts = np.asarray(np.searchsorted(rows, order, side="right"), np.int64) - low
         source = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[source]
+        own_index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[source]
         payload = [batch["payload"][index] for index in source.tolist()]
-        return {"part": parts[place], "order": batch["order"][source], "payload": payload}
+        return {"part": parts[own_index], "order": batch["order"][source], "payload": payload}
 
 
 class ComparePairs:

@@ -67,7 +67,7 @@ class EventRows:
         numbers = np.array([row[:4] for row in self._rows], np.int64).reshape(-1, 4)
         names = ("type", "order", "own", "part")
         return {
-            **{name: numbers[:, place] for place, name in enumerate(names)},
+            **{name: numbers[:, column] for column, name in enumerate(names)},
             "payload": [row[4] for row in self._rows],
         }
 

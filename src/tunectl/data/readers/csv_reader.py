@@ -135,8 +135,8 @@ class PushbackLines(Iterator[str]):
     def put_back(self) -> list[str]:
         """Put back all lines read since ``start``, except the first, which is returned; return all where too many were read again already."""
         self._credit -= self._size
-        kept = 1 if self._credit >= 0 else len(self.lines)
-        lines, rest = self.lines[:kept], self.lines[kept:]
+        kept_count = 1 if self._credit >= 0 else len(self.lines)
+        lines, rest = self.lines[:kept_count], self.lines[kept_count:]
         self._back.extendleft(reversed(rest))
         self.lines.clear()
         return lines

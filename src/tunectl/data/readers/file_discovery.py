@@ -149,8 +149,8 @@ def find_outside(file: Path, declared: str, root: Path) -> Path | None:
     target, base = file.resolve(), root / Path(declared).expanduser()
     if has_magic(declared) and not base.exists():
         base = next(above for above in base.parents if not has_magic(str(above)))
-    for place in (base.resolve(), root.resolve()):
-        if target.is_relative_to(place) and not _is_hidden(target.relative_to(place)):
+    for folder in (base.resolve(), root.resolve()):
+        if target.is_relative_to(folder) and not _is_hidden(target.relative_to(folder)):
             return None
     return None if _CACHED.fullmatch("/".join(target.parts[-3:])) else target
 

@@ -151,7 +151,7 @@ def _is_input_or_answer(value: object) -> bool:
 
 
 def _build_unsupported_error(format_: UnsupportedFormat, row: RawRow, key: str) -> DataError:
-    place_text = (
+    accepted_text = (
         "ingest takes documents and examples; prompts to practice on are not among them yet"
         if format_.name == "prompt_only"
         else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
@@ -163,5 +163,5 @@ def _build_unsupported_error(format_: UnsupportedFormat, row: RawRow, key: str) 
     pins = f", or learn from its better answers: {key}.columns.prompt=[{input_column}] {key}.columns.answer={liked}"
     return DataError(
         f"{key}: {row.source.location} holds {format_.what}, which supervised tuning cannot learn from\n    {truncate_row(row)}",
-        hint=f"{place_text}; take this source out of ingest.sources{pins if input_column and liked else ''}",
+        hint=f"{accepted_text}; take this source out of ingest.sources{pins if input_column and liked else ''}",
     )

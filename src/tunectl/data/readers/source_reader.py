@@ -257,5 +257,5 @@ def _first(stream: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | Rejected
 
 
 def _format_reject(reject: RejectedRow) -> str:
-    place = reject.source.location
-    return f"{reject.reason}: first {place} {reject.detail}".rstrip()
+    location = reject.source.location
+    return f"{reject.reason}: first {location} {reject.detail}".rstrip()

@@ -80,7 +80,7 @@ def assign_splits(examples: Sequence[Example], rule: SplitRule) -> list[Assignme
     assignment_of: list[Assignment | None] = [None] * len(examples)
     for bundle in bundles:
         for row in bundle.group.rows:
-            assignment_of[row] = _place(examples[row], bundle, rule)
+            assignment_of[row] = _assign_example(examples[row], bundle, rule)
     assignments = [assignment for assignment in assignment_of if assignment is not None]
     _refuse_empty(assignments, bundles, rule)
     return assignments
@@ -143,7 +143,7 @@ def _fill_empty(bundles: list[_Group], parts: list[SplitName]) -> None:
             min(spare, key=lambda b: (b.at, b.group.key)).part = part
 
 
-def _place(example: Example, bundle: _Group, rule: SplitRule) -> Assignment:
+def _assign_example(example: Example, bundle: _Group, rule: SplitRule) -> Assignment:
     part = bundle.part or "train"
     if bundle.marked is not None and example.split not in (None, bundle.marked):
         detail = (

@@ -84,8 +84,8 @@ def imbalance_sentences(balance: dict[str, list[FieldBalance]], rows: str) -> It
             if value.rows == 0 and value.target > 0:
                 yield f"{field.field}={value.value} never occurs: population {value.target:.1%}; no weight makes up for it"
             elif value.out_of_balance:
-                word = "over" if value.share > value.target else "under"
-                yield f"{field.field}={value.value} is {word}-represented: {value.share:.1%}, population {value.target:.1%}"
+                prefix = "over" if value.share > value.target else "under"
+                yield f"{field.field}={value.value} is {prefix}-represented: {value.share:.1%}, population {value.target:.1%}"
         if field.unknown:
             yield f"{field.field}: the population does not name {_format_unknown_values(field)}; these {rows} are left out of its shares"
 

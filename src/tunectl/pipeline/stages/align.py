@@ -130,7 +130,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
     rejected = save(
         asking.tally,
         outputs.artifact,
-        records_out=len(data.questions) + len(data.judged) + len(data.held_out),
+        records_out=len(data.prompts) + len(data.judged) + len(data.held_out),
         max_rejected_share=settings.max_rejected_share,
         setting="align.max_rejected_share",
     ).rejected
@@ -180,15 +180,15 @@ class _PromptRenderer:
 
     renderer: template.Template
     tokenizer: Tokenizer
-    agreed: model_spec.ModelSpec
+    spec: model_spec.ModelSpec
     tally: RowCounter
 
     @classmethod
     def load(cls, base: Path, sft: Path, tally: RowCounter) -> _PromptRenderer:
-        agreed = model_spec.load(sft)
-        return cls(template.load(base, system=agreed.system), Tokenizer(base), agreed, tally)
+        spec = model_spec.load(sft)
+        return cls(template.load(base, system=spec.system), Tokenizer(base), spec, tally)
 
-    def questions(self, examples: Sequence[Example], room: int, *, count: bool) -> list[Prompt]:
+    def render_prompts(self, examples: Sequence[Example], room: int, *, count: bool) -> list[Prompt]:
         """Return the examples that have a separate input and leave ``room`` tokens for an answer; ``count`` counts each."""
         texts = [
             self.renderer.render(example.messages, add_generation_prompt=True, tools=example.tools)
@@ -197,7 +197,7 @@ class _PromptRenderer:
             for example in examples
         ]
         result = []
-        limit = self.agreed.context
+        limit = self.spec.context
         for example, text, encoded in zip(examples, texts, self.tokenizer.encode(texts), strict=True):
             reason: tuple[RejectReason, str] | None = None
             if not example.messages:
@@ -227,8 +227,8 @@ class _PromptRenderer:
         if reason is None:
             self.tally.keep()
             return
-        words = example.messages[-1].content if example.messages else ""
-        self.tally.reject(RejectedRow(example.source, *reason, truncate(words)))
+        text = example.messages[-1].content if example.messages else ""
+        self.tally.reject(RejectedRow(example.source, *reason, truncate(text)))
 
 
 def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
@@ -238,7 +238,7 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
     examples = _sample_examples(
         validation, settings.validation.inputs, cfg.seed, "watch"
     )  # the word goes into the seed, so it stays
-    prompts = asking.questions(examples, room, count=False)
+    prompts = asking.render_prompts(examples, room, count=False)
     if examples and not prompts:
         raise DataError(
             f"align: none of {len(examples)} validation inputs can be answered: they leave no room for an answer of {room} tokens, "
@@ -253,7 +253,7 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
     if isinstance(settings, Rloo | Grpo):
         return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), prompts)
     masker = LossMasker(
-        asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.eot_token.id, train_on="final_answer"
+        asking.renderer, asking.tokenizer, end_of_turn=asking.spec.eot_token.id, train_on="final_answer"
     )
     parts = [_read_preferences(inputs.preferences, part) for part in ("train", "validation")]
     train_records, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
@@ -266,8 +266,8 @@ def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
     Raises  DataError with the setting, the field and the fields there are.
     """
     for key, check in align.checks_of(settings):
-        examples = data.validation if key == "align.validation.metric" else data.questions
-        fields = sorted({name for question in examples for name in question.fields})
+        examples = data.validation if key == "align.validation.metric" else data.prompts
+        fields = sorted({name for prompt in examples for name in prompt.fields})
         for name in check.fields if isinstance(check, FactsCheck) else ():
             if name not in fields:
                 raise DataError(
@@ -285,14 +285,14 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
         }
         examples = [example for example in examples if prompt_key(example) in used_prompts]
     examples = _sample_examples(examples, settings.max_inputs or len(examples), seed, "prompts")
-    questions = asking.questions(examples, settings.max_new_tokens, count=True)
-    if not questions:
+    prompts = asking.render_prompts(examples, settings.max_new_tokens, count=True)
+    if not prompts:
         qualifier = " that was judged" if settings.prompts == "preferred" else ""
         raise DataError(
             f"align: the train split has no input{qualifier} that leaves room for an answer",
             hint="align.prompts=train takes all inputs; tunectl data show prints them",
         )
-    return questions
+    return prompts
 
 
 def _read_preferences(preferences: Path, part: str) -> preference_batches.PreferenceSplit:
@@ -329,7 +329,7 @@ def _write(
 ) -> None:
     folder = outputs.artifact
     model_spec.save(model_spec.load(inputs.sft), folder)
-    count = len(data.questions) or len(data.judged)
+    count = len(data.prompts) or len(data.judged)
     record = rl_artifacts.to_record(aligned, settings, inputs=count, measure=judges.measure.name)
     atomic_io.write_json(folder / rl_artifacts.FACTS, record)
     atomic_io.write_rows(folder / rl_artifacts.SAMPLES, aligned.samples)
@@ -346,7 +346,7 @@ def _write_curves(history: Sequence[StepMetrics], points: Sequence[ValidationPoi
 
 def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:
     first = aligned.validation[0]
-    selected = next(look for look in aligned.validation if look.step == aligned.best_step)
+    selected = next(point for point in aligned.validation if point.step == aligned.best_step)
     spent = {name: round(seconds, 1) for name, seconds in aligned.seconds.items()}
     stepping = sum(point.seconds for point in aligned.history)
     return Metrics(

@@ -76,10 +76,10 @@ def run(
     if not isinstance(section, LoraCpt):
         atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": f"cpt.method is {section.method}"})
         return Metrics(section.method, None, None, None, None, None)
-    agreed = model_spec.load(inputs.model)
+    spec = model_spec.load(inputs.model)
     texts = [item.text for item in atomic_io.read_rows(inputs.split / "documents.jsonl", Document)]
     tokenizer = Tokenizer(inputs.model)
-    train, validation = _cut(texts, tokenizer, agreed, section, cfg.seed)
+    train, validation = _cut(texts, tokenizer, spec, section, cfg.seed)
     adapter = outputs.work / ADAPTER
     fitted = (trainer or _default_trainer()).fit(
         train_args.from_cpt_config(section, seed=cfg.seed, profile=cfg.hardware),
@@ -91,7 +91,7 @@ def run(
     )
     (merge or _default_merge())(inputs.model, adapter, outputs.artifact)
     weights = atomic_io.sha256_path(outputs.artifact / "model.safetensors")
-    model_spec.save(replace(agreed, weights_sha256=weights), outputs.artifact)
+    model_spec.save(replace(spec, weights_sha256=weights), outputs.artifact)
     _describe(fitted, train, validation, tokenizer, outputs.artifact)
     shutil.rmtree(outputs.work, ignore_errors=True)
     return Metrics(
@@ -105,13 +105,13 @@ def run(
 
 
 def _cut(
-    texts: list[str], tokenizer: Tokenizer, agreed: model_spec.ModelSpec, section: LoraCpt, seed: int
+    texts: list[str], tokenizer: Tokenizer, spec: model_spec.ModelSpec, section: LoraCpt, seed: int
 ) -> tuple[list[PackedRow], list[PackedRow]]:
     """Return training blocks, and validation blocks of other documents."""
     order = sorted(texts)
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
     count = max(1, round(len(order) * section.validation_share))
-    end = agreed.eos.id if agreed.eos else agreed.eot_token.id
+    end = spec.eos.id if spec.eos else spec.eot_token.id
     result = [
         packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[count:], order[:count])
     ]

@@ -246,8 +246,8 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
     if result.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
         return "", "no second reward model was trained to judge (reward.evaluation_model is null)"
     accuracy = result.judge.accuracy
-    words = f"it is right on {format_percent(accuracy)} of {result.judge.pairs} held-out pairs"
-    return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")
+    fact = f"it is right on {format_percent(accuracy)} of {result.judge.pairs} held-out pairs"
+    return ("", f"{fact}, which may be chance") if (accuracy.low or 0) <= 0.5 else (fact, "")
 
 
 def _read_data(split: Path, cfg: Evaluate, seed: int) -> EvaluationData:

@@ -90,7 +90,7 @@ def run(
             collector = ExampleReader(
                 kind,
                 source,
-                _words(source),
+                _describe_source(source),
                 folder=outputs.artifact,
                 tally=total,
                 emit=writer.write,
@@ -141,7 +141,7 @@ class _Writer:
         stream.write(self._encoder.encode(record) + b"\n")
 
 
-def _words(source: Declared) -> str:
+def _describe_source(source: Declared) -> str:
     if isinstance(source, FileSource):
         return source.path
     if isinstance(source, HubDataset):

@@ -164,11 +164,11 @@ class _ReleaseBuilder:
     def __post_init__(self) -> None:
         self.base = self.inputs.model if (self.inputs.cpt / manifest.PASSED_THROUGH).is_file() else self.inputs.cpt
         self.adapter: Path = getattr(self.inputs, self.which)
-        self.agreed = chats.load(self.adapter)
+        self.spec = chats.load(self.adapter)
         self.release = self.outputs.artifact / RELEASE
         self.merged = self.outputs.work / "merged"
         self.tokenizer = Tokenizer(self.base)
-        ends = (self.agreed.eot_token, self.agreed.eos)
+        ends = (self.spec.eot_token, self.spec.eos)
         self.stops = list(dict.fromkeys(token.id for token in ends if token is not None))
 
     def lay_out(self) -> None:
@@ -192,9 +192,9 @@ class _ReleaseBuilder:
         """Render validation inputs, as many as needed; those that leave no tokens for an answer are left out."""
         settings = self.settings
         rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
-        chat = templates.load(self.base, system=self.agreed.system)
+        chat = templates.load(self.base, system=self.spec.system)
         room = max(settings.parity.max_tokens, settings.probing.max_tokens)
-        limit = (self.agreed.context or 1 << 30) - room
+        limit = (self.spec.context or 1 << 30) - room
         texts = [
             (row, chat.render(row.messages, add_generation_prompt=True, tools=row.tools))
             for row in rows
@@ -245,23 +245,23 @@ class _ReleaseBuilder:
         self, conversations: Sequence[RenderedConversation], compared: Sequence[BaseTunedComparison]
     ) -> ServingContract:
         """Return the contract that the server must fulfill."""
-        agreed, settings, probes = self.agreed, self.settings, self.settings.probing
+        spec, settings, probes = self.spec, self.settings, self.settings.probing
         decoding = settings.decoding
         return ServingContract(
             project=self.cfg.project,
-            base=BaseModel(agreed.base, agreed.revision, agreed.weights_sha256, settings.weights),
+            base=BaseModel(spec.base, spec.revision, spec.weights_sha256, settings.weights),
             adapter_sha256=atomic_io.sha256_path(self.release / serving_contract.ADAPTER / "adapter_model.safetensors"),
-            template_sha256=agreed.template_sha256,
-            eot_token=agreed.eot_token,
-            bos=agreed.bos,
-            eos=agreed.eos,
-            pad=agreed.pad,
+            template_sha256=spec.template_sha256,
+            eot_token=spec.eot_token,
+            bos=spec.bos,
+            eos=spec.eos,
+            pad=spec.pad,
             stop_token_ids=self.stops,
-            context_length=agreed.context or 4096,
+            context_length=spec.context or 4096,
             engine=settings.engine,
             layout=settings.layout,
             defaults=DecodingDefaults(decoding.temperature, decoding.top_p, decoding.max_tokens),
-            system=agreed.system,
+            system=spec.system,
             tolerance=Tolerance(probes.max_logprob_diff, probes.min_token_agreement),
             fixtures=[*(item.fixture for item in conversations[: probes.fixtures]), *self.render_written_tokens()],
             probes=[
@@ -275,8 +275,8 @@ class _ReleaseBuilder:
         special = self.tokenizer.special_texts
         if not special:
             return []
-        messages = [Message("user", f"Is this text: {' '.join((*special[:8], self.agreed.eot_token.text))}?")]
-        text = templates.load(self.base, system=self.agreed.system).render(messages, add_generation_prompt=True)
+        messages = [Message("user", f"Is this text: {' '.join((*special[:8], self.spec.eot_token.text))}?")]
+        text = templates.load(self.base, system=self.spec.system).render(messages, add_generation_prompt=True)
         return [RenderFixture(messages, text, self.tokenizer.ids(text))]
 
     def decode_answer(self, output: GreedyOutput) -> str:
@@ -311,7 +311,7 @@ class _ReleaseBuilder:
         sample = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
         if count == 0 or not sample:
             return None
-        chat = templates.load(self.base, system=self.agreed.system)
+        chat = templates.load(self.base, system=self.spec.system)
         texts = [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in sample]
         prompts = [encoded.ids for encoded in self.tokenizer.encode(texts)]
         limit, libraries = cfg.decoding.max_new_tokens, evaluation.tools()
@@ -350,7 +350,7 @@ class _ReleaseBuilder:
     def keep_reference(self, conversations: Sequence[RenderedConversation], side: ReleaseSession) -> None:
         """Save sampled answers to validation inputs with the default settings: the reference of drift monitoring."""
         decoding = self.settings.decoding
-        limit = (self.agreed.context or 1 << 30) - decoding.max_tokens
+        limit = (self.spec.context or 1 << 30) - decoding.max_tokens
         some = [item for item in conversations if len(item.ids) <= limit][: self.settings.reference_responses]
         sampling = SamplingParams(decoding.temperature, decoding.top_p, self.cfg.seed)
         outputs = side.generate([item.ids for item in some], decoding.max_tokens, sampling)
@@ -377,7 +377,7 @@ class _ReleaseBuilder:
         passed = verdict.passed or (self.which == "sft" and verdict.verdict == "tuned_better")
         verdicts = {"evaluate": RecordedVerdict(passed, verdict.verdict, verdict.reason), "package": report.verdict}
         stages = {stage: getattr(self.inputs, stage) for stage in self.inputs.__dataclass_fields__}
-        lineage = collect_lineage(self.agreed.base, self.agreed.revision, stages)
+        lineage = collect_lineage(self.spec.base, self.spec.revision, stages)
         return BuildFacts(self.cfg.project, self.settings.engine, self.settings.layout, metrics, verdicts, lineage)
 
     def write(self, facts: BuildFacts, report: ParityReport, result: Results) -> None:
@@ -387,7 +387,7 @@ class _ReleaseBuilder:
         lines = [(system.title, f"{system.scores[result.primary].value:.2f}") for system in measured]
         scores = [("system", result.primary), *lines]
         text = model_card.render_model_card(
-            facts, serving_contract.load(self.release), report, license_name=self.agreed.license, scores=scores
+            facts, serving_contract.load(self.release), report, license_name=self.spec.license, scores=scores
         )
         atomic_io.write_text(self.release / serving_contract.CARD, text)
         atomic_io.write_json(folder / FACTS, facts)

@@ -144,11 +144,11 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     results = reward_evaluation.results(context, members, judge, fitting.records, gate_context)
     _write(results, fitting, outputs)
     records, folder = fitting.records, outputs.artifact
-    agreed = model_spec.load(base)
+    spec = model_spec.load(base)
     facts = RewardFacts(
-        base=agreed.weights_sha256,
+        base=spec.weights_sha256,
         sft=atomic_io.sha256_path(inputs.sft / WEIGHTS),
-        template=agreed.template_sha256,
+        template=spec.template_sha256,
         max_tokens=section.max_length,
         members=_part(members, own, records[: section.ensemble_size], folder),
         judge=_part(judge, judges, records[section.ensemble_size :], folder) if judge else None,
@@ -176,10 +176,10 @@ def _read(
 
     Raises  DataError where a part has none, or too many were rejected.
     """
-    agreed = model_spec.load(inputs.sft)
-    model_spec.save(agreed, folder)
-    rendering = template.load(base, system=agreed.system)
-    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.eot_token.id, train_on="final_answer")
+    spec = model_spec.load(inputs.sft)
+    model_spec.save(spec, folder)
+    rendering = template.load(base, system=spec.system)
+    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=spec.eot_token.id, train_on="final_answer")
     tally = RowCounter("reward")
     result = {}
     for name in ("train", "validation", "test"):

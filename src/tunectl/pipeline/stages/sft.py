@@ -83,11 +83,11 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     """
     section = cfg.sft
     base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
-    agreed = model_spec.load(base)
-    system = agreed.system if section.system is None else section.system
+    spec = model_spec.load(base)
+    system = spec.system if section.system is None else section.system
     tokenizer = Tokenizer(base)
     masker = LossMasker(
-        template.load(base, system=system), tokenizer, end_of_turn=agreed.eot_token.id, train_on=section.loss_on
+        template.load(base, system=system), tokenizer, end_of_turn=spec.eot_token.id, train_on=section.loss_on
     )
     tally = RowCounter("sft")
     train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
@@ -110,7 +110,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         out=outputs.artifact,
         work=outputs.work,
     )
-    model_spec.save(replace(agreed, system=system), outputs.artifact)
+    model_spec.save(replace(spec, system=system), outputs.artifact)
     record = report.training(fitted, train, validation, example)
     _write_records(fitted, record, outputs)
     shutil.rmtree(outputs.work, ignore_errors=True)

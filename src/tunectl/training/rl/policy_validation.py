@@ -47,7 +47,7 @@ class ValidationSample(Struct, frozen=True):
 
 def measure_validation(
     step: int,
-    questions: Sequence[Prompt],
+    prompts: Sequence[Prompt],
     answers: Sequence[Completion],
     marks: Sequence[RewardBreakdown],
     kl: Sequence[float],
@@ -60,10 +60,10 @@ def measure_validation(
     """
     if not any(answer.finished for answer in answers):
         raise all_truncated(step, len(answers), max(len(answer.ids) for answer in answers))
-    table = measure(questions, [answer.text for answer in answers])
+    table = measure(prompts, [answer.text for answer in answers])
     if not math.isfinite(float(measure.combine(table.sum(axis=0)))):
         raise UsageError(
-            f"align: {measure.name} is not a number on the {len(questions)} validation inputs, so nothing can be validated",
+            f"align: {measure.name} is not a number on the {len(prompts)} validation inputs, so nothing can be validated",
             hint="declare an align.validation.metric that applies to them, for example {method: score, name: chrf}",
         )
     return ValidationSample(
@@ -74,7 +74,7 @@ def measure_validation(
         lengths=tuple(len(answer.ids) for answer in answers),
         repetition=tuple(ngram_repetition(answer.text.split(), RUN) for answer in answers),
         truncated=tuple(not answer.finished for answer in answers),
-        clusters=tuple(question.cluster or question.id for question in questions),
+        clusters=tuple(prompt.cluster or prompt.id for prompt in prompts),
     )
 
 

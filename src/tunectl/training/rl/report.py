@@ -58,7 +58,7 @@ class AnswerAtStep:
 class AnswerHistory:
     """One validation input, its references, and the policy's answers at every validation."""
 
-    question: str
+    prompt: str
     references: list[str]
     versions: list[AnswerAtStep]
 
@@ -71,7 +71,7 @@ def measure_title(settings: AlignSettings) -> str:
 
 def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
     """Return the validation whose weights were kept."""
-    return next(look for look in aligned.validation if look.step == aligned.best_step)
+    return next(point for point in aligned.validation if point.step == aligned.best_step)
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
@@ -205,8 +205,8 @@ def _select_final_point(aligned: RlResult) -> ValidationPoint:
 def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     """Yield a warning where the metric fell significantly while the reward rose, or, without rewards, during the training on judgments."""
     first, offline = aligned.validation[0], isinstance(settings, Dpo | Kto)
-    fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
-    result = next((look for look in fell if offline or _is_reward_higher(look, first)), None)
+    fell = (point for point in aligned.validation[1:] if point.metric_high < 0)
+    result = next((point for point in fell if offline or _is_reward_higher(point, first)), None)
     if result is None:
         return
     selection_note = (
@@ -223,20 +223,20 @@ def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator
 
 
 def _longer(aligned: RlResult) -> Iterator[str]:
-    first, look = aligned.validation[0], _select_final_point(aligned)
-    if look.length >= LENGTH_RATIO * first.length and look.length >= first.length + 1:
+    first, point = aligned.validation[0], _select_final_point(aligned)
+    if point.length >= LENGTH_RATIO * first.length and point.length >= first.length + 1:
         yield (
-            f"Answers grew longer: {first.length:.1f} tokens for sft, {look.length:.1f} at step {look.step}. If length is not "
+            f"Answers grew longer: {first.length:.1f} tokens for sft, {point.length:.1f} at step {point.step}. If length is not "
             "what people want, add a length penalty to align.rewards."
         )
 
 
 def _repeats(aligned: RlResult) -> Iterator[str]:
-    first, look = aligned.validation[0], _select_final_point(aligned)
-    if look.repetition >= first.repetition + REPETITION_INCREASE:
+    first, point = aligned.validation[0], _select_final_point(aligned)
+    if point.repetition >= first.repetition + REPETITION_INCREASE:
         yield (
             f"Repetition grew: {100 * first.repetition:.1f} % of the runs of three words for sft, "
-            f"{100 * look.repetition:.1f} % at step {look.step}."
+            f"{100 * point.repetition:.1f} % at step {point.step}."
         )
 
 
@@ -268,7 +268,7 @@ def answer_histories(aligned: RlResult) -> list[AnswerHistory]:
     for sample in aligned.samples:
         by_id.setdefault(sample.id, []).append(sample)
     return [
-        AnswerHistory(group[0].question, list(group[0].references), _versions(group, aligned.best_step))
+        AnswerHistory(group[0].prompt, list(group[0].references), _versions(group, aligned.best_step))
         for group in (sorted(samples, key=lambda sample: sample.step) for samples in by_id.values())
     ]
 

@@ -29,16 +29,16 @@ class RewardFunction:
         self._model = model
 
     def score(
-        self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
         """Return one score per answer; ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
         indexes = [index for index, answer in enumerate(answers) if answer.finished]
-        finished_questions = [questions[index] for index in indexes]
+        finished_prompts = [prompts[index] for index in indexes]
         finished_answers = [answers[index] for index in indexes]
         totals = [0.0] * len(finished_answers)
         parts: list[dict[str, float]] = [{} for _ in finished_answers]
         for name, term in self._terms.items():
-            values = impute_mean(self._values(term, finished_questions, finished_answers))
+            values = impute_mean(self._values(term, finished_prompts, finished_answers))
             for index, (value, worth) in enumerate(
                 zip(values, normalize_and_clip(values, term, fixed=fixed), strict=True)
             ):
@@ -49,28 +49,26 @@ class RewardFunction:
             marks[index] = RewardBreakdown(total, part)
         return marks
 
-    def _values(
-        self, term: RewardTerm, questions: Sequence[Prompt], answers: Sequence[Completion]
-    ) -> list[float | None]:
+    def _values(self, term: RewardTerm, prompts: Sequence[Prompt], answers: Sequence[Completion]) -> list[float | None]:
         if isinstance(term, RewardModelTerm):
-            return list(self._score_with_reward_model(term, questions, answers))
+            return list(self._score_with_reward_model(term, prompts, answers))
         if isinstance(term, CheckTerm):
-            pairs = zip(questions, answers, strict=True)
+            pairs = zip(prompts, answers, strict=True)
             return [
-                self._checked(term.check, answer.text, question.words, question.fields) for question, answer in pairs
+                self._checked(term.check, answer.text, prompt.last_message, prompt.fields) for prompt, answer in pairs
             ]
         if isinstance(term, LengthTerm):
             return [length_penalty(len(answer.ids) - answer.finished, term) for answer in answers]
         return [-ngram_repetition(answer.text.split(), term.size) for answer in answers]
 
     def _score_with_reward_model(
-        self, term: RewardModelTerm, questions: Sequence[Prompt], answers: Sequence[Completion]
+        self, term: RewardModelTerm, prompts: Sequence[Prompt], answers: Sequence[Completion]
     ) -> list[float]:
         assert self._model is not None
         if not answers:
             return []
         scores = self._model.score(
-            [ScoredPrompt(question.messages, question.tools) for question in questions],
+            [ScoredPrompt(prompt.messages, prompt.tools) for prompt in prompts],
             [answer.text for answer in answers],
         )
         return [score.value - term.uncertainty_penalty * score.spread for score in scores]

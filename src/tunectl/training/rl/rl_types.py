@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
+from msgspec import field as json_field
 
 from tunectl.artifacts.records import Message
 from tunectl.config.schema.align import Dpo, Grpo, Kto, Rloo
@@ -49,10 +50,10 @@ class Prompt:
     tools: Sequence[dict[str, Any]] = ()
     """Tools on offer in the conversation."""
     cluster: str = ""
-    """Questions of one cluster (near duplicates, or one group of the split) are resampled together; empty: it is in none."""
+    """Prompts of one cluster (near duplicates, or one group of the split) are resampled together; empty: it is in none."""
 
     @property
-    def words(self) -> str:
+    def last_message(self) -> str:
         """The last turn of the input, for checks and reports."""
         return self.messages[-1].content if self.messages else ""
 
@@ -82,7 +83,7 @@ class Rewards(Protocol):
     """Computes the rewards that ``align.rewards`` declares for generated answers."""
 
     def score(
-        self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
         """Return one reward per answer. ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
 
@@ -98,7 +99,7 @@ class ValidationScorer(Protocol):
     def combine(self) -> Combine:
         """Function that converts sums of statistics (..., statistics) to points, 0 to 100 (...)."""
 
-    def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
         """Return sufficient statistics, shape (answers, statistics)."""
 
 
@@ -106,7 +107,7 @@ class ValidationScorer(Protocol):
 class PolicyData:
     """Inputs and judgments that a PolicyTrainer trains and validates on."""
 
-    questions: Sequence[Prompt]
+    prompts: Sequence[Prompt]
     """Inputs for which answers are generated (rloo, grpo); empty for the others."""
     judged: Sequence[LabeledCompletions]
     """Judgments of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
@@ -187,7 +188,7 @@ class Sample(Struct, frozen=True):
 
     step: int
     id: str
-    question: str
+    prompt: str = json_field(name="question")
     answer: str
     reward: float | None
     """None where the answer was cut."""

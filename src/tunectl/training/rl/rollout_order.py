@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
-def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
+def prompts_per_step(prompt_count: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
     """Return for each of ``steps`` steps the numbers of ``each`` different prompts (all, where there are fewer).
 
-    ``questions`` is the number of prompts; every prompt is used once per epoch.
+    ``prompt_count`` is the number of prompts; every prompt is used once per epoch.
     """
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
-    size = min(each, questions)
+    size = min(each, prompt_count)
     queue: list[int] = []
     result = []
     for _ in range(steps):
         if len(queue) < size:
-            order, waiting = rng.sample(range(questions), questions), set(queue)
+            order, waiting = rng.sample(range(prompt_count), prompt_count), set(queue)
             head = [number for number in order if number not in waiting][: size - len(queue)]
             queue += head + [number for number in order if number not in set(head)]
         result.append(tuple(queue[:size]))
@@ -30,9 +30,9 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
     return result
 
 
-def prompt_seed(seed: int, step: int, place: int) -> int:
-    """Return the seed for generating the answers to the prompt at index ``place`` of a step."""
-    return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
+def prompt_seed(seed: int, step: int, index: int) -> int:
+    """Return the seed for generating the answers to the prompt at index ``index`` of a step."""
+    return random.Random(f"{seed}:write:{step}:{index}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 
 def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
@@ -41,7 +41,7 @@ def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) ->
     Prompts are dealt in turn by falling length in tokens. All answers to a prompt stay on one rank. A rank gets none where
     there are fewer prompts than ranks.
     """
-    falling = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    falling = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return sorted(falling[rank::world_size])
 
 
