@@ -554,7 +554,7 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
     ("changes", "words"),
     [
         ({"format": "columns"}, "format is columns, but no column is set"),
-        ({"columns": {"prompt": ["a"]}}, "prompt is ['a'] and answer is None; set both or neither"),
+        ({"columns": {"prompt": ["a"]}}, "prompt and answer go together, and answer is null; set both or neither"),
         (
             {"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}},
             "text (of documents) and prompt (of examples) are both set",

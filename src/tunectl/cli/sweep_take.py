@@ -64,11 +64,12 @@ def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
         raise UsageError(
             f"sweep {summary.name} has no single best trial; {reason}", hint=f"tunectl sweep take {summary.name} TRIAL"
         )
-    trial = summary.find(int(words[0]) if words else summary.best[0])
+    number = int(words[0]) if words else summary.best[0]
+    trial = summary.find(number)
     if trial is None or trial.state != "complete":
         what = "does not exist" if trial is None else f"is {trial.state}"
         raise UsageError(
-            f"trial {words[0]} of {summary.name} {what}; only a complete trial can be taken",
+            f"trial {number} of {summary.name} {what}; only a complete trial can be taken",
             hint=f"choose one: tunectl sweep show {summary.name}",
         )
     return trial
