@@ -517,7 +517,7 @@ def test_limits():
         "raise the limit, or name a smaller part",
     )
     assert fails(d=source(path="d", limits={"max_rows": 2})) == (
-        "ingest.sources.d.limits.max_rows = 2: d/c.txt goes beyond it",
+        "ingest.sources.d.limits.max_rows = 2: d/c.txt has more rows",
         "raise the limit, or declare less under path",
     )
     assert fails(d=source(path="d", limits={"max_file_bytes": 99}))[0].endswith(
