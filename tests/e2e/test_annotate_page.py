@@ -403,7 +403,7 @@ def test_an_open_address_without_a_key(project, capsys):
     assert fails(capsys, "annotate.host=0.0.0.0") == (
         2,
         (
-            "tunectl: annotate.host = 0.0.0.0: others reach it, and no key in .tunectl/keys.json opens the page\n"
+            "tunectl: annotate.host = 0.0.0.0: other machines can reach the page, and no key in .tunectl/keys.json opens it\n"
             "  make one for each person: tunectl serve keys add NAME --scope annotate\n"
         ),
     )

@@ -90,8 +90,8 @@ def test_without_a_network(project: Project) -> None:
 def test_words_that_are_wrong(project: Project) -> None:
     for words, message in (
         (("wacth",), "monitor wacth: no such action; there are once, list, show, set-reference, calibrate, backtest"),
-        (("set-reference",), "monitor set-reference: which windows?"),
-        (("backtest",), "backtest from None to now: the first time must be before the second"),
+        (("set-reference",), "monitor set-reference: the ids of the windows are missing"),
+        (("backtest",), "--from is missing: when does the period begin?"),
     ):
         project.serve(1)
         done = project.run(*words)

@@ -314,4 +314,4 @@ def test_lineage_goes_back_and_forward(
     assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)
     assert [(step["stage"], step["what"]) for step in told["forward"]] == [("feedback", "kept")]
     assert main(["data", "lineage", "chatcmpl-nobody"]) == 2
-    assert "chatcmpl-nobody: no answer, release or row of that name" in capsys.readouterr().err
+    assert "chatcmpl-nobody: there is no answer, release or row with this id" in capsys.readouterr().err

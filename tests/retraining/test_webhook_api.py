@@ -101,7 +101,7 @@ def test_a_link_leads_to_the_page_and_a_key_decides(world, tmp_path, caplog):
     for key, status, words in (
         ("", 401, "send a key"),
         ("tk-made-up", 401, "that key is not known here"),
-        (look, 403, "the key spy has the scopes look, operate, chat; this needs decide"),
+        (look, 403, "the key spy has the scopes look, operate, chat; this needs decide: use a key that has it"),
         (TOKEN, 401, "that key is not known here"),
     ):
         found, page = decide(world, path, key)
@@ -164,7 +164,7 @@ def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):
     assert world.ask(body=payload(), token=secrets["operate"])[0] == 200
     assert len(world.store.list_pending_triggers()) == 1
     status, content, _ = world.ask(body=payload(), token=secrets["look"])
-    assert (status, content) == (403, b"the key look has the scopes look; this needs operate\n")
+    assert (status, content) == (403, b"the key look has the scopes look; this needs operate: use a key that has it\n")
     api_keys.remove(tmp_path / "keys.json", "operate")
     assert world.ask(body=payload("2026-04-30T12:00:00Z"), token=secrets["operate"])[0] == 401
 

@@ -230,7 +230,7 @@ def test_an_empty_file(project, capsys):
         ),
         (
             ["--model", "model"],
-            "DATA is missing: which file should the model be evaluated on?\n  tunectl evaluate --help\n",
+            "DATA is missing: which file should the model be evaluated on?\n  name it, for example: tunectl evaluate test.jsonl\n",
         ),
         (
             ["data.csv", "--model", "model", "--input-column", "mr"],
@@ -262,7 +262,7 @@ def test_an_empty_file(project, capsys):
         ),
         (
             ["data.csv", "--bases", "owner/name"],
-            "--bases compares on the validation split; leave DATA and --model out\n",
+            "--bases compares on the validation split; leave out DATA, --model and --against\n",
         ),
         (["--bases", ","], "--bases names no model\n  for example: --bases smollm2_135m,DIR,owner/name@COMMIT\n"),
     ],

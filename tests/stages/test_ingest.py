@@ -517,7 +517,7 @@ def test_limits():
         "raise the limit, or name a smaller part",
     )
     assert fails(d=source(path="d", limits={"max_rows": 2})) == (
-        "ingest.sources.d.limits.max_rows = 2: d/c.txt goes beyond it",
+        "ingest.sources.d.limits.max_rows = 2: d/c.txt has more rows",
         "raise the limit, or declare less under path",
     )
     assert fails(d=source(path="d", limits={"max_file_bytes": 99}))[0].endswith(
@@ -554,7 +554,7 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
     ("changes", "words"),
     [
         ({"format": "columns"}, "format is columns, but no column is set"),
-        ({"columns": {"prompt": ["a"]}}, "prompt is ['a'] and answer is None; set both or neither"),
+        ({"columns": {"prompt": ["a"]}}, "prompt and answer go together, and answer is null; set both or neither"),
         (
             {"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}},
             "text (of documents) and prompt (of examples) are both set",

@@ -115,7 +115,7 @@ def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
     path.write_text(" " + path.read_text())
     assert main(["data", "inspect"]) == 3
     assert (
-        "template is that of the contract: failed: artifacts/model/chat_template.jinja differs from the template that"
+        "the chat template is the one that the model was set up with: failed: artifacts/model/chat_template.jinja differs from the template that"
         in capsys.readouterr().err
     )
 

@@ -130,7 +130,7 @@ def test_a_template_that_never_ends_a_turn(copy, tmp_path):
     with pytest.raises(UsageError) as caught:
         run(folder(copy), tmp_path, chat_template=str(file))
     assert caught.value.message == (
-        "the chat template writes no special token behind an answer, only '\\n': a model tuned with it would never stop"
+        "the chat template writes no special token after an answer, only '\\n': a model tuned with it would never stop"
     )
     _, out = run(folder(copy), tmp_path, chat_template=str(file), eot_token="<|endoftext|>")
     assert model_spec.load(out).eot_token == SpecialToken("<|endoftext|>", 0)

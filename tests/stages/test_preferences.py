@@ -282,7 +282,10 @@ def test_reasons_and_their_details():
     [
         ({"prompt": "Q", "chosen": [], "rejected": "x"}, ("empty_answer", "one answer is an empty list of turns")),
         ({"prompt": "Q", "chosen": "x", "rejected": []}, ("empty_answer", "one answer is an empty list of turns")),
-        ({"prompt": [], "chosen": "x", "rejected": "y"}, ("empty_turn", "there is no prompt")),
+        (
+            {"prompt": [], "chosen": "x", "rejected": "y"},
+            ("empty_turn", "there is no prompt: no turn comes before the answer"),
+        ),
         ({"prompt": "Q", "completion": [], "label": True}, ("empty_answer", "there is no text in any answer")),
     ],
 )
@@ -297,7 +300,7 @@ def test_empty_lists_are_rejected(row, reject):
 def test_messages_that_are_an_empty_list_are_rejected(rejected):
     rows = [{"messages": talk(f"Q{n}?", GOOD), **rejected} for n in range(3)]
     imported([*rows, {"messages": [], **rejected}])
-    assert rejects() == [(4, "empty_turn", "messages is an empty list")]
+    assert rejects() == [(4, "empty_turn", "messages is an empty list; it must hold the prompt and the better answer")]
 
 
 def test_the_majority_wins_or_nobody():

@@ -132,6 +132,6 @@ def test_a_project_without_addresses_is_told(site, capsys):
     )
     assert main(["data", "refresh"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: no source of this project is a list of addresses, so there is no page to ask for\n"
-        "  files are compared by themselves: tunectl repro; addresses are declared with source/urls\n  more: tunectl docs no-source-of-this-project-is-a\n"
+        "tunectl: no source in ingest.sources is a list of web addresses, so there is no page to check\n"
+        "  changed files are found by tunectl repro; conf/ingest/source/urls.yaml shows how to declare addresses\n  more: tunectl docs no-source-in-ingest-sources-is-a\n"
     )

@@ -265,7 +265,7 @@ def test_a_plain_fit_leaves_no_privacy_file(given):
     [
         ({"early_stopping": {"patience": 1, "min_delta": 0.0}}, "early_stopping must be null with privacy: the last weights are kept"),
         ({"max_grad_norm": 1.0}, "max_grad_norm must be null with privacy: privacy.max_grad_norm clips the gradient of each unit"),
-        ({"init_adapter": "artifacts/old"}, "init_adapter must be null with privacy: what it has learned is not in epsilon"),
+        ({"init_adapter": "artifacts/old"}, "init_adapter must be null with privacy: epsilon does not count what it has learned"),
         (private(noise_multiplier=1.0), "give target_epsilon or noise_multiplier, and null for the other"),
         (private(unit="person"), "unit person needs person_field"),
     ],

@@ -122,7 +122,7 @@ def read(path: Path) -> list[ApiKey]:
     names = [key.name for key in keys]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path} names the key {twice} twice", hint="remove one of the two")
+        raise DataError(f"{path} names the key {twice} twice", hint="open that file and delete one of the two entries")
     return keys
 
 
@@ -265,7 +265,9 @@ class KeyStore:
         if scope is not None and not result.allows(scope):
             allowed = ", ".join(result.scopes)
             raise ApiError(
-                f"the key {result.name} has the scopes {allowed}; this needs {scope}", "permission_error", code="scope"
+                f"the key {result.name} has the scopes {allowed}; this needs {scope}: use a key that has it",
+                "permission_error",
+                code="scope",
             )
         return result
 

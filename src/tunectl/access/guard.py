@@ -204,5 +204,7 @@ class ServiceGuard:
 def _refuse_route(head: RequestHead, rules: Iterable[str]) -> ApiError:
     allowed = ", ".join(sorted(rules))
     if not allowed:
-        return ApiError(f"there is nothing at {head.path[:200]}", "not_found_error")
+        return ApiError(
+            f"there is nothing at {head.path[:200]}; check the path (tunectl docs routes lists all)", "not_found_error"
+        )
     return ApiError(f"{head.path[:200]} takes {allowed}, not {head.method[:20]}", status=405, allow=allowed)

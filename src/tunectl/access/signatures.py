@@ -124,14 +124,19 @@ def load_key(path: Path) -> SigningKey:
     if rights & 0o077:
         raise InfrastructureError(
             f"{path} is a private key, and others may read it (mode {rights:o})",
-            hint=f"chmod 600 {path}; make a new key where somebody else has an account here",
+            hint=f"run: chmod 600 {path}; if other people have an account on this machine, make a new key",
         )
     try:
         private = _load_serialization().load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is not an unencrypted private key", hint="tunectl release keygen makes one") from error
+        raise DataError(
+            f"{path} is not an unencrypted private key", hint="make one: tunectl release keygen NAME --role release"
+        ) from error
     if not hasattr(private, "sign") or type(private).__name__ != "Ed25519PrivateKey":
-        raise DataError(f"{path} holds a key of another kind than Ed25519", hint="tunectl release keygen makes one")
+        raise DataError(
+            f"{path} holds a key of another kind than Ed25519",
+            hint="make one: tunectl release keygen NAME --role release",
+        )
     return SigningKey(private)
 
 

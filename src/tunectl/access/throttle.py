@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import ceil
 from time import monotonic
 from typing import Final
 
@@ -28,7 +29,8 @@ class KeyThrottle:
         bucket = self._buckets.get(address)
         wait = 0.0 if bucket is None else bucket.measure_wait(monotonic())
         if wait:
-            raise ApiError("too many wrong keys; try again later", "rate_limit_error", code="wrong_keys", wait=wait)
+            text = f"too many wrong keys from this address; try again in {ceil(wait)} s"
+            raise ApiError(text, "rate_limit_error", code="wrong_keys", wait=wait)
 
     def count(self, address: str) -> None:
         """Count a wrong key of an address."""

@@ -119,7 +119,7 @@ def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
                 yield decoder.decode(line)
             except NOT_JSON as error:
                 raise DataError(
-                    f"{path}:{number} is not a {shape.__name__}: {error}",
+                    f"{path}:{number} cannot be read: {error}",
                     hint="that line was changed by hand or cut off: restore the file, or build it again: tunectl repro",
                 ) from error
 

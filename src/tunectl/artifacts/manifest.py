@@ -67,7 +67,8 @@ def read(folder: Path) -> Manifest:
     stamp: _Version = atomic_io.read_json(path, _Version)
     if stamp.version < VERSION:
         raise ArtifactError(
-            f"{path}: this artifact was made before 0.2", hint=f"run again: tunectl repro --to {folder.name}"
+            f"{path} was written by a tunectl older than 0.2, which this version cannot read",
+            hint=f"run again: tunectl repro --to {folder.name}",
         )
     if stamp.version > VERSION:
         raise NewerRecordError(

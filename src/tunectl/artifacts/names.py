@@ -33,7 +33,7 @@ def below(folder: Path, name: str) -> Path:
     if not is_content_id(name):
         raise ArtifactError(
             f"{name[:80]!r} names nothing in {folder}: names there have 16 hexadecimal digits",
-            hint="the record that holds this name was changed by hand; restore it",
+            hint="the file that holds this name, such as champion.json, was changed by hand; restore it from a backup",
         )
     return folder / name
 
@@ -46,6 +46,6 @@ def refuse_outside(name: str, location: str) -> None:
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ArtifactError(
-            f"a manifest of {location} names the file {name!r}, which is outside its release",
+            f"a manifest of {location} names the file {name[:200]!r}, which is outside its release",
             hint="restore that manifest from a backup",
         )

@@ -64,7 +64,7 @@ class RecordFormat(Struct, frozen=True):
     def _upgrade(self, record: dict[str, Any], location: str) -> dict[str, Any]:
         version = record.get(self.key, 1)
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise msgspec.ValidationError(f"{version!r} must be a whole number, 1 or more - at `$.{self.key}`")
+            raise msgspec.ValidationError(f"{repr(version)[:80]} must be a whole number, 1 or more - at `$.{self.key}`")
         if version > self.version:
             raise NewerRecordError(
                 f"{location} is a {self.kind} of version {version}; this tunectl reads versions up to {self.version}",

@@ -72,7 +72,7 @@ def read_backup(source: Path) -> Backup:
         if ".." in Path(name).parts or Path(name).is_absolute() or name != Path(name).as_posix():
             raise ArtifactError(
                 f"{source / host_state.MANIFEST} names {name}, a path outside the backup",
-                hint="it is not a backup of tunectl",
+                hint="that file was changed by hand; take another copy of this backup, or an earlier one",
             )
         if not path.is_file() or path.is_symlink():
             raise ArtifactError(f"{path} is missing", hint="take another copy of this backup, or an earlier one")
@@ -99,7 +99,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
     backup = read_backup(source)
     state, digest = host.layout.state_dir, atomic_io.sha256_path(source / host_state.MANIFEST)
     mark, scratch = state / MARK, state / SCRATCH
-    with lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore goes on"):
+    with lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore is running"):
         is_resumed = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
         _require_fit(host, backup)
         _refuse_running(host)

@@ -95,7 +95,10 @@ class CanaryResult(Struct, frozen=True):
 def validate_rules(rules: SequentialTestRules) -> None:
     """Raise ``UsageError`` for a share that leaves one variant empty."""
     if not 0 < rules.share < 1:
-        raise UsageError(f"share = {rules.share}; a canary test needs a share above 0 and below 1")
+        raise UsageError(
+            f"share = {rules.share}; a canary test needs a share above 0 and below 1",
+            hint="change --share or retrain.canary.share",
+        )
 
 
 def evaluate(

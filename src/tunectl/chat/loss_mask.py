@@ -98,7 +98,7 @@ class LossMasker:
             raise DataError(
                 f"{example.source.location}: the chat template marks {len(rendered.generated)} generated parts in a conversation "
                 f"with {len(turns)} assistant turns",
-                hint="put {% generation %} around each assistant turn, its end token with it, or take the marks out",
+                hint="in the chat template, put {% generation %} ... {% endgeneration %} around each assistant turn and its end token, or remove the marks",
             )
         is_learned = [self._learns(message, final=message is turns[-1]) for message in turns]
         spans = zip(turns, rendered.generated, is_learned, strict=True)
@@ -197,7 +197,7 @@ def _spans(
             f"{example.source.location}: only some segments of this turn are trained, but the chat template changes the turn's "
             "text, so the segments cannot be located: "
             f"{_around(text, start)}",
-            hint="give the row as segments, or set train for the whole turn",
+            hint="give the row as segments (each with text and label), or set one train flag for the whole turn",
         )
     spans = []
     for part, guarded in zip(turn.parts, guarded_parts, strict=True):

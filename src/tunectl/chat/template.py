@@ -271,7 +271,7 @@ def find_eot_token(template: Template, tokenizer: Tokenizer, declared_token: str
         if number is None:
             raise UsageError(
                 f"model.eot_token = {declared_token!r} is not a token of this tokenizer",
-                hint="look into tokenizer.json: added_tokens",
+                hint="name one of added_tokens in the model's tokenizer.json, or set null to take the one of the chat template",
             )
         return SpecialToken(declared_token, number)
     text = template.render([Message("user", _QUESTION), Message("assistant", _ANSWER)])
@@ -281,6 +281,6 @@ def find_eot_token(template: Template, tokenizer: Tokenizer, declared_token: str
         if number in tokenizer.special:
             return SpecialToken(tokenizer.text_of([number]), number)
     raise UsageError(
-        f"the chat template writes no special token behind an answer, only {tail!r}: a model tuned with it would never stop",
+        f"the chat template writes no special token after an answer, only {tail!r}: a model tuned with it would never stop",
         hint=_HINT,
     )

@@ -139,7 +139,7 @@ def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
         return None
     if not any(entry.allows("annotate") for entry in entries):
         raise UsageError(
-            f"annotate.host = {root.annotate.host}: others reach it, and no key in {path} opens the page",
+            f"annotate.host = {root.annotate.host}: other machines can reach the page, and no key in {path} opens it",
             hint="make one for each person: tunectl serve keys add NAME --scope annotate",
         )
     keys = api_keys.KeyStore(path, 1.0)

@@ -74,7 +74,9 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     try:
         chat = template.load(base, system=system)
     except ArtifactError as error:
-        problem = mask_diagnostics.DiagnosticCheck("template is that of the contract", ok=False, text=error.message)
+        problem = mask_diagnostics.DiagnosticCheck(
+            "the chat template is the one that the model was set up with", ok=False, text=error.message
+        )
         special = load_special_texts(base)
         chat = template.Template((base / template.FILE).read_text(), system=system, special=special)
     tokenizer = Tokenizer(base)
@@ -94,7 +96,9 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         which=which,
     )
     fine = mask_diagnostics.DiagnosticCheck(
-        "template is that of the contract", ok=True, text=f"SHA-256 {spec.template_sha256[:12]}…"
+        "the chat template is the one that the model was set up with",
+        ok=True,
+        text=f"SHA-256 {spec.template_sha256[:12]}…",
     )
     return msgspec.structs.replace(diagnostics, findings=[problem or fine, *diagnostics.findings])
 

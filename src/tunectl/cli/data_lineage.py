@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         result["learned_by"] = lineage_trace.list_learning_releases(store, layout, steps)
     if release is None and not result["forward"]:
         raise DataError(
-            f"{args.id}: no answer, release or row of that name",
-            hint="tunectl log show, tunectl release list or tunectl data show name some",
+            f"{args.id}: there is no answer, release or row with this id",
+            hint="these list ids: tunectl log show, tunectl release list, tunectl data show",
         )
     return _print(args, result)
 

@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     sources = _load_url_sources(layout)
     if not sources:
         raise UsageError(
-            "no source of this project is a list of addresses, so there is no page to ask for",
-            hint="files are compared by themselves: tunectl repro; addresses are declared with source/urls",
+            "no source in ingest.sources is a list of web addresses, so there is no page to check",
+            hint="changed files are found by tunectl repro; conf/ingest/source/urls.yaml shows how to declare addresses",
         )
     digests: dict[str, str] = (
         atomic_io.read_json(layout.web_page_digests, dict[str, str]) if layout.web_page_digests.is_file() else {}

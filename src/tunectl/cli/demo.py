@@ -69,4 +69,4 @@ def _require_extra() -> None:
     from tunectl.core.distribution import format_tool_command
 
     if any(find_spec(name) is None for name in PACKAGES):
-        raise MissingExtraError(f"this needs the extra [console]: {format_tool_command('console', 'demo')}")
+        raise MissingExtraError(f"tunectl demo needs the extra [console]: {format_tool_command('console', 'demo')}")

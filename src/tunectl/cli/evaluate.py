@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.bases is not None:
         if files or args.model or args.against:
-            raise UsageError("--bases compares on the validation split; leave DATA and --model out")
+            raise UsageError("--bases compares on the validation split; leave out DATA, --model and --against")
         from tunectl.cli.evaluate_bases import compare
 
         compare(args, overrides)
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.model or args.against or args.slots or overrides:
         raise UsageError(
-            "DATA is missing: which file should the model be evaluated on?", hint="tunectl evaluate --help"
+            "DATA is missing: which file should the model be evaluated on?",
+            hint="name it, for example: tunectl evaluate test.jsonl",
         )
     _stage(args.out, as_json=args.json)
     return 0

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     explanation = read_explain(ReadContext(ProjectPaths(), datetime.now(UTC)), {"id": args.id})
     if explanation.kind == "nothing" and not explanation.problems:
         raise DataError(
-            f"{args.id}: no answer, release, retrain or row of that name",
-            hint="tunectl log show, tunectl release list, tunectl retrain status or tunectl data show name some",
+            f"{args.id}: there is no answer, release, retrain or row with this id",
+            hint="these list ids: tunectl log show, tunectl release list, tunectl retrain status, tunectl data show",
         )
     if args.json:
         terminal.print_json(to_builtins(explanation))

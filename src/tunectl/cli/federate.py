@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 def _take_name(arguments: list[str]) -> str:
     if not arguments or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", arguments[0]):
         raise UsageError(
-            "a client needs a name that no other client has: lower-case letters, digits, - and _",
-            hint="tunectl federate client hospital_a",
+            f"{words[0][:80]!r} cannot be the name of a client" if words else "the name of this client is missing",
+            hint="give 1 to 64 lower-case letters, digits, - and _, which no other client has: tunectl federate client hospital_a",
         )
     return arguments.pop(0)
 

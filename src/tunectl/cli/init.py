@@ -88,7 +88,10 @@ def _refuse_contradiction(args: argparse.Namespace) -> None:
         )
     named = [option for option in ("prompt", "answer", "text") if getattr(args, option)]
     if named and args.source is None:
-        raise UsageError(f"--{named[0]} names a column of the data of --from", hint="tunectl init NAME --from FILE")
+        raise UsageError(
+            f"--{named[0]} names a column of the data of --from, and --from is missing",
+            hint=f"tunectl init NAME --from FILE --{named[0]} COLUMN",
+        )
 
 
 def _next(args: argparse.Namespace) -> list[str]:

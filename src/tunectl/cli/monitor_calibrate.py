@@ -46,7 +46,8 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
 
     if args.trials < 20:
         raise UsageError(
-            f"--trials {args.trials}: at least 20 are needed", hint="400 sequences: 5 % ± 2 percentage points"
+            f"--trials {args.trials}: at least 20 are needed",
+            hint="400 sequences measure a rate of 5 % to within 2 percentage points",
         )
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
@@ -160,7 +161,11 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
     from tunectl.monitoring import factory
 
     since, until = time_args.parse_time(args.since), time_args.parse_time(args.until) or datetime.now(UTC)
-    if since is None or since >= until:
+    if since is None:
+        raise UsageError(
+            "--from is missing: when does the period begin?", hint="tunectl monitor backtest --from 30d --to 2026-03-01"
+        )
+    if since >= until:
         raise UsageError(
             f"backtest from {args.since} to {args.until or 'now'}: the first time must be before the second",
             hint="tunectl monitor backtest --from 30d --to 2026-03-01",

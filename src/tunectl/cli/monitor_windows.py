@@ -140,7 +140,7 @@ def set_reference(
 
     if not names:
         raise UsageError(
-            "monitor set-reference: which windows?",
+            "monitor set-reference: the ids of the windows are missing",
             hint="tunectl monitor list; tunectl monitor set-reference ID [ID ...]",
         )
     with open_inference_log.open_existing(settings.inference_log, layout) as store:
@@ -148,7 +148,7 @@ def set_reference(
         rows, least = sum(item.rows for item in result), settings.monitor.window.min_rows
         if rows < least:
             raise UsageError(
-                f"{', '.join(item.id for item in result)}: {rows} rows together, {least} are needed",
+                f"{', '.join(item.id for item in result)}: {rows} rows together; at least {least} are needed (monitor.window.min_rows)",
                 hint="name a window with more rows, or several: tunectl monitor set-reference ID ID ...",
             )
         body = windows.accept([item.id for item in result], author=user.current_user(), message=args.message)

@@ -70,13 +70,15 @@ def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def _require_canary_config(root: TunectlConfig, share: float | None) -> CanaryConfig:
     if root.retrain.canary is None:
-        raise UsageError("retrain.canary is null, so no test is declared", hint="declare it in conf/retrain/")
+        raise UsageError(
+            "retrain.canary is null, so no test is declared", hint="declare one as in conf/retrain/default.yaml"
+        )
     return root.retrain.canary if share is None else root.retrain.canary.model_copy(update={"share": share})
 
 
 def _find(args: argparse.Namespace, store: ReleaseRegistry) -> str:
     if args.release is None:
-        raise UsageError("which release should be tested?", hint="tunectl release canary start ID")
+        raise UsageError("ID is missing: which release should be tested?", hint="tunectl release canary start ID")
     return store.find(args.release)
 
 

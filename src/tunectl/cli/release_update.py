@@ -95,7 +95,10 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     manifest.read(layout.artifact("package"))
     new_release = add_packaged(layout, store, author=user.current_user(), message=args.message)
     if new_release is None:
-        raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
+        raise UsageError(
+            "the stage package is switched off (package=none), so there is no release to add",
+            hint="package it: tunectl repro package=openvino",
+        )
     if args.json:
         terminal.print_json({"release": new_release.id, "folder": str(store.folder(new_release.id))})
     else:

@@ -29,7 +29,7 @@ def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> 
             states = "; ".join(f"{address}: {state}" for address, state in pending.items())
             raise InfrastructureError(
                 f"after {seconds:g} s {len(pending)} of {len(addresses)} servers do not serve {release}: {states}",
-                hint="the pointer is swapped, and they keep trying; to undo it: tunectl release rollback -m TEXT",
+                hint="the release is champion now, and those servers keep trying to load it; to undo it: tunectl release rollback -m TEXT",
             )
         time.sleep(EVERY)
     return time.monotonic() - start

@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     for path in args.erasures:
         if not path.is_file():
             raise UsageError(
-                f"--erasures {path}: there is no such file", hint="erasures.jsonl lies beside the hash key"
+                f"--erasures {path}: there is no such file",
+                hint="name the file erasures.jsonl that lies beside the hash key (inference_log.hash_key_file)",
             )
     layout = ProjectPaths()
     host = host_state.describe_host(layout, log.load_settings(layout))

@@ -69,11 +69,12 @@ def choose_trial(summary: SweepSummary, arguments: Sequence[str]) -> TrialSummar
         raise UsageError(
             f"sweep {summary.name} has no single best trial; {reason}", hint=f"tunectl sweep take {summary.name} TRIAL"
         )
-    trial = summary.find(int(arguments[0]) if arguments else summary.best[0])
+    number = int(arguments[0]) if arguments else summary.best[0]
+    trial = summary.find(number)
     if trial is None or trial.state != "complete":
         what = "does not exist" if trial is None else f"is {trial.state}"
         raise UsageError(
-            f"trial {arguments[0]} of {summary.name} {what}; only a complete trial can be taken",
+            f"trial {number} of {summary.name} {what}; only a complete trial can be taken",
             hint=f"choose one: tunectl sweep show {summary.name}",
         )
     return trial

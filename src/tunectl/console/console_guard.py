@@ -68,7 +68,7 @@ class ConsoleGuard:
             )
         if scope not in visitor.scopes:
             raise ApiError(
-                f"{visitor.name} has the scopes {', '.join(sorted(visitor.scopes))}; this needs {scope}",
+                f"{visitor.name} has the scopes {', '.join(sorted(visitor.scopes))}; this needs {scope}: sign in with a key that has it",
                 "permission_error",
                 code="scope",
             )
@@ -91,7 +91,11 @@ async def read_form(request: Any) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM_BYTES:
-            raise ApiError(f"a form has at most {MAX_FORM_BYTES} bytes", code="body", status=413)
+            raise ApiError(
+                f"this form has more than {MAX_FORM_BYTES} bytes, which is the limit; shorten it",
+                code="body",
+                status=413,
+            )
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 

@@ -47,7 +47,7 @@ def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
         last = reason.decode(errors="replace").strip().splitlines()[-1:]
         raise InfrastructureError(
             f"the scores of the inputs could not be compared: {' '.join(last)[:300]}",
-            hint="see whether the files are whole",
+            hint=f"check that {old} and {new} are whole; tunectl repro --force --to evaluate writes new ones",
         ) from error
 
 

@@ -36,7 +36,7 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes
     question = form.get("question", "").strip()
     if form.get("variant") not in VARIANTS or not question or len(question) > MAX_QUESTION:
         raise ApiError(
-            f"variant must be champion, challenger or base, and question 1 to {MAX_QUESTION} characters",
+            f"variant is {form.get('variant', '')[:40]!r}, and question has {len(question)} characters; variant must be champion, challenger or base, and question 1 to {MAX_QUESTION} characters",
             code="form",
             status=422,
         )
@@ -63,7 +63,9 @@ def send_feedback(context: ReadContext, form: Mapping[str, str]) -> None:
     name, value = form.get("inference", ""), form.get("value", "")
     if value not in {"up", "down"} or not 1 <= len(name) <= MAX_ID:
         raise ApiError(
-            f"value must be up or down, and inference an id of at most {MAX_ID} characters", code="form", status=422
+            f"value is {value[:40]!r}, and inference has {len(name)} characters; value must be up or down, and inference an id of 1 to {MAX_ID} characters",
+            code="form",
+            status=422,
         )
     body = {"inference_id": name, "kind": "thumb", "value": value, "annotator": f"console:{context.visitor}"}
     _send(context, form, "/v1/feedback", body).close()

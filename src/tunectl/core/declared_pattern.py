@@ -24,7 +24,10 @@ class DeclaredPattern:
         try:
             self._pattern = library.compile(pattern, library.IGNORECASE if ignore_case else 0)
         except library.error as error:
-            raise ConfigError([f"the pattern {pattern!r} is not a regular expression: {error}"]) from error
+            raise ConfigError(
+                [f"the pattern {pattern!r} is not a regular expression: {error}"],
+                hint="find this pattern in conf/ and correct it",
+            ) from error
 
     def search(self, text: str) -> Any:
         """Return the first match object (of the library regex), or None."""

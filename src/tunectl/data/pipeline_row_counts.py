@@ -97,9 +97,9 @@ def _files(account: row_counts.RowCounts, folder: Path, records: int | None) -> 
     )
     for reason in sorted(listed.keys() | account.rejected.keys()):
         if listed[reason] != account.rejected.get(reason, 0):
-            yield f"{folder / row_counts.REJECTS}: {listed[reason]} rows of reason {reason}, but the account says {account.rejected.get(reason, 0)}"
+            yield f"{folder / row_counts.REJECTS}: {listed[reason]} rows of reason {reason}, but row_counts.json says {account.rejected.get(reason, 0)}"
     if records is not None and records != account.records_out:
-        yield f"{folder}: {records} records in its files, but the account says {account.records_out}"
+        yield f"{folder}: {records} records in its files, but row_counts.json says {account.records_out}"
 
 
 def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterator[str]:

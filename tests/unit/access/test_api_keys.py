@@ -42,7 +42,7 @@ def test_who_has_no_key_and_who_may_not(tmp_path: Path) -> None:
     for given, status, text in (
         (None, 401, "send a key: Authorization: Bearer <key>"),
         ("tk-wrong", 401, "that key is not known here; check it, or ask the operator for one"),
-        (secret, 403, "the key scraper has the scopes scrape; this needs chat"),
+        (secret, 403, "the key scraper has the scopes scrape; this needs chat: use a key that has it"),
     ):
         with pytest.raises(ApiError) as caught:
             opened.key(given, "chat", 0)

@@ -43,7 +43,7 @@ def test_a_line_of_another_shape_is_named(tmp_path: Path) -> None:
     path.write_text('{"file": "a", "row": 1}\n{"file": 3}\n')
     with pytest.raises(DataError) as caught:
         list(atomic_io.read_rows(path, Source))
-    assert caught.value.message == f"{path}:2 is not a Source: Expected `str`, got `int` - at `$.file`"
+    assert caught.value.message == f"{path}:2 cannot be read: Expected `str`, got `int` - at `$.file`"
 
 
 def test_a_missing_file_says_what_to_run(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_an_artifact_of_0_1_is_to_be_made_again_and_a_later_one_is_refused(tmp_p
     with pytest.raises(ArtifactError) as caught:
         manifest.verify(folder)
     assert str(caught.value) == (
-        f"{folder / 'manifest.json'}: this artifact was made before 0.2\n  run again: tunectl repro --to split"
+        f"{folder / 'manifest.json'} was written by a tunectl older than 0.2, which this version cannot read\n  run again: tunectl repro --to split"
     )
     manifest.write(folder, manifest.Manifest("split", "c0ffee"))
     assert manifest.verify(folder).version == manifest.VERSION

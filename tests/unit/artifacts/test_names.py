@@ -51,7 +51,7 @@ def test_a_name_leads_into_its_folder_and_another_text_is_told() -> None:
         names.below(Path("place"), "../x")
     assert str(caught.value) == (
         "'../x' names nothing in place: names there have 16 hexadecimal digits\n"
-        "  the record that holds this name was changed by hand; restore it"
+        "  the file that holds this name, such as champion.json, was changed by hand; restore it from a backup"
     )
 
 

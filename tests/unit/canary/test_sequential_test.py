@@ -128,4 +128,6 @@ def test_a_plan_says_how_many_units_it_takes():
 def test_a_share_that_leaves_a_variant_empty_is_refused():
     with pytest.raises(UsageError) as error:
         sequential_test.evaluate([], SequentialTestRules(1.0, 0.0, 0.05, 0.05, 0.02, 50, None))
-    assert str(error.value) == "share = 1.0; a canary test needs a share above 0 and below 1"
+    assert str(error.value) == (
+        "share = 1.0; a canary test needs a share above 0 and below 1\n  change --share or retrain.canary.share"
+    )

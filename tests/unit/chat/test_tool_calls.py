@@ -264,4 +264,7 @@ def test_parts_that_the_template_changes_are_an_error(tokenizer):
         "so the segments cannot be located: "
         "'user:WEATHER?<|im_end|>assistant:SUNNY.<|im_end|>'"
     )
-    assert caught.value.hint == "give the row as segments, or set train for the whole turn"
+    assert (
+        caught.value.hint
+        == "give the row as segments (each with text and label), or set one train flag for the whole turn"
+    )

@@ -52,7 +52,7 @@ def test_what_strangers_wrote_does_not_steer_a_terminal(project: Path, capsys: p
 def test_an_unknown_id_is_a_mistake_of_the_user(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "nobody-knows"]) == 2
     error = capsys.readouterr().err
-    assert "nobody-knows: no answer, release, retrain or row of that name" in error
+    assert "nobody-knows: there is no answer, release, retrain or row with this id" in error
     assert "tunectl log show" in error
 
 

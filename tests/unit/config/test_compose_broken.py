@@ -119,13 +119,13 @@ def test_random_damage_is_told_in_words(tmp_path: Path, seed: int) -> None:
             "config.yaml",
             b"  - _self_\n",
             b"",
-            "{conf}/config.yaml: the defaults list lacks _self_, the place at which this file's own values come in",
+            "{conf}/config.yaml: the defaults list lacks _self_; add - _self_ where this file's own values shall apply, usually at the end",
         ),
         (
             "config.yaml",
             b"data:",
             b"hydra: {job: {name: x}}\ndata:",
-            "hydra ({conf}/config.yaml:8): nothing reads it: Hydra only composes here",
+            "hydra ({conf}/config.yaml:8): settings of Hydra itself have no effect here; remove them",
         ),
     ],
 )

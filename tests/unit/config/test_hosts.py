@@ -32,7 +32,7 @@ def test_an_address_is_taken(section: str, address: str) -> None:
     ["http://shop.example", "http://10.0.0.7:3200", "http://127.0.0.1.shop.example", "http://127.0.0.1@shop.example"],
 )
 def test_links_that_decide_are_not_sent_unencrypted(address: str) -> None:
-    with pytest.raises(TunectlError, match="takes keys unencrypted; write https://"):
+    with pytest.raises(TunectlError, match="would get keys unencrypted; write https://"):
         checks.load_config(LAYOUT, [Override.from_cli(f"retrain.approval.url='{address}'")])
 
 

@@ -26,7 +26,8 @@ def test_a_rule_that_could_decide_on_nothing(name: str, value: float, limit: str
 def test_windows_that_could_never_say_anything() -> None:
     with pytest.raises(ValidationError) as caught:
         MonitorWindow(max_rows=50, max_hours=24, min_rows=60, settle_seconds=1, max_sampled_rows=100)
-    assert "min_rows is 60, max_rows is 50 and max_sampled_rows is 100; every window would be insufficient" in str(
-        caught.value
+    assert (
+        "min_rows is 60, max_rows is 50 and max_sampled_rows is 100; no window would have enough rows, so lower min_rows"
+        in str(caught.value)
     )
     MonitorWindow(max_rows=60, max_hours=24, min_rows=60, settle_seconds=1, max_sampled_rows=100)

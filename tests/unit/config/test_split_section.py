@@ -32,7 +32,7 @@ def test_the_files_are_valid_and_seventy_fifteen_fifteen_is_the_default():
         ({"population": {"price": {"low": 1.0}}}, "at least 2 items"),
         (
             {"hold_out": {"form": {"validation": ["a"], "test": ["a", "b"]}}},
-            "a is held out for both validation and test; one value, one split",
+            "a is held out for both validation and test; take it out of one of them",
         ),
         (
             {"balance": {"method": "reweight", "min_weight": 0.2, "max_weight": 5}},

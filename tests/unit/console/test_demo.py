@@ -289,7 +289,7 @@ def test_without_the_extra_one_line_says_what_to_type(monkeypatch: pytest.Monkey
     with pytest.raises(MissingExtraError) as caught:
         demo.run(argparse.Namespace(port=0))
     assert str(caught.value) == (
-        "this needs the extra [console]: uvx --from '/dist/tunectl_lm-1-py3-none-any.whl[console]' tunectl demo"
+        "tunectl demo needs the extra [console]: uvx --from '/dist/tunectl_lm-1-py3-none-any.whl[console]' tunectl demo"
     )
 
 

@@ -128,7 +128,7 @@ def test_a_missing_extra_is_one_line_to_type(
     monkeypatch.setattr(demo, "PACKAGES", ("no_such_package",))
     monkeypatch.setattr(distribution, "_find_origin", lambda: "/dist/one.whl")
     assert main(["demo"]) == 4
-    line = "this needs the extra [console]: uvx --from '/dist/one.whl[console]' tunectl demo"
+    line = "tunectl demo needs the extra [console]: uvx --from '/dist/one.whl[console]' tunectl demo"
     assert capsys.readouterr().err == f"tunectl: {line}\n"
 
 

@@ -89,7 +89,7 @@ def test_a_lost_row_is_found_and_named(project, capsys):
     assert main(["data", "counts", "--json"]) == 3
     assert capsys.readouterr().err == (
         "tunectl: rows are unaccounted for:\n"
-        "  artifacts/ingest: 9 records in its files, but the account says 8\n"
+        "  artifacts/ingest: 9 records in its files, but row_counts.json says 8\n"
         "  artifacts/curate: 8 rows in, but ingest wrote 9 (documents.jsonl + examples.jsonl in artifacts/ingest)\n"
         "  rebuild from there: tunectl repro --force --to ingest\n  more: tunectl docs rows-are-unaccounted-for\n"
     )
@@ -98,7 +98,7 @@ def test_a_lost_row_is_found_and_named(project, capsys):
 def test_a_cut_list_of_rejects_is_found(project):
     atomic_io.write_rows(project / "curate" / "rejects.jsonl", [RejectedRow(Source("raw.csv", 1), "exact_duplicate")])
     assert problems(stage_row_counts(folders(project))) == [
-        f"{project}/curate/rejects.jsonl: 1 rows of reason exact_duplicate, but the account says 2"
+        f"{project}/curate/rejects.jsonl: 1 rows of reason exact_duplicate, but row_counts.json says 2"
     ]
 
 

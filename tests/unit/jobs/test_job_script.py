@@ -274,7 +274,7 @@ def test_no_text_begins_another_line_of_a_job(key: str, sign: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"nodes": 2, "to": "kubernetes"}, "several machines are for slurm"),
+        ({"nodes": 2, "to": "kubernetes"}, "several machines need to: slurm, otherwise set nodes to 1"),
         ({"max_hours": 0.01}, "less than grace_seconds"),
         ({"remote": "$(x)"}, "pattern"),
         ({"storage_path": "relative"}, "'relative' is no absolute path"),

@@ -233,11 +233,13 @@ def _find_recipe_problems(
     """Yield a problem for a recipe without ``_self_``, and for settings of Hydra itself, which are ignored."""
     own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
     if own and "_self_" not in own:
-        text = "the defaults list lacks _self_, the place at which this file's own values come in"
+        text = (
+            "the defaults list lacks _self_; add - _self_ where this file's own values shall apply, usually at the end"
+        )
         yield OverrideError((), f"{conf.name}/config.yaml: {text}")
     where = origins.by_path.get(("hydra",))
     if where is not None:
-        yield OverrideError(("hydra",), f"hydra ({where}): nothing reads it: Hydra only composes here")
+        yield OverrideError(("hydra",), f"hydra ({where}): settings of Hydra itself have no effect here; remove them")
 
 
 def _missing_file(conf: Path, group: str, option: str, options: Sequence[str]) -> str:
@@ -301,7 +303,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
             problems.append(
                 OverrideError(
                     path,
-                    f"{to_dotted_key(path)} = {format_value(value)} ({where}): _target_ is refused; YAML names no Python code",
+                    f"{to_dotted_key(path)} = {format_value(value)} ({where}): _target_ is not allowed, since YAML must not run Python code; remove it",
                 )
             )
         elif value == "???":
@@ -323,7 +325,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
             except OmegaConfBaseException:
                 problems.append(OverrideError(path, _explain_missing_target(raw, path, value, where)))
         elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in references:
-            text = f"nothing reads it: no setting refers to ${{{to_dotted_key(path)}}}"
+            text = f"it has no effect, since no setting refers to ${{{to_dotted_key(path)}}}; remove it, or correct its name"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
             continue
         else:

@@ -22,7 +22,10 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     import yaml
 
     if len(text) > LONGEST:
-        raise UsageError(f"{name}: {len(text)} characters; a file of settings has at most {LONGEST}")
+        raise UsageError(
+            f"{name}: {len(text)} characters; a file of settings has at most {LONGEST}",
+            hint="leave out what is not a setting",
+        )
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -41,7 +44,9 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
             f"{name}: nested too deeply to read", hint="flatten it, or leave out what is not a setting"
         ) from error
     except ValueError as error:  # a date that does not exist, a number of thousands of digits
-        raise UsageError(f"{name}: a value cannot be read: {error}") from error
+        raise UsageError(
+            f"{name}: a value cannot be read: {error}", hint="correct that date or number, or write it in quotes"
+        ) from error
     if not isinstance(result, dict) or not result:
         raise UsageError(f"{name}: must be a mapping of settings, such as learning_rate: 1.0e-4")
     return {str(key): value for key, value in result.items()}

@@ -15,6 +15,7 @@ HEADER = """\
 # What `tunectl repro key=value` was given; replayed by every later run and by `dvc repro`, over all other files.
 # `tunectl repro --reset-overrides` forgets it.
 """
+_REPAIR = "correct that file, or forget what it records: tunectl repro --reset-overrides"
 _PLAIN = re.compile(r"^[A-Za-z][\w./-]*=[\w./-]+$")
 
 
@@ -34,14 +35,17 @@ def load_overrides(layout: ProjectPaths) -> list[Override]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         location = f"{path_text}:{mark.line + 1}" if mark is not None else path_text
-        raise ConfigError([f"{location}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
+        raise ConfigError(
+            [f"{location}: not YAML: {getattr(error, 'problem', None) or error}"], hint=_REPAIR
+        ) from error
     if node is None:
         return []
     if not isinstance(node, yaml.SequenceNode):
-        raise ConfigError([f"{path_text}:{node.start_mark.line + 1}: must be a list of key=value texts"])
+        raise ConfigError([f"{path_text}:{node.start_mark.line + 1}: must be a list of key=value texts"], hint=_REPAIR)
     wrong = [item.start_mark.line + 1 for item in node.value if not isinstance(item, yaml.ScalarNode)]
     if wrong:
-        raise ConfigError([f"{path_text}:{line}: must be one key=value text, for example: - seed=18" for line in wrong])
+        lines = [f"{path_text}:{line}: must be one key=value text, for example: - seed=18" for line in wrong]
+        raise ConfigError(lines, hint=_REPAIR)
     return [Override(item.value, ValueOrigin(path_text, item.start_mark.line + 1, item.value)) for item in node.value]
 
 

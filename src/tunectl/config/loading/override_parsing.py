@@ -86,7 +86,7 @@ def _reject_prefix(override: Override, key: str) -> OverrideError:
     if key.startswith("~"):
         text = "settings cannot be removed; set it to null, or choose another file of its group"
         return OverrideError(path, f"{_who(override)}: {text}")
-    text = "keys cannot be added with a plus sign, because every setting has its place in conf/ already"
+    text = "a key takes no plus sign, because every setting has its place in conf/ already; leave it out"
     return OverrideError(path, f"{_who(override)}: {text}", suggest=True)
 
 

@@ -43,7 +43,7 @@ class WordBounds(StrictModel):
     def validate_order(self) -> Self:
         """Refuse bounds that no text can satisfy; return the section."""
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
-            raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
+            raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}; swap them")
         return self
 
 

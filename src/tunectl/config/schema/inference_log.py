@@ -55,6 +55,6 @@ class InferenceLogConfig(StrictModel):
     def _require_postgres_for_replicas(self) -> Self:
         if self.replicas > 1 and self.url.startswith("sqlite"):
             raise ValueError(
-                f"replicas is {self.replicas} and url is {self.url}; more than one server needs PostgreSQL"
+                f"replicas is {self.replicas} and url is {self.url}; more than one server needs PostgreSQL: set url to postgresql://USER@HOST/NAME, or replicas to 1"
             )
         return self

@@ -91,7 +91,8 @@ class ColumnMapping(StrictModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.prompt is None) != (self.answer is None):
-            raise ValueError(f"prompt is {self.prompt} and answer is {self.answer}; set both or neither")
+            missing = "prompt" if self.prompt is None else "answer"
+            raise ValueError(f"prompt and answer go together, and {missing} is null; set both or neither")
         if self.text is not None and self.prompt is not None:
             raise ValueError("text (of documents) and prompt (of examples) are both set; set one of them to null")
         if self.prompt is None and self.system is not None:

@@ -57,7 +57,7 @@ class MonitorWindow(StrictModel):
     def _enough(self) -> Self:
         if self.min_rows > min(self.max_rows, self.max_sampled_rows):
             raise ValueError(
-                f"min_rows is {self.min_rows}, max_rows is {self.max_rows} and max_sampled_rows is {self.max_sampled_rows}; every window would be insufficient"
+                f"min_rows is {self.min_rows}, max_rows is {self.max_rows} and max_sampled_rows is {self.max_sampled_rows}; no window would have enough rows, so lower min_rows"
             )
         return self
 
@@ -130,7 +130,7 @@ class Monitor(StrictModel):
         validate_host(self.host)
         if self.window.min_rows > self.prompts.max_rows:
             raise ValueError(
-                f"window.min_rows is {self.window.min_rows} and prompts.max_rows is {self.prompts.max_rows}; no reference would ever be enough"
+                f"window.min_rows is {self.window.min_rows} and prompts.max_rows is {self.prompts.max_rows}; no reference would have enough rows, so raise prompts.max_rows"
             )
         return self
 

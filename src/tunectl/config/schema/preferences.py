@@ -112,7 +112,7 @@ class ContrastKinds(StrictModel):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not self.wrong + self.missing + self.extra:
-            raise ValueError("wrong, missing and extra are all 0; one must be above")
+            raise ValueError("wrong, missing and extra are all 0; one of them must be above 0")
         return self
 
 

@@ -48,7 +48,7 @@ class ApprovalConfig(StrictModel):
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError(
-                f"{hide_credentials(url)} takes keys unencrypted; write https://, or an address of this machine"
+                f"{hide_credentials(url)} would get keys unencrypted; write https://, or an address of this machine"
             )
         return url
 
@@ -197,5 +197,7 @@ class RetrainingConfig(StrictModel):
         validate_host(self.host)
         if self.limits.max_cooldown_hours < self.limits.cooldown_hours:
             longest, usual = self.limits.max_cooldown_hours, self.limits.cooldown_hours
-            raise ValueError(f"limits.max_cooldown_hours is {longest:g}, below limits.cooldown_hours, {usual:g}")
+            raise ValueError(
+                f"limits.max_cooldown_hours is {longest:g}, below limits.cooldown_hours, {usual:g}; raise it"
+            )
         return self

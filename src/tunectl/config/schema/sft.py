@@ -132,8 +132,8 @@ class Sft(StrictModel):
     def _nothing_beside_privacy(self) -> Self:
         reasons = {
             "early_stopping": "the last weights are kept",
-            "init_adapter": "what it has learned is not in epsilon",
-            "adapter": "what it has learned is not in epsilon",
+            "init_adapter": "epsilon does not count what it has learned",
+            "adapter": "epsilon does not count what it has learned",
             "max_grad_norm": "privacy.max_grad_norm clips the gradient of each unit",
         }
         for name, reason in reasons.items():

@@ -98,7 +98,9 @@ class SlotErrorRules(StrictModel):
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if not where.startswith("terms.") and re.match(whole, ""):
-            raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
+            raise ValueError(
+                f"{where}: {pattern!r} matches an empty text, so it would be found everywhere; make it need a character"
+            )
 
     def expand_terms(self, pattern: str) -> str:
         """Return a pattern with each ``<term>`` replaced by its alternatives."""
@@ -122,7 +124,7 @@ def read(path: Path) -> SlotErrorRules:
         return SlotErrorRules.model_validate(result.get("slots", result) if isinstance(result, dict) else result)
     except ValidationError as error:
         problems = [
-            f"{path}: {'.'.join(map(str, item['loc'])) or 'slots'}: {item['msg']}"
+            f"{path}: {'.'.join(map(str, item['loc'])) or 'slots'}: {item.get('ctx', {}).get('error', item['msg'])}"
             for item in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigError(problems, hint=HINT) from error

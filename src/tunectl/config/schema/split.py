@@ -48,7 +48,7 @@ class HoldOut(StrictModel):
     def _refuse_overlap(self) -> Self:
         both = sorted(set(self.validation) & set(self.test))
         if both:
-            raise ValueError(f"{', '.join(both)} is held out for both validation and test; one value, one split")
+            raise ValueError(f"{', '.join(both)} is held out for both validation and test; take it out of one of them")
         return self
 
 

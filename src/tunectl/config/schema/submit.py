@@ -95,7 +95,9 @@ class Submit(StrictModel):
     @model_validator(mode="after")
     def _check_nodes(self) -> Self:
         if self.nodes > 1 and self.to != "slurm":
-            raise ValueError(f"nodes is {self.nodes}, and to is {self.to}; several machines are for slurm")
+            raise ValueError(
+                f"nodes is {self.nodes}, and to is {self.to}; several machines need to: slurm, otherwise set nodes to 1"
+            )
         if self.max_hours * 3600 <= self.grace_seconds:
             raise ValueError(
                 f"max_hours is {self.max_hours}, which is less than grace_seconds ({self.grace_seconds}); raise it, or lower grace_seconds"

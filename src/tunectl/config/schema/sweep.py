@@ -139,7 +139,9 @@ class Sweep(StrictModel):
         if self.sampler == "grid":
             ranges = [key for key, values in self.space.items() if isinstance(values, SweepRange)]
             if ranges:
-                raise ValueError(f"sampler grid needs lists, but {', '.join(ranges)} is a range")
+                raise ValueError(
+                    f"sampler grid needs lists, but {', '.join(ranges)} is a range; list the values, or choose another sampler"
+                )
         for goal in self.objective:
             if goal.metric.startswith("package."):
                 raise ValueError(

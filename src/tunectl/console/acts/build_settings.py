@@ -44,7 +44,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise UsageError(f"settings: {override[:80]!r} is not key=value", hint="for example: sft.epochs=2")
         if not is_allowed(key, value):
             raise UsageError(
-                f"settings: {key[:80]} is not changed here with the value {value[:80]!r}",
+                f"settings: {key[:80]} = {value[:80]!r} cannot be set in the console",
                 hint=f"a build in the console takes seed, numbers and switches of {', '.join(SECTIONS)} (not of "
                 f"{', '.join(PROTECTED)}), and options of {', '.join(GROUPS)}; for anything else: conf/, or tunectl repro",
             )

@@ -75,7 +75,8 @@ def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         msgspec.convert(msgspec.to_builtins(entry), ApiKey)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"{name[:80]}: {error}", hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"
+            f"{name[:80]!r} cannot be the name of a key: {error}",
+            hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit",
         ) from error
     with _change(context, form, "added", name):
         api_keys.add(_find_path(context), entry)

@@ -54,7 +54,8 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
         one = _find_question(context, form)
     except NotFoundError as error:
         raise ConflictError(
-            "this approval is not open: it was decided, or its time is over", hint="see Decisions"
+            "this approval is not open: it was decided, or its time is over",
+            hint="the page Decisions lists those that are open",
         ) from error
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
     approvals.check_person(context.visitor, context.load_settings().retrain.approval.people)
@@ -66,5 +67,8 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     reason = require_reason(form)
     decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce, reason)
     if not RunStore(context.layout.retrain).record_decision(one.run, one.question, decision):
-        raise ConflictError("somebody has decided meanwhile; your answer does not count", hint="see Decisions")
+        raise ConflictError(
+            "somebody has decided meanwhile; your answer does not count",
+            hint="the page Decisions shows what was decided",
+        )
     return f"/retrain/{one.run}"

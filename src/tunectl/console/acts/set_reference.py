@@ -65,7 +65,10 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
         check_unchanged(form, {"reference": now})
         least = settings.monitor.window.min_rows
         if one.rows < least:
-            raise UsageError(f"{one.id}: {one.rows} rows, {least} are needed", hint="choose a window with more rows")
+            raise UsageError(
+                f"{one.id}: {one.rows} rows; at least {least} are needed (monitor.window.min_rows)",
+                hint="choose a window with more rows",
+            )
         body = windows.accept([one.id], author=context.visitor, message=require_reason(form))
         assert log is not None  # a window was found in it
         log.add_event(LogEvent(uuid.uuid4().hex, context.now, windows.REFERENCE_SET, body))

@@ -14,7 +14,6 @@ from tunectl.data.readers.row import (
     RawRow,
     format_column_names,
     get_column,
-    kind,
     list_of,
     optional_text,
     parse_json_value,
@@ -123,7 +122,7 @@ def query_response(row: RawRow) -> ParsedRow:
     pair = pair_of(row.columns)
     if pair is None:
         raise FormatMismatchError(
-            f"no input ({', '.join(INPUTS)}) with an answer ({', '.join(OUTPUTS)}); there are {format_column_names(row.columns)}"
+            f"it needs an input column ({', '.join(INPUTS)}) and an answer column ({', '.join(OUTPUTS)}); it has {format_column_names(row.columns)}"
         )
     return _parse_question_answer(
         row.columns, text_of(row.columns, pair[0]), pair[1], system=optional_text(row.columns, "system")
@@ -174,7 +173,9 @@ def answers_of(columns: dict[str, Any], name: str) -> list[str]:
         return [text_of(columns, name)]
     texts = [scalar(item) for item in value]
     if not texts or None in texts:
-        raise FormatMismatchError(f"column {name!r} holds {kind(value)} that is not a list of texts")
+        raise FormatMismatchError(
+            f"column {name!r} must hold a text or a list of texts; its list is empty, or not all of it is text"
+        )
     return [item for item in texts if item is not None]
 
 
@@ -184,7 +185,7 @@ def parse_declared_columns(row: RawRow, columns: ColumnMapping) -> ParsedRow:
         return ParsedRow(text=join_columns(row.columns, columns.text))
     if columns.prompt is None or columns.answer is None:
         raise FormatMismatchError(
-            "map a column to text, or columns to prompt and answer (ingest.sources.<name>.fields)"
+            "no column is declared: set columns.text, or columns.prompt and columns.answer, of ingest.sources.NAME"
         )
     turns = [Message("user", join_columns(row.columns, columns.prompt))]
     system = None if columns.system is None else optional_text(row.columns, columns.system)

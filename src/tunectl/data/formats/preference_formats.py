@@ -119,11 +119,17 @@ def _common_text(better: str, worse: str) -> ParsedPreference:
         min(len(better), len(worse)),
     )
     if not better[:length].strip():
-        raise RowError("different_prompts", "chosen and rejected begin with nothing in common")
+        raise RowError(
+            "different_prompts",
+            "chosen and rejected have no text in common at their beginning; both must begin with the same prompt",
+        )
     if length < min(len(better), len(worse)):
         length = max(better.rfind(sign, 0, length) for sign in " \n") + 1  # not in the middle of a word
     if not better[:length].strip():
-        raise RowError("different_prompts", "chosen and rejected have no whole word in common at their beginning")
+        raise RowError(
+            "different_prompts",
+            "chosen and rejected have no whole word in common at their beginning; both must begin with the same prompt",
+        )
     prompt, ends = better[:length].strip(), (better[length:].strip(), worse[length:].strip())
     return ParsedPreference([Message("user", prompt)], [[Message("assistant", end)] for end in ends], "first")
 
@@ -139,7 +145,7 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
     """Return a parsed row: ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
     conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
     if not conversation:
-        raise RowError("empty_turn", "messages is an empty list")
+        raise RowError("empty_turn", "messages is an empty list; it must hold the prompt and the better answer")
     if row.columns.get("rejected_messages") is not None:
         other = _conversation(row.columns["rejected_messages"], "rejected_messages", "assistant")
         if other and other[0].role == "assistant" and conversation[0].role != "assistant":  # the answer alone
@@ -147,7 +153,8 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
         return _split_common_prefix(conversation, other)
     if conversation[-1].role != "assistant":
         raise RowError(
-            "last_turn_not_assistant", f"the last of {len(conversation)} messages is {conversation[-1].role}"
+            "last_turn_not_assistant",
+            f"the last of {len(conversation)} messages is {conversation[-1].role}; it must be assistant, the better answer",
         )
     rejected = get_column(row.columns, "rejected_response")
     if isinstance(rejected, list) and len(rejected) == 1:
@@ -263,9 +270,14 @@ def _split_common_prefix(better: list[Message], worse: list[Message]) -> ParsedP
     while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
         same += 1
     if not same:
-        raise RowError("different_prompts", "chosen and rejected do not begin with the same turn")
+        raise RowError(
+            "different_prompts", "chosen and rejected do not begin with the same turn; both must begin with the prompt"
+        )
     if better[same].role == "user" and worse[same].role == "user":
-        raise RowError("different_prompts", f"turn {same + 1}, of the user, differs between chosen and rejected")
+        raise RowError(
+            "different_prompts",
+            f"turn {same + 1}, of the user, differs between chosen and rejected; only turns of the assistant may differ",
+        )
     return ParsedPreference(better[:same], [better[same:], worse[same:]], "first")
 
 

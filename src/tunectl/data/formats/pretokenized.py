@@ -20,12 +20,14 @@ def segments(row: RawRow) -> ParsedRow:
             raise FormatMismatchError(f"segment {number} is not an object with text and label")
         label = item.get("label", item.get("train"))
         if label not in (True, False):
-            raise FormatMismatchError(f"the label of segment {number} is {label!r}; allowed are true and false")
+            raise FormatMismatchError(
+                f"the label of segment {number} is {repr(label)[:80]}; allowed are true and false"
+            )
         result.append(Segment(item["text"], bool(label)))
     if not any(item.text for item in result):
         raise RowError("empty_turn", "there is no text in the segments")
     if not any(item.train and item.text for item in result):
-        raise RowError("nothing_trained", "every segment has label false")
+        raise RowError("nothing_trained", "no segment with text has label true; at least one must be trained on")
     return ParsedRow(segments=result)
 
 
@@ -38,15 +40,24 @@ def tokens(row: RawRow) -> ParsedRow:
     labels = _numbers(row, "labels") if row.columns.get("labels") is not None else list(ids)
     mask = _numbers(row, "attention_mask") if row.columns.get("attention_mask") is not None else [1] * len(ids)
     if not len(ids) == len(labels) == len(mask):
-        raise RowError("wrong_labels", f"{len(ids)} input_ids, {len(labels)} labels, {len(mask)} in attention_mask")
+        raise RowError(
+            "wrong_labels",
+            f"{len(ids)} input_ids, {len(labels)} labels, {len(mask)} in attention_mask; the lists must have the same length",
+        )
     if any(item < 0 for item in ids):
         raise RowError("wrong_labels", f"input_ids holds {min(ids)}; token ids are 0 or more")
     if any(item < 0 and item != IGNORED for item in labels):
-        raise RowError("wrong_labels", f"labels holds {min(labels)}; only {IGNORED} is below 0")
+        raise RowError(
+            "wrong_labels",
+            f"labels holds {min(item for item in labels if item != IGNORED)}; allowed are token ids of 0 or more, and {IGNORED} for tokens that are not trained on",
+        )
     learned_indexes = [index for index, flag in enumerate(mask) if flag]
     result = Tokens([ids[index] for index in learned_indexes], [labels[index] for index in learned_indexes])
     if not any(label != IGNORED for label in result.labels):
-        raise RowError("nothing_trained", f"every label is {IGNORED}")
+        raise RowError(
+            "nothing_trained",
+            f"every label is {IGNORED}, so no token is trained on; label the tokens of the answer with their ids",
+        )
     return ParsedRow(tokens=result)
 
 

@@ -10,7 +10,14 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Message, Role, Segment
 from tunectl.chat import tool_calls
-from tunectl.data.readers.row import FormatMismatchError, RowError, kind, object_of, parse_json_value
+from tunectl.data.readers.row import (
+    FormatMismatchError,
+    RowError,
+    format_column_names,
+    kind,
+    object_of,
+    parse_json_value,
+)
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -56,12 +63,10 @@ def parse_message(value: Any, number: int) -> Message:
         raise FormatMismatchError(f"turn {number} is {kind(value)}, not an object with role and content")
     name = value.get("role", value.get("from"))
     if name is None:
-        raise FormatMismatchError(
-            f"turn {number} has neither role nor from; it has {', '.join(map(str, value)) or 'nothing'}"
-        )
+        raise FormatMismatchError(f"turn {number} has neither role nor from; it has {format_column_names(value)}")
     role = ROLES.get(str(name).strip().lower())
     if role is None:
-        raise RowError("unknown_role", f"turn {number}: {name!r}; known are {', '.join(ROLES)}")
+        raise RowError("unknown_role", f"turn {number} has the role {str(name)[:80]!r}; known are {', '.join(ROLES)}")
     key = next((key for key in BODIES if key in value), None)
     body = value[key] if key is not None else None
     if name == "function_call":
@@ -70,7 +75,7 @@ def parse_message(value: Any, number: int) -> Message:
     flag = train_flag(value, number)
     calls = value.get("tool_calls") or value.get("function_call")
     if key is None and not calls:
-        raise FormatMismatchError(f"turn {number} has neither content nor value; it has {', '.join(map(str, value))}")
+        raise FormatMismatchError(f"turn {number} has neither content nor value; it has {format_column_names(value)}")
     return Message(
         role,
         content.text,
@@ -91,7 +96,9 @@ def train_flag(value: dict[str, Any], number: int) -> bool | None:
         return None
     if flag in (True, False):  # 1 and 0 too
         return bool(flag)
-    raise RowError("bad_train_flag", f"turn {number}: {flag!r}; allowed are true, false, 1 and 0")
+    raise RowError(
+        "bad_train_flag", f"turn {number} has the train flag {repr(flag)[:80]}; allowed are true, false, 1 and 0"
+    )
 
 
 class Content(NamedTuple):
@@ -140,7 +147,10 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
             raise FormatMismatchError(f"a part of turn {number} is {kind(part)}, not an object with type and text")
         text = part.get("text", part.get("content", part.get("value")))
         if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(text, str):
-            raise RowError("not_text", f"turn {number} has a part of type {part.get('type')!r}")
+            raise RowError(
+                "not_text",
+                f"turn {number} has a part of type {str(part.get('type'))[:80]!r}; only parts of type text, with a text, can be trained on",
+            )
         yield text, train_flag(part, number) if text else None
 
 
@@ -166,7 +176,7 @@ def _call(value: Any, number: int) -> dict[str, Any]:
     try:
         arguments = object_of({} if encoded in (None, "") else encoded, "arguments")
     except FormatMismatchError as error:
-        raise RowError("tool_arguments_not_json", f"turn {number}, {function['name']}: {error.detail}") from error
+        raise RowError("tool_arguments_not_json", f"turn {number}, {function['name'][:80]}: {error.detail}") from error
     id_field = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
     return {**id_field, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
@@ -198,15 +208,20 @@ def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Mes
     if turns and turns[0].role == "system" and not turns[0].content.strip():
         turns = turns[1:]  # tools that always write a system turn leave it blank where there is none
     if not turns:
-        raise RowError("empty_turn", "there are no turns")
+        raise RowError("empty_turn", "the conversation has no turns; it must end with a turn of the assistant")
     if answers:
         turns = [*turns, *(Message("assistant", answer) for answer in answers[:1])]
     _check_turn_order(turns)
     if turns[-1].role != "assistant":
-        raise RowError("last_turn_not_assistant", f"the last of {len(turns)} turns is {turns[-1].role}")
+        raise RowError(
+            "last_turn_not_assistant",
+            f"the last of {len(turns)} turns is {turns[-1].role}; it must be assistant, the answer to learn",
+        )
     indexes = [index for index, item in enumerate(turns) if item.role == "assistant" and item.train is not False]
     if not indexes:
-        raise RowError("nothing_trained", "every assistant turn is marked as not learned from")
+        raise RowError(
+            "nothing_trained", "every assistant turn is marked as not trained on; at least one must be trained on"
+        )
     before, final = turns[: indexes[-1]], turns[indexes[-1]]
     if any(not answer.strip() for answer in answers):
         raise RowError("empty_turn", "one of the answers is empty")

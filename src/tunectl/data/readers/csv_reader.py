@@ -124,7 +124,7 @@ class PushbackLines(Iterator[str]):
         self.passed += 1
         self._size += len(line)
         if self._size > self.most and len(self.lines) > 1:
-            raise csv.Error("unexpected end of a row")
+            raise csv.Error("a quote is opened and never closed")
         return line
 
     def start(self) -> None:

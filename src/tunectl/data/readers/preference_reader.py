@@ -174,7 +174,7 @@ def _blank(answer: list[Message]) -> bool:
 def _check_turns(before: list[Message], answer: list[Message]) -> None:
     """Check roles and their order; an empty answer is allowed, since it can be compared with another (HH has such)."""
     if not before:
-        raise RowError("empty_turn", "there is no prompt")
+        raise RowError("empty_turn", "there is no prompt: no turn comes before the answer")
     if not answer:
         raise RowError("empty_answer", "one answer is an empty list of turns")
     if not answer[-1].content.strip() and not answer[-1].tool_calls:
@@ -217,6 +217,7 @@ def _margin(value: object) -> float | None:
         margin = math.nan
     if not math.isfinite(margin) or margin < 0:
         raise RowError(
-            "bad_margin", f"margin is {text if text is not None else kind(value)!r}; allowed is a number of 0 or more"
+            "bad_margin",
+            f"margin is {text[:80] if text is not None else kind(value)!r}; allowed is a number of 0 or more",
         )
     return margin

@@ -110,7 +110,10 @@ def read_split(row: RawRow, column: str | None) -> Literal["train", "validation"
     label = scalar(get_column(row.columns, column or "split"))
     split = None if label is None else SPLITS.get(label.strip().lower())
     if column is not None and split is None:
-        raise RowError("unknown_split", f"column {column!r} says {label!r}; known are {', '.join(SPLITS)}")
+        raise RowError(
+            "unknown_split",
+            f"column {column!r} says {'nothing' if label is None else repr(label[:80])}; known are {', '.join(SPLITS)}",
+        )
     return split
 
 

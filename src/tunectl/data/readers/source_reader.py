@@ -196,7 +196,7 @@ class SourceReader(ABC, Generic[D]):
         limit = self._limits.max_rows
         if self._counts["rows"] > limit:
             raise DataError(
-                f"{self._key}.limits.max_rows = {limit}: {file.name} goes beyond it",
+                f"{self._key}.limits.max_rows = {limit}: {file.name} has more rows",
                 hint="raise the limit, or declare less under path",
             )
 

@@ -52,7 +52,10 @@ class DecodeError(DataError):
     def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
         encoding_name = "UTF-8" if encoding == UTF8 else encoding
         self.what = f"byte {offset} (0x{byte:02x}) is not {encoding_name}"
-        super().__init__(f"{file.name}: {self.what}", hint="declare its encoding, or write the file as UTF-8")
+        super().__init__(
+            f"{file.name}: {self.what}",
+            hint="declare its encoding, for example encoding: cp1252 in the settings of this source, or save the file as UTF-8",
+        )
         self.file = file
         self.offset = offset
 
