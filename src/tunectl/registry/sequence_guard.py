@@ -76,7 +76,8 @@ class SequenceGuard:
             return newest
         if pointer is None:
             return None
-        others = [item for item in seen if _name_key(item) != _name_key(pointer)]
+        # without trust anybody can name any number of keys
+        others = [item for item in seen if _name_key(item) != _name_key(pointer)] if trust is not None else []
         self._newest = NewestPointer(location, pointer, others)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it

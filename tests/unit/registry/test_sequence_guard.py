@@ -116,3 +116,12 @@ def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: P
 def test_a_registry_whose_canaries_have_no_numbers_is_followed() -> None:
     guard, state = CanaryGuard(), replace(OLD, number=None)
     assert [guard.observe(trial, "here") for trial in (state, None, state)] == ["", "", ""]
+
+
+def test_where_no_keys_are_trusted_no_pointer_of_another_key_is_kept(tmp_path: Path) -> None:
+    """Whoever writes to the address can name a new key with each pointer, and the file would grow with each."""
+    guard = SequenceGuard(tmp_path / "newest.json")
+    for number in range(5, 25):
+        signature = signatures.Signature(f"{number:064x}", "c2lnbmVk")
+        guard.latest(replace(FIFTH, sequence=number, signature=signature), "here")
+    assert (tmp_path / "newest.json").read_text().count('"sequence"') == 1
