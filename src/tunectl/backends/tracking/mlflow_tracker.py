@@ -199,7 +199,7 @@ class MlflowTracker:
         except TunectlError:
             raise
         except Exception as error:  # artifact stores raise errors of their libraries: requests, botocore, ImportError
-            words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            words = hide_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]  # it repeats track.uri
             raise InfrastructureError(
                 f"MLflow rejected the request: {words}",
                 hint="check track.uri and the server; run tunectl track sync to try again",
