@@ -48,11 +48,11 @@ def check_encoding(file: SourceFile, encoding: str | None) -> str | None:
 
     Raises  DecodeError, NotTextError, CorruptArchiveError.
     """
-    found = _find_encoding(file, encoding)
-    with open_text_file(file, found, newline=None) as stream:
+    name = _find_encoding(file, encoding)
+    with open_text_file(file, name, newline=None) as stream:
         while stream.read(_CHUNK):
             pass
-    return found
+    return name
 
 
 def _find_encoding(file: SourceFile, encoding: str | None) -> str | None:
