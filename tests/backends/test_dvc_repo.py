@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends.vcs import dvc_repo
-from tunectl.core.errors import UsageError
+from tunectl.backends.vcs import dvc_remote, dvc_repo
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 def rwlock(root: Path, pid: int) -> Path:
@@ -71,3 +72,62 @@ def test_a_signal_ends_dvc_and_the_stage_that_it_runs(tmp_path: Path, sent: sign
     assert process.wait(timeout=60) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def build_and_push(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a project of one stage, built, and its remote, a folder that has its results and its run cache."""
+    root, remote = tmp_path / "one" / "two" / "project", tmp_path / "remote"
+    (root / ".dvc").mkdir(parents=True)
+    remote.mkdir()
+    (root / ".dvc" / "config").write_text(
+        f"[core]\n    no_scm = true\n    remote = far\n['remote \"far\"']\n    url = {remote}\n"
+    )
+    (root / "rows").write_text("hello\n")
+    (root / "dvc.yaml").write_text(
+        "stages:\n  split:\n    cmd: mkdir -p out && tr a-z A-Z < rows > out/upper\n    deps: [rows]\n    outs: [out]\n"
+    )
+    assert dvc_repo.repro(root) == 0
+    dvc_remote.push(root, "far", ["split"])
+    return root, remote
+
+
+def forget(root: Path, *names: str) -> None:
+    """Delete the caches of a project and ``names``, as in a new clone."""
+    for path in (root / ".dvc" / "cache", root / ".dvc" / "tmp", *(root / name for name in names)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("name", ["../../../escaped", "/tmp/escaped", "sub/../../escaped"])
+def test_a_list_of_the_remote_that_names_a_file_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    root, remote = build_and_push(tmp_path)
+    (listing,) = remote.rglob("*.dir")
+    (entry,) = json.loads(listing.read_text())
+    listing.chmod(0o644)
+    listing.write_text(json.dumps([entry, {**entry, "relpath": name.replace("/tmp", str(tmp_path))}]))
+    forget(root, "out")
+    assert dvc_repo.restore(root, ["split"]) != 0
+    assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize("digest", ["../../../../../escaped", "ab/../../../escaped"])
+def test_a_list_of_the_remote_with_what_is_no_digest_is_refused(tmp_path: Path, digest: str) -> None:
+    root, remote = build_and_push(tmp_path)
+    (listing,) = remote.rglob("*.dir")
+    listing.chmod(0o644)
+    listing.write_text(json.dumps([{"md5": digest, "relpath": "upper"}]))
+    forget(root, "out")
+    assert dvc_repo.restore(root, ["split"]) != 0
+    with pytest.raises(InfrastructureError, match="which is no file below that folder"):
+        dvc_remote._call(root, "fetch", "--remote", "far")
+
+
+def test_a_run_of_the_remote_with_outputs_of_no_stage_is_not_used(tmp_path: Path) -> None:
+    root, remote = build_and_push(tmp_path)
+    (run,) = (path for path in (remote / "runs").rglob("*") if path.is_file())
+    run.chmod(0o644)
+    run.write_text(run.read_text().replace("path: out", "path: conf"))
+    forget(root, "out", "dvc.lock")
+    dvc_remote.fetch_runs(root, "far")
+    assert dvc_repo.restore(root, ["split"]) == 0
+    assert (root / "out" / "upper").read_text() == "HELLO\n"
+    assert not (root / "conf").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -88,3 +89,26 @@ def test_a_second_client_of_a_name_is_ignored_while_the_first_is_there(
     ]
     del connected["1"]
     assert keeper.draw(3, manager) == [second], "it is the same one, connected anew"
+
+
+def test_clients_that_do_not_answer_hold_a_round_up_once_and_not_each(keeper: RoundKeeper) -> None:
+    def sleep(*_: object, **__: object) -> None:
+        time.sleep(1.0)
+        raise TimeoutError
+
+    silent = [SimpleNamespace(cid=f"silent-{number}", get_properties=sleep) for number in range(20)]
+    good = connect("1", name="berlin")
+    started = time.monotonic()
+    assert keeper.draw(1, SimpleNamespace(all=lambda: {client.cid: client for client in (*silent, good)})) == [good]
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "a\nround 3 of 3: 5 of 5 clients", "\x1b[2J"])
+def test_a_name_that_would_forge_a_line_of_the_log_is_no_name(
+    keeper: RoundKeeper, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    good, other = connect("1", name="berlin"), connect("2", name=name)
+    assert keeper.draw(1, SimpleNamespace(all=lambda: {"1": good, "2": other})) == [good]
+    assert capsys.readouterr().out == (
+        "a client whose name is not printable, or has more than 200 characters, is ignored\n"
+    )

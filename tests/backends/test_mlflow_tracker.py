@@ -100,3 +100,15 @@ def test_a_store_of_artifacts_that_fails_keeps_no_other_build_back(
     with pytest.raises(InfrastructureError, match=type(failure).__name__):
         build_tracking.send_spool(layout, SETTINGS, lambda _: None)
     assert [folder.name for folder in spool.list_builds(layout.track / "spool")] == ["a"]
+
+
+def test_the_words_of_mlflow_repeat_no_credentials(tmp_path: Path, client: MadeUpClient) -> None:
+    layout = ProjectPaths(tmp_path)
+    (tmp_path / "verdict.json").write_text("{}")
+    numbers = {"started": 1e9, "seconds": 1.0, "exit_code": 0, "metrics": {}}
+    record = BuildRecord(id="a", project="shop", tags={}, params={}, digests={}, stages=[], **numbers)
+    spool.save(layout.track / "spool", record, [(tmp_path / "verdict.json", "evaluate/verdict.json")])
+    client.failures = [OSError("API request to https://ann:s3cr3t@track.example.org/api failed")]
+    with pytest.raises(InfrastructureError, match=r"https://\*\*\*@track.example.org/api failed") as caught:
+        build_tracking.send_spool(layout, SETTINGS, lambda _: None)
+    assert "s3cr3t" not in str(caught.value)

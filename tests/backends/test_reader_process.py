@@ -17,14 +17,16 @@ import pytest
 import yaml
 
 from tunectl.artifacts.records import RejectedRow, Source
-from tunectl.backends.readers import reader_process
+from tunectl.backends.readers import reader_process, source_rows
 from tunectl.backends.readers.docx_reader import read_docx
+from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.pdf_reader import read_pdf
 from tunectl.backends.readers.reader_process import end_children, in_child
 from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.row import RawRow
+from tunectl.pipeline.stages.ingest import READERS
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 READING = FileSource(**{**VALUES, "path": "x"})
@@ -350,7 +352,7 @@ def test_the_child_ends_with_its_parent(tmp_path):
 import os, signal
 from pathlib import Path
 import yaml
-from tunectl.backends.readers import reader_process
+from tunectl.backends.readers import reader_process, source_rows
 from tunectl.config.schema.ingest import FileSource
 from tunectl.data.readers.file_discovery import SourceFile
 values = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
@@ -365,3 +367,46 @@ os.kill(os.getpid(), signal.SIGKILL)
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def read_page(path: Path) -> list[RawRow | RejectedRow]:
+    return list(source_rows.rows(file(path), READING, "s", READERS))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<html><head><meta name="place" content="Chez Marie"></head><body><p>The café is open.</p></body></html>'.encode(),
+        '<meta charset="iso-8859-1"><p>The café is open.</p>'.encode("latin-1"),
+        b"<html><body><img src=a.png></body></html>",
+        b"",
+    ],
+)
+def test_a_page_is_read_by_the_child_as_by_its_reader(tmp_path, content):
+    path = tmp_path / "a.html"
+    path.write_bytes(content)
+    assert read_page(path) == list(read_html(file(path), READING))
+    assert child() != os.getpid()
+
+
+def test_a_page_in_another_encoding_and_one_that_is_no_page_are_rejects(tmp_path):
+    for name, content, reason in (
+        ("a", b"<p>caf\xe9 au lait</p>", "wrong_encoding"),
+        ("b", b"%PDF-1.4", "binary_file"),
+    ):
+        path = tmp_path / f"{name}.html"
+        path.write_bytes(content)
+        (reject,) = read_page(path)
+        assert (reject.source.file, reject.reason) == (f"{name}.html", reason)
+
+
+def test_a_page_that_takes_too_long_is_a_reject_and_the_next_one_is_read(tmp_path, monkeypatch):
+    good, slow = tmp_path / "good.html", tmp_path / "slow.html"
+    good.write_text("<p>The cafe is open.</p>")
+    slow.write_text("<html><body>" + "<a href='/x'>word word</a> " * 60_000)
+    assert [row.columns["text"] for row in read_page(good)] == ["The cafe is open."]
+    monkeypatch.setattr(reader_process, "MAX_SILENT_SECONDS", 5.0)
+    (reject,) = read_page(slow)
+    assert (reject.reason, reject.detail) == ("unreadable", "reading on took more than 5 s")
+    monkeypatch.undo()
+    assert [row.columns["text"] for row in read_page(good)] == ["The cafe is open."]

@@ -46,6 +46,13 @@ def test_what_cannot_be_tagged_is_refused(repository):
         gto_tags.register(root, "demo", release="abc", commit=f"{commit}-dirty", stage=None)
 
 
+@pytest.mark.parametrize(("project", "commit"), [("demo", "--help"), ("--help", "HEAD")])
+def test_a_manifest_of_somebody_else_gives_gto_no_option(repository, project, commit):
+    root, _ = repository
+    with pytest.raises(InfrastructureError, match="gto"):
+        gto_tags.register(root, project, release="abc", commit=commit, stage=None)
+
+
 class Hub(BaseHTTPRequestHandler):
     """As much of the Hub as an upload asks for."""
 

@@ -58,6 +58,15 @@ def dvc(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_a_key_of_the_run_cache_that_leads_elsewhere_is_refused(bucket: str, tmp_path: Path) -> None:
+    root = make_project(tmp_path / "one" / "two" / "project", bucket)
+    with s3fs.S3FileSystem().open(f"{bucket}/shop/runs/../../../../../escaped", "wb") as stream:
+        stream.write(b"from outside")
+    with pytest.raises(InfrastructureError, match="leads elsewhere; check who may write to the remote"):
+        dvc_remote.fetch_runs(root, "far")
+    assert not list(tmp_path.rglob("escaped"))
+
+
 def test_the_cache_of_runs_goes_to_s3_and_another_machine_runs_nothing(bucket: str, tmp_path: Path) -> None:
     there, here = make_project(tmp_path / "there", bucket), make_project(tmp_path / "here", bucket)
     dvc(there, "repro")

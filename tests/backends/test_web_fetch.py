@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tunectl.artifacts.records import RejectedRow
+from tunectl.backends.readers import web_fetch
 from tunectl.backends.readers.hub_dataset import read_hub
 from tunectl.backends.readers.web_fetch import Fetcher
 from tunectl.config.schema.ingest import Fetch, HubDataset
@@ -378,3 +379,10 @@ def test_rows_of_a_data_set_with_its_splits(offline, tmp_path, monkeypatch):
     with pytest.raises(DataError) as caught:
         list(read_hub(hub("./set", split="banana")))
     assert "split banana" in caught.value.message
+
+
+def test_what_follows_the_end_of_a_packed_body_is_not_kept():
+    """zlib keeps all of it, and copies it with each part that comes."""
+    parts = iter([gzip.compress(b"hello"), *[b"x" * 65_536] * 1000])
+    assert b"".join(web_fetch._unpack(parts, "gzip", 10_000)) == b"hello"
+    assert len(list(parts)) > 990

@@ -55,6 +55,7 @@ OUTSIDE = {
             "core.url_credentials:_USER",
             "core.url_credentials:_VALUE",
             "generation.json_schema_grammar:_RULE_NAME",
+            "backends.vcs.guarded_dvc:_DIGEST",  # lists in DVC's remote
             "backends.readers.html_reader:_PICTURE",
             "backends.readers.html_reader:_XML",
             "config.loading.foreign_import:_set_base_model()",  # a configuration that somebody else wrote

@@ -157,7 +157,7 @@ def parties(watcher: int) -> dict[str, list[int]]:
     family, found = {watcher}, {"watcher": [watcher], "guard": [], "repro": [], "dvc": [], "trainer": []}
     for _ in range(6):
         family |= {int(pid) for pid, parent, _ in rows if int(parent) in family}
-    names = {"process_guard": "guard", "tunectl repro": "repro", "-m dvc repro": "dvc", "trainer.py": "trainer"}
+    names = {"process_guard": "guard", "tunectl repro": "repro", "guarded_dvc repro": "dvc", "trainer.py": "trainer"}
     for pid, _, words in rows:
         for mark, name in names.items():
             if int(pid) in family and mark in words:

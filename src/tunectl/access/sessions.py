@@ -85,9 +85,12 @@ def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: in
     )
 
 
-def read_cookie(cookies: Mapping[str, str], name: str) -> str:
-    """Return the value of a cookie of ``set_cookie``, the one that only HTTPS may set first; empty without one."""
-    return cookies.get(HOST_PREFIX + name) or cookies.get(name, "")
+def read_cookie(cookies: Mapping[str, str], name: str, *, https: bool) -> str:
+    """Return the value of a cookie of ``set_cookie``; empty without one.
+
+    Over HTTPS only the cookie that this host alone may set: another host of the domain could set the other one, to its own session.
+    """
+    return cookies.get(HOST_PREFIX + name) or ("" if https else cookies.get(name, ""))
 
 
 def delete_cookie(response: Any, name: str) -> None:

@@ -139,6 +139,15 @@ async def read_form(request: Any) -> Mapping[str, list[str]] | None:
     return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
+def _read_session(request: Any) -> str:
+    https = sessions.is_https(request.url.scheme, request.headers)
+    return sessions.read_cookie(request.cookies, WHO, https=https)
+
+
+def _is_name(name: str) -> bool:
+    return 1 <= len(name) <= LONGEST_NAME and name.isprintable()
+
+
 class _Routes:
     """Endpoints of the page: sign in, the next task, a choice, undo."""
 
@@ -151,8 +160,11 @@ class _Routes:
 
     def _who(self, request: Any) -> str | None:
         """Return the name of the person, if they are signed in; without keys the cookie is that name."""
-        cookie = sessions.read_cookie(request.cookies, WHO)
-        return (unquote(cookie) or None) if self._setup.keys is None else self._people.find(cookie)
+        cookie = _read_session(request)
+        if self._setup.keys is not None:
+            return self._people.find(cookie)
+        name = unquote(cookie)
+        return name if _is_name(name) else None
 
     def _html(self, text: str, status: int = 200) -> Any:
         return self._responses.HTMLResponse(text, status)
@@ -201,7 +213,7 @@ class _Routes:
                 self._throttle.count(address)
                 return self._show_sign_in(WRONG_KEY, 401)
             name = name if holder.allows("acts_for") else holder.name
-        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        if not _is_name(name):
             return self._show_sign_in(NO_NAME, 422)
         response, https = self._home_again(), sessions.is_https(request.url.scheme, request.headers)
         if self._setup.keys is None:
@@ -212,7 +224,7 @@ class _Routes:
 
     async def leave(self, request: Any) -> Any:
         """Sign the person out."""
-        self._people.remove(sessions.read_cookie(request.cookies, WHO))
+        self._people.remove(_read_session(request))
         response = self._home_again()
         sessions.delete_cookie(response, WHO)
         return response

@@ -106,7 +106,7 @@ class _Routes:
         self._responses = import_optional("starlette.responses", extra="annotate")
 
     def _who(self, request: Any) -> _Session | None:
-        return self._people.find(sessions.read_cookie(request.cookies, COOKIE))
+        return self._people.find(_read_session(request))
 
     def _html(self, text: str, status: int = 200) -> Any:
         return self._responses.HTMLResponse(text, status)
@@ -156,7 +156,7 @@ class _Routes:
 
     async def leave(self, request: Any) -> Any:
         """Sign out: forget the conversation and the key."""
-        self._people.remove(sessions.read_cookie(request.cookies, COOKIE))
+        self._people.remove(_read_session(request))
         response = self._responses.RedirectResponse("/arena", 303)
         sessions.delete_cookie(response, COOKIE)
         return response
@@ -292,6 +292,11 @@ class _Routes:
 
     def _reject_form(self) -> Any:
         return self._responses.PlainTextResponse(REFUSED, 403)
+
+
+def _read_session(request: Any) -> str:
+    https = sessions.is_https(request.url.scheme, request.headers)
+    return sessions.read_cookie(request.cookies, COOKIE, https=https)
 
 
 def _answer(system: str, status: int, body: Any) -> BattleAnswer:

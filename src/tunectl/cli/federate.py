@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
 def _take_name(arguments: list[str]) -> str:
     if not arguments or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", arguments[0]):
         raise UsageError(
-            f"{words[0][:80]!r} cannot be the name of a client" if words else "the name of this client is missing",
+            f"{arguments[0][:80]!r} cannot be the name of a client"
+            if arguments
+            else "the name of this client is missing",
             hint="give 1 to 64 lower-case letters, digits, - and _, which no other client has: tunectl federate client hospital_a",
         )
     return arguments.pop(0)

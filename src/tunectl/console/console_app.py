@@ -255,7 +255,7 @@ class ConsoleApp:
 
     async def _sign_out(self, request: Any) -> Any:
         name = self.guard.cookie_name(request)
-        self.sign_in.close_session(sessions.read_cookie(request.cookies, name))
+        self.sign_in.close_session(sessions.read_cookie(request.cookies, name, https=self.guard.is_https(request)))
         response = self._responses.RedirectResponse("/enter", 303)
         sessions.delete_cookie(response, name)
         return response

@@ -53,7 +53,8 @@ class ConsoleGuard:
 
     def identify(self, request: Any) -> Visitor | None:
         """Return the visitor of the request's session cookie; None without a valid session."""
-        return self._sign_in.find(sessions.read_cookie(request.cookies, self.cookie_name(request)))
+        cookie = sessions.read_cookie(request.cookies, self.cookie_name(request), https=self.is_https(request))
+        return self._sign_in.find(cookie)
 
     def require(self, visitor: Visitor, scope: str, *, act: bool = False) -> None:
         """Check that a visitor has a scope; ``act``: for a change, refused with ``console.acts=false``.

@@ -139,7 +139,12 @@ class RemoteRegistry:
             return None
         number, name = numbered[-1][0], f"{folder}/{numbered[-1][1]}"
         if name not in self._events:
-            self._events[name] = self._record(form, shape, name)
+            record = self._record(form, shape, name)
+            for old in [
+                item for item in self._events if item.startswith(f"{folder}/")
+            ]:  # whoever writes there can add any number
+                del self._events[old]
+            self._events[name] = record
         result: T | None = self._events[name]
         return (number, result) if result is not None else None
 

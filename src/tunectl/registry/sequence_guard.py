@@ -80,7 +80,10 @@ class SequenceGuard:
             return newest
         if pointer is None:
             return None
-        others = [item for item in newest_pointers if _name_key(item) != _name_key(pointer)]
+        # without trust anybody can name any number of keys
+        others = (
+            [item for item in newest_pointers if _name_key(item) != _name_key(pointer)] if trust is not None else []
+        )
         self._newest = NewestPointer(location, pointer, others)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
@@ -141,19 +144,20 @@ class CanaryGuard:
         in_force = [item for item in seen if item.state in states]
         bar = max(in_force, key=lambda item: (item.number, item.ended), default=None)
         if bar is None or current.number > bar.number or (current.number == bar.number and not bar.ended):
-            self._record(current, seen, in_force, location)
+            # without trust anybody can name any number of keys
+            self._record(current, seen, in_force if trust is not None else [], location)
             return ""
         then = ", and its end" if bar.ended else ""
         reason = f"the canary of {location} has the number {current.number}, and number {bar.number}{then} was seen there: it is an old copy"
         return f"{reason} (to follow it, delete {self._path} and start again)" if self._path is not None else reason
 
-    def _record(self, current: SeenCanary, seen: list[SeenCanary], in_force: list[SeenCanary], location: str) -> None:
+    def _record(self, current: SeenCanary, seen: list[SeenCanary], kept: list[SeenCanary], location: str) -> None:
         key = _name_key(current.state)
         if not current.number or any(_name_key(item.state) == key and item.number == current.number for item in seen):
             return
         others = [
             SeenCanary(item.state, item.ended or item.number < current.number)
-            for item in in_force
+            for item in kept
             if _name_key(item.state) != key
         ]
         self._remember(NewestCanaries(location, [current, *others]))

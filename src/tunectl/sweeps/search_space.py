@@ -110,7 +110,7 @@ def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str
     """
     values: dict[str, Any] = {}
     for key, allowed in section.space.items():
-        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         if key in choices:
             value: Any = choices[key]
         elif has_path(tree, path):

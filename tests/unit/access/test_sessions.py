@@ -129,3 +129,28 @@ def test_wrong_keys_of_annotators_are_throttled(keys: KeyStore) -> None:
     found = [sign_in(application, key="wrong")[0] for _ in range(12)]
     assert found == [401] * 10 + [429] * 2
     assert sign_in(application, key=secret)[0] == 429
+
+
+def test_over_https_the_cookie_that_another_host_can_set_opens_nothing() -> None:
+    cookies = {"tunectl_arena": "from another host of the domain"}
+    assert sessions.read_cookie(cookies, "tunectl_arena", https=True) == ""
+    assert sessions.read_cookie(cookies, "tunectl_arena", https=False) == "from another host of the domain"
+    own = {**cookies, "__Host-tunectl_arena": "own"}
+    assert [sessions.read_cookie(own, "tunectl_arena", https=https) for https in (True, False)] == ["own", "own"]
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "Ada%0AGrace", "%1b[2J", ""])
+def test_a_cookie_is_no_name_that_nobody_could_type(name: str) -> None:
+    pytest.importorskip("starlette")
+    from starlette.requests import Request
+
+    from tunectl.annotation import annotate_app
+
+    page = annotate_app._Routes(None, annotate_app.AnnotateAppConfig("shop", (), None, None, lambda: None))
+
+    def find_who(cookie: str) -> str | None:
+        headers = [(b"cookie", f"tunectl_annotator={cookie}".encode())]
+        return page._who(Request({"type": "http", "method": "GET", "path": "/", "headers": headers}))
+
+    assert find_who("Ada%20L.") == "Ada L."
+    assert find_who(name) is None

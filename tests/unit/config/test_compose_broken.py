@@ -56,6 +56,8 @@ WORDS = (
         "sft=dora",
         "a.b=3",
         "sft.rank=[",
+        "sft.²=1",
+        "sft.words.³=1",
         "seed=${",
         "name=${name}",
         "sft.words=[${seed}]",
@@ -133,6 +135,12 @@ def test_files_of_another_kind(tmp_path: Path, file: str, old: bytes, new: bytes
     _write(tmp_path)
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes().replace(old, new))
     assert _problems(tmp_path) == [problem.replace("{conf}", tmp_path.name)]
+
+
+@pytest.mark.parametrize("word", ["sft.²=1", "sft.words.³=1"])
+def test_a_raised_digit_is_no_number_of_an_entry(tmp_path: Path, word: str) -> None:
+    _write(tmp_path)
+    assert isinstance(_problems(tmp_path, [Override.from_cli(word)]), list)
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -375,3 +375,33 @@ def test_the_commit_that_came_later_is_taken_over(tmp_path: Path) -> None:
     events = [(event.action, event.author, event.git) for event in store.log()]
     assert events == [("add", "", None), ("commit", "ci", "2" * 40)]
     assert store.verify(store.ids()[0]) == []
+
+
+def stack_as_defined(entries: list[ReleaseEvent]) -> list[str]:
+    """The promoted releases as the log defines them: a rollback takes the top away, and all down to its release where that is there."""
+    stack: list[str] = []
+    for entry in entries:
+        if entry.action == "promote" and stack[-1:] != [entry.release]:
+            stack.append(entry.release)
+        elif entry.action == "rollback":
+            stack = stack[:-1]
+            while entry.release in stack[:-1] and stack[-1] != entry.release:
+                stack.pop()
+    return stack
+
+
+@given(st.lists(st.tuples(st.sampled_from(["promote", "rollback", "add"]), st.sampled_from("abcd")), max_size=30))
+def test_the_stack_is_as_the_log_defines_it(steps: list[tuple[str, str]]) -> None:
+    entries = [ReleaseEvent(action, name * 16, "2026-01-01T00:00:00+00:00") for action, name in steps]  # type: ignore[arg-type]
+    assert release_state.promotion_stack(entries) == stack_as_defined(entries)
+
+
+def test_a_long_history_of_somebody_else_takes_no_hours() -> None:
+    """64 MB of an address hold half a million events."""
+    moment, names = "2026-01-01T00:00:00+00:00", [f"{number:016x}" for number in range(100_000)]
+    entries = [ReleaseEvent("promote", name, moment) for name in names]
+    entries += [ReleaseEvent("rollback", "f" * 16, moment) for _ in range(20_000)]
+    entries.append(ReleaseEvent("rollback", names[0], moment))
+    started = time.process_time()
+    assert release_state.promotion_stack(entries) == names[:1]
+    assert time.process_time() - started < 5

@@ -201,3 +201,23 @@ def test_another_folder_in_a_store_is_no_release(four) -> None:
     folder = store.folder(one)
     folder.rename(folder.with_name("copy"))
     assert set(store.ids()) == set(others)
+
+
+def test_of_numbered_pointers_the_newest_alone_stays_in_memory(tmp_path: Path) -> None:
+    """Whoever writes to the address can add one of a megabyte before each look."""
+    files = Objects()
+    remote = RemoteRegistry(files, tmp_path / "cache")
+    for number in range(1, 30):
+        record = {
+            "release": "a" * 16,
+            "previous": None,
+            "promoted_at": "",
+            "author": "",
+            "message": "",
+            "sequence": number,
+        }
+        files.held[f"champion/{number:06d}.json"] = json.dumps({"format": 2, **record}).encode()
+        pointer = remote.champion()
+        assert pointer is not None
+        assert pointer.sequence == number
+    assert len(remote._events) == 1

@@ -204,3 +204,20 @@ def test_a_server_follows_the_next_canary_after_one_of_a_stolen_key(tmp_path: Pa
         found = server.read_canary()
     assert found[0] is None
     assert "number 9, and its end was seen there" in found[1]
+
+
+def test_where_no_keys_are_trusted_no_pointer_of_another_key_is_kept(tmp_path: Path) -> None:
+    """Whoever writes to the address can name a new key with each pointer, and the file would grow with each."""
+    guard = SequenceGuard(tmp_path / "newest.json")
+    for number in range(5, 25):
+        signature = signatures.Signature(f"{number:064x}", "c2lnbmVk")
+        guard.latest(replace(FIFTH, sequence=number, signature=signature), "here")
+    assert (tmp_path / "newest.json").read_text().count('"sequence"') == 1
+
+
+def test_where_no_keys_are_trusted_no_canary_of_another_key_is_kept(tmp_path: Path) -> None:
+    guard = CanaryGuard(tmp_path / "newest.json")
+    for number in range(5, 25):
+        signature = signatures.Signature(f"{number:064x}", "c2lnbmVk")
+        assert guard.observe(replace(NEW, number=number, signature=signature), "here") == ""
+    assert (tmp_path / "newest.json").read_text().count('"number"') == 1

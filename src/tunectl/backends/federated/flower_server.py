@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,10 @@ from tunectl.artifacts import atomic_io
 from tunectl.federated import averaging, exchange
 from tunectl.federated.exchange import Contribution, FederatedRound, ServerTask
 
+MAX_ASKED = 64
+"""Clients that are asked for their names at once."""
+MAX_NAME = 200
+"""Characters of a client's name, which stands in records and in the log."""
 GRACE_SECONDS = 120.0
 """Seconds that the first round waits for clients beyond min_clients, where it is known how many there are."""
 
@@ -185,9 +190,7 @@ class RoundKeeper:
         started, least = time.monotonic(), self.task.min_clients
         while True:
             connected = dict(client_manager.all())
-            for cid, client in connected.items():
-                if cid not in self._members:
-                    self._members[cid] = self._ask_name(client)
+            self._ask_names(connected)
             present = self._find_present(connected)
             waited_seconds = time.monotonic() - started
             if len(present) >= least and (len(present) >= expected or waited_seconds > grace):
@@ -210,6 +213,12 @@ class RoundKeeper:
                 _print(f"a second client named {name} is ignored: each needs a name of its own")
         return present
 
+    def _ask_names(self, connected: dict[str, Any]) -> None:
+        """Ask the new connections for their names, at once: one after the other, each that does not answer would hold up the round."""
+        new = [cid for cid in connected if cid not in self._members]
+        with ThreadPoolExecutor(MAX_ASKED) as threads:
+            self._members.update(zip(new, threads.map(lambda cid: self._ask_name(connected[cid]), new), strict=True))
+
     def _ask_name(self, client: Any) -> str:
         """Return the name of a client that knows the token, else an empty text."""
         from flwr.common import GetPropertiesIns
@@ -226,6 +235,9 @@ class RoundKeeper:
         name = str(answer.get("name", ""))
         if not name:
             _print("a client that says no name is ignored")
+        elif len(name) > MAX_NAME or not name.isprintable():
+            _print(f"a client whose name is not printable, or has more than {MAX_NAME} characters, is ignored")
+            return ""
         return name
 
 

@@ -16,6 +16,8 @@ from tunectl.data.readers.row import RawRow
 from tunectl.data.readers.text_reader import NotTextError, open_text_file, usable_charset
 
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*+=\s*+[\"']?\s*+([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_CHUNK = 1 << 20
+"""Characters that are decoded at once to check an encoding."""
 _HEAD = 4096
 """Bytes in which a page declares its encoding; the HTML standard asks for the first 1024."""
 _XML = re.compile(r"\A\s*<\?xml[^>]*\?>")
@@ -29,7 +31,7 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
     A page without text is a reject ``no_text``, or ``image_without_text`` where it shows pictures.
     Raises  DecodeError, NotTextError.
     """
-    encoding = reading.encoding or file.columns.get("charset") or _read_declared_encoding(file)
+    encoding = _find_encoding(file, reading.encoding)
     with open_text_file(file, encoding, newline=None) as stream:
         html = stream.read()
     text, columns = extract(html, file.name)
@@ -39,6 +41,22 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
         yield RejectedRow(Source(file.name), "image_without_text", "the page shows pictures, and no text")
     else:
         yield RejectedRow(Source(file.name), "no_text", "the page holds no text")
+
+
+def check_encoding(file: SourceFile, encoding: str | None) -> str | None:
+    """Return the encoding of a page, after reading it once: ``encoding`` as its source sets it, or the declared one; None is UTF-8.
+
+    Raises  DecodeError, NotTextError, CorruptArchiveError.
+    """
+    name = _find_encoding(file, encoding)
+    with open_text_file(file, name, newline=None) as stream:
+        while stream.read(_CHUNK):
+            pass
+    return name
+
+
+def _find_encoding(file: SourceFile, encoding: str | None) -> str | None:
+    return encoding or file.columns.get("charset") or _read_declared_encoding(file)
 
 
 def _read_declared_encoding(file: SourceFile) -> str | None:

@@ -1,6 +1,6 @@
-"""Read binary formats in a subprocess with limits of memory, CPU time and wall time.
+"""Read binary formats and web pages in a subprocess with limits of memory, CPU time and wall time.
 
-A PDF, a Word document or a Parquet file can be crafted to take gigabytes or hours, or to crash the library that reads it. Here that ends
+A PDF, a Word document, a Parquet file or a page can be crafted to take gigabytes or hours, or to crash the library that reads it. Here that ends
 the child process, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. One
 child reads one file after another; it ends with its parent, whatever ends that.
 
@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts.records import RejectedRow, Source
-from tunectl.backends.readers import parquet_reader
+from tunectl.backends.readers import html_reader, parquet_reader
 from tunectl.config.schema.ingest import FileOptions
 from tunectl.core.errors import DataError, MissingExtraError
 from tunectl.data.readers.file_discovery import SourceFile
@@ -61,6 +61,8 @@ class ReadRequest(Struct):
     columns: dict[str, str]
     max_file_bytes: int
     max_characters: int
+    encoding: str | None = None
+    """Encoding of a text file, which the parent has checked."""
 
 
 class RowFrame(Struct, omit_defaults=True):
@@ -93,17 +95,28 @@ def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
     """Return a reader of the format ``kind`` (``pdf``, ``docx``, ``parquet`` or ``arrow``) that runs in the child process."""
 
     def read(file: SourceFile, reading: FileOptions) -> ReaderRows:
-        child = _take_child()
-        limits = reading.limits
-        request = ReadRequest(
-            kind, str(file.path), file.name, file.columns, limits.max_file_bytes, limits.max_characters
-        )
-        try:
-            yield from child.read(request)
-        finally:
-            _give_back(child)
+        yield from _read(kind, file, reading, None)
 
     return read
+
+
+def read_html_in_child(file: SourceFile, reading: FileOptions) -> ReaderRows:
+    """Yield the text of a page as one row, as ``html_reader.read_html``; its encoding is found and checked here, so errors of it are raised here.
+
+    Raises  DecodeError, NotTextError, CorruptArchiveError.
+    """
+    yield from _read("html", file, reading, html_reader.check_encoding(file, reading.encoding))
+
+
+def _read(kind: str, file: SourceFile, reading: FileOptions, encoding: str | None) -> ReaderRows:
+    child, limits = _take_child(), reading.limits
+    request = ReadRequest(
+        kind, str(file.path), file.name, file.columns, limits.max_file_bytes, limits.max_characters, encoding
+    )
+    try:
+        yield from child.read(request)
+    finally:
+        _give_back(child)
 
 
 def limit_frame(max_characters: int) -> int:
@@ -283,6 +296,7 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
     from tunectl.backends.readers.docx_reader import read_docx
     from tunectl.backends.readers.pdf_reader import read_pdf
 
+    readers: dict[str, Any] = {"pdf": read_pdf, "docx": read_docx, "html": html_reader.read_html}
     file = SourceFile(Path(request.path), request.name, request.kind, request.columns)
     if request.kind in TABLES:
         for batch in parquet_reader.read_batches(file):
@@ -291,8 +305,8 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
                 yield RowFrame(names=batch.schema.names, columns=columns)
         return
     # all attributes that the readers use
-    reading: Any = SimpleNamespace(limits=SimpleNamespace(max_file_bytes=request.max_file_bytes))
-    for row in (read_pdf if request.kind == "pdf" else read_docx)(file, reading):
+    limits = SimpleNamespace(max_file_bytes=request.max_file_bytes)
+    for row in readers[request.kind](file, SimpleNamespace(limits=limits, encoding=request.encoding)):
         if isinstance(row, RejectedRow):
             yield RowFrame(rejects=[row])
         else:

@@ -309,7 +309,9 @@ def _unpack(chunks: Iterator[bytes], encoding: str, limit: int) -> Iterator[byte
             raise FetchRefusedError("http_error", f"the body of the page is not valid {encoding}: {error}") from error
         yield part
         limit -= len(part)
-        if limit == 0:
+        if limit == 0 or (
+            unpacker is not None and unpacker.eof
+        ):  # zlib keeps, and copies, all that comes behind its end
             return
 
 

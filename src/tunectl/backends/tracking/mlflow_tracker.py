@@ -199,7 +199,9 @@ class MlflowTracker:
         except TunectlError:
             raise
         except Exception as error:  # artifact stores raise errors of their libraries: requests, botocore, ImportError
-            message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            message = hide_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[
+                :300
+            ]  # it repeats track.uri
             raise InfrastructureError(
                 f"MLflow rejected the request: {message}",
                 hint="check track.uri and the server; run tunectl track sync to try again",

@@ -17,6 +17,7 @@ from typing import Final
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.system import process_guard
+from tunectl.backends.vcs import guarded_dvc
 from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
@@ -40,7 +41,7 @@ def build_command(root: Path) -> tuple[list[str], dict[str, str]]:
     # dvc.yaml says `tunectl`: the one of this environment must come first, whether or not the environment is activated.
     scripts = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}", "DVC_NO_ANALYTICS": "1"}
-    return [sys.executable, "-m", "dvc"], environment
+    return [sys.executable, "-m", guarded_dvc.__name__], environment
 
 
 RESTORE_ONLY: Final = "TUNECTL_RESTORE_ONLY"

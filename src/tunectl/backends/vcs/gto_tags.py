@@ -32,10 +32,10 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
     message = f"release {release}"
     version = _version(root, artifact, message)
     if version is None:
-        _gto(root, ["register", artifact, commit, "--message", message])
+        _gto(root, ["register", "--message", message, "--", artifact, commit])
         version = _version(root, artifact, message)
     if stage is not None:
-        _gto(root, ["assign", artifact, "--version", version or "", "--stage", stage, "--message", message])
+        _gto(root, ["assign", "--version", version or "", "--stage", stage, "--message", message, "--", artifact])
     return sorted(_tags(root) - before)
 
 

@@ -112,7 +112,7 @@ def _who(override: Override) -> str:
 
 
 def _path(key: str) -> KeyPath:
-    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
 def apply_override(

@@ -13,9 +13,8 @@ from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.backends.readers import source_rows
-from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.hub_dataset import read_hub
-from tunectl.backends.readers.reader_process import in_child, keep_child
+from tunectl.backends.readers.reader_process import in_child, keep_child, read_html_in_child
 from tunectl.backends.readers.web_fetch import Fetcher
 from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
@@ -27,7 +26,7 @@ from tunectl.data.readers.text_reader import read_lines, read_markdown, read_tex
 
 Reader = Callable[[SourceFile, FileReading], Iterator[RawRow | RejectedRow]]
 READERS: Mapping[str, Reader] = {
-    "html": read_html,
+    "html": read_html_in_child,
     "pdf": in_child("pdf"),
     "docx": in_child("docx"),
     "markdown": read_markdown,
