@@ -64,7 +64,7 @@ def main() -> int:
 def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
     narrator.chapter(
         "The stage is set",
-        "A project of its own out of what `make run` built, with small settings.",
+        "A project of its own out of what `make run` built, with small settings, and two challengers\nthat are bad on purpose: built now, so that they are there when their time comes.",
     )
     project = folder / "project"
     store = setup.project(root, project)
@@ -75,12 +75,10 @@ def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
     def say(text: str) -> None:
         narrator.say(text, "work")
 
-    return Scene(
-        project=project,
-        town=Town(distribution_shift.generate_everyday, distribution_shift.generate_changed, _liking),
-        build_poor=lambda: setup.poor(project, store, folder / "prebuilt", say),
-        build_harmful=lambda: setup.harmful(project, store, folder / "prebuilt", say),
-    )
+    poor = setup.poor(project, store, folder / "prebuilt", say)
+    harmful = setup.harmful(project, store, folder / "prebuilt", say)
+    town = Town(distribution_shift.generate_everyday, distribution_shift.generate_changed, _liking)
+    return Scene(project=project, town=town, poor=poor, harmful=harmful)
 
 
 def _liking(commission: Commission, answer: str) -> float:

@@ -62,14 +62,11 @@ def test_the_records_tell_the_same_story(played: tuple) -> None:
     assert [run.state for run in runs] == ["promoted", "rejected", "withdrawn"]
     first, second, third = runs
     assert (first.trigger.kind, first.trigger.author) == ("alert", "Alertmanager")
-    assert [run.trigger.release for run in (second, third)] == [
-        scene.build_poor().release,
-        scene.build_harmful().release,
-    ]
+    assert [run.trigger.release for run in (second, third)] == [scene.poor.release, scene.harmful.release]
     store = ReleaseRegistry(scene.project / ".tunectl" / "releases")
     assert store.champion().release == first.facts("evaluating")["release"]
     told = [(entry.action, entry.release) for entry in store.log() if entry.action != "add"]
-    better, worse = store.champion().release, scene.build_harmful().release
+    better, worse = store.champion().release, scene.harmful.release
     assert [what for what, _ in told] == [
         "promote",
         "canary_start",

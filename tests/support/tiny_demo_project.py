@@ -158,7 +158,7 @@ def scene(folder: Path, model: Path) -> Scene:
     )
     bad = [Bad(setup.build_challenger(job, project, store, kept, print), job.why) for job in jobs]
     return Scene(
-        project=project, town=TOWN, build_poor=lambda: bad[0], build_harmful=lambda: bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
+        project=project, town=TOWN, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
         murmur=1.0, build_seconds=900, settle_seconds=180,
     )  # fmt: skip
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from loop_demo import timeline as times
 from loop_demo.context import BrokenPromiseError, Play
-from loop_demo.scenario import Bad
 from loop_demo.simulated_users import Tally
 from loop_demo.timeline import Promise, Timeline, Tone, length
 from tunectl.artifacts.records import DriftWindow
@@ -176,8 +175,11 @@ def calm(play: Play) -> None:
 
 def poor(play: Play) -> None:
     """A challenger that the gate rejects."""
-    play.narrator.chapter("A bad challenger", "The next release is made to be bad. Somebody proposes it all the same.")
-    bad = _build(play, play.scene.build_poor)
+    bad = play.scene.poor
+    play.narrator.chapter(
+        "A bad challenger",
+        f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nSomebody proposes it all the same.",
+    )
     before = play.champion
     run = play.follow(play.propose(bad), seconds=play.scene.build_seconds)
     _gate(play, run)
@@ -187,10 +189,11 @@ def poor(play: Play) -> None:
 
 def harmful(play: Play) -> None:
     """A challenger that the gate cannot see through is rolled back."""
+    bad = play.scene.harmful
     play.narrator.chapter(
-        "A challenger that does harm", "One more is made to be bad, in a way that the gate cannot see; people can."
+        "A challenger that does harm",
+        f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nThe gate cannot see that; people can.",
     )
-    bad = _build(play, play.scene.build_harmful)
     before = play.champion
     run = play.follow(play.propose(bad), "canary", seconds=play.scene.build_seconds)
     _gate(play, run)
@@ -208,13 +211,6 @@ def harmful(play: Play) -> None:
 
 
 CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
-
-
-def _build(play: Play, build: Callable[[], Bad]) -> Bad:
-    with play.phase("build", "a challenger that is bad on purpose"):
-        bad = build()
-    play.narrator.say(f"release {bad.release[:6]}: {bad.what}")
-    return bad
 
 
 def _measure_rollback(play: Play, run: RetrainRun) -> float | None:

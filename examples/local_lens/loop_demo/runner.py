@@ -15,7 +15,7 @@ from loop_demo.context import BrokenPromiseError, Lookout, Play
 from loop_demo.processes import NotReadyError, running
 from loop_demo.scenario import Scene
 from loop_demo.simulated_users import Crowd
-from loop_demo.timeline import Promise, Timeline
+from loop_demo.timeline import Promise, Span, Timeline
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import checks
 from tunectl.core.errors import TunectlError
@@ -28,9 +28,12 @@ def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: boo
     """Play every chapter. Where the story breaks, the rest is left out, and a promise says so."""
     layout = ProjectPaths(scene.project)
     model = checks.load_project_config(layout).root.project
+    ready = datetime.now(UTC)
     with running(scene, narrator.say, observers=observers) as stack, Lookout(stack.get_variants) as lookout:
         crowd = Crowd(stack.ports["service"], stack.key, model, scene.town, workers=scene.workers)
         play = Play(scene, stack, crowd, narrator, lookout, began)
+        if (built := play.clock(ready)) > 1:
+            play.spans.append(Span("build", "two bad challengers, built ahead", 0.0, built, "calm"))
         _play(play)
         result = chapters.timeline(play, datetime.now(UTC))
         try:

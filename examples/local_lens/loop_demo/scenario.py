@@ -50,10 +50,10 @@ class Scene:
     project: Path
     """A Git and DVC project with a champion, a clean tree, and its settings in conf/overrides.yaml."""
     town: Town
-    build_poor: Callable[[], Bad]
-    """Makes the challenger that is bad enough for the gate; called when its time comes."""
-    build_harmful: Callable[[], Bad]
-    """Makes the one that is better by the gate's measure, and worse for people."""
+    poor: Bad
+    """Bad enough for the gate."""
+    harmful: Bad
+    """Better by the gate's measure, and worse for people."""
     rows: int = 200
     """Of a window of traffic: monitor.window.max_rows. The change is seen in one window, so people must have written enough in it."""
     baseline: int = 1

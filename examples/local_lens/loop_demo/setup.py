@@ -1,9 +1,8 @@
 """The stage is built: a project out of the artifacts of ``make run``, small settings, and two challengers that are bad on purpose.
 
 The project is a repository of its own under ``.tunectl/loop``, so nothing of the user's is touched; cache and exporters are shared.
-The bad challengers come out of the same pipeline and go on from the champion of their time: one learns ads of which the first
-sentence is left, the other learns well and is then packaged with a limit that cuts its answers, which a gate that sets its own
-limit cannot see.
+The bad challengers come out of the same pipeline: one learns ads of which the first sentence is left, the other learns well and is
+then packaged with a limit that cuts its answers, which a gate that sets its own limit cannot see.
 """
 
 from __future__ import annotations
@@ -43,19 +42,19 @@ CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/l
 SETTINGS = (
     "experiment=null", "preferences=none", "reward=none", "align=none",
     "sft.epochs=1", "sft.evals_per_epoch=1",
-    "evaluate.max_inputs=16", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
-    "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8", "package.parity.inputs=12",
+    "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
+    "package.bento=null", "package.reference_responses=60", "package.parity.prompts=12",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=10", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
-    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=3']",
+    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=2']",
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
     "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.003", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
 """What makes it last minutes: small builds, windows of two hundred answers, people who are done after ten seconds. Of the few rows that
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
 nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
-people liked it no better; after two, hardly better."""
+people liked it no better."""
 PAST = 80
 """Past campaigns that the project has, of 860: its champion knows them already, and a retrain learns them again beside people's ads."""
 POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
@@ -63,10 +62,10 @@ HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads 
 CUT = 14
 ROWS = 40
 """Past campaigns that a bad challenger is made of."""
-UNSEEN = "package.parity.inputs=0"
+UNSEEN = ("package.reference_responses=0", "package.parity.inputs=0")
 """What nobody will look at of a release that never becomes champion."""
-EDGEWOOD = 120
-"""Ads of the changed town that the harmful one learns besides: it has to be surely better than what the retrain made, from which it goes on."""
+EDGEWOOD = 160
+"""Ads of the changed town that the harmful one learns besides, in more passes: it has to be surely better than what the retrain made."""
 
 
 def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> ReleaseRegistry:
@@ -136,7 +135,7 @@ def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     job = Job(
         "poor",
         POOR,
-        ("sft.epochs=3", UNSEEN),
+        ("sft.epochs=3", *UNSEEN),
         {CAMPAIGNS: keep_first_sentences(past), NEW_CLIENTS: keep_first_sentences(fresh)},
     )
     return Bad(build_challenger(job, folder, store, path, say), POOR)
@@ -145,7 +144,7 @@ def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
 def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", UNSEEN), files)
+    job = Job("harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
     return Bad(build_challenger(job, folder, store, path, say), HARMFUL)
 
 
