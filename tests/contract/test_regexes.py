@@ -120,7 +120,7 @@ OUTSIDE = {
             "privacy.secret_keys:_LONGEST_WORD",
             "privacy.secret_keys:_NOUN",
             "privacy.secret_keys:_PHRASE",
-            "privacy.secret_keys:_SAID",
+            "privacy.secret_keys:_STATEMENT",
             "privacy.secret_keys:_SCHEME",
             "privacy.spans:PLACEHOLDER",
             "privacy.patterns:_AT",

@@ -82,14 +82,9 @@ def schema_to_ebnf(schema: str) -> str:
         writer = _write_levels(writer, recursive)
         root = writer.value(document, "#")
     if root is None and writer.most_levels < MOST_DEEP:
-        raise _too_large(
-            f"its grammar has room for {writer.most_levels} levels of what refers to itself, and needs more"
-        )
+        raise _too_large(f"its grammar has room for no more than {writer.most_levels} levels of what refers to itself")
     if root is None:
-        raise _wrong(
-            "#",
-            "the schema requires itself, so no finite answer fits it; make a property optional, or allow another type",
-        )
+        raise _wrong("#", "the schema requires itself, so no finite answer fits it; make a property optional")
     rules = _list_reachable(root, writer.rules) if recursive else writer.rules
     own = f"root ::= {root}\n" + "".join(f"{name} ::= {body}\n" for name, body in rules.items())
     return own + _BASE + (_write_free_rules() if "any" in own else "")
@@ -242,9 +237,8 @@ class _Writer:
         _refuse_others(schema, frozenset({key}), location)
         result = schema[key]
         if not isinstance(result, list) or not result or (key == "allOf" and len(result) > 1):
-            raise _wrong(
-                location, f"{key} must be a list with {'exactly' if key == 'allOf' else 'at least'} one schema"
-            )
+            count = "exactly" if key == "allOf" else "at least"
+            raise _wrong(location, f"{key} must be a list with {count} one schema")
         parts = [self.value(item, f"{location}/{key}/{number}") for number, item in enumerate(result)]
         return _join_branches(parts, brackets=True)
 
@@ -253,10 +247,8 @@ class _Writer:
         kinds = kinds if isinstance(kinds, list) else [kinds]
         wrong = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KNOWN]
         if wrong or not kinds:
-            raise _wrong(
-                location,
-                f"type {json.dumps((wrong or [None])[0])[:40]} is not allowed; allowed are {', '.join(_KNOWN)}",
-            )
+            stated = json.dumps((wrong or [None])[0])[:40]
+            raise _wrong(location, f"type {stated} is not allowed; allowed are {', '.join(_KNOWN)}")
         if len(set(kinds)) < len(kinds):
             raise _wrong(location, f"type lists {max(kinds, key=kinds.count)} more than once")
         _refuse_others(schema, frozenset({"type"}).union(*(_KNOWN[kind] for kind in kinds)), location)
@@ -368,9 +360,7 @@ def _refuse_others(schema: Mapping[str, Any], allowed: frozenset[str], location:
 
 def _target(document: Any, ref: Any, location: str) -> Any:
     if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-        raise _wrong(
-            location, f"$ref {json.dumps(ref)[:100]} does not point into this schema; write #/ and a path in it"
-        )
+        raise _wrong(location, f"$ref {json.dumps(ref)[:100]} does not point into this schema; write #/ and a path")
     result = document
     for part in ref[2:].split("/") if ref != "#" else []:
         key = part.replace("~1", "/").replace("~0", "~")

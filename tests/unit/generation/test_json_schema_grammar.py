@@ -181,14 +181,14 @@ def test_a_text_that_looks_like_a_name_of_a_rule_changes_nothing() -> None:
             {"type": "integer", "minimum": 3},
             "#: minimum is not supported here; leave it out and check the answer yourself",
         ),
-        ({"$ref": "http://x"}, '#: $ref "http://x" does not point into this schema; write #/ and a path in it'),
+        ({"$ref": "http://x"}, '#: $ref "http://x" does not point into this schema; write #/ and a path'),
         ({"$ref": "#/$defs/no"}, "#: $ref #/$defs/no names a part that this schema does not have"),
         ({"$ref": "#"}, "#: $ref # refers to itself"),
         ({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "#/anyOf/0: $ref # refers to itself"),
         ({"type": "object", "required": ["a"]}, '#: required names "a", which properties does not describe'),
         (
             {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
-            "#: the schema requires itself, so no finite answer fits it; make a property optional, or allow another type",
+            "#: the schema requires itself, so no finite answer fits it; make a property optional",
         ),
         ({"type": "array", "minItems": 3, "maxItems": 2}, "#: minItems = 3 is greater than maxItems = 2"),
         (

@@ -256,7 +256,11 @@ def test_a_template_has_the_script_indented_and_its_values() -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("@SCRIPT@\n@WHO@\n", "@WHO@ is unknown"), ("#!/bin/bash\n", "no line is @SCRIPT@"), ("x @SCRIPT@", "unknown")],
+    [
+        ("@SCRIPT@\n@WHO@\n", "@WHO@ is unknown"),
+        ("#!/bin/bash\n", "it has no line @SCRIPT@"),
+        ("x @SCRIPT@", "unknown"),
+    ],
 )
 def test_a_template_that_cannot_be_filled_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

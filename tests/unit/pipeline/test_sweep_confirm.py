@@ -40,7 +40,7 @@ def test_the_interval_decides(start: int, best: int, verdict: str) -> None:
     assert found.low is not None
     assert found.high is not None
     assert found.low <= found.best - found.start <= found.high
-    assert (found.canary, found.inputs, found.metric) == (3, 40, "bleu")
+    assert (found.trial, found.inputs, found.metric) == (3, 40, "bleu")
 
 
 def test_equal_builds_do_not_differ() -> None:

@@ -54,14 +54,14 @@ def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
     ]
 
 
-def _bound_rewards(looks: Sequence[ValidationPoint]) -> list[svg_plots.PlotInterval] | None:
+def _bound_rewards(points: Sequence[ValidationPoint]) -> list[svg_plots.PlotInterval] | None:
     """Return the interval of the reward at each validation; None where one has too few rewarded answers for it."""
     bounds = [
         (point.reward_low, point.reward_high)
-        for point in looks
+        for point in points
         if point.reward_low is not None and point.reward_high is not None
     ]
-    return bounds if len(bounds) == len(looks) else None
+    return bounds if len(bounds) == len(points) else None
 
 
 def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
