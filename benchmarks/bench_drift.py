@@ -38,7 +38,7 @@ from hardware_info import machine, versions
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
-from tunectl.monitoring import detector, evidently_report, factory
+from tunectl.monitoring import drift_detector, evidently_report, factory
 from tunectl.monitoring.power_study import Rate, Simulation
 from tunectl.monitoring.signals import SignalBackends
 from tunectl.monitoring.window import TimeSpan
@@ -120,7 +120,7 @@ def speed(pair: Pair, rule: DetectionRule, tools: SignalBackends, most: int, row
 
     The reference, and the eight windows before, are measured already.
     """
-    looking = detector.DriftDetector(rule, tools, (), 1, most)
+    looking = drift_detector.DriftDetector(rule, tools, (), 1, most)
     source = np.random.default_rng(3)
     corpus = [*pair.own.texts, *pair.other.texts]
     texts = [f"{corpus[place]} {number}" for number, place in enumerate(source.integers(len(corpus), size=rows))]
@@ -130,7 +130,7 @@ def speed(pair: Pair, rule: DetectionRule, tools: SignalBackends, most: int, row
     span = TimeSpan(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
     importlib.import_module("evidently.metrics")  # seconds, once a process
     began = time.perf_counter()
-    pooled = [detector.PooledWindow(span.since, each) for each in [*[last] * 8, looking.measure_rows(window)]]
+    pooled = [drift_detector.PooledWindow(span.since, each) for each in [*[last] * 8, looking.measure_rows(window)]]
     result = looking.examine_window(span, window, bases, [], release="r", missing={}, last=last, pooled=pooled)
     examined = time.perf_counter()
     with TemporaryDirectory() as folder:

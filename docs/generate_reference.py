@@ -211,7 +211,7 @@ def iter_error_classes() -> Iterator[tuple[str, str, int, str, str]]:
 
 def render_metrics() -> str:
     """Return one table a program: name, type, labels and meaning of each metric."""
-    from tunectl.monitoring.drift_metrics import DriftMetrics
+    from tunectl.monitoring.monitor_metrics import DriftMetrics
     from tunectl.retraining.retrain_metrics import RetrainMetrics
     from tunectl.serving.serving_metrics import ServingMetrics
 

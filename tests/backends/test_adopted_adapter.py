@@ -62,7 +62,8 @@ def test_another_shape_or_base_is_refused_by_the_name_of_the_setting(tiny_model,
     adapter, _ = fitted
     other = tiny_fits.plan(adapter=LoraArgs("lora", 8, 16, 0.0, "all-linear"))
     with pytest.raises(
-        UsageError, match=r"sft.adapter = .*lora_A.weight is \(4, 64\) there and \(8, 64\) here"
+        UsageError,
+        match=r"sft.adapter = .*lora_A.weight is \(4, 64\) in that adapter, and \(8, 64\) in the adapter to be trained",
     ) as caught:
         adopt(tiny_model, adapter, tmp_path / "out", other)
     assert caught.value.hint.endswith("or set sft.adapter=null")

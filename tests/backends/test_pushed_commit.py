@@ -115,5 +115,7 @@ def test_a_remote_that_a_job_cannot_find_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no default remote, .* there are none"):
         dvc_remote.read_remote(tmp_path, None)
     write_dvc(tmp_path, "[core]\n    remote = one\n['remote \"one\"']\n    url = ../store\n")
-    with pytest.raises(UsageError, match=r"remote one of \.dvc/config is \.\./store, which is another folder"):
+    with pytest.raises(
+        UsageError, match=r"remote one of \.dvc/config is \.\./store, a relative path, which means another folder"
+    ):
         dvc_remote.read_remote(tmp_path, None)

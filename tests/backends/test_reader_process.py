@@ -407,6 +407,6 @@ def test_a_page_that_takes_too_long_is_a_reject_and_the_next_one_is_read(tmp_pat
     assert [row.columns["text"] for row in read_page(good)] == ["The cafe is open."]
     monkeypatch.setattr(reader_process, "MAX_SILENT_SECONDS", 5.0)
     (reject,) = read_page(slow)
-    assert (reject.reason, reject.detail) == ("unreadable", "reading on took more than 5 s")
+    assert (reject.reason, reject.detail) == ("unreadable", "reading its next rows took more than 5 s")
     monkeypatch.undo()
     assert [row.columns["text"] for row in read_page(good)] == ["The cafe is open."]

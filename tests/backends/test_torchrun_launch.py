@@ -357,7 +357,9 @@ def test_several_machines_need_a_place_to_meet():
         build_launch(nnodes=2, storage_path="/shared")
     with pytest.raises(ValidationError, match="nnodes is 2, and storage_path is null; several machines need one"):
         build_launch(nnodes=2, rdzv_endpoint="first:29500")
-    with pytest.raises(UsageError, match="takes part in a fit on several machines, and launch says one"):
+    with pytest.raises(
+        UsageError, match="needs training on several machines, but the launch settings here are for one"
+    ):
         torchrun_join.join_stage("sft", LaunchConfig(build_launch()), Path())
     with pytest.raises(ValidationError, match="storage_path is s3://bucket/fits, and torchrun needs a folder"):
         build_launch(nnodes=2, rdzv_endpoint="first:29500", storage_path="s3://bucket/fits")

@@ -42,7 +42,11 @@ ROOMS = {
     "huggingface_hub": ("backends/storage/hub_",),
     "yaml": ("config/", "backends/vcs/", "backends/schedulers/kubernetes_"),  # settings; files of DVC; a manifest
     "starlette": ("annotation/", "backends/web/http_server.py", "console/"),
-    "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
+    "prometheus_client": (
+        "serving/serving_metrics.py",
+        "monitoring/monitor_metrics.py",
+        "retraining/retrain_metrics.py",
+    ),
     "ray": ("backends/launchers/ray_",),
     "pyarrow": (
         "backends/readers/parquet_reader.py",

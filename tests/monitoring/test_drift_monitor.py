@@ -260,7 +260,7 @@ def test_reigns() -> None:
 def test_a_window_that_cannot_be_examined_is_an_error_and_the_next_one_is_looked_at(
     watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunectl.monitoring.detector import DriftDetector
+    from tunectl.monitoring.drift_detector import DriftDetector
 
     examine, calls = DriftDetector.examine_window, []
 
@@ -323,7 +323,7 @@ def test_answers_of_its_canary_for_a_release_that_was_promoted_because_the_world
 def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
     watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunectl.monitoring.detector import DriftDetector
+    from tunectl.monitoring.drift_detector import DriftDetector
 
     def poisoned(*_args, **_named):
         raise ZeroDivisionError("poison")

@@ -11,7 +11,7 @@ from drift_fixtures import at
 
 from tunectl.artifacts.records import DriftWindow
 from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError
-from tunectl.monitoring.drift_metrics import DriftMetrics
+from tunectl.monitoring.monitor_metrics import DriftMetrics
 from tunectl.services import monitor
 
 GOES_WELL = {"champion": lambda: None, "find_latest_window": lambda: None, "run_once": lambda _closed: []}

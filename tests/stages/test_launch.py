@@ -149,5 +149,5 @@ def test_a_machine_joins_only_what_fits_on_several(tmp_path: Path) -> None:
         "stage ingest trains no model",
         "give one of align, cpt, reward, sft",
     )
-    with pytest.raises(UsageError, match="tunectl run sft --join takes part in a fit on several machines"):
+    with pytest.raises(UsageError, match="tunectl run sft --join needs training on several machines"):
         runner.join_stage(ProjectPaths(tmp_path), "sft")

@@ -12,7 +12,7 @@ import numpy as np
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import InferenceRecord, Message
-from tunectl.monitoring.detector import DriftDetector
+from tunectl.monitoring.drift_detector import DriftDetector
 from tunectl.monitoring.features import Sentiment
 from tunectl.monitoring.signals import MonitoredInference, SignalBackends
 from tunectl.monitoring.window_size import DetectionRule

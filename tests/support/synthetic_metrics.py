@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import DriftSignal, DriftWindow
 from tunectl.canary.canary_store import CanaryRecord
 from tunectl.canary.sequential_test import CanaryResult, SequentialTestRules
-from tunectl.monitoring.drift_metrics import DriftMetrics
+from tunectl.monitoring.monitor_metrics import DriftMetrics
 from tunectl.monitoring.self_calibration import CHANGES, CalibrationRow
 from tunectl.monitoring.signals import SIGNALS
 from tunectl.registry.release_state import ChampionPointer

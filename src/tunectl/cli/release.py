@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module(verb: str) -> Any:
+    """Return the module with ``run_VERB``: release_sign, release_canary, release_log, release_show, or release_update for the rest."""
     kind = (
         "sign" if verb in SIGNING else verb if verb in {"canary", "log"} else "show" if verb in READ_ONLY else "update"
     )

@@ -60,7 +60,9 @@ def rate(
     flips: int | None = None,
     note: str = "",
 ) -> WinRate:
-    """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
+    """Return the win rate of the first system, with its interval.
+
+    ``flips``: pairs judged differently when the positions were swapped. ``note``: a remark for the report.
 
     A pair of equal answers is a tie whatever its outcome. Without pairs the rate is None, with a note.
     """

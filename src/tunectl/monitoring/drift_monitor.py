@@ -24,7 +24,7 @@ from tunectl.inference_log.log_store import InferenceLog, LogEvent, TimeWindow
 from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
 from tunectl.monitoring.decision import POOLS
-from tunectl.monitoring.detector import DriftDetector, MeasuredSignals, PooledWindow, ReferenceSample
+from tunectl.monitoring.drift_detector import DriftDetector, MeasuredSignals, PooledWindow, ReferenceSample
 from tunectl.monitoring.reference_data import ReferenceData
 from tunectl.monitoring.signals import MonitoredInference, SignalSide
 from tunectl.monitoring.window import TimeSpan

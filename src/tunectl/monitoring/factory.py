@@ -15,7 +15,7 @@ from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.monitoring import evidently_report
-from tunectl.monitoring.detector import DriftDetector
+from tunectl.monitoring.drift_detector import DriftDetector
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.features import Embedder, Sentiment
 from tunectl.monitoring.signals import SignalBackends

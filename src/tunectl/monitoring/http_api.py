@@ -31,8 +31,8 @@ from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 from tunectl.monitoring import drift_page, reference_data, report_files
-from tunectl.monitoring.drift_metrics import DriftMetrics
 from tunectl.monitoring.drift_monitor import DriftMonitor
+from tunectl.monitoring.monitor_metrics import DriftMetrics
 
 LOOK_SECONDS: Final = 1.0
 """Seconds between checks of the keys file."""

@@ -56,7 +56,11 @@ class ProbeReport(Struct, frozen=True):
 
 @dataclass(slots=True)
 class ProbeRun:
-    """State of one probe. Generate from ``prompt`` with ``room`` tokens, then ``feed`` the result; until ``over``."""
+    """Comparison of an engine with the recorded answer of one probe.
+
+    While it is not ``over``, the caller generates at most ``room`` tokens from ``prompt`` and passes them to ``feed``, which counts
+    those that agree.
+    """
 
     probe: Probe
     stops: frozenset[int]

@@ -301,7 +301,8 @@ def _certificates(federation: Federation) -> tuple[str, str, str] | None:
     tls = federation.root.federate.tls
     if tls is None:
         return None
-    paths = {name: Path(getattr(tls, name)).absolute() for name in ("ca_file", "certificate_file", "key_file")}
+    files = {"ca_file": tls.ca_file, "certificate_file": tls.certificate_file, "key_file": tls.key_file}
+    paths = {name: Path(file).absolute() for name, file in files.items()}
     for name, path in paths.items():
         if not path.is_file():
             text = f"federate.tls.{name}: {path} does not exist"

@@ -91,7 +91,10 @@ def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
 
 
 def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
-    """Return the event that records how ``champion`` became the pointer, after the events ``before``."""
+    """Return the history event of the promotion or rollback that made ``champion`` the champion.
+
+    ``before``: the earlier events, from which the previous champion is taken.
+    """
     last = promotion_stack(before)
     return ReleaseEvent(
         champion.action,

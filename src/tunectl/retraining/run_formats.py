@@ -20,12 +20,12 @@ _DATA: Final = {
 
 
 def upgrade_trigger(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a trigger of tunectl 0.1 with the field names of today. Its id stays, since duplicates are recognized by it."""
+    """Convert a trigger from the format of tunectl 0.1 to the field names of today. Its id stays, since duplicates are recognized by it."""
     return rename_keys(record, {**AUTHORSHIP, "urgent": "ignore_limits"})
 
 
 def upgrade_run(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a run of tunectl 0.1 with the field names and states of today. Its key stays: it is a hash of the run's inputs."""
+    """Convert a run from the format of tunectl 0.1 to the field names and states of today. Its key stays: it is a hash of the run's inputs."""
     return {
         **record,
         "trigger": upgrade_trigger(record.get("trigger", {})),
@@ -56,17 +56,17 @@ def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_outcome(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the outcome of a trigger in the format of 0.1 with the field names of today."""
+    """Convert the outcome of a trigger from the format of tunectl 0.1 to the field names of today."""
     return rename_keys({**record, "trigger": upgrade_trigger(record.get("trigger", {}))}, {"words": "detail"})
 
 
 def upgrade_decision(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a person's decision of tunectl 0.1 with the field names of today: ``approved`` and ``author``."""
+    """Convert a person's decision from the format of tunectl 0.1 to the field names of today: ``approved`` and ``author``."""
     return rename_keys(record, {"yes": "approved", "by": "author"})
 
 
 def upgrade_marks(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a ``calendar.json`` of tunectl 0.1 as ``schedule_marks.json``: its times by schedule become the value of ``marks``."""
+    """Convert a ``calendar.json`` of tunectl 0.1 to a ``schedule_marks.json``: its times by schedule become the value of ``marks``."""
     return {"marks": record}
 
 

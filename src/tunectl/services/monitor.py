@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import MissingExtraError, TunectlError
-from tunectl.monitoring import drift_metrics, factory
+from tunectl.monitoring import factory, monitor_metrics
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.http_api import MonitorApi, build_pages
 from tunectl.monitoring.self_calibration import Calibration, CalibrationRow
@@ -32,7 +32,7 @@ def run(
 
     A failed check is logged, counted, and tried again: the monitor does not end where the database cannot be reached.
     """
-    metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
+    metrics = monitor_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
     stop_signals: SimpleQueue[None] = SimpleQueue()  # a signal handler must not wait for a lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop_signals.put(None))
@@ -72,7 +72,7 @@ def _calibration(layout: ProjectPaths, drift_monitor: DriftMonitor) -> list[Cali
     return []
 
 
-def run_once(drift_monitor: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> None:
+def run_once(drift_monitor: DriftMonitor, metrics: monitor_metrics.DriftMetrics) -> None:
     """Run one drift check, and record success or failure in the metrics; errors are logged, not raised."""
     try:
         champion, newest = drift_monitor.releases.champion(), drift_monitor.find_latest_window()

@@ -14,8 +14,8 @@ from scipy.stats import binomtest
 
 from scenarios.fault_result import Found
 from tunectl.monitoring import power_study
-from tunectl.monitoring.detector import DriftDetector
-from tunectl.monitoring.drift_metrics import DriftMetrics
+from tunectl.monitoring.drift_detector import DriftDetector
+from tunectl.monitoring.monitor_metrics import DriftMetrics
 from tunectl.monitoring.power_study import Rate, Simulation
 from tunectl.monitoring.signals import MonitoredInference, SignalColumns
 from tunectl.monitoring.window import TimeSpan

@@ -144,7 +144,10 @@ class SubprocessSession:
             code = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             return "does not answer"
-        return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
+        if code >= 0:
+            return f"ended with {code}; its lines above say why"
+        cause = ": mostly the system does so when memory is short" if code == -signal.SIGKILL else ""
+        return f"was ended by signal {-code} ({signal.Signals(-code).name}){cause}"
 
     def start(self, number: int, request: GenerationRequest) -> None:
         """Send a request to the process, under the number by which ``deliver`` reports its tokens."""

@@ -52,7 +52,7 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise InfrastructureError(
             f"sweep.storage {hide_credentials(url).replace(DRIVER, 'postgresql://')} cannot be used: {reason}",
-            hint="check sweep.storage and the variable that sweep.storage_env names; is the database up?",
+            hint="check sweep.storage and the variable that sweep.storage_env names, and that the database is up",
         ) from error
 
 

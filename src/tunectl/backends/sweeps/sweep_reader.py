@@ -211,5 +211,7 @@ def _connect_server(url: str) -> Iterator[RowQuery]:
     except (errors.SQLAlchemyError, ModuleNotFoundError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise InfrastructureError(
-            f"sweep.storage {hide_credentials(url)} cannot be read: {reason}", hint="is the database up?"
+            f"sweep.storage {hide_credentials(url)} cannot be read: {reason}",
+            hint="check sweep.storage and the variable that sweep.storage_env names, that psycopg is installed (pip install psycopg), and that the "
+            "database is up",
         ) from error

@@ -226,7 +226,10 @@ def split_answers(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
 
 
 def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed: int) -> list[PreferencePair]:
-    """Return at most ``maximum`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their original order."""
+    """Draw whole prompts with ``seed`` until ``maximum`` pairs are reached, and return their pairs in the order of ``pairs``.
+
+    ``maximum`` None is no limit. The first prompt drawn is kept even where it alone has more pairs.
+    """
     if maximum is None or len(pairs) <= maximum:
         return list(pairs)
     counts = Counter(pair.prompt for pair in pairs)

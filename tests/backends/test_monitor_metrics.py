@@ -7,7 +7,7 @@ from drift_fixtures import at
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import DriftSignal, DriftWindow
-from tunectl.monitoring.drift_metrics import DriftMetrics
+from tunectl.monitoring.monitor_metrics import DriftMetrics
 
 NAMES = {
     "tunectl_drift_evaluations_total",

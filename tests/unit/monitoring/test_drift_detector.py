@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 
 from tunectl.artifacts.records import DriftWindow
 from tunectl.monitoring import signals
-from tunectl.monitoring.detector import DriftDetector, PooledWindow
+from tunectl.monitoring.drift_detector import DriftDetector, PooledWindow
 from tunectl.monitoring.signals import MonitoredInference
 from tunectl.monitoring.window import TimeSpan
 
