@@ -212,7 +212,7 @@ def test_bad_rules_are_refused_with_their_place():
         "missing ), unterminated subpattern at position 0"
     )
     assert _bad(decoys=["r?"]) == (
-        "Value error, attributes.color.decoys: 'r?' matches an empty text, so it would be found everywhere"
+        "Value error, attributes.color.decoys: 'r?' matches an empty text, so it would be found everywhere; make it need a character"
     )
     assert "attributes.color.values.decoys: '(red' is not" in _bad(values={"decoys": ["(red"]})
 
