@@ -46,7 +46,7 @@ def test_chat_choose_and_keep(server: Server) -> None:
     assert "chosen" in page
     with judgments.open_store(server.folder / "judgments") as found:
         (said,) = found.list_annotations("ada")  # the name of the key, which acts for nobody else
-        question = found.questions[said.task]
+        question = found.tasks[said.task]
     assert [turn.content for turn in question.messages] == ["Hello, I am [EMAIL_1]"]
     assert said.tags == ["off topic"]
     assert (
