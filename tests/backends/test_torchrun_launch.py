@@ -201,6 +201,16 @@ def test_each_rank_is_killed_at_each_point(both, tiny_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_rank_that_dies_when_all_have_finished_costs_nothing(both, tiny_model, tmp_path, restarts):
+    """As gloo does now and then, when the rank at the other end of a connection is gone."""
+    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    end = scripted(tmp_path, {"kills": [[0, 1, "at_exit"]]}, max_restarts=restarts).run(job)
+    assert end.restarts == 0
+    assert digest(job.out) == digest(both[0]["dropout"][2])
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ranks_are_killed_at_random_moments(tiny_model, tmp_path):
     """While they start, between steps, in a save: TUNECTL_KILLS of them (`make faults`: 20)."""

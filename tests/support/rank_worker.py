@@ -5,6 +5,7 @@ With ``fits`` in the script it carries out the requests of several folders one a
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -120,7 +121,9 @@ def main(script: dict, folder: Path) -> int:
     if "fits" in script:
         return run_many(script["fits"])
     for attempt, rank, point in script.get("kills", ()):
-        if (attempt, rank) == (ATTEMPT, RANK):
+        if (attempt, rank) == (ATTEMPT, RANK) and point == "at_exit":
+            atexit.register(os.abort)
+        elif (attempt, rank) == (ATTEMPT, RANK):
             plant(point)
             plant_in_rollout(point)
     if script.get("rank") == RANK:

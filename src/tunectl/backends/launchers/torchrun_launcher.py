@@ -85,7 +85,7 @@ class TorchrunLauncher:
         )
         atomic_io.write_json(folder / torchrun_agent.AGENT, agent)
         code = agent_process.run_agent(folder, job.fit.label, stop=folder / fit_request.STOP)
-        if code:
+        if code and not (folder / fit_request.RESULT).is_file():  # with it, a rank died when all had finished
             fit_request.raise_failure(folder)
             raise agent_process.describe_failure(folder, code, agent, job.fit.label)
         end = fit_request.read_end(folder, job.trainer)

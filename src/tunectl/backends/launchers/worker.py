@@ -43,8 +43,8 @@ HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", 
 def main(folder: Path) -> int:
     """Run this rank of the training that ``folder`` describes; returns the exit code."""
     process_guard.die_with_parent()
-    if (folder / fit_request.FAILURE).is_file():
-        return 0  # another rank has written why the training ends, for the process that started it
+    if (folder / fit_request.FAILURE).is_file() or (folder / fit_request.RESULT).is_file():
+        return 0  # the training has ended: another rank has written why, or only a rank's own end failed
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     logging_setup.configure_logging(level="error" if rank else "info")
