@@ -64,8 +64,8 @@ class VllmEngine:
             pipeline.close()
             raise ArtifactError(
                 f"{release}: vLLM cannot load it: {str(error).strip()[:300]}",
-                hint="vLLM's own lines above say why; if memory is short, lower serve.engine.kv_cache_tokens or raise "
-                "serve.engine.tensor_parallel_size; otherwise check the release: tunectl release verify",
+                hint="vLLM's own lines above say why; if memory is short, free some on the card, lower serve.limits.max_concurrency, "
+                "or raise serve.engine.tensor_parallel_size; otherwise check the release: tunectl release verify",
             ) from error
         return pipeline
 

@@ -15,7 +15,7 @@ import msgspec
 
 from tunectl.backends.sweeps.optuna_storage import DRIVER, SQLITE
 from tunectl.core.errors import InfrastructureError
-from tunectl.core.optional import import_optional
+from tunectl.core.optional import import_optional, require_installed
 from tunectl.core.url_credentials import hide_credentials
 from tunectl.sweeps import search_space
 from tunectl.sweeps.trial_records import (
@@ -200,6 +200,7 @@ def _connect_file(file: Path) -> Iterator[RowQuery]:
 @contextmanager
 def _connect_server(url: str) -> Iterator[RowQuery]:
     sql, errors = (import_optional(name, extra="sweep") for name in ("sqlalchemy", "sqlalchemy.exc"))
+    require_installed("psycopg", extra="postgres")
     try:
         engine = sql.create_engine(
             DRIVER + url.partition("://")[2], connect_args={"connect_timeout": PATIENCE_SECONDS}, poolclass=sql.NullPool
@@ -208,10 +209,9 @@ def _connect_server(url: str) -> Iterator[RowQuery]:
             yield lambda text, study: connection.execute(
                 sql.text(text), {"study": study} if ":study" in text else {}
             ).fetchall()
-    except (errors.SQLAlchemyError, ModuleNotFoundError) as error:
+    except errors.SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise InfrastructureError(
             f"sweep.storage {hide_credentials(url)} cannot be read: {reason}",
-            hint="check sweep.storage and the variable that sweep.storage_env names, that psycopg is installed (pip install psycopg), and that the "
-            "database is up",
+            hint="check sweep.storage and the variable that sweep.storage_env names, and that the database is up",
         ) from error
