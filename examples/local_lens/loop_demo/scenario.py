@@ -62,7 +62,7 @@ class Scene:
     """Windows in which nothing may be found."""
     edits: float = 0.9
     """Of those who speak after the change, the share that writes a better ad."""
-    workers: int = 8
+    workers: int = 24
     """People who wait for an answer at the same time."""
     batch: int = 48
     """People a round while a challenger is tried."""

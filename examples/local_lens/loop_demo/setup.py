@@ -31,6 +31,7 @@ from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.packaging import serving_contract
 from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import golden_set
 
 Say = Callable[[str], None]
 COPIED = ("conf", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore", "examples/local_lens/data", "requirements")
@@ -43,15 +44,15 @@ SETTINGS = (
     "experiment=null", "preferences=none", "reward=none", "align=none",
     "sft.epochs=1", "sft.evals_per_epoch=1",
     "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
-    "package.bento=null", "package.reference_responses=60", "package.parity.prompts=12",
+    "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
-    "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=10", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
+    "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=5", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
     "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=2']",
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
-    "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.003", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
+    "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.0015", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
-"""What makes it last minutes: small builds, windows of two hundred answers, people who are done after ten seconds. Of the few rows that
+"""What makes it last minutes: small builds, windows of two hundred answers, people who are done after five seconds. Of the few rows that
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
 nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
 people liked it no better."""
@@ -62,8 +63,10 @@ HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads 
 CUT = 14
 ROWS = 40
 """Past campaigns that a bad challenger is made of."""
-UNSEEN = ("package.reference_responses=0", "package.parity.inputs=0")
+UNSEEN = ("package.parity.inputs=0",)
 """What nobody will look at of a release that never becomes champion."""
+GOLDEN_ITEMS = 60
+"""Items of the golden set: differences of tens of points need no more, and both releases answer each of them in every gate."""
 EDGEWOOD = 160
 """Ads of the changed town that the harmful one learns besides, in more passes: it has to be surely better than what the retrain made."""
 
@@ -124,8 +127,12 @@ def _store_champion(built: ReleaseRegistry, release: str, store: ReleaseRegistry
     )
     result = store.add(built.folder(release), facts, author="make run", git=manifest.git)
     store.promote(result.id, author="make run", message="what make run built", force=True)
-    if (built.root / "golden").is_dir():
-        shutil.copytree(built.root / "golden", store.root / "golden")
+    golden = golden_set.newest(built.root)
+    if golden is not None:
+        source, folder = golden
+        golden_set.freeze(
+            store.root, golden_set.items(folder, source), GOLDEN_ITEMS, seed=1, at=source.created_at, source=source.source
+        )
     return store
 
 
@@ -135,7 +142,7 @@ def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     job = Job(
         "poor",
         POOR,
-        ("sft.epochs=3", *UNSEEN),
+        ("sft.epochs=1", *UNSEEN),
         {CAMPAIGNS: keep_first_sentences(past), NEW_CLIENTS: keep_first_sentences(fresh)},
     )
     return Bad(build_challenger(job, folder, store, path, say), POOR)
@@ -144,7 +151,7 @@ def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
 def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    job = Job("harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
+    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
     return Bad(build_challenger(job, folder, store, path, say), HARMFUL)
 
 
