@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
 import local_stack  # noqa: E402
 from hardware_info import machine, versions  # noqa: E402
 from loop_demo import setup  # noqa: E402
-from loop_demo.processes import QUIET, Program, plain_environment, until  # noqa: E402
+from loop_demo.processes import OFFLINE_ENV, Program, plain_environment, wait_until  # noqa: E402
 from synthetic_data import distribution_shift  # noqa: E402
 
 from tunectl.access import api_keys  # noqa: E402
@@ -68,12 +68,12 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     project = args.root / ".tunectl" / "bench-yield" / "project"
-    store = setup.project(args.root, project)
+    store = setup.create_project(args.root, project)
     champion = store.champion()
     assert champion is not None
     layout = ProjectPaths(project)
     resources = checks.load_project_config(layout).root.retrain.resources
-    bench = setup.bench(project, "training")
+    bench = setup.create_worktree(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
         load = ClientLoad(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
@@ -116,7 +116,7 @@ class ClientLoad:
             "transport": "http", "host": "127.0.0.1", "port": port, "path": "/v1/chat/completions", "key": key,
             "clients": clients, "warm": WARM, "seconds": seconds,
         }  # fmt: skip
-        self._model, self._briefs = model, distribution_shift.generate_everyday()
+        self._model, self._briefs = model, distribution_shift.generate_baseline_requests()
 
     def measure(self) -> dict[str, Any]:
         """One window, as a client process of its own saw it."""
@@ -185,7 +185,7 @@ def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
 
     def run() -> None:
         words = [sys.executable, "-m", "tunectl", "repro", "--unattended", "--to", "sft", *ENDLESS]
-        environment = {**plain_environment(), **QUIET}
+        environment = {**plain_environment(), **OFFLINE_ENV}
         codes.append(
             supervised_process.run(
                 words, cwd=bench, environment=environment, mark=mark, log=log, stop=stop, limits=limits
@@ -200,7 +200,7 @@ def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        until(under_way, LATEST, "a training under way", every=0.5)
+        wait_until(under_way, LATEST, "a training under way", every=0.5)
         yield mark
     finally:
         stop.set()
