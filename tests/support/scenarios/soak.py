@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from serving_process import Server
 
-from scenarios.fault_result import Found, quantile
+from scenarios.fault_result import FaultResult, quantile
 from scenarios.load_patterns import CHAT, chat, closed
 from scenarios.malformed_requests import RAW, bodies
 from scenarios.process_inspection import faults_in, memory, worker
@@ -156,9 +156,9 @@ class Hostile:
             await asyncio.sleep(1.0)
 
 
-async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000) -> Found:
+async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000) -> FaultResult:
     """Measure the capacity and a quiet time of ``quiet`` seconds, then ``seconds`` beside ``slow`` slow connections and the rest."""
-    found = Found(
+    found = FaultResult(
         0,
         f"{seconds:g} s of honest requests beside hostile clients",
         "nothing lost, every row in the log, /healthz under 1 s, memory at most 1.03 times that after a sixth of the time",
@@ -181,10 +181,10 @@ async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000
     await asyncio.sleep(1.0)  # the log writes in groups
     _judge(found, server, calm, honest, hostile)
     found.figures |= {"capacity_per_s": round(capacity, 2), "generator_cpu_share_of_a_core": round(cpu, 3)}
-    found.within("health_worst_s", max(watch.healths, default=99.0), MAX_HEALTH_SECONDS)
-    found.within("memory_growth", watch.growth, MAX_MEMORY_GROWTH)
+    found.require_at_most("health_worst_s", max(watch.healths, default=99.0), MAX_HEALTH_SECONDS)
+    found.require_at_most("memory_growth", watch.growth, MAX_MEMORY_GROWTH)
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
     return found
 
 
@@ -215,7 +215,7 @@ class Watch:
         return sum(late) / len(late) / (sum(early) / len(early)) - 1 if early and late else 0.0
 
 
-def _judge(found: Found, server: Server, calm: Honest, honest: Honest, hostile: Hostile) -> None:
+def _judge(found: FaultResult, server: Server, calm: Honest, honest: Honest, hostile: Hostile) -> None:
     _, finished, twice = read_rows(server.folder / ".tunectl/inference_log/inference_log.sqlite")
     missing = (calm.ids | honest.ids) - finished
     found.figures |= {"honest": honest.sent, "lost": len(calm.lost) + len(honest.lost) + len(missing)}
@@ -224,8 +224,8 @@ def _judge(found: Found, server: Server, calm: Honest, honest: Honest, hostile: 
         quiet, loaded = (quantile(one.firsts, share / 100) for one in (calm, honest))
         found.figures[f"first_token_p{share}_s"] = round(loaded, 4)
         found.figures[f"first_token_p{share}_quiet_s"] = round(quiet, 4)
-    found.must(bool(honest.ids) and bool(hostile.answers), "nobody was answered")
-    found.must(not honest.lost and not calm.lost, f"{len(honest.lost)} lost: {(honest.lost or calm.lost)[:3]}")
-    found.must(not missing, f"{len(missing)} rows are missing in the log: {sorted(missing)[:3]}")
-    found.must(not twice, f"{twice} rows are there twice")
-    found.must(not hostile.bad, f"a hostile client was answered with {hostile.bad[:3]}")
+    found.require(bool(honest.ids) and bool(hostile.answers), "nobody was answered")
+    found.require(not honest.lost and not calm.lost, f"{len(honest.lost)} lost: {(honest.lost or calm.lost)[:3]}")
+    found.require(not missing, f"{len(missing)} rows are missing in the log: {sorted(missing)[:3]}")
+    found.require(not twice, f"{twice} rows are there twice")
+    found.require(not hostile.bad, f"a hostile client was answered with {hostile.bad[:3]}")
