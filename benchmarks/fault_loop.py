@@ -121,8 +121,10 @@ def run_degenerate_windows(workspace: LoopFaultWorkspace) -> Iterator[FaultResul
 
 def run_stale_monitor(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """17: the monitor is killed, and alerts fire."""
-    if not prometheus_stack.THERE:
-        yield FaultResult(17, "drift job killed", "the alerts fire", wrong=[f"not tried: {prometheus_stack.MISSING}"])
+    if not prometheus_stack.INSTALLED:
+        yield FaultResult(
+            17, "drift job killed", "the alerts fire", wrong=[f"not tried: {prometheus_stack.NOT_INSTALLED}"]
+        )
         return
     yield exporter.stale(workspace.new_folder(), promises={"TunectlDriftJobStale": 12, "TunectlDriftJobAbsent": 8})
 

@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
-    if not local_stack.THERE:
-        pytest.skip(local_stack.MISSING)
+    if not local_stack.INSTALLED:
+        pytest.skip(local_stack.NOT_INSTALLED)
     from rich.console import Console
 
     folder = tmp_path_factory.mktemp("loop")

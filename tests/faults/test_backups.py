@@ -23,5 +23,5 @@ def test_a_backup_on_a_disk_that_gets_full(tmp_path: Path) -> None:
     assert_targets_met(backups.on_a_full_disk(tmp_path, times=5))
 
 
-def test_a_poisoners_key_is_removed_in_mid_experiment(tmp_path: Path) -> None:
+def test_a_key_with_poisoned_feedback_is_removed_during_a_canary(tmp_path: Path) -> None:
     assert_targets_met(poisoned_canary.removed_key(tmp_path, times=2))

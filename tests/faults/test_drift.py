@@ -39,6 +39,6 @@ def test_odd_windows_have_a_verdict() -> None:
     assert_targets_met(drift.degenerate(examiner(most=2000), rows(400, seed=3), many=5_000, seconds=60))
 
 
-@pytest.mark.skipif(not prometheus_stack.THERE, reason=prometheus_stack.MISSING)
-def test_a_monitor_that_dies_and_one_that_fails_are_told_of(tmp_path: Path) -> None:
+@pytest.mark.skipif(not prometheus_stack.INSTALLED, reason=prometheus_stack.NOT_INSTALLED)
+def test_a_killed_monitor_and_a_failing_one_fire_alerts(tmp_path: Path) -> None:
     assert_targets_met(exporter.stale(tmp_path, promises={"TunectlDriftJobStale": 30, "TunectlDriftJobAbsent": 30}))

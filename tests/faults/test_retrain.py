@@ -62,7 +62,7 @@ def test_the_power_fails_while_a_pointer_is_swapped(tmp_path: Path) -> None:
     assert_targets_met(found)
 
 
-def test_the_power_fails_while_a_retrain_is_promoted(tmp_path: Path) -> None:
+def test_a_power_cut_during_a_promotion(tmp_path: Path) -> None:
     found = power_cuts.new_result()
     power_cuts.promotion(found, tmp_path / "shop", every=7, most=5)
     assert_targets_met(found)
@@ -76,6 +76,6 @@ def test_decisions_of_the_gate() -> None:
     assert_targets_met(gate_decisions.decisions(40))
 
 
-def test_generations_and_poison() -> None:
+def test_self_training_generations_and_poisoned_feedback() -> None:
     assert_targets_met(self_training.five())
     assert_targets_met(self_training.poison())

@@ -11,11 +11,11 @@ from scenarios.fault_report import assert_targets_met
 pytestmark = pytest.mark.timeout(900)
 
 
-def test_a_storm_of_webhooks_is_one_run(tmp_path: Path) -> None:
+def test_repeated_webhooks_start_one_run(tmp_path: Path) -> None:
     assert_targets_met(webhooks.send_repeatedly(tmp_path / "shop", deliveries=60, restarts=2))
 
 
-def test_nobody_delivers_the_alert(tmp_path: Path) -> None:
+def test_without_a_delivered_alert_the_controller_finds_the_drift(tmp_path: Path) -> None:
     assert_targets_met(webhooks.run_without_alertmanager(tmp_path / "shop"))
 
 

@@ -209,11 +209,11 @@ def run_stack(
         stack.retrain.until(lambda: _is_healthy(stack, "retrain"), 60)
         print_line(f"retrain   {stack.url('retrain')}/")
         with ExitStack() as servers:
-            if with_prometheus and local_stack.THERE:
+            if with_prometheus and local_stack.INSTALLED:
                 print_line(f"alerts    {_start_prometheus(stack, scenario, servers)}/alerts")
             else:
                 print_line(
-                    f"alerts    {local_stack.MISSING if with_prometheus else 'off, by --no-prometheus'}: the demo script sends the webhook"
+                    f"alerts    {local_stack.NOT_INSTALLED if with_prometheus else 'off, by --no-prometheus'}: the demo script sends the webhook"
                 )
             yield stack
     finally:
