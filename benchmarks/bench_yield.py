@@ -47,13 +47,13 @@ from tunectl.config.schema.retrain import WatchResources  # noqa: E402
 RESULT = HERE / "results" / "bench_yield.json"
 ALONE, YIELDING, GREEDY = "alone", "beside one that yields", "beside one that does not"
 ENDLESS = ("sft.epochs=1000", "sft.evals_per_epoch=1", "sft.early_stopping=null")
-"""A training that lasts longer than it is looked at."""
-LOADED = 25.0
-"""Seconds of processor time after which a training has loaded what it trains."""
+"""A training that lasts longer than the measurement."""
+LOADED_SECONDS = 25.0
+"""Seconds of processor time after which a training has loaded model and data."""
 TOKENS, WARM = 48, 5.0
 """Of an answer; seconds before a window."""
-LATEST = 600.0
-"""Seconds until a training must be under way."""
+MAX_START_SECONDS = 600.0
+"""Seconds within which a training must have started."""
 Cells = dict[str, list[dict[str, Any]]]
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     with serving(project) as (port, key):
         load = ClientLoad(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
         for _ in range(args.rounds):
-            for name, limits in ways(resources):
+            for name, limits in list_conditions(resources):
                 cells[name].append(measure_window(name, limits, load, bench))
     result = {
         "benchmark": "yield",
@@ -101,15 +101,15 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def ways(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
-    """What is measured in a round, in order; None: no training."""
+def list_conditions(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
+    """List the conditions of a round, in order; None: no training."""
     longest = 3600.0
     yielding = ProcessLimits(longest, watch_resources.nice, watch_resources.threads)
     return [(ALONE, None), (YIELDING, yielding), (GREEDY, ProcessLimits(longest)), (ALONE, None)]
 
 
 class ClientLoad:
-    """The load: what is asked, and how."""
+    """The load: requests and clients."""
 
     def __init__(self, port: int, key: str, model: str, clients: int, seconds: float) -> None:
         self._plan = {
@@ -119,7 +119,7 @@ class ClientLoad:
         self._model, self._briefs = model, distribution_shift.generate_baseline_requests()
 
     def measure(self) -> dict[str, Any]:
-        """One window, as a client process of its own saw it."""
+        """Measure one window in a client process of its own."""
         bodies = [self._body(item.brief) for item in islice(self._briefs, 2000)]
         process = subprocess.run(
             [sys.executable, str(HERE / "serve_client.py")],
@@ -192,15 +192,15 @@ def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
             )
         )
 
-    def under_way() -> bool:
+    def check_started() -> bool:
         if codes:
             raise SystemExit(f"the training ended with {codes[0]}: {log.read_text(errors='replace')[-1500:]}")
-        return any(b"\0run\0sft\0" in words and seconds > LOADED for words, seconds in family(mark))
+        return any(b"\0run\0sft\0" in words and seconds > LOADED_SECONDS for words, seconds in list_processes(mark))
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(under_way, LATEST, "a training under way", every=0.5)
+        wait_until(check_started, MAX_START_SECONDS, "a training under way", every=0.5)
         yield mark
     finally:
         stop.set()
@@ -209,10 +209,10 @@ def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
 
 def processor_seconds(mark: str) -> float:
     """Of all processes that carry a mark and live."""
-    return sum(seconds for _, seconds in family(mark))
+    return sum(seconds for _, seconds in list_processes(mark))
 
 
-def family(mark: str) -> Iterator[tuple[bytes, float]]:
+def list_processes(mark: str) -> Iterator[tuple[bytes, float]]:
     """Command line and processor seconds of each process that carries a mark."""
     needle = f"{supervised_process.MARK}={mark}".encode()
     for index in Path("/proc").glob("[0-9]*"):
