@@ -223,7 +223,7 @@ def questions(model: Path) -> list:
 
 
 def settings(steps: int):
-    """conf/align/rloo.yaml with the values that everybody gets."""
+    """conf/align/rloo.yaml with the values that every system gets."""
     import yaml
 
     from tunectl.config.schema.align import Rloo
@@ -248,7 +248,7 @@ def child(system: str, folder: Path, model: Path, steps: int) -> dict:
 
 
 def figures(seconds: list[float], parts: dict[str, float], lengths: list[int], steps: int) -> dict:
-    """What is told of a run."""
+    """Return the figures of a run."""
     middle = statistics.median(seconds[1:])
     mean = statistics.fmean(lengths)
     return {

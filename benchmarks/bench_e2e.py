@@ -28,7 +28,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
 
 from hardware_info import machine, versions  # noqa: E402
-from loop_demo.processes import QUIET  # noqa: E402
+from loop_demo.processes import OFFLINE_ENV  # noqa: E402
 
 RESULT = HERE / "results" / "bench_e2e.json"
 GIT = ("-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main")
@@ -119,7 +119,7 @@ def run_command(words: list[str], folder: Path, *, capture: bool = False) -> str
     process = subprocess.run(
         words,
         cwd=folder,
-        env={**os.environ, **QUIET},
+        env={**os.environ, **OFFLINE_ENV},
         text=True,
         check=False,
         stdout=subprocess.PIPE if capture else None,

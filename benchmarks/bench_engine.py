@@ -5,7 +5,7 @@
 Tokens/s of the bare engine with 1, 8 and 32 streams that each begin anew when they end, on the release that bench_serve makes of
 the bundled example, with prompts that nobody asked before. All pipelines are open at once and only one works; each round takes
 them in another order, and ratios over the server's own setting are taken within a round. What a setting does to the answers is
-told by `tunectl repro`: the package stage holds the engine against the trained model.
+reported by `tunectl repro`: the package stage holds the engine against the trained model.
 The last line is JSON; --keep keeps it in results/bench_engine.json.
 """
 
@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), help="these settings")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     args = parser.parse_args()
-    material = serve_fixtures.prepare_material(args.place, args.artifacts)
-    engines = {name: Engine(material, SETTINGS[name]) for name in args.only or SETTINGS}
+    fixtures = serve_fixtures.prepare_fixtures(args.place, args.artifacts)
+    engines = {name: Engine(fixtures, SETTINGS[name]) for name in args.only or SETTINGS}
     rates: dict[str, dict[int, list[float]]] = {name: {count: [] for count in STREAMS} for name in engines}
     for turn in range(args.rounds):
         for count in STREAMS:
@@ -108,12 +108,12 @@ def ratios(rows: dict[int, list[float]], ours: dict[int, list[float]]) -> dict[s
 class Engine:
     """One pipeline, and streams on it."""
 
-    def __init__(self, material: serve_fixtures.Material, setting: Setting) -> None:
+    def __init__(self, fixtures: serve_fixtures.ServeFixtures, setting: Setting) -> None:
         import openvino_genai as genai
         from tokenizers import Tokenizer
 
-        self._genai, self._material, self._setting = genai, material, setting
-        release = material.releases["merged"]
+        self._genai, self._fixtures, self._setting = genai, fixtures, setting
+        release = fixtures.releases["merged"]
         self._tokenizer = Tokenizer.from_file(str(release / "model/tokenizer.json"))
         self._around = json.loads((release / "contract.json").read_text())["fixtures"][0]
         scheduler = genai.SchedulerConfig()
@@ -134,15 +134,15 @@ class Engine:
 
     def rate(self, streams: int, name: str, seconds: float) -> float:
         """Tokens a second of that many streams; they start at different places, so that not all end at once."""
-        asks = iter(self._material.asks(4000, f"engine {name}"))
+        prompts = iter(self._fixtures.make_prompts(4000, f"engine {name}"))
         for index in range(streams):
-            self._begin(*next(asks), first=max(1, 100 * (index + 1) // streams))
+            self._begin(*next(prompts), first=max(1, 100 * (index + 1) // streams))
         start = time.monotonic()
         while time.monotonic() - start < WARM:
-            self._step(asks)
+            self._step(prompts)
         start, result = time.monotonic(), 0
         while (passed := time.monotonic() - start) < seconds:
-            result += self._step(asks)
+            result += self._step(prompts)
         for handle in self._running.values():
             handle.cancel()
         self._running.clear()
@@ -161,7 +161,7 @@ class Engine:
         prompt = openvino.Tensor(np.array([ids], dtype=np.int64))
         self._running[self._number] = self._pipeline.add_request(self._number, prompt, config)
 
-    def _step(self, asks: Any) -> int:
+    def _step(self, prompts: Any) -> int:
         self._pipeline.step()
         result = 0
         for number, handle in list(self._running.items()):
@@ -171,7 +171,7 @@ class Engine:
             result += len(output.generated_ids)
             if output.finish_reason != self._genai.GenerationFinishReason.NONE:
                 del self._running[number]
-                self._begin(*next(asks))
+                self._begin(*next(prompts))
         return result
 
 

@@ -5,7 +5,7 @@
 One process has two threads, two processes have one each; the steps, rows and seed are the same. Seconds are those of the steps, as the
 fit reports them: start and imports are shown apart. The kill ends one of two processes at a checkpoint; the clock stops at the next
 checkpoint, which is the next step. The same two against one for a step of ``align`` (RLOO, answers sampled). On a tiny model the
-sums between processes weigh most: it is the worst case. What the number of processes does to the numbers is told, too: the largest
+sums between processes weigh most: it is the worst case. The effect of the number of processes on the results is reported, too: the largest
 gap of losses and weights with dropout and with bfloat16, and the first step at which sampled answers differ. Where there are CUDA cards, ``scale_cards.py`` measures tokens a second
 of --model by their number, beside TRL with accelerate. The last line is JSON.
 """

@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 import serve_fixtures
 import serve_report
 from hardware_info import machine, versions
-from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, Peer, Running
+from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, MeasuredSystem, RunningSystem
 from serve_envs import ROOT, UnavailableError
 from serve_measurements import bodies, drive, memory, open_driven, prefixes
 from serve_report import CLIENTS, MIN_REQUESTS
@@ -56,11 +56,11 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
     if args.quick:
-        material = serve_fixtures.quick(args.artifacts, args.registry)
+        fixtures = serve_fixtures.quick(args.artifacts, args.registry)
     else:
-        material = serve_fixtures.prepare_material(args.place, args.artifacts)
+        fixtures = serve_fixtures.prepare_fixtures(args.place, args.artifacts)
     result = {"benchmark": "serve", "machine": machine(), "settings": settings(args), "quick": args.quick}
-    with Fleet(args, material) as fleet:
+    with Fleet(args, fixtures) as fleet:
         if args.memory:
             result |= measure_memory(args, fleet)
         else:
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """The words of the command."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--artifacts", type=Path, default=ROOT / "artifacts", help="of a pipeline that has run (artifacts)"
@@ -130,18 +130,18 @@ def run_name(result: dict[str, Any]) -> str:
 
 
 def source_files(part: str) -> list[Path]:
-    """Our own code of one room."""
+    """Our own code of one folder."""
     return list((ROOT / "src/tunectl" / part).rglob("*.py"))
 
 
 class Fleet:
-    """All systems, started once; they stand still unless they are measured."""
+    """All systems, started once; they are stopped unless they are measured."""
 
-    def __init__(self, args: argparse.Namespace, material: serve_fixtures.Material) -> None:
-        self.running: dict[str, Running] = {}
+    def __init__(self, args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures) -> None:
+        self.running: dict[str, RunningSystem] = {}
         self.absent: dict[str, str] = {}
         self.started: dict[str, float] = {}
-        self.material = material
+        self.fixtures = fixtures
         names = ["tunectl"] if args.memory else args.only
         self.peers = [item for item in PEERS if not names or item.name in names]
         self.place: Path = args.place
@@ -155,23 +155,23 @@ class Fleet:
             raise
         return self
 
-    def _start(self, peer: Peer) -> None:
+    def _start(self, peer: MeasuredSystem) -> None:
         try:
-            self.running[peer.name] = Running(peer, self.material, self.place)
+            self.running[peer.name] = RunningSystem(peer, self.fixtures, self.place)
         except UnavailableError as error:
             self._without(peer.name, error)
         else:
             self.try_system(peer.name, self._warm)
 
-    def _warm(self, running: Running) -> None:
+    def _warm(self, running: RunningSystem) -> None:
         name = running.peer.name
         self.started[name] = round(running.wait(), 1)
         drive(running, bodies(running, 4, "warm"), clients=2, warm=0, seconds=60)
         print(f"{name:16} ready after {self.started[name]:5.1f} s: {running.peer.says}", flush=True)
         running.pause()
 
-    def try_system(self, name: str, work: Callable[[Running], T]) -> T | None:
-        """Do something with a system; one that fails is told with the reason, and left out from then on."""
+    def try_system(self, name: str, work: Callable[[RunningSystem], T]) -> T | None:
+        """Run a step with a system; a failure is printed with the reason, and the system is left out from then on."""
         try:
             return work(self.running[name])
         except UnavailableError as error:
@@ -228,7 +228,7 @@ class Rounds:
             self._cells(order, turn, "open", rate, partial(open_cell, self.args, rate=rate, turn=turn))
 
     def _cells(
-        self, order: Sequence[str], turn: int, part: str, load: float, work: Callable[[Running], dict[str, Any]]
+        self, order: Sequence[str], turn: int, part: str, load: float, work: Callable[[RunningSystem], dict[str, Any]]
     ) -> None:
         for name in order:
             measured = self.fleet.try_system(name, work) if name in self.fleet.running else None
@@ -253,7 +253,7 @@ class Rounds:
         }
 
 
-def measure_closed_loop(args: argparse.Namespace, running: Running, *, clients: int, turn: int) -> dict[str, Any]:
+def measure_closed_loop(args: argparse.Namespace, running: RunningSystem, *, clients: int, turn: int) -> dict[str, Any]:
     """One window of one system with so many clients."""
     requests = max(args.requests, 2 * clients) if not args.quick else args.requests
     running.resume()
@@ -274,7 +274,7 @@ def measure_closed_loop(args: argparse.Namespace, running: Running, *, clients: 
     return measured
 
 
-def open_cell(args: argparse.Namespace, running: Running, *, rate: float, turn: int) -> dict[str, Any]:
+def open_cell(args: argparse.Namespace, running: RunningSystem, *, rate: float, turn: int) -> dict[str, Any]:
     """Arrivals at one rate."""
     running.resume()
     measured = open_driven(running, rate, args.open_seconds, args.limit_ms / 1000, f"{turn}/{rate:g}")

@@ -233,7 +233,7 @@ def mask_pairs(pairs: list, model: Path) -> list:
 
 
 def section():
-    """conf/sft/lora.yaml with the rank, batch, rate and number of steps that everybody gets; one validation, at the end."""
+    """conf/sft/lora.yaml with the rank, batch, rate and number of steps that every system gets; one validation, at the end."""
     import yaml
 
     from tunectl.config.schema.sft import Sft

@@ -6,7 +6,7 @@
 The same number of streams, begun together, with new prompts and so many tokens each, goes through five layers in turn: the engine
 alone without log-probabilities, with them, our thread around it, the process that it runs in, and the server over HTTP. Parts are
 differences of milliseconds a step (the time until the last token, over the tokens of a stream); the engine itself says what of
-its time is inference and what is sampling. Each round takes the layers in another order; told is the median over rounds, with the
+its time is inference and what is sampling. Each round takes the layers in another order; reported is the median over rounds, with the
 quartiles. A part may be negative where two layers do not differ by more than the noise. ``not attributed`` is the time of the
 engine's own loop that is neither reading prompts nor inference nor sampling.
 
@@ -28,7 +28,7 @@ from typing import Any
 import serve_fixtures
 from hardware_info import machine, versions
 from serve_bare_engine import open_pipeline
-from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, RUNNING, Running
+from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, RUNNING, RunningSystem
 from serve_envs import ROOT
 from serve_measurements import body, burst, prompt_ids
 
@@ -53,9 +53,9 @@ def main() -> None:
     """Measure and print."""
     args = parse_args()
     if args.quick:
-        material = serve_fixtures.quick(args.artifacts, args.registry)
+        fixtures = serve_fixtures.quick(args.artifacts, args.registry)
     else:
-        material = serve_fixtures.prepare_material(args.place, args.artifacts)
+        fixtures = serve_fixtures.prepare_fixtures(args.place, args.artifacts)
     result: dict[str, Any] = {
         "benchmark": "step",
         "machine": machine(),
@@ -63,13 +63,13 @@ def main() -> None:
         "settings": {"tokens": args.tokens, "rounds": args.rounds, "cache_tokens": CACHE_TOKENS},
         "quick": args.quick,
     }
-    with Layers(material, args.place, args.tokens) as layers:
+    with Layers(fixtures, args.place, args.tokens) as layers:
         rounds = measure(layers, args.rounds)
         result["milliseconds_a_step"] = {str(count): combine(each, args.tokens) for count, each in rounds.items()}
         count = STREAMS[0] if args.quick else LARGE
         seconds = layers.engine(count, "large", 0, args.tokens)["wall"]
         result["large_batch"] = {"streams": count, "tokens_per_second": round(count * args.tokens / seconds, 1)}
-    release = material.releases["merged"]
+    release = fixtures.releases["merged"]
     config = json.loads((release / "model/config.json").read_text())
     result["products_milliseconds_a_step"] = {str(rows): time_products(config, rows) for rows in (*STREAMS, LARGE)}
     for line in write_table(result["milliseconds_a_step"]):
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    """The words of the command."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="of a pipeline that has run")
     parser.add_argument("--place", type=Path, default=ROOT / ".tunectl/bench-serve", help="what is served")
@@ -118,10 +118,10 @@ def measure(layers: Layers, rounds: int) -> dict[int, list[Walls]]:
 
 
 class Layers:
-    """Every layer, opened once; the server stands still while another one is measured."""
+    """Every layer, opened once; the server is stopped while another one is measured."""
 
-    def __init__(self, material: serve_fixtures.Material, place: Path, tokens: int) -> None:
-        self.material, self.place, self.tokens = material, place, tokens
+    def __init__(self, fixtures: serve_fixtures.ServeFixtures, place: Path, tokens: int) -> None:
+        self.fixtures, self.place, self.tokens = fixtures, place, tokens
         self.measures: dict[str, Callable[[int, str], Walls]] = {
             "prompts": lambda count, name: rename("prompts", self.engine(count, name, 0, 1)),
             "plain": lambda count, name: rename("plain", self.engine(count, name, 0, self.tokens)),
@@ -135,9 +135,9 @@ class Layers:
         from tunectl.backends.engines.openvino_engine import OpenVinoEngine
         from tunectl.backends.engines.subprocess_engine import SubprocessEngine
 
-        release = self.material.releases["merged"]
+        release = self.fixtures.releases["merged"]
         peer = next(peer for peer in PEERS if peer.name == "tunectl")
-        self.server = Running(peer, self.material, self.place)
+        self.server = RunningSystem(peer, self.fixtures, self.place)
         self.bare = open_pipeline(str(release / "model"), CACHE_TOKENS, BATCH_TOKENS, LARGE, None)
         settings = {"threads": 0, "cache_tokens": CACHE_TOKENS, "batch_tokens": BATCH_TOKENS, "running": RUNNING}
         self.listeners = (Listener(), Listener())
@@ -155,8 +155,8 @@ class Layers:
         self.server.stop()
 
     def prompts(self, count: int, name: str) -> list[list[int]]:
-        """Prompts that nobody asked before."""
-        return [prompt_ids(self.server, text) for text, _ in self.material.asks(count, f"step {name}")]
+        """New prompts."""
+        return [prompt_ids(self.server, text) for text, _ in self.fixtures.make_prompts(count, f"step {name}")]
 
     def engine(self, count: int, name: str, logprobs: int, tokens: int) -> Walls:
         """The engine alone: seconds in all, of inference, and of sampling."""
@@ -190,7 +190,7 @@ class Layers:
 
     def http(self, count: int, name: str) -> Walls:
         """The server: seconds until the last token, and of processor time in its processes."""
-        texts = self.material.asks(count, f"step {name}")
+        texts = self.fixtures.make_prompts(count, f"step {name}")
         bodies = [body(self.server, [{"role": "user", "content": text}], self.tokens) for text, _ in texts]
         self.server.resume()
         cpu = self.server.cpu()
@@ -201,7 +201,7 @@ class Layers:
 
 
 class Listener:
-    """Takes the pieces of a session and tells when all answers have ended."""
+    """Receives the pieces of a session and signals when all answers have ended."""
 
     def __init__(self) -> None:
         self.done, self.open = threading.Event(), 0

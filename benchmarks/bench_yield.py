@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
 import local_stack  # noqa: E402
 from hardware_info import machine, versions  # noqa: E402
 from loop_demo import setup  # noqa: E402
-from loop_demo.processes import QUIET, Program, plain_environment, until  # noqa: E402
+from loop_demo.processes import OFFLINE_ENV, Program, plain_environment, wait_until  # noqa: E402
 from synthetic_data import distribution_shift  # noqa: E402
 
 from tunectl.access import api_keys  # noqa: E402
@@ -47,13 +47,13 @@ from tunectl.config.schema.retrain import WatchResources  # noqa: E402
 RESULT = HERE / "results" / "bench_yield.json"
 ALONE, YIELDING, GREEDY = "alone", "beside one that yields", "beside one that does not"
 ENDLESS = ("sft.epochs=1000", "sft.evals_per_epoch=1", "sft.early_stopping=null")
-"""A training that lasts longer than it is looked at."""
-LOADED = 25.0
-"""Seconds of processor time after which a training has loaded what it trains."""
+"""A training that lasts longer than the measurement."""
+LOADED_SECONDS = 25.0
+"""Seconds of processor time after which a training has loaded model and data."""
 TOKENS, WARM = 48, 5.0
 """Of an answer; seconds before a window."""
-LATEST = 600.0
-"""Seconds until a training must be under way."""
+MAX_START_SECONDS = 600.0
+"""Seconds within which a training must have started."""
 Cells = dict[str, list[dict[str, Any]]]
 
 
@@ -68,17 +68,17 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     project = args.root / ".tunectl" / "bench-yield" / "project"
-    store = setup.project(args.root, project)
+    store = setup.create_project(args.root, project)
     champion = store.champion()
     assert champion is not None
     layout = ProjectPaths(project)
     resources = checks.load_project_config(layout).root.retrain.resources
-    bench = setup.bench(project, "training")
+    bench = setup.create_worktree(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
         load = ClientLoad(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
         for _ in range(args.rounds):
-            for name, limits in ways(resources):
+            for name, limits in list_conditions(resources):
                 cells[name].append(measure_window(name, limits, load, bench))
     result = {
         "benchmark": "yield",
@@ -101,25 +101,25 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def ways(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
-    """What is measured in a round, in order; None: no training."""
+def list_conditions(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
+    """List the conditions of a round, in order; None: no training."""
     longest = 3600.0
     yielding = ProcessLimits(longest, watch_resources.nice, watch_resources.threads)
     return [(ALONE, None), (YIELDING, yielding), (GREEDY, ProcessLimits(longest)), (ALONE, None)]
 
 
 class ClientLoad:
-    """The load: what is asked, and how."""
+    """The load: requests and clients."""
 
     def __init__(self, port: int, key: str, model: str, clients: int, seconds: float) -> None:
         self._plan = {
             "transport": "http", "host": "127.0.0.1", "port": port, "path": "/v1/chat/completions", "key": key,
             "clients": clients, "warm": WARM, "seconds": seconds,
         }  # fmt: skip
-        self._model, self._briefs = model, distribution_shift.generate_everyday()
+        self._model, self._briefs = model, distribution_shift.generate_baseline_requests()
 
     def measure(self) -> dict[str, Any]:
-        """One window, as a client process of its own saw it."""
+        """Measure one window in a client process of its own."""
         bodies = [self._body(item.brief) for item in islice(self._briefs, 2000)]
         process = subprocess.run(
             [sys.executable, str(HERE / "serve_client.py")],
@@ -185,22 +185,22 @@ def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
 
     def run() -> None:
         words = [sys.executable, "-m", "tunectl", "repro", "--unattended", "--to", "sft", *ENDLESS]
-        environment = {**plain_environment(), **QUIET}
+        environment = {**plain_environment(), **OFFLINE_ENV}
         codes.append(
             supervised_process.run(
                 words, cwd=bench, environment=environment, mark=mark, log=log, stop=stop, limits=limits
             )
         )
 
-    def under_way() -> bool:
+    def check_started() -> bool:
         if codes:
             raise SystemExit(f"the training ended with {codes[0]}: {log.read_text(errors='replace')[-1500:]}")
-        return any(b"\0run\0sft\0" in words and seconds > LOADED for words, seconds in family(mark))
+        return any(b"\0run\0sft\0" in words and seconds > LOADED_SECONDS for words, seconds in list_processes(mark))
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        until(under_way, LATEST, "a training under way", every=0.5)
+        wait_until(check_started, MAX_START_SECONDS, "a training under way", every=0.5)
         yield mark
     finally:
         stop.set()
@@ -209,10 +209,10 @@ def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
 
 def processor_seconds(mark: str) -> float:
     """Of all processes that carry a mark and live."""
-    return sum(seconds for _, seconds in family(mark))
+    return sum(seconds for _, seconds in list_processes(mark))
 
 
-def family(mark: str) -> Iterator[tuple[bytes, float]]:
+def list_processes(mark: str) -> Iterator[tuple[bytes, float]]:
     """Command line and processor seconds of each process that carries a mark."""
     needle = f"{supervised_process.MARK}={mark}".encode()
     for index in Path("/proc").glob("[0-9]*"):

@@ -10,11 +10,11 @@ import numpy as np
 
 KL_LIMIT = 0.1
 """The rule of thumb of dashboards that compare binned distributions."""
-Peer = Callable[[np.ndarray, np.ndarray], dict[str, bool]]
+DriftRule = Callable[[np.ndarray, np.ndarray], dict[str, bool]]
 """Rows of a reference and of a window; whether each of its rules alarms."""
 
 
-def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> Peer:
+def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> DriftRule:
     """Evidently's defaults: its choice of test for a text column and for the column of tone; embeddings by its four methods."""
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
@@ -48,7 +48,7 @@ def _is_failure(status: object) -> bool:
     return str(getattr(status, "value", status)) == "FAIL"
 
 
-def kl(texts: Sequence[str], tone: np.ndarray, _vectors: np.ndarray) -> Peer:
+def kl(texts: Sequence[str], tone: np.ndarray, _vectors: np.ndarray) -> DriftRule:
     """A fixed threshold on Kullback-Leibler divergences: of word shares, and of deciles of length and tone."""
     words = [text.casefold().split() for text in texts]
     lengths = np.array([len(text) for text in texts], dtype=float)

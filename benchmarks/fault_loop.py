@@ -1,9 +1,9 @@
-"""Fault tests 14 to 33 and 35 of monitor, retrain controller and backups at full counts, and the table that is kept.
+"""Fault tests 14 to 33 and 35 of monitor, retrain controller and backups at full counts, and their table.
 
     python benchmarks/fault_loop.py [--only 14 --only 27] [--scale 0.1] [--keep]
 
-What each scenario does and promises: tests/support/scenarios/. Real processes, Git, DVC, SQLite, Prometheus; the trainer is faked to
-be short where only the machine around it is tested. Ends with 1 where a target was missed. Takes about 40 minutes on two quiet cores;
+Each scenario and its target: tests/support/scenarios/. Real processes, Git, DVC, SQLite, Prometheus; the trainer is a short stand-in
+where training itself is not tested. Exit code 1 if a target was missed. Takes about 40 minutes on two quiet cores;
 ``--scale`` takes that share of the counts.
 """
 
@@ -46,7 +46,7 @@ from scenarios import (  # noqa: E402
     simulated_week,
     webhooks,
 )  # fmt: skip
-from scenarios.fault_result import Found  # noqa: E402
+from scenarios.fault_result import FaultResult  # noqa: E402
 
 from tunectl.artifacts.paths import ProjectPaths  # noqa: E402
 from tunectl.backends.system import terminal  # noqa: E402
@@ -60,25 +60,25 @@ OWN, OTHER = DATA / "product_reviews.csv", DATA / "tweets.csv"
 
 
 @dataclass
-class Ground:
-    """Where a run takes place."""
+class LoopFaultWorkspace:
+    """The folders and the scale of a run."""
 
     folder: Path
     scale: float
     count: int = 0
 
-    def times(self, count: int) -> int:
-        """A full count, scaled."""
+    def scale_count(self, count: int) -> int:
+        """Return a full count times the scale."""
         return max(2, round(count * self.scale))
 
-    def fresh(self) -> Path:
-        """A folder that is not there yet."""
+    def new_folder(self) -> Path:
+        """Return the path of a folder that does not exist yet."""
         self.count += 1
-        return self.folder / f"ground{self.count}" / "shop"
+        return self.folder / f"workspace{self.count}" / "shop"
 
 
-def texts() -> tuple[signals.SignalColumns, range, range, int]:
-    """Measured prompts, which of them are alike, which are foreign, and how many make a reference: real ones where they are there."""
+def load_texts() -> tuple[signals.SignalColumns, range, range, int]:
+    """Load measured prompts, the rows of the own and of the foreign corpus, and the reference size; real texts if they are on this machine."""
     if OWN.is_file() and OTHER.is_file():
         import bench_drift
         import drift_corpora
@@ -92,11 +92,11 @@ def texts() -> tuple[signals.SignalColumns, range, range, int]:
     return signals.compute_signal_values(rows, "prompt", tools()), range(3000), range(3000, 3600), 1000
 
 
-def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
-    """14, 15: null windows, and power against what drifted."""
+def run_drift_verdicts(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
+    """14, 15: windows without a change, and detection of changed ones."""
     from drift_fixtures import RULE
 
-    pool, own, foreign, reference = texts()
+    pool, own, foreign, reference = load_texts()
     for rows in (100, 300):
         yield drift.null(
             pool,
@@ -104,142 +104,152 @@ def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
             RULE,
             reference=reference,
             rows=rows,
-            repetitions=ground.times(200),
-            evaluations=ground.times(2000),
+            repetitions=workspace.scale_count(200),
+            evaluations=workspace.scale_count(2000),
         )
     yield drift.power(
-        pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), repetitions=ground.times(100)
+        pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), repetitions=workspace.scale_count(100)
     )
 
 
-def sixteen(ground: Ground) -> Iterator[Found]:
-    """16: empty, equal, huge and broken windows."""
-    yield drift.degenerate(examiner(most=10_000), made_rows(1000, seed=3), many=ground.times(100_000), seconds=60)
+def run_degenerate_windows(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
+    """16: empty, constant, huge and invalid windows."""
+    yield drift.degenerate(
+        examiner(most=10_000), made_rows(1000, seed=3), many=workspace.scale_count(100_000), seconds=60
+    )
 
 
-def seventeen(ground: Ground) -> Iterator[Found]:
-    """17: the monitor is killed, and the alerts say so."""
-    if not prometheus_stack.THERE:
-        yield Found(17, "drift job killed", "the alerts fire", wrong=[f"not tried: {prometheus_stack.MISSING}"])
+def run_stale_monitor(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
+    """17: the monitor is killed, and alerts fire."""
+    if not prometheus_stack.INSTALLED:
+        yield FaultResult(
+            17, "drift job killed", "the alerts fire", wrong=[f"not tried: {prometheus_stack.NOT_INSTALLED}"]
+        )
         return
-    yield exporter.stale(ground.fresh(), promises={"TunectlDriftJobStale": 12, "TunectlDriftJobAbsent": 8})
+    yield exporter.stale(workspace.new_folder(), promises={"TunectlDriftJobStale": 12, "TunectlDriftJobAbsent": 8})
 
 
-def eighteen(_ground: Ground) -> Iterator[Found]:
+def run_offline(_workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """18: the whole loop without a network."""
     words = [sys.executable, "-m", "pytest", "-q", "tests/e2e/test_loop.py"]
     yield offline.offline(words, ROOT, {}, "the whole loop with a tiny model")
 
 
-def nineteen(ground: Ground) -> Iterator[Found]:
+def run_repeated_webhooks(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """19: one webhook a thousand times, over restarts."""
-    yield webhooks.storm(ground.fresh(), deliveries=ground.times(1000), restarts=ground.times(10))
+    yield webhooks.send_repeatedly(
+        workspace.new_folder(), deliveries=workspace.scale_count(1000), restarts=workspace.scale_count(10)
+    )
 
 
-def twenty(ground: Ground) -> Iterator[Found]:
+def run_without_alertmanager(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """20: Alertmanager is down."""
-    yield webhooks.unheard(ground.fresh())
+    yield webhooks.run_without_alertmanager(workspace.new_folder())
 
 
-def weeks_of(ground: Ground) -> Iterator[Found]:
+def run_flapping_alerts(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """21, 22: weeks of a flapping alert, and triggers in one second."""
     for ending in ("promoted", "rejected"):
-        yield simulated_week.flapping(ground.fresh(), days=ground.times(28), minutes=15, seed=21, ending=ending)
-    yield simulated_week.same_second(ground.fresh(), times=ground.times(50))
+        yield simulated_week.flapping(
+            workspace.new_folder(), days=workspace.scale_count(28), minutes=15, seed=21, ending=ending
+        )
+    yield simulated_week.same_second(workspace.new_folder(), times=workspace.scale_count(50))
 
 
-def twenty_three(ground: Ground) -> Iterator[Found]:
-    """23: kill -9 of each party; two runs at a time, because half of a run waits."""
-    result, rng, hits = retrain_kills.kills_found(), random.Random(23), Counter[str]()
-    folders = ground.fresh(), ground.fresh()
+def run_retrain_kills(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
+    """23: kill -9 of each process of a retrain; two runs at a time, because half of a run waits."""
+    result, rng, states = retrain_kills.new_result(), random.Random(23), Counter[str]()
+    folders = workspace.new_folder(), workspace.new_folder()
     with ThreadPoolExecutor(len(folders)) as pool:
-        lives, _ = pool.map(retrain_kills.lives, folders)
-        shots = [
-            (party, ground.fresh(), rng.random()) for party in retrain_kills.PARTIES for _ in range(ground.times(50))
+        lives, _ = pool.map(retrain_kills.measure_lifetimes, folders)
+        kills = [
+            (party, workspace.new_folder(), rng.random())
+            for party in retrain_kills.PARTIES
+            for _ in range(workspace.scale_count(50))
         ]
 
-        def shoot(party: str, folder: Path, share: float) -> str | None:
-            hit = retrain_kills.killed(result, folder, party, share * lives[party])
+        def kill_party(party: str, folder: Path, share: float) -> str | None:
+            state = retrain_kills.run_and_kill(result, folder, party, share * lives[party])
             shutil.rmtree(folder.parent, ignore_errors=True)
-            return hit and f"{party} while {hit}"
+            return state and f"{party} while {state}"
 
-        for hit in progress.track(pool.map(shoot, *zip(*shots, strict=True)), "kills", len(shots)):
-            hits[hit or "over already"] += 1
-    misses = hits.pop("over already", 0)
-    result.figures |= {"kills": len(shots), "hit": len(shots) - misses, **dict(sorted(hits.items()))}
-    result.must(misses <= len(shots) / 5, f"{misses} of {len(shots)} kills came after the end: they say nothing")
+        for state in progress.track(pool.map(kill_party, *zip(*kills, strict=True)), "kills", len(kills)):
+            states[state or "over already"] += 1
+    misses = states.pop("over already", 0)
+    result.figures |= {"kills": len(kills), "hit": len(kills) - misses, **dict(sorted(states.items()))}
+    result.require(misses <= len(kills) / 5, f"{misses} of {len(kills)} kills came after the end")
     yield result
 
 
-def twenty_four(ground: Ground) -> Iterator[Found]:
+def run_retrain_failures(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """24: out of memory, a stage that fails, a full disk."""
-    result = retrain_failures.troubles_found()
-    for kind in retrain_failures.TROUBLES:
-        retrain_failures.trouble(result, ground.fresh(), kind)
-    retrain_failures.stopped(result, ground.fresh())
-    retrain_failures.full(result, ground.fresh())
+    result = retrain_failures.new_result()
+    for kind in retrain_failures.FAILURES:
+        retrain_failures.run_failure(result, workspace.new_folder(), kind)
+    retrain_failures.run_stopped_retrain(result, workspace.new_folder())
+    retrain_failures.run_on_full_disk(result, workspace.new_folder())
     yield result
 
 
-def twenty_five(ground: Ground) -> Iterator[Found]:
+def run_two_loops(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """25: two loops on one workspace."""
-    yield retrain_kills.two_loops(ground.fresh())
-    if retrain_kills.containers():
-        yield retrain_kills.two_loops(ground.fresh(), retrain_kills.CONTAINER)
+    yield retrain_kills.two_loops(workspace.new_folder())
+    if retrain_kills.can_make_pid_namespaces():
+        yield retrain_kills.two_loops(workspace.new_folder(), retrain_kills.CONTAINER)
     else:
-        yield Found(
+        yield FaultResult(
             25, "two loops, each PID 1", "exactly one runs", wrong=["not tried: this machine makes no PID namespaces"]
         )
 
 
-def twenty_six(ground: Ground) -> Iterator[Found]:
+def run_gate_decisions(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """26: decisions of the gate whose right answer is known."""
-    yield gate_decisions.decisions(ground.times(400))
+    yield gate_decisions.decisions(workspace.scale_count(400))
 
 
-def twenty_seven(ground: Ground) -> Iterator[Found]:
+def run_power_cuts(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """27: a promotion, cut at every step."""
-    result, every = power_cuts.cuts_found(), max(1, round(1 / ground.scale))
-    power_cuts.pointer(result, ground.fresh().parent, every=every)
-    power_cuts.promotion(result, ground.fresh(), every=every)
+    result, every = power_cuts.new_result(), max(1, round(1 / workspace.scale))
+    power_cuts.pointer(result, workspace.new_folder().parent, every=every)
+    power_cuts.promotion(result, workspace.new_folder(), every=every)
     yield result
 
 
-def twenty_eight(ground: Ground) -> Iterator[Found]:
+def run_idempotence(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """28: the same retrain twice."""
-    yield idempotence.twice(ground.fresh())
+    yield idempotence.twice(workspace.new_folder())
 
 
-def twenty_nine_thirty(_ground: Ground) -> Iterator[Found]:
-    """29, 30: five generations, and poisoned feedback."""
+def run_self_training(_workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
+    """29, 30: five generations of self-training, and poisoned feedback."""
     yield self_training.five()
     yield self_training.poison()
 
 
-def thirty_one(ground: Ground) -> Iterator[Found]:
+def run_backups_during_promotions(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """31: backups while another process promotes and is killed."""
-    yield backups.during_promotions(ground.fresh(), times=ground.times(100))
+    yield backups.during_promotions(workspace.new_folder(), times=workspace.scale_count(100))
 
 
-def thirty_two(ground: Ground) -> Iterator[Found]:
+def run_old_backup(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """32: an old backup restored beside an address that has gone on."""
-    yield backups.beside_a_newer_address(ground.fresh())
+    yield backups.beside_a_newer_address(workspace.new_folder())
 
 
-def thirty_three(ground: Ground) -> Iterator[Found]:
+def run_backup_on_full_disk(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
     """33: a backup onto a disk that gets full, at another byte each time."""
-    yield backups.on_a_full_disk(ground.fresh(), times=ground.times(100))
+    yield backups.on_a_full_disk(workspace.new_folder(), times=workspace.scale_count(100))
 
 
-def thirty_five(ground: Ground) -> Iterator[Found]:
-    """35: a poisoner's key is removed in mid-experiment."""
-    yield poisoned_canary.removed_key(ground.fresh(), times=ground.times(20))
+def run_poisoned_canary(workspace: LoopFaultWorkspace) -> Iterator[FaultResult]:
+    """35: the key of a user with poisoned feedback is removed during a canary test."""
+    yield poisoned_canary.removed_key(workspace.new_folder(), times=workspace.scale_count(20))
 
 
-ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
-    ((14, 15), fourteen_fifteen), ((16,), sixteen), ((17,), seventeen), ((18,), eighteen), ((19,), nineteen), ((20,), twenty),
-    ((21, 22), weeks_of), ((23,), twenty_three), ((24,), twenty_four), ((25,), twenty_five), ((26,), twenty_six), ((27,), twenty_seven),
-    ((28,), twenty_eight), ((29, 30), twenty_nine_thirty), ((31,), thirty_one), ((32,), thirty_two), ((33,), thirty_three), ((35,), thirty_five),
+SCENARIOS: tuple[tuple[tuple[int, ...], Callable[[LoopFaultWorkspace], Iterator[FaultResult]]], ...] = (
+    ((14, 15), run_drift_verdicts), ((16,), run_degenerate_windows), ((17,), run_stale_monitor), ((18,), run_offline), ((19,), run_repeated_webhooks), ((20,), run_without_alertmanager),
+    ((21, 22), run_flapping_alerts), ((23,), run_retrain_kills), ((24,), run_retrain_failures), ((25,), run_two_loops), ((26,), run_gate_decisions), ((27,), run_power_cuts),
+    ((28,), run_idempotence), ((29, 30), run_self_training), ((31,), run_backups_during_promotions), ((32,), run_old_backup), ((33,), run_backup_on_full_disk), ((35,), run_poisoned_canary),
 )  # fmt: skip
 
 
@@ -254,16 +264,16 @@ def main() -> int:
     args = parser.parse_args()
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
-    ground = Ground(folder, args.scale)
+    workspace = LoopFaultWorkspace(folder, args.scale)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
-    results = fault_report.run(rows, ground)
+    rows = [row for row in SCENARIOS if not args.only or set(row[0]) & set(args.only)]
+    results = fault_report.run_scenarios(rows, workspace)
     shutil.rmtree(folder, ignore_errors=True)
-    print("\n".join(fault_report.table(results)))
+    print("\n".join(fault_report.format_table(results)))
     result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": args.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in results]
     if args.keep:
-        fault_report.keep(result, RESULT, others=bool(args.only))
+        fault_report.write_results(result, RESULT, others=bool(args.only))
     print(json.dumps(result))
     return 0 if all(each.held for each in results) else 1
 

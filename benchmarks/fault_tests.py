@@ -1,8 +1,8 @@
-"""Fault tests 1 to 13 and 34 of the server at full counts, as real processes on loopback, and the table that is kept.
+"""Fault tests 1 to 13 and 34 of the server at full counts, as real processes on loopback, and their table.
 
     python benchmarks/fault_tests.py [--only 1 --only 9] [--scale 0.1] [--keep]
 
-What each scenario does and promises: tests/support/scenarios/. Ends with 1 where a target was missed. Takes about half an
+Each scenario and its target: tests/support/scenarios/. Exit code 1 if a target was missed. Takes about half an
 hour on two quiet cores; ``--scale`` takes that share of the counts.
 """
 
@@ -39,7 +39,7 @@ from scenarios import (  # noqa: E402
     server_kills,
     stream_endings,
 )
-from scenarios.fault_result import Found  # noqa: E402
+from scenarios.fault_result import FaultResult  # noqa: E402
 from serving_process import Server  # noqa: E402
 from tiny_release import prepare_store  # noqa: E402
 
@@ -50,25 +50,25 @@ from tunectl.registry.release_store import ReleaseRegistry  # noqa: E402
 INJECT = HERE.parent / "tests" / "support" / "scenarios" / "inject"
 RESULT = HERE / "results" / "fault_tests"
 """The numbers (.json) and the table (.md) that are kept."""
-PATIENCE = 1.0
+WRITE_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass
-class Ground:
-    """Where the servers of one run live."""
+class ServerFaultWorkspace:
+    """The folder, registry and scale of a run, and its servers."""
 
     folder: Path
     store: ReleaseRegistry
     scale: float
     count: int = 0
 
-    def times(self, count: int) -> int:
-        """A full count, scaled."""
+    def scale_count(self, count: int) -> int:
+        """Return a full count times the scale."""
         return max(2, round(count * self.scale))
 
     @contextmanager
     def server(self, *, env: dict[str, str] | None = None, grace: int = 30, **serve: Any) -> Iterator[Server]:
-        """A fresh server that is ready; stopped afterwards, whatever became of it."""
+        """Start a new server, wait until it is ready, and stop it at the end."""
         self.count += 1
         environment = {"TUNECTL_REGISTRY": str(self.store.root), **(env or {})}
         server = Server(self.folder / f"server{self.count}", env=environment, grace=grace, **serve)
@@ -79,44 +79,44 @@ class Ground:
             server.stop(seconds=90)
 
 
-def one(ground: Ground) -> Iterator[Found]:
-    """1: more requests than places."""
-    with ground.server(limits__max_concurrency=8, limits__max_queue=0) as server:
-        seconds = max(5.0, 60 * ground.scale)
-        yield asyncio.run(overload.overload(server, running=8, seconds=seconds, quiet=max(3.0, 20 * ground.scale)))
+def run_overload(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
+    """1: more requests than capacity."""
+    with workspace.server(limits__max_concurrency=8, limits__max_queue=0) as server:
+        seconds = max(5.0, 60 * workspace.scale)
+        yield asyncio.run(overload.overload(server, running=8, seconds=seconds, quiet=max(3.0, 20 * workspace.scale)))
 
 
-def two(ground: Ground) -> Iterator[Found]:
+def run_stock_clients(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """2: the stock client under overload."""
-    with ground.server(limits__max_concurrency=4, limits__max_queue=8) as server:
-        yield asyncio.run(overload.stock_clients(server, places=12, each=ground.times(20)))
+    with workspace.server(limits__max_concurrency=4, limits__max_queue=8) as server:
+        yield asyncio.run(overload.stock_clients(server, places=12, each=workspace.scale_count(20)))
 
 
-def three(ground: Ground) -> Iterator[Found]:
+def run_shutdowns(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """3: SIGTERM with open streams, within the grace and beyond it."""
-    result = stream_endings.stopping_found()
-    for _ in range(ground.times(10)):
-        with ground.server(shutdown__pre_stop_seconds=1, limits__max_concurrency=8) as server:
+    result = stream_endings.new_result()
+    for _ in range(workspace.scale_count(10)):
+        with workspace.server(shutdown__pre_stop_seconds=1, limits__max_concurrency=8) as server:
             asyncio.run(stream_endings.stopping(result, server, notice=1))
-    with ground.server(grace=3, limits__max_concurrency=8) as server:
+    with workspace.server(grace=3, limits__max_concurrency=8) as server:
         asyncio.run(stream_endings.beyond_grace(result, server, grace=3))
     yield result
 
 
-def four(ground: Ground) -> Iterator[Found]:
-    """4: clients that leave, from their stream and from the queue."""
-    with ground.server(limits__max_concurrency=4) as server:
-        result = asyncio.run(stream_endings.disconnects(server, ground.times(100)))
+def run_disconnects(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
+    """4: clients that disconnect, from their stream and from the queue."""
+    with workspace.server(limits__max_concurrency=4) as server:
+        result = asyncio.run(stream_endings.disconnects(server, workspace.scale_count(100)))
         asyncio.run(stream_endings.leaving_the_queue(server, result, running=4))
         yield result
 
 
-def five(ground: Ground) -> Iterator[Found]:
+def run_hangs(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """5: an engine that hangs, and clients that do not read."""
-    inject = ground.folder / "hang"
+    inject = workspace.folder / "hang"
     inject.mkdir()
     env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
-    with ground.server(
+    with workspace.server(
         env=env, limits__max_concurrency=4, limits__max_queue=4, limits__request_timeout_seconds=2.0
     ) as server:
         result = asyncio.run(stream_endings.hang(server, inject, running=4, waiting=4, seconds=2.0))
@@ -124,124 +124,128 @@ def five(ground: Ground) -> Iterator[Found]:
         yield result
 
 
-def six(ground: Ground) -> Iterator[Found]:
+def run_worker_kills(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """6: kill -9 of a worker."""
-    result = server_kills.killed_worker_found()
-    with ground.server() as server:
-        for _ in range(ground.times(5)):
+    result = server_kills.new_worker_result()
+    with workspace.server() as server:
+        for _ in range(workspace.scale_count(5)):
             asyncio.run(server_kills.killed_worker(result, server))
     yield result
 
 
-def seven_ten_thirteen(ground: Ground) -> Iterator[Found]:
+def run_hostile_requests(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """7, 10 and 13 on one server."""
-    with ground.server(limits__max_concurrency=4) as server:
-        yield asyncio.run(metric_cardinality.made_up(server, paths=ground.times(10_000), models=ground.times(1_000)))
-        count = ground.times(2_000)
-        result = malformed_requests.hostile_found(count)
+    with workspace.server(limits__max_concurrency=4) as server:
+        yield asyncio.run(
+            metric_cardinality.made_up(server, paths=workspace.scale_count(10_000), models=workspace.scale_count(1_000))
+        )
+        count = workspace.scale_count(2_000)
+        result = malformed_requests.new_result(count)
         asyncio.run(malformed_requests.doors(server, result))
         asyncio.run(malformed_requests.hostile(server, result, mutants=count))
         asyncio.run(malformed_requests.slow_bodies(server, result, 200))
         yield result
-        yield asyncio.run(pii_leaks.canaries(server, server.folder, ground.times(100)))
+        yield asyncio.run(pii_leaks.canaries(server, server.folder, workspace.scale_count(100)))
 
 
-def eight(ground: Ground) -> Iterator[Found]:
-    """8: two servers on one host, and a second one on a store that is taken."""
-    shared = {"BENTOML_HOME": str(ground.folder / "shared")}
-    with ground.server(env=shared) as first:
+def run_two_servers(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
+    """8: two servers on one host, and a second one on a database that is in use."""
+    shared = {"BENTOML_HOME": str(workspace.folder / "shared")}
+    with workspace.server(env=shared) as first:
         first.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1, "ignore_eos": True})
-        with ground.server(env=shared) as second:
+        with workspace.server(env=shared) as second:
             result = asyncio.run(server_kills.neighbors(first, second))
         asyncio.run(server_kills.alone_again(result, first))
         log_env = {"TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{first.folder}/.tunectl/inference_log/inference_log.sqlite"}
-        env = {"TUNECTL_REGISTRY": str(ground.store.root), **log_env}
-        asyncio.run(server_kills.refused_neighbor(result, first, Server(ground.folder / "refused", env=env)))
+        env = {"TUNECTL_REGISTRY": str(workspace.store.root), **log_env}
+        asyncio.run(server_kills.refused_neighbor(result, first, Server(workspace.folder / "refused", env=env)))
         yield result
 
 
-def nine(ground: Ground) -> Iterator[Found]:
+def run_bad_adapters(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """9: damaged, foreign and ignored adapters."""
-    with ground.server() as server:
-        yield asyncio.run(adapters.bad_adapters(server, ground.store, ground.folder / "bad"))
+    with workspace.server() as server:
+        yield asyncio.run(adapters.bad_adapters(server, workspace.store, workspace.folder / "bad"))
 
 
-def eleven(ground: Ground) -> Iterator[Found]:
+def run_log_kills(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """11: kill -9 of a writer on either database, and of the whole server."""
-    yield _store_kills(ground, "SQLite", f"sqlite:///{ground.folder}/kills.sqlite")
+    yield _kill_writers(workspace, "SQLite", f"sqlite:///{workspace.folder}/kills.sqlite")
     with run_postgres() as postgres:
         if postgres is not None:
-            yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
-    result, chance = server_kills.killed_server_found(), random.Random(23)
-    with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as bar:
-        for _ in range(ground.times(20)):
+            yield _kill_writers(workspace, "PostgreSQL", postgres.database("kill"))
+    result, chance = server_kills.new_server_result(), random.Random(23)
+    with workspace.server() as server, progress.bar("kills, whole server", workspace.scale_count(20)) as bar:
+        for _ in range(workspace.scale_count(20)):
             asyncio.run(server_kills.killed_server(result, server, chance))
             bar.advance(1)
     yield result
 
 
-def _store_kills(ground: Ground, name: str, url: str) -> Found:
-    runs = ground.times(200)
-    result = Found(11, f"kill -9, {name}", f"{runs} kills: no confirmed row is missing")
+def _kill_writers(workspace: ServerFaultWorkspace, name: str, url: str) -> FaultResult:
+    runs = workspace.scale_count(200)
+    result = FaultResult(11, f"kill -9, {name}", f"{runs} kills: no confirmed row is missing")
     with progress.bar(f"kills, {name}", runs) as bar:
-        for run in killed(url, ground.folder, runs, seed=17):
+        for run in killed(url, workspace.folder, runs, seed=17):
             bar.advance(1)
-            result.must(not run.missing, f"missing: {run.missing[:3]}")
+            result.require(not run.missing, f"missing: {run.missing[:3]}")
             for key in ("accepted", "finished", "feedback", "running"):
                 result.figures[key] = result.figures.get(key, 0) + getattr(run, key)
     return result
 
 
-def twelve(ground: Ground) -> Iterator[Found]:
+def run_disk_faults(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """12: full, slow and read-only disks, and a database that goes away."""
     for policy in ("serve_and_count", "refuse"):
-        result, inject = disk.disk_found(policy), ground.folder / f"slow-{policy}"
+        result, inject = disk.new_result(policy), workspace.folder / f"slow-{policy}"
         inject.mkdir()
-        with disk.small_disk(ground.folder / f"disk-{policy}") as small:
+        with disk.small_disk(workspace.folder / f"disk-{policy}") as small:
             env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
             env["TUNECTL_INFERENCE_LOG_URL"] = f"sqlite:///{small.folder}/inference_log.sqlite"
-            with ground.server(
-                env=env, inference_log__disk_full=policy, inference_log__write_timeout_seconds=PATIENCE
+            with workspace.server(
+                env=env, inference_log__disk_full=policy, inference_log__write_timeout_seconds=WRITE_TIMEOUT_SECONDS
             ) as server:
-                for _ in range(ground.times(5)):
-                    full = disk.full(result, server, small, policy=policy, patience=PATIENCE, requests=8)
+                for _ in range(workspace.scale_count(5)):
+                    full = disk.full(result, server, small, policy=policy, patience=WRITE_TIMEOUT_SECONDS, requests=8)
                     asyncio.run(full)
-                asyncio.run(disk.slow(result, server, small, inject, policy=policy, patience=PATIENCE))
+                asyncio.run(disk.slow(result, server, small, inject, policy=policy, patience=WRITE_TIMEOUT_SECONDS))
             if small.read_only():
                 read_only_env = {
-                    "TUNECTL_REGISTRY": str(ground.store.root),
+                    "TUNECTL_REGISTRY": str(workspace.store.root),
                     "TUNECTL_INFERENCE_LOG_URL": env["TUNECTL_INFERENCE_LOG_URL"],
                 }
-                read_only = Server(ground.folder / f"read-only-{policy}", env=read_only_env)
+                read_only = Server(workspace.folder / f"read-only-{policy}", env=read_only_env)
                 asyncio.run(disk.read_only(result, read_only, small))
         yield result
     with run_postgres() as postgres:
         if postgres is not None:
-            yield _away(ground, postgres)
+            yield _stop_database(workspace, postgres)
 
 
-def _away(ground: Ground, postgres: Postgres) -> Found:
-    result = Found(12, "a database that goes away", "served, counted, and kept when it is back")
+def _stop_database(workspace: ServerFaultWorkspace, postgres: Postgres) -> FaultResult:
+    result = FaultResult(12, "a database that stops", "served, counted, and written when it is back")
     url = postgres.database("away")
-    with ground.server(env={"TUNECTL_INFERENCE_LOG_URL": url}, inference_log__write_timeout_seconds=PATIENCE) as server:
-        for _ in range(ground.times(5)):
-            asyncio.run(disk.away(result, server, postgres, url, patience=PATIENCE, requests=8))
+    with workspace.server(
+        env={"TUNECTL_INFERENCE_LOG_URL": url}, inference_log__write_timeout_seconds=WRITE_TIMEOUT_SECONDS
+    ) as server:
+        for _ in range(workspace.scale_count(5)):
+            asyncio.run(disk.away(result, server, postgres, url, patience=WRITE_TIMEOUT_SECONDS, requests=8))
     return result
 
 
-def thirty_four(ground: Ground) -> Iterator[Found]:
+def run_revoked_key(workspace: ServerFaultWorkspace) -> Iterator[FaultResult]:
     """34: a release key that is revoked between canary and promotion."""
-    folder = ground.folder / "revoked"
-    shutil.copytree(ground.store.root, folder / "store")
+    folder = workspace.folder / "revoked"
+    shutil.copytree(workspace.store.root, folder / "store")
     store = ReleaseRegistry(folder / "store")
     champion = store.find("champion")
     challenger = next(release for release in store.ids() if release != champion)
     yield revoked_keys.revoke_in_canary(folder, store, champion, challenger)
 
 
-ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
-    ((1,), one), ((2,), two), ((3,), three), ((4,), four), ((5,), five), ((6,), six), ((7, 10, 13), seven_ten_thirteen),
-    ((8,), eight), ((9,), nine), ((11,), eleven), ((12,), twelve), ((34,), thirty_four),
+SCENARIOS: tuple[tuple[tuple[int, ...], Callable[[ServerFaultWorkspace], Iterator[FaultResult]]], ...] = (
+    ((1,), run_overload), ((2,), run_stock_clients), ((3,), run_shutdowns), ((4,), run_disconnects), ((5,), run_hangs), ((6,), run_worker_kills), ((7, 10, 13), run_hostile_requests),
+    ((8,), run_two_servers), ((9,), run_bad_adapters), ((11,), run_log_kills), ((12,), run_disk_faults), ((34,), run_revoked_key),
 )  # fmt: skip
 
 
@@ -258,15 +262,15 @@ def main() -> int:
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
     store = prepare_store(folder, args.store)
-    ground = Ground(folder, ReleaseRegistry(store), args.scale)
-    rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
-    results = fault_report.run(rows, ground)
+    workspace = ServerFaultWorkspace(folder, ReleaseRegistry(store), args.scale)
+    rows = [row for row in SCENARIOS if not args.only or set(row[0]) & set(args.only)]
+    results = fault_report.run_scenarios(rows, workspace)
     shutil.rmtree(folder, ignore_errors=True)
-    print("\n".join(fault_report.table(results)))
+    print("\n".join(fault_report.format_table(results)))
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": args.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in results]
     if args.keep:
-        fault_report.keep(result, RESULT, others=bool(args.only))
+        fault_report.write_results(result, RESULT, others=bool(args.only))
     print(json.dumps(result))
     return 0 if all(each.held for each in results) else 1
 

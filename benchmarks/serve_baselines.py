@@ -1,4 +1,4 @@
-"""The systems of bench_serve: how each is started, asked and stopped. While one is measured the others stand still (SIGSTOP)."""
+"""The systems of bench_serve: how each is started, asked and stopped. While one is measured the others are stopped (SIGSTOP)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_envs import ROOT, UnavailableError, find, install
-from serve_fixtures import Material
+from serve_fixtures import ServeFixtures
 
 RUNNING = 32
 """Answers at once: the most clients."""
@@ -30,15 +30,15 @@ PATIENCE = 420
 
 
 @dataclass
-class Place:
-    """Where one system lives."""
+class SystemSetup:
+    """Folder, files and port of one system."""
 
     environment: Path
-    material: Material
+    fixtures: ServeFixtures
     folder: Path
     port: int
     release: str
-    """merged or apart, of ours and the bare engine."""
+    """merged or apart: the layout of the release, for our server and the bare engine."""
     key: str = ""
 
     @property
@@ -48,21 +48,21 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Peer:
-    """One system."""
+class MeasuredSystem:
+    """A system that is measured."""
 
     name: str
     says: str
-    """What it is, its precision, and the settings that were the best for it here."""
+    """Description, precision, and the settings that were best here."""
     environment: str
-    command: Callable[[Place], list[str]]
+    command: Callable[[SystemSetup], list[str]]
     ready: str
     """Path that answers 200 once it can serve; empty: a line on its standard output."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Fields of its requests beside messages, max_tokens, stream and temperature."""
-    env: Callable[[Place], dict[str, str]] = lambda _: {}
+    env: Callable[[SystemSetup], dict[str, str]] = lambda _: {}
     release: str = ""
-    """Of ours: which one it serves, merged or apart."""
+    """For our server: the layout that it serves, merged or apart."""
     ours: bool = False
     """Whether our server answers: keys, inference log, liveness proof."""
 
@@ -71,97 +71,97 @@ USAGE = {"stream_options": {"include_usage": True}}
 FORCED = {**USAGE, "ignore_eos": True}
 
 
-def _tunectl(place: Place) -> list[str]:
-    words = ["--host", "127.0.0.1", "--port", str(place.port), "--timeout-graceful-shutdown", "5"]
-    return [place.python, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words]
+def _tunectl(setup: SystemSetup) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(setup.port), "--timeout-graceful-shutdown", "5"]
+    return [setup.python, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words]
 
 
-def _bare(place: Place) -> list[str]:
-    numbers = [str(item) for item in (place.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
-    folder = place.material.releases[place.release]
-    numbers.append(str(place.material.settings["inference_log"]["logprob_share"]))
-    adapter = [str(folder / "adapter")] if place.release == "adapter" else []
-    return [place.python, str(ROOT / "benchmarks/serve_bare_engine.py"), str(folder / "model"), *numbers, *adapter]
+def _bare(setup: SystemSetup) -> list[str]:
+    numbers = [str(item) for item in (setup.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
+    folder = setup.fixtures.releases[setup.release]
+    numbers.append(str(setup.fixtures.settings["inference_log"]["logprob_share"]))
+    adapter = [str(folder / "adapter")] if setup.release == "adapter" else []
+    return [setup.python, str(ROOT / "benchmarks/serve_bare_engine.py"), str(folder / "model"), *numbers, *adapter]
 
 
-def _transformers(place: Place) -> list[str]:
-    words = ["--device", "cpu", "--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(place.port)]
-    return [str(place.environment / "bin/transformers"), "serve", str(place.material.endless), *words]
+def _transformers(setup: SystemSetup) -> list[str]:
+    words = ["--device", "cpu", "--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(setup.port)]
+    return [str(setup.environment / "bin/transformers"), "serve", str(setup.fixtures.endless), *words]
 
 
-def _continuous(place: Place) -> list[str]:
+def _continuous(setup: SystemSetup) -> list[str]:
     # without these it sizes its cache to 60 % of the machine's memory
     sizes = ["--cb-num-blocks", str(CACHE_TOKENS // 256), "--cb-block-size", "256", "--cb-max-batch-tokens", "512"]
-    return [*_transformers(place), "--continuous-batching", "--attn-implementation", "sdpa", *sizes]
+    return [*_transformers(setup), "--continuous-batching", "--attn-implementation", "sdpa", *sizes]
 
 
-def _vllm(place: Place) -> list[str]:
-    return [*_vllm_serve(place, place.material.merged), "--served-model-name", "benchmark"]
+def _vllm(setup: SystemSetup) -> list[str]:
+    return [*_vllm_serve(setup, setup.fixtures.merged), "--served-model-name", "benchmark"]
 
 
-def _vllm_serve(place: Place, model: Path) -> list[str]:
-    words = ["--host", "127.0.0.1", "--port", str(place.port), "--dtype", "bfloat16"]
+def _vllm_serve(setup: SystemSetup, model: Path) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(setup.port), "--dtype", "bfloat16"]
     words += ["--max-model-len", str(CONTEXT), "--max-num-seqs", str(RUNNING)]
-    return [str(place.environment / "bin/vllm"), "serve", str(model), *words]
+    return [str(setup.environment / "bin/vllm"), "serve", str(model), *words]
 
 
-def _vllm_adapter(place: Place) -> list[str]:
-    adapter, base = place.material.adapter, place.material.base
+def _vllm_adapter(setup: SystemSetup) -> list[str]:
+    adapter, base = setup.fixtures.adapter, setup.fixtures.base
     rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
     size = next(each for each in (8, 16, 32, 64, 128, 256, 320, 512) if each >= rank)  # those that it knows
     words = ["--enable-lora", "--max-lora-rank", str(size), "--lora-modules", f"benchmark={adapter}"]
-    return [*_vllm_serve(place, base), "--served-model-name", "base", *words]
+    return [*_vllm_serve(setup, base), "--served-model-name", "base", *words]
 
 
-def _llama(place: Place) -> list[str]:
-    words = ["--host", "127.0.0.1", "--port", str(place.port), "--jinja", "--no-webui"]
+def _llama(setup: SystemSetup) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(setup.port), "--jinja", "--no-webui"]
     words += ["--parallel", str(RUNNING), "--ctx-size", str(RUNNING * CONTEXT), "--threads", str(cores())]
-    return [str(place.environment / "bin/llama-server"), "-m", str(place.material.gguf), *words]
+    return [str(setup.environment / "bin/llama-server"), "-m", str(setup.fixtures.gguf), *words]
 
 
-def _own(place: Place) -> dict[str, str]:
+def _tunectl_environment(setup: SystemSetup) -> dict[str, str]:
     return {
         "PYTHONPATH": str(ROOT / "src"),
-        "TUNECTL_REGISTRY": str(place.material.stores[place.release]),
-        "TUNECTL_SERVE": str(place.folder / "serve.json"),
-        "BENTOML_HOME": str(place.folder / "bentoml"),
+        "TUNECTL_REGISTRY": str(setup.fixtures.stores[setup.release]),
+        "TUNECTL_SERVE": str(setup.folder / "serve.json"),
+        "BENTOML_HOME": str(setup.folder / "bentoml"),
         "BENTOML_CONTAINERIZED": "1",
     }
 
 
-def _all_cores(_: Place) -> dict[str, str]:
-    """vLLM keeps a core for its front end unless it is told; with all cores it is faster here."""
+def _all_cores(_: SystemSetup) -> dict[str, str]:
+    """vLLM reserves a core for its front end by default; with all cores it is faster here."""
     sizes = {"VLLM_CPU_KVCACHE_SPACE": "3", "VLLM_NO_USAGE_STATS": "1"}
     return {**sizes, "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}"}
 
 
 PEERS = (
-    Peer(
+    MeasuredSystem(
         "tunectl",
         "our server over HTTP, adapter merged, int8 (OpenVINO)",
         "tunectl",
         _tunectl,
         "/readyz",
         FORCED,
-        _own,
+        _tunectl_environment,
         "merged",
         ours=True,
     ),
-    Peer("bare", "the same engine alone, adapter merged", "tunectl", _bare, "", release="merged"),
-    Peer(
+    MeasuredSystem("bare", "the same engine alone, adapter merged", "tunectl", _bare, "", release="merged"),
+    MeasuredSystem(
         "tunectl_apart",
         "our server over HTTP, adapter kept apart",
         "tunectl",
         _tunectl,
         "/readyz",
         FORCED,
-        _own,
+        _tunectl_environment,
         "adapter",
         ours=True,
     ),
-    Peer("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="adapter"),
-    Peer("vllm", "vLLM's CPU build, bf16, bound to all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
-    Peer(
+    MeasuredSystem("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="adapter"),
+    MeasuredSystem("vllm", "vLLM's CPU build, bf16, bound to all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
+    MeasuredSystem(
         "vllm_adapter",
         "vLLM's CPU build, bf16, bound to all cores, adapter kept apart",
         "vllm",
@@ -170,8 +170,12 @@ PEERS = (
         FORCED,
         _all_cores,
     ),
-    Peer("transformers_cb", "transformers, continuous batching, bf16", "transformers", _continuous, "/health"),
-    Peer("llama_cpp", "llama.cpp's server, Q8_0, 32 slots, all cores", "llama_cpp", _llama, "/health", FORCED),
+    MeasuredSystem(
+        "transformers_cb", "transformers, continuous batching, bf16", "transformers", _continuous, "/health"
+    ),
+    MeasuredSystem(
+        "llama_cpp", "llama.cpp's server, Q8_0, 32 slots, all cores", "llama_cpp", _llama, "/health", FORCED
+    ),
 )
 
 
@@ -180,10 +184,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Running:
-    """One system: a process and all that it starts."""
+class RunningSystem:
+    """A running system: a process and its descendants."""
 
-    def __init__(self, peer: Peer, material: Material, path: Path) -> None:
+    def __init__(self, peer: MeasuredSystem, fixtures: ServeFixtures, path: Path) -> None:
         """Start it.
 
         Raises  UnavailableError when its environment cannot be made, or it cannot be started.
@@ -193,19 +197,19 @@ class Running:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         self.peer = peer
-        self.place = Place(_environment(peer, material, path), material, folder, port, peer.release)
+        self.setup = SystemSetup(_environment(peer, fixtures, path), fixtures, folder, port, peer.release)
         if peer.ours:
-            self.place.key = _prepare_settings(folder, material)
+            self.setup.key = _prepare_settings(folder, fixtures)
         self.log = folder / "log"
         quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
         try:
             with self.log.open("wb") as log:
                 self.process = subprocess.Popen(
-                    peer.command(self.place),
+                    peer.command(self.setup),
                     cwd=folder,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **quiet, **peer.env(self.place)},
+                    env={**os.environ, **quiet, **peer.env(self.setup)},
                     start_new_session=True,  # Ctrl-C is ours to hand on
                 )
         except OSError as error:
@@ -234,7 +238,7 @@ class Running:
     def _answers(self) -> bool:
         if not self.peer.ready:
             return "ready" in self.log.read_text(errors="replace").splitlines()
-        connection = http.client.HTTPConnection("127.0.0.1", self.place.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.setup.port, timeout=5)
         try:
             connection.request("GET", self.peer.ready)
             return connection.getresponse().status == 200
@@ -244,32 +248,32 @@ class Running:
             connection.close()
 
     def pause(self) -> None:
-        """Let it stand still, all its processes and threads."""
+        """Stop all its processes and threads (SIGSTOP)."""
         self._send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue all its processes (SIGCONT)."""
         self._send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it: kindly, then not."""
+        """Terminate it; kill it if it does not end."""
         self.resume()
-        family = self.family()
+        list_processes = self.list_processes()
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
-        for pid in family:
+        for pid in list_processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def _send_signal(self, number: int) -> None:
-        for pid in self.family():
+        for pid in self.list_processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def family(self) -> list[int]:
-        """It and all that it started, parents first; some start sessions of their own, so that a group would not hold them."""
+    def list_processes(self) -> list[int]:
+        """List its process and descendants, parents first; some start their own sessions, so a process group would miss them."""
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -283,18 +287,18 @@ class Running:
 
     def cpu(self) -> float:
         """Seconds of processor time that it has taken so far."""
-        return sum(_cpu(pid) for pid in self.family())
+        return sum(_cpu(pid) for pid in self.list_processes())
 
     def memory(self) -> float:
         """Megabytes that are in memory, what processes share counted once."""
-        return sum(_memory(pid) for pid in self.family())
+        return sum(_memory(pid) for pid in self.list_processes())
 
 
-def _environment(peer: Peer, material: Material, path: Path) -> Path:
-    """Where a system is installed: in a check of the script ours are those of this interpreter."""
+def _environment(peer: MeasuredSystem, fixtures: ServeFixtures, path: Path) -> Path:
+    """Return where a system is installed; a check of the script uses this interpreter for our server."""
     if peer.environment != "tunectl":
         return find(peer.environment, path)
-    return Path(sys.prefix) if material.quick else install("tunectl", path)
+    return Path(sys.prefix) if fixtures.quick else install("tunectl", path)
 
 
 def _cpu(pid: int) -> float:
@@ -313,13 +317,13 @@ def _memory(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def _prepare_settings(folder: Path, material: Material) -> str:
+def _prepare_settings(folder: Path, fixtures: ServeFixtures) -> str:
     """Settings of conf/ and a key for one of our servers, whose inference log starts empty; returns the key."""
     from datetime import UTC, datetime
 
     from tunectl.access import api_keys
 
-    (folder / "serve.json").write_text(json.dumps(material.settings))
+    (folder / "serve.json").write_text(json.dumps(fixtures.settings))
     for old in folder.glob(".tunectl/inference_log/*"):
         old.unlink()
     (folder / ".tunectl/keys.json").unlink(missing_ok=True)

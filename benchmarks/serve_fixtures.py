@@ -26,8 +26,8 @@ LENGTHS = (80, 90, 100, 110, 120)
 
 
 @dataclass(frozen=True)
-class Material:
-    """Files, and what to ask."""
+class ServeFixtures:
+    """Files to serve, and prompts."""
 
     settings: dict[str, Any]
     """Of our server, from conf/."""
@@ -41,15 +41,15 @@ class Material:
     merged: Path
     """For transformers and vLLM."""
     endless: Path
-    """The same with an end token that never comes, for those who take no ``ignore_eos``."""
+    """The same with an end token that is never generated, for systems without ``ignore_eos``."""
     gguf: Path
     texts: list[str]
     """Inputs of the test and validation split."""
     quick: bool = False
-    """Whether this is a check of the script: one release that is there already, and no peers."""
+    """Whether this is a check of the script: one release that is there already, and no other systems."""
 
-    def asks(self, count: int, name: str) -> list[tuple[str, int]]:
-        """Questions that nobody asked before, and how many tokens to answer: the same for the same ``name``."""
+    def make_prompts(self, count: int, name: str) -> list[tuple[str, int]]:
+        """Make new prompts, and the number of tokens to answer: the same for the same ``name``."""
         draw = random.Random(name)
         return [
             (f"Order {draw.randrange(10**9)}. {draw.choice(self.texts)}", LENGTHS[number % len(LENGTHS)])
@@ -57,7 +57,7 @@ class Material:
         ]
 
 
-def prepare_material(path: Path, artifacts: Path) -> Material:
+def prepare_fixtures(path: Path, artifacts: Path) -> ServeFixtures:
     """Everything, from a pipeline's artifacts; runs the bundled example where they are absent."""
     if not (artifacts / "evaluate/manifest.json").is_file():
         print(f"{artifacts}: nothing has been trained yet; running the bundled example (minutes)", flush=True)
@@ -73,7 +73,7 @@ def prepare_material(path: Path, artifacts: Path) -> Material:
         for route, store in stores.items():
             _package(route, folder, store, artifacts)
         (folder / ".ready").touch()
-    return Material(
+    return ServeFixtures(
         _settings(),
         stores,
         {route: _champion(store) for route, store in stores.items()},
@@ -86,12 +86,12 @@ def prepare_material(path: Path, artifacts: Path) -> Material:
     )
 
 
-def quick(artifacts: Path, registry: Path) -> Material:
+def quick(artifacts: Path, registry: Path) -> ServeFixtures:
     """The champion of a registry, as it is: for a check of the script."""
     absent = artifacts / "absent"
     stores = {"merged": registry.absolute()}
     releases = {"merged": _champion(registry.absolute())}
-    return Material(
+    return ServeFixtures(
         _settings(), stores, releases, absent, absent, absent, absent, absent, _texts(artifacts), quick=True
     )
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from serve_baselines import Running
+from serve_baselines import RunningSystem
 from serve_envs import UnavailableError, install
 
 HERE = Path(__file__).parent
@@ -26,35 +26,35 @@ GRACE = 30.0
 FACTS = "Order {number}, placed in week {week}, was packed by line {line} and left from gate {gate} on time. "
 
 
-def bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
+def bodies(running: RunningSystem, count: int, name: str) -> list[dict[str, Any]]:
     """Requests of one system; the same questions for the same ``name``."""
-    texts = running.place.material.asks(count, name)
+    texts = running.setup.fixtures.make_prompts(count, name)
     if not running.peer.ready:
         return [{"prompt": prompt_ids(running, text), "max_tokens": length} for text, length in texts]
     return [body(running, [{"role": "user", "content": text}], most) for text, most in texts]
 
 
-def body(running: Running, messages: list[dict[str, str]], maximum: int) -> dict[str, Any]:
+def body(running: RunningSystem, messages: list[dict[str, str]], maximum: int) -> dict[str, Any]:
     """One streamed, greedy chat."""
-    names = {"transformers": str(running.place.material.endless)}
+    names = {"transformers": str(running.setup.fixtures.endless)}
     request = {"model": names.get(running.peer.environment, "benchmark"), "messages": messages, "max_tokens": maximum}
     return {**request, "stream": True, "temperature": 0.0, **running.peer.extra}
 
 
-def prompt_ids(running: Running, text: str) -> list[int]:
+def prompt_ids(running: RunningSystem, text: str) -> list[int]:
     """A prompt as our server would render it."""
     from tunectl.artifacts.records import Message
 
-    return list(_renderer(running.place.material.releases[running.place.release]).chat([Message("user", text)]))
+    return list(_renderer(running.setup.fixtures.releases[running.setup.release]).chat([Message("user", text)]))
 
 
-def _count_prompt(running: Running, request: dict[str, Any]) -> int:
+def _count_prompt(running: RunningSystem, request: dict[str, Any]) -> int:
     """Tokens of a prompt, for systems that do not say: the model has one tokenizer, wherever it runs."""
     if "prompt" in request:
         return len(request["prompt"])
     from tunectl.artifacts.records import Message
 
-    renderer = _renderer(next(iter(running.place.material.releases.values())))
+    renderer = _renderer(next(iter(running.setup.fixtures.releases.values())))
     return len(renderer.chat([Message(each["role"], each["content"]) for each in request["messages"]]))
 
 
@@ -65,10 +65,10 @@ def _renderer(release: Path) -> Any:
     return verify_release(release)[1]
 
 
-def open_bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
+def open_bodies(running: RunningSystem, count: int, name: str) -> list[dict[str, Any]]:
     """Requests of the open part: sampled answers of mixed lengths, every tenth prompt long; the same for the same ``name``."""
     draw = random.Random(name)
-    texts = running.place.material.asks(count, name)
+    texts = running.setup.fixtures.make_prompts(count, name)
     prompts = [long_prompt(running, draw) if number % 10 == 9 else text for number, (text, _) in enumerate(texts)]
     result = []
     for text in prompts:
@@ -81,10 +81,10 @@ def open_bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]
     return result
 
 
-def long_prompt(running: Running, draw: random.Random) -> str:
+def long_prompt(running: RunningSystem, draw: random.Random) -> str:
     """A text of about ``LONG_PROMPT`` tokens that no other one begins like."""
     rows = [f"List {draw.randrange(10**9)}. "]
-    tokens = next(iter(running.place.material.releases.values()))
+    tokens = next(iter(running.setup.fixtures.releases.values()))
     each = len(_renderer(tokens).tokenizer.ids(FACTS.format(number=1000, week=10, line=3, gate=4)))
     rows += [
         FACTS.format(number=draw.randrange(10**4), week=row % 52, line=row % 7, gate=row % 11)
@@ -93,7 +93,7 @@ def long_prompt(running: Running, draw: random.Random) -> str:
     return "".join([*rows, "Which order left last?"])
 
 
-def open_driven(running: Running, rate: float, seconds: float, limit: float, name: str) -> dict[str, Any]:
+def open_driven(running: RunningSystem, rate: float, seconds: float, limit: float, name: str) -> dict[str, Any]:
     """Let requests arrive at random (Poisson) at ``rate`` a second; the same times for the same ``name``.
 
     Raises  UnavailableError when nothing was answered.
@@ -109,7 +109,7 @@ def open_driven(running: Running, rate: float, seconds: float, limit: float, nam
     return measured
 
 
-def burst(running: Running, bodies: list[dict[str, Any]]) -> dict[str, Any]:
+def burst(running: RunningSystem, bodies: list[dict[str, Any]]) -> dict[str, Any]:
     """Send requests all at once; what the client saw."""
     plan = {"arrivals": [0.0] * len(bodies), "limit": 600.0, "grace": 600.0, "bodies": bodies}
     measured = _ask_client(running, plan)
@@ -119,7 +119,7 @@ def burst(running: Running, bodies: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def drive(
-    running: Running,
+    running: RunningSystem,
     bodies: list[dict[str, Any]],
     *,
     clients: int,
@@ -139,13 +139,13 @@ def drive(
     return result
 
 
-def _ask_client(running: Running, plan: dict[str, Any]) -> dict[str, Any]:
+def _ask_client(running: RunningSystem, plan: dict[str, Any]) -> dict[str, Any]:
     address = {
         "transport": "http" if running.peer.ready else "pipe",
         "host": "127.0.0.1",
-        "port": running.place.port,
+        "port": running.setup.port,
         "path": "/v1/chat/completions",
-        "key": running.place.key,
+        "key": running.setup.key,
     }
     sizes = [_count_prompt(running, each) for each in plan["bodies"]]
     words = [str(client_python(running)), str(HERE / "serve_client.py")]
@@ -162,14 +162,14 @@ def _ask_client(running: Running, plan: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def client_python(running: Running) -> Path:
+def client_python(running: RunningSystem) -> Path:
     """The client runs in our serving environment, whoever it drives."""
-    if running.place.material.quick:
+    if running.setup.fixtures.quick:
         return Path(sys.executable)
-    return install("tunectl", running.place.folder.parents[1]) / "bin/python"
+    return install("tunectl", running.setup.folder.parents[1]) / "bin/python"
 
 
-def prefixes(running: Running) -> dict[str, Any]:
+def prefixes(running: RunningSystem) -> dict[str, Any]:
     """Milliseconds to the first token behind a system prompt that is known already, and behind one that is new."""
     shared, own = [], []
     running.resume()
@@ -193,7 +193,7 @@ def system(number: int) -> str:
     return f"Store {number}. You answer questions about orders. " + "".join(rows)
 
 
-def first_token(running: Running, text: str, question: str) -> float:
+def first_token(running: RunningSystem, text: str, question: str) -> float:
     """Milliseconds to the first token of one request alone."""
     messages = [{"role": "system", "content": text}, {"role": "user", "content": question}]
     result = drive(running, [body(running, messages, 2)], clients=1, warm=0, seconds=60)
@@ -201,7 +201,7 @@ def first_token(running: Running, text: str, question: str) -> float:
     return value
 
 
-def memory(running: Running, requests: int) -> dict[str, Any]:
+def memory(running: RunningSystem, requests: int) -> dict[str, Any]:
     """Megabytes of our server while it answers many short requests, every tenth of the way."""
     running.resume()
     tenth, megabytes = requests // 10, []

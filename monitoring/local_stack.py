@@ -1,7 +1,6 @@
-"""The real Prometheus and Alertmanager on our configuration, on this machine, without containers.
+"""Run the real Prometheus and Alertmanager with our configuration, on this machine, without containers.
 
-Each gets a folder of its own with a copy of what stands here, in which addresses, files of secrets and times are changed,
-and nothing else. Debian has both: ``apt-get install prometheus prometheus-alertmanager``.
+Each gets a folder of its own with a copy of the configuration, in which only addresses, secret files and intervals are changed. Debian has both: ``apt-get install prometheus prometheus-alertmanager``.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from typing import Any
 MONITORING = Path(__file__).resolve().parent
 PROMETHEUS = shutil.which("prometheus")
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-MISSING = "Prometheus and Alertmanager are not installed (Debian: prometheus prometheus-alertmanager)"
-THERE = bool(PROMETHEUS and ALERTMANAGER)
-HURRY = {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "10s"}
+NOT_INSTALLED = "Prometheus and Alertmanager are not installed (Debian: prometheus prometheus-alertmanager)"
+INSTALLED = bool(PROMETHEUS and ALERTMANAGER)
+SHORT_INTERVALS = {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "10s"}
 
 
 def free_port() -> int:
@@ -36,9 +35,9 @@ def free_port() -> int:
 def write_prometheus_config(
     folder: Path, targets: Mapping[str, str], secrets: Mapping[str, str], alertmanager: str, **changes: Any
 ) -> Path:
-    """Our Prometheus configuration with other targets, and secrets from files in ``folder``; a job without a target is left out.
+    """Write our Prometheus configuration with other targets, and secrets from files in ``folder``; a job without a target is left out.
 
-    Looks every second, unless ``changes`` of its section ``global`` say otherwise.
+    Scrapes every second, unless ``changes`` of its section ``global`` say otherwise.
     """
     import yaml
 
@@ -57,13 +56,13 @@ def write_prometheus_config(
 
 
 def write_alertmanager_config(folder: Path, webhook: str, people: str, secrets: Mapping[str, str]) -> Path:
-    """Our Alertmanager configuration, hurried, with other addresses."""
+    """Write our Alertmanager configuration with short intervals and other addresses."""
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_load((MONITORING / "alertmanager" / "alertmanager.yml").read_text())
     for route in (config["route"], *config["route"]["routes"]):
-        route.update(HURRY)
+        route.update(SHORT_INTERVALS)
     for receiver in config["receivers"]:
         for hook in receiver.get("webhook_configs", []):
             hook["url"] = webhook
@@ -86,12 +85,12 @@ def _secret(folder: Path, authorization: Mapping[str, str], secrets: Mapping[str
 
 
 class Server:
-    """One of the two, running."""
+    """A running Prometheus or Alertmanager."""
 
-    def __init__(self, words: list[str], folder: Path, port: int) -> None:
+    def __init__(self, arguments: list[str], folder: Path, port: int) -> None:
         self.url, self.log = f"http://127.0.0.1:{port}", folder / "log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=log)
 
     def until_ready(self, seconds: float = 60) -> None:
         """Wait until it answers."""
@@ -116,7 +115,7 @@ class Server:
         return result
 
     def stop(self) -> None:
-        """End it."""
+        """Terminate it; kill it if it does not end."""
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -129,12 +128,12 @@ class Server:
 def prometheus(config: Path, port: int | None = None) -> Iterator[Server]:
     """Run a Prometheus that keeps its data beside ``config``, and shows the runbooks."""
     port = port or free_port()
-    words = [
+    arguments = [
         str(PROMETHEUS), f"--config.file={config}", f"--storage.tsdb.path={config.parent / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}", f"--web.external-url=http://127.0.0.1:{port}",
         f"--web.user-assets={MONITORING / 'runbooks'}", "--log.level=warn",
     ]  # fmt: skip
-    with _running(Server(words, config.parent, port)) as server:
+    with _running(Server(arguments, config.parent, port)) as server:
         yield server
 
 
@@ -142,11 +141,11 @@ def prometheus(config: Path, port: int | None = None) -> Iterator[Server]:
 def alertmanager(config: Path) -> Iterator[Server]:
     """Run an Alertmanager of its own, without a cluster."""
     port = free_port()
-    words = [
+    arguments = [
         str(ALERTMANAGER), f"--config.file={config}", f"--storage.path={config.parent / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=", "--log.level=debug",
     ]  # fmt: skip
-    with _running(Server(words, config.parent, port)) as server:
+    with _running(Server(arguments, config.parent, port)) as server:
         yield server
 
 
@@ -160,7 +159,7 @@ def _running(server: Server) -> Iterator[Server]:
 
 
 def get(url: str) -> tuple[int, str]:
-    """Status and text."""
+    """Send a GET request; return status and text."""
     try:
         with urllib.request.urlopen(url, timeout=20) as answer:
             return answer.status, answer.read().decode()
@@ -169,9 +168,9 @@ def get(url: str) -> tuple[int, str]:
 
 
 def wait(condition: Callable[[], Any], seconds: float, reason: Callable[[], str] = lambda: "") -> Any:
-    """Until ``condition`` gives something true; that.
+    """Wait until ``condition`` returns something true, and return that.
 
-    Raises  AssertionError with ``reason`` when it never does.
+    Raises  AssertionError with ``reason`` after ``seconds``.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:

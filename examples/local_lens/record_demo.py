@@ -1,13 +1,13 @@
 """Record the project that ``tunectl demo`` shows: ``make demo``, after ``make run`` and ``make loop``. About ten minutes.
 
-It takes the artifacts of the build, and inference log, drift windows, retrains and releases of the loop, as the programs left them,
-and packs them without weights, tokenizers, Bento, caches, keys and tokens. At first it asks the loop's retrain controller for one more
-retrain whose promotion a person has to approve, so that a decision waits, with the gate's evidence. Nothing is written by hand; what is left out is said here:
+It packs the artifacts of the build, and the inference log, drift windows, retrains and releases of the loop, without weights, tokenizers,
+Bento, caches, keys and tokens. First it requests one more retrain whose promotion needs an approval, so that the console shows a pending
+approval with the gate's evidence. No record is edited. Left out are:
 
-- of the build: weights and what only an engine reads;
-- of the run ledger: runs that ended without a release;
-- of the settings: all but the overrides, because a record of all would be refused by the next version; of those that the loop was
-  played with the ones of stages, because the artifacts are those of the build.
+- of the build: weights and files that only an engine reads;
+- of the run ledger: runs without a release;
+- of the settings: all but the overrides, because the next version would refuse a complete set; of the loop's overrides those of stages,
+  because the artifacts are those of the build.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ from tunectl.registry import release_manifest  # noqa: E402
 from tunectl.registry.release_store import ReleaseRegistry  # noqa: E402
 from tunectl.retraining.run_store import RunStore  # noqa: E402
 
-BUILT = ("dvc.yaml", "dvc.lock", "artifacts", "examples/local_lens/data", ".tunectl/progress", ".tunectl/runs")
-LOOPED = (
+BUILD_FILES = ("dvc.yaml", "dvc.lock", "artifacts", "examples/local_lens/data", ".tunectl/progress", ".tunectl/runs")
+LOOP_FILES = (
     "inference_log", ".tunectl/inference_log", ".tunectl/monitor", ".tunectl/releases", ".tunectl/retrain/approvals",
     ".tunectl/retrain/inbox", ".tunectl/retrain/outcomes", ".tunectl/retrain/runs", ".tunectl/retrain/schedule_marks.json", ".tunectl/retrain/.lock",
 )  # fmt: skip
-LEFT_OUT = (
+EXCLUDED = (
     "artifacts/package/bento/*", "*/model/*.bin", "*/model/*.xml", "*/openvino_config.json", "*.safetensors", "*tokenizer.json",
     "*.previous", "*/tmp/*", "*/tmp-golden/*", "*.sqlite", "*.sqlite-*",
 )  # fmt: skip
-WATCHING = ("monitor.", "retrain.", "serve.")
-"""Beginnings of settings that say how the service was watched; no stage reads them."""
+RUNTIME_SECTIONS = ("monitor.", "retrain.", "serve.")
+"""Prefixes of settings of the running programs; no stage reads them."""
 MAX_BYTES = 4_000_000
-QUESTION = "Spring campaigns begin next week; learn what people wrote since the last retrain"
+RETRAIN_MESSAGE = "Spring campaigns begin next week; learn what people wrote since the last retrain"
 
 
 def main() -> int:
-    """Leave a decision open, collect, pack."""
+    """Leave an approval pending, collect the files, pack them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--root", type=Path, default=ROOT, help="the checkout in which `make run` and `make loop` were run"
@@ -75,8 +75,8 @@ def main() -> int:
     root = args.root.resolve()
     loop = root / ".tunectl" / "loop" / "project"
     if not (root / "dvc.lock").is_file() or not RunStore(ProjectPaths(loop).retrain).runs():
-        raise UsageError(f"{root} has no build or no story of the loop", hint="make run && make loop")
-    leave_decision(loop)
+        raise UsageError(f"{root} has no build or no run of the loop", hint="make run && make loop")
+    leave_pending_approval(loop)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recording = collect(root, loop, folder)
@@ -89,10 +89,10 @@ def main() -> int:
     return 0
 
 
-def leave_decision(loop: Path, seconds: float = 3600) -> None:
-    """Let the retrain controller of the loop retrain once more and ask a person whether to promote, unless a question waits already.
+def leave_pending_approval(loop: Path, seconds: float = 3600) -> None:
+    """Run one more retrain until its promotion waits for an approval, unless one already waits.
 
-    Raises  NotReadyError where it does not come to that.
+    Raises  NotReadyError if no approval waits after ``seconds``.
     """
     store = RunStore(ProjectPaths(loop).retrain)
 
@@ -101,10 +101,10 @@ def leave_decision(loop: Path, seconds: float = 3600) -> None:
 
     if is_waiting():
         return
-    words = ["retrain", "request", "--ignore-limits", "-m", QUESTION]
+    words = ["retrain", "request", "--ignore-limits", "-m", RETRAIN_MESSAGE]
     subprocess.run([sys.executable, "-m", "tunectl", *words], cwd=loop, check=True, stdout=subprocess.DEVNULL)
     words = ["retrain.approval.promotion=required", "retrain.canary=null", "retrain.port=0"]
-    controller = Program("decision", ["retrain", "controller", *words], loop, {})
+    controller = Program("approval", ["retrain", "controller", *words], loop, {})
     try:
         controller.until(is_waiting, seconds)
     finally:
@@ -112,8 +112,8 @@ def leave_decision(loop: Path, seconds: float = 3600) -> None:
 
 
 def collect(root: Path, loop: Path, folder: Path) -> Recording:
-    """Copy what the record holds into ``folder``, and write what it says of itself."""
-    for origin, names in ((root, BUILT), (loop, LOOPED)):
+    """Copy the recorded files into ``folder``, and write the metadata of the recording."""
+    for origin, names in ((root, BUILD_FILES), (loop, LOOP_FILES)):
         for path in (path for name in names for path in list_files(origin, name)):
             target = folder / path.relative_to(origin)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,9 @@ def collect(root: Path, loop: Path, folder: Path) -> Recording:
     for path in layout.runs.glob("*.json"):
         if atomic_io.read_json(path)["release"] is None:
             path.unlink()
-    settings = [one for one in override_file.load_overrides(ProjectPaths(loop)) if one.text.startswith(WATCHING)]
+    settings = [
+        one for one in override_file.load_overrides(ProjectPaths(loop)) if one.text.startswith(RUNTIME_SECTIONS)
+    ]
     override_file.save_overrides(
         layout,
         override_file.merge_overrides(override_file.load_overrides(ProjectPaths(root)), [one.text for one in settings]),
@@ -144,16 +146,16 @@ def collect(root: Path, loop: Path, folder: Path) -> Recording:
 
 
 def list_files(origin: Path, name: str) -> Iterator[Path]:
-    """Yield the files of a folder, or the file, that the record takes."""
+    """Yield the file, or the files of a folder, that are recorded."""
     place = origin / name
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         relative = path.relative_to(origin).as_posix()
-        if path.is_file() and not any(fnmatch(relative, pattern) for pattern in LEFT_OUT):
+        if path.is_file() and not any(fnmatch(relative, pattern) for pattern in EXCLUDED):
             yield path
 
 
 def copy_inference_log(loop: Path, folder: Path) -> None:
-    """Copy the database whole, without its journal, in the mode that every program opens it in."""
+    """Copy the whole database without its journal, in WAL mode."""
     settings: Any = checks.load_project_config(ProjectPaths(loop)).root.inference_log
     path = inference_log_schema.database_file(pseudonyms.address(settings), loop)
     if path is None:
@@ -171,12 +173,12 @@ def refuse_paths(folder: Path, root: Path) -> None:
         for place in {str(root), str(Path.home()), tempfile.gettempdir()} - {"/"}:
             if path.is_file() and f"{place}/".encode() in path.read_bytes():
                 raise DataError(
-                    f"{path.relative_to(folder)} names {place}, a folder of this machine", hint="add it to LEFT_OUT"
+                    f"{path.relative_to(folder)} names {place}, a folder of this machine", hint="add it to EXCLUDED"
                 )
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write the files of ``folder`` in one order, without owner and with one time, so that the same files give the same bytes."""
+    """Write the files of ``folder`` sorted, without owner and time, so that the same files give the same bytes."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):

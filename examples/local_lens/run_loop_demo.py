@@ -1,8 +1,9 @@
 """The retraining loop: ``make loop``, or ``python examples/local_lens/run_loop_demo.py`` after ``make run``. About 25 minutes on two cores.
 
-A service, a monitor and a retrain controller as users start them, Prometheus and Alertmanager where they are installed, and people who ask
-for ads. The requests change; the loop notices, rebuilds, proves, tries and promotes; then two challengers come that were made to be
-bad. Everything is told as it happens, and ends with a timeline of measured times. Exit code 1 where a promise did not hold.
+Starts a service, a monitor and a retrain controller as users start them, Prometheus and Alertmanager if they are installed, and simulated
+users that request ads. The requests change; the monitor detects the drift, the controller retrains, and the gate and a canary test
+promote the new release. Then two challengers that are bad on purpose are proposed and must be stopped. Progress is printed, and a
+timeline of measured times at the end. Exit code 1 if a check failed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,9 +20,9 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "monitoring")]
 
 from loop_demo import chapters, runner, setup, simulated_users, timeline_text  # noqa: E402
-from loop_demo.console_log import Narrator  # noqa: E402
+from loop_demo.console_log import ConsoleLog  # noqa: E402
 from loop_demo.processes import NotReadyError  # noqa: E402
-from loop_demo.scenario import Commission, Scene, Town  # noqa: E402
+from loop_demo.scenario import DemoScenario, SyntheticTraffic, UserRequest  # noqa: E402
 from synthetic_data import distribution_shift  # noqa: E402
 
 from tunectl.backends.system import terminal  # noqa: E402
@@ -29,61 +31,68 @@ from tunectl.core.errors import TunectlError  # noqa: E402
 
 
 def main() -> int:
-    """Set the stage, perform, show."""
+    """Prepare the scenario, run the demo, print the timeline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout in which `make run` was run")
     parser.add_argument(
-        "--by-hand", action="store_true", help="deliver the webhook by hand though Prometheus is installed"
+        "--no-prometheus", action="store_true", help="send the webhook from this script even if Prometheus is installed"
     )
     args = parser.parse_args()
     logging_setup.configure_logging(level="warning")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the started programs are stopped
     root, console = args.root.resolve(), terminal.console()
     began, folder = datetime.now(UTC), root / ".tunectl" / "loop"
-    narrator = Narrator(console, len(chapters.CHAPTERS) + 1)
+    console_log = ConsoleLog(console, len(chapters.CHAPTERS) + 1)
     try:
-        scene = _scene(root, folder, narrator)
-        result = runner.perform(scene, narrator, began=began, observers=not args.by_hand)
+        scenario = _prepare_scenario(root, folder, console_log)
+        result = runner.run_demo(scenario, console_log, began=began, with_prometheus=not args.no_prometheus)
     except TunectlError as error:
         console.print(str(error), style="red", markup=False)
         return error.exit_code
     except NotReadyError as error:
-        console.print(f"a program does not start: {error}", style="red", markup=False)
+        console.print(f"a program did not start: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
-        console.print("stopped by hand before the story began", style="red")
+        console.print("interrupted before the first chapter", style="red")
         return 130
-    paths = runner.write(result, folder, scene.project / runner.STORIES)
-    timeline_text.show(result, console)
+    paths = runner.write_timeline(result, folder, scenario.project / runner.RETRAINS_PAGE)
+    timeline_text.print_timeline(result, console)
     console.print()
     for path in paths:
         console.print(f"  {path}", markup=False, soft_wrap=True)
-    return 0 if result.kept else 1
+    return 0 if result.passed else 1
 
 
-def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
-    narrator.chapter(
-        "The stage is set",
-        "A project of its own out of what `make run` built, with small settings, and two challengers\nthat are bad on purpose: built now, so that they are there when their time comes.",
+def _prepare_scenario(root: Path, folder: Path, console_log: ConsoleLog) -> DemoScenario:
+    console_log.start_chapter(
+        "Setup",
+        "Creates a project from the build of `make run`, with small settings, and builds two challengers\nthat are bad on purpose, for the last two chapters.",
     )
     project = folder / "project"
-    store = setup.project(root, project)
-    champion = store.champion()
+    registry = setup.create_project(root, project)
+    champion = registry.champion()
     assert champion is not None
-    narrator.say(f"{project}: the champion is {champion.release[:6]}", "work")
+    console_log.print_line(f"{project}: the champion is {champion.release[:6]}", "active")
 
-    def say(text: str) -> None:
-        narrator.say(text, "work")
+    def print_line(text: str) -> None:
+        console_log.print_line(text, "active")
 
-    poor = setup.poor(project, store, folder / "prebuilt", say)
-    harmful = setup.harmful(project, store, folder / "prebuilt", say)
-    town = Town(distribution_shift.generate_everyday, distribution_shift.generate_changed, _liking)
-    return Scene(project=project, town=town, poor=poor, harmful=harmful)
+    with ThreadPoolExecutor(
+        2
+    ) as pool:  # half of a build keeps one core busy: together they take two thirds of the time
+        poor, harmful = pool.map(
+            lambda build: build(project, registry, folder / "prebuilt", print_line),
+            (setup.build_poor_challenger, setup.build_harmful_challenger),
+        )
+    traffic = SyntheticTraffic(
+        distribution_shift.generate_baseline_requests, distribution_shift.generate_changed_requests, _score_answer
+    )
+    return DemoScenario(project=project, traffic=traffic, poor=poor, harmful=harmful)
 
 
-def _liking(commission: Commission, answer: str) -> float:
-    assert isinstance(commission, distribution_shift.Commission)
-    return simulated_users.liking(commission.must, commission.endings, answer)
+def _score_answer(request: UserRequest, answer: str) -> float:
+    assert isinstance(request, distribution_shift.AdRequest)
+    return simulated_users.score_ad(request.required_phrases, request.closing_phrases, answer)
 
 
 if __name__ == "__main__":

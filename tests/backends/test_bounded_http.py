@@ -190,7 +190,7 @@ def test_trailers_count_as_headers(port: int) -> None:
         assert ask(line, start + b"a:\r\n" * 101 + b"\r\n")[0] != 200
 
 
-def test_who_waits_longest_makes_room(port: int) -> None:
+def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
     lines = [connect(port) for _ in range(40)]
     with connect(port) as one:
         assert ask(one) == (200, b"0")
@@ -198,7 +198,7 @@ def test_who_waits_longest_makes_room(port: int) -> None:
         line.close()
 
 
-def test_a_server_of_bentoml_speaks_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uvicorn_of_bentoml_uses_the_bounded_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     import uvicorn
     from uvicorn.config import HTTP_PROTOCOLS
 

@@ -193,7 +193,7 @@ HALF = b"POST /half HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\na"
 @pytest.mark.parametrize(
     "words", [HALF, request("/large"), request("/whole")], ids=["half a body", "unread", "unread whole"]
 )
-def test_who_holds_the_server_up_makes_room(port: int, words: bytes) -> None:
+def test_idle_and_incomplete_connections_are_closed_for_new_requests(port: int, words: bytes) -> None:
     lines = []
     for _ in range(2 * PLACES):
         with suppress(ConnectionError):

@@ -78,7 +78,7 @@ ASK = GenerationRequest([1, 2], 400, 0.0, 1.0, frozenset({2}))
         ("the step after a cancellation", "step failed"),
     ],
 )
-def test_wherever_openvino_fails_everybody_hears_why(openvino, where: str, why: str) -> None:
+def test_every_openvino_failure_ends_all_requests_with_its_reason(openvino, where: str, why: str) -> None:
     library, pipeline, heard = openvino
     pipeline.start(1, ASK)
     heard.begun(1)

@@ -60,7 +60,7 @@ def test_hooks_of_people_do_not_run(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_locks_of_a_git_that_was_cut_off_are_mended(root: Path, tmp_path: Path) -> None:
+def test_stale_locks_of_a_killed_git_are_removed(root: Path, tmp_path: Path) -> None:
     project = made(root, tmp_path)
     (project / "dvc.lock").write_text("two")
     common = root.parent / ".git"

@@ -27,7 +27,7 @@ def profile(**changes):
     return HardwareProfile(**{**values, **changes})
 
 
-def test_a_model_folder_loads_and_speaks(tiny_model: Path):
+def test_a_model_folder_loads_and_generates(tiny_model: Path):
     loaded = model_loader.load(tiny_model, adapter=None, profile=profile())
     ids = loaded.tokenizer("<|im_start|>user\nHi<|im_end|>", add_special_tokens=False, return_tensors="pt")
     assert ids["input_ids"][0, 0] == 1

@@ -408,7 +408,7 @@ class Falls(Steady):
         return np.asarray([(1.0 - 0.2 * self.looks, 1.0)] * len(answers))
 
 
-def test_a_cheated_reward_stops_the_run_and_sft_is_given_back(start, tmp_path, caplog):
+def test_reward_hacking_stops_the_run_and_returns_the_sft_weights(start, tmp_path, caplog):
     class Inflated(Likes):
         def score(self, questions, answers, *, fixed=False):
             marks = super().score(questions, answers, fixed=fixed)

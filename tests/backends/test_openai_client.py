@@ -75,13 +75,13 @@ def test_replies_come_in_order_with_the_key_of_the_variable(monkeypatch):
     assert (seen[0]["model"], seen[0]["temperature"]) == ("big", 0)
 
 
-def test_a_busy_server_is_asked_again():
+def test_a_busy_server_is_retried():
     with server(lambda number, body: (429, "busy") if number < 3 else (200, said("[[A]]"))) as (url, seen):
         assert OpenAiClient(judge(url, concurrency=1))([TALK]) == ["[[A]]"]
     assert len(seen) == 3
 
 
-def test_a_refusal_is_told_with_its_words():
+def test_a_refusal_is_reported_with_its_words():
     with server(lambda number, body: (401, "wrong key")) as (url, seen):
         with pytest.raises(InfrastructureError) as caught:
             OpenAiClient(judge(url))([TALK])
@@ -92,7 +92,7 @@ def test_a_refusal_is_told_with_its_words():
     assert len(seen) == 1
 
 
-def test_another_shape_is_told():
+def test_another_shape_is_reported():
     with server(lambda number, body: (200, "{}")) as (url, _), pytest.raises(InfrastructureError) as caught:
         OpenAiClient(judge(url))([TALK])
     assert (

@@ -54,7 +54,7 @@ def adapter(tiny_model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("route", ["merged", "adapter"])
-def test_both_routes_are_the_trained_model(route, tiny_model, adapter, tmp_path):
+def test_both_layouts_are_the_trained_model(route, tiny_model, adapter, tmp_path):
     tools = PackagingBackend(PROFILE)
     model, release = tiny_model, tmp_path / "release"
     if route == "merged":

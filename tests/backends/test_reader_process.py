@@ -147,7 +147,7 @@ def test_values_of_a_table_come_as_pyarrow_has_them(tmp_path, kind):
     assert len(read(tmp_path / f"t.{kind}")) == 1500
 
 
-def test_a_child_that_dies_is_a_reject_where_it_died_and_the_next_file_is_read(tmp_path):
+def test_a_child_process_that_dies_gives_one_reject_and_the_next_file_is_read(tmp_path):
     rows = in_child("pdf")(file(write_pdf(tmp_path / "a.pdf", 400, "Jazz " * 2000)), READING)
     first = next(rows)
     assert isinstance(first, RawRow)

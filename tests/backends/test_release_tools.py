@@ -126,7 +126,7 @@ def test_adapter_tokenizer_and_card_go_to_the_hub(hub, release, monkeypatch):
     assert files == {"README.md", "serving_contract.json", "adapter_config.json", "tokenizer.json"}
 
 
-def test_what_the_hub_refuses_is_told(hub, release):
+def test_what_the_hub_refuses_is_reported(hub, release):
     hub.refuse = True
     with pytest.raises(UsageError, match="the Hub refuses me/demo: "):
         hub_upload.upload(release, "me/demo", private=True, message="m")
@@ -177,7 +177,7 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
     assert not list((tmp_path / "exporters").glob("*/.ready"))
 
 
-def test_the_error_of_a_child_is_told_with_the_lines_that_it_announces():
+def test_the_error_of_a_child_is_reported_with_the_lines_that_it_announces():
     stderr = "Traceback (most recent call last):\nInfrastructureError: the engine failed: Exception from a.cpp:224:\n"
     stderr += "Exception from src/node.cpp:823:\n[CPU] node q_proj could not create a primitive\n  look at its messages above, then run again\n"
     assert (

@@ -350,7 +350,7 @@ def _plain(store: ReleaseRegistry, sequence: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_part_of_the_history_that_is_missing_is_told(
+def test_a_part_of_the_history_that_is_missing_is_reported(
     shared: tuple[ReleaseRegistry, ReleaseRegistry], far: FsspecObjectStore, tmp_path: Path
 ) -> None:
     ours, _ = shared

@@ -48,7 +48,7 @@ def test_a_scrape_is_no_look() -> None:
         (("data_gate", "training", "failed"), 0.0),
     ],
 )
-def test_long_looks_are_told_apart_from_a_canary_in_which_nobody_may_sleep(
+def test_build_in_progress_is_set_for_long_states_but_not_for_a_canary(
     states: tuple[State, ...], building: float
 ) -> None:
     assert samples(RetrainMetrics(0.0), run(*states))["tunectl_retrain_build_in_progress"] == building

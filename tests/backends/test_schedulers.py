@@ -197,7 +197,7 @@ def test_what_a_job_noted_outlives_the_memory_of_slurm(tmp_path: Path) -> None:
         assert slurm_scheduler.read_state(build_record(storage=str(tmp_path))) == state
 
 
-def test_of_a_traceback_the_last_line_is_told(tmp_path):
+def test_of_a_traceback_the_last_line_is_reported(tmp_path):
     program = tmp_path / "kubectl"
     program.write_text(
         "#!/bin/sh\nprintf 'Traceback (most recent call last):\\n  File x\\nConnectionError: no one is there\\n' >&2\nexit 3\n"
@@ -208,7 +208,7 @@ def test_of_a_traceback_the_last_line_is_told(tmp_path):
     assert caught.value.message == f"{program} get failed: ConnectionError: no one is there"
 
 
-def test_a_program_that_says_nothing_is_told_by_its_code(tmp_path):
+def test_a_program_that_says_nothing_is_reported_by_its_code(tmp_path):
     program = tmp_path / "kubectl"
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)

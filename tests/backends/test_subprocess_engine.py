@@ -81,7 +81,7 @@ def test_cancel_and_close_end_what_runs(pipeline) -> None:
     open_.close()
 
 
-def test_when_its_process_dies_everybody_hears_so(pipeline) -> None:
+def test_all_requests_fail_when_the_engine_process_dies(pipeline) -> None:
     open_, heard = pipeline
     open_.start(1, ask(SLOW, *range(1000)))
     open_.start(2, ask(DIES))

@@ -177,7 +177,7 @@ def test_merged_weights_need_no_adapter(release: Path) -> None:
     pipeline.close()
 
 
-def test_who_is_cancelled_hears_so_even_before_the_first_step(release: Path) -> None:
+def test_who_is_cancelled_is_notified_even_before_the_first_step(release: Path) -> None:
     pipeline, heard = opened(release)
     for number in range(20):
         pipeline.start(number, ask(ENDLESS))

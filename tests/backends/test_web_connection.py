@@ -227,7 +227,7 @@ def test_tls_asks_for_the_name(tmp_path, raw):
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["in the headers", "in the body"])
-def test_a_server_that_drips_is_left_at_the_deadline(tmp_path, raw, head):
+def test_a_server_that_sends_slowly_is_abandoned_at_the_deadline(tmp_path, raw, head):
     def drip(line, said):
         if said.startswith(b"GET /robots.txt"):
             line.sendall(b"HTTP/1.1 404 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")

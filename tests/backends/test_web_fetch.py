@@ -155,7 +155,7 @@ def test_an_unchanged_page_comes_from_the_cache(tmp_path, site):
         assert guest.get(f"{site.url}/a").path.read_bytes() == b"new body"
 
 
-def test_a_broken_cache_is_asked_again(tmp_path, site):
+def test_a_page_with_a_broken_cache_entry_is_fetched_again(tmp_path, site):
     site.answers["/a"] = [(200, {**HTML, "ETag": '"one"'}, b"body")]
     with fetcher(tmp_path) as guest:
         guest.get(f"{site.url}/a")
@@ -166,7 +166,7 @@ def test_a_broken_cache_is_asked_again(tmp_path, site):
     assert "If-None-Match" not in site.requests[-1][1]
 
 
-def test_a_busy_server_is_asked_again_when_it_says(tmp_path, site):
+def test_a_busy_server_is_retried_after_its_retry_after(tmp_path, site):
     site.answers["/a"] = [(429, {"Retry-After": "9"}, b""), (503, {}, b""), (200, HTML, b"at last")]
     sleeps = []
     with fetcher(tmp_path, sleeps=sleeps) as guest:

@@ -176,7 +176,7 @@ def test_both_carry_what_calibration_measured() -> None:
     assert all(unknown(expr) == [] for expr in asked)
 
 
-def test_grafana_and_alertmanager_knock_at_the_same_door() -> None:
+def test_grafana_and_alertmanager_use_the_same_webhook() -> None:
     points = {one["name"]: one["receivers"][0] for one in read(ALERTING / "contact_points.yaml")["contactPoints"]}
     config = read(MONITORING / "alertmanager" / "alertmanager.yml")
     hook = next(one for one in config["receivers"] if one["name"] == "tunectl-retrain")["webhook_configs"][0]
@@ -188,7 +188,7 @@ def test_grafana_and_alertmanager_knock_at_the_same_door() -> None:
     )
 
 
-def test_compose_starts_what_is_scraped_and_told() -> None:
+def test_compose_starts_what_is_scraped_and_notified() -> None:
     compose = read(MONITORING / "compose.yaml")
     services = compose["services"]
     assert {"service", "postgres", "monitor", "retrain-controller", "prometheus", "alertmanager", "grafana"} <= set(

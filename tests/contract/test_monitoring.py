@@ -129,7 +129,7 @@ def test_the_pod_is_locked_down_and_stops_gracefully() -> None:
     assert int(grace.removesuffix("s")) > drain
 
 
-def test_whoever_watches_and_retrains_stands_back_for_whoever_serves() -> None:
+def test_monitor_and_controller_have_less_cpu_weight_than_the_service() -> None:
     """Niceness ends at the border of a container; its weight does not."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     assert "cpu_shares" not in services["service"], "1024, as for everybody"

@@ -34,7 +34,7 @@ def test_compose_writes_one_json_a_stage_and_always_runs() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stage_reads_and_writes_what_dvc_is_told(stage: Stage) -> None:
+def test_a_stage_reads_and_writes_what_dvc_yaml_declares(stage: Stage) -> None:
     module, told = import_module(stage.module), PIPELINE[stage.name]
     assert told["cmd"] == f"tunectl run {stage.name}"
     assert told["params"] == [{str(LAYOUT.config(stage.name)): None}]

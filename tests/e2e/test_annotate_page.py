@@ -283,7 +283,7 @@ def test_kill_loses_nothing_that_the_page_had_confirmed(project, browser):
     assert len(journal(project)) == 3
 
 
-def test_a_dead_server_is_told_and_the_choice_can_be_pressed_again(project, browser):
+def test_a_stopped_server_is_reported_and_the_vote_can_be_sent_again(project, browser):
     server = Server(project)
     page = enter(browser, server.url)
     count(page, "0 saved, 5 to go")

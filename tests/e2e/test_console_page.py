@@ -297,7 +297,7 @@ def test_a_page_whose_stream_is_refused_says_no_one_is_signed_out(
     context.close()
 
 
-def test_eight_pages_that_are_seen_load_and_hear_of_a_change(
+def test_eight_visible_pages_load_and_receive_a_change(
     browser: Browser, console: ConsoleProcess, state: Any, folder: Path
 ) -> None:
     context = open_look(browser, state, "wide-light")

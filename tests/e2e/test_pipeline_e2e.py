@@ -191,7 +191,7 @@ def test_bare_dvc_repro_sees_an_edit_of_the_yaml(project: Project) -> None:
     assert set(re.findall(r"Running stage '(\w+)'", done.stdout + done.stderr)) == {"compose", "package"}
 
 
-def test_a_mistake_is_told_before_anything_is_recorded_or_run(project: Project) -> None:
+def test_a_mistake_is_reported_before_anything_is_recorded_or_run(project: Project) -> None:
     before = (project.root / "conf/overrides.yaml").read_text()
     done = project.run("repro", "sft.epohcs=2", allowed={2})
     assert "sft.epohcs" in done.stderr
@@ -208,7 +208,7 @@ def test_two_runs_at_once_are_refused(project: Project) -> None:
     assert f"another run is working in this project: tunectl repro, process {os.getpid()}, since " in done.stderr
 
 
-def test_a_corrupted_artifact_is_named_and_mended(project: Project) -> None:
+def test_a_corrupted_artifact_is_named_and_rebuilt(project: Project) -> None:
     path = project.root / "artifacts/split/train.jsonl"
     good = path.read_bytes()
     path.unlink()

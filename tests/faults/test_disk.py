@@ -11,7 +11,7 @@ import pytest
 from postgres_server import Postgres
 from scenarios import disk, stream_endings
 from scenarios.disk import SmallDisk, small_disk
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from serving_process import Server
 
 from tunectl.registry.release_store import ReleaseRegistry
@@ -40,14 +40,14 @@ def serving(store: ReleaseRegistry, small: SmallDisk, folder: Path, policy: str,
         running.stop()
 
 
-def kept(found: Found) -> None:
+def kept(found: FaultResult) -> None:
     assert not found.wrong, found
 
 
 def test_serve_and_count_and_an_engine_that_hangs(store: ReleaseRegistry, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as small:
         limits = {"limits__max_concurrency": 4, "limits__max_queue": 2, "limits__request_timeout_seconds": 2.0}
-        found = disk.disk_found("serve_and_count")
+        found = disk.new_result("serve_and_count")
         with serving(store, small, tmp_path / "server", "serve_and_count", **limits) as server:
             hung = asyncio.run(
                 stream_endings.hang(server, tmp_path / "server/inject", running=4, waiting=2, seconds=2.0)
@@ -67,14 +67,14 @@ def test_serve_and_count_and_an_engine_that_hangs(store: ReleaseRegistry, tmp_pa
 
 
 def test_refuse(store: ReleaseRegistry, tmp_path: Path) -> None:
-    found = disk.disk_found("refuse")
+    found = disk.new_result("refuse")
     with small_disk(tmp_path / "disk") as small, serving(store, small, tmp_path / "server", "refuse") as server:
         asyncio.run(disk.full(found, server, small, policy="refuse", patience=PATIENCE, requests=4))
     kept(found)
 
 
 def test_a_database_that_goes_away_and_comes_back(store: ReleaseRegistry, postgres: Postgres, tmp_path: Path) -> None:
-    found, url = disk.disk_found("serve_and_count"), postgres.database("faults")
+    found, url = disk.new_result("serve_and_count"), postgres.database("faults")
     env = {"TUNECTL_REGISTRY": str(store.root), "TUNECTL_INFERENCE_LOG_URL": url}
     server = Server(
         tmp_path / "server",

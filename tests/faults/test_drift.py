@@ -8,7 +8,7 @@ import prometheus_stack
 import pytest
 from drift_fixtures import RULE, examiner, rows, tools
 from scenarios import drift, exporter
-from scenarios.fault_report import kept
+from scenarios.fault_report import assert_targets_met
 
 from tunectl.monitoring import signals
 
@@ -26,17 +26,19 @@ def pool() -> signals.SignalColumns:
 
 
 def test_no_change_is_no_alarm(pool: signals.SignalColumns) -> None:
-    kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, repetitions=40, evaluations=200))
+    assert_targets_met(drift.null(pool, range(OWN), FAST, reference=400, rows=100, repetitions=40, evaluations=200))
 
 
 def test_more_of_a_change_is_noticed_more_often(pool: signals.SignalColumns) -> None:
-    kept(drift.power(pool, range(OWN), range(OWN, OWN + FOREIGN), FAST, reference=400, sizes=(50, 100), repetitions=20))
+    assert_targets_met(
+        drift.power(pool, range(OWN), range(OWN, OWN + FOREIGN), FAST, reference=400, sizes=(50, 100), repetitions=20)
+    )
 
 
 def test_odd_windows_have_a_verdict() -> None:
-    kept(drift.degenerate(examiner(most=2000), rows(400, seed=3), many=5_000, seconds=60))
+    assert_targets_met(drift.degenerate(examiner(most=2000), rows(400, seed=3), many=5_000, seconds=60))
 
 
-@pytest.mark.skipif(not prometheus_stack.THERE, reason=prometheus_stack.MISSING)
-def test_a_monitor_that_dies_and_one_that_fails_are_told_of(tmp_path: Path) -> None:
-    kept(exporter.stale(tmp_path, promises={"TunectlDriftJobStale": 30, "TunectlDriftJobAbsent": 30}))
+@pytest.mark.skipif(not prometheus_stack.INSTALLED, reason=prometheus_stack.NOT_INSTALLED)
+def test_a_killed_monitor_and_a_failing_one_fire_alerts(tmp_path: Path) -> None:
+    assert_targets_met(exporter.stale(tmp_path, promises={"TunectlDriftJobStale": 30, "TunectlDriftJobAbsent": 30}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scenarios import malformed_requests, metric_cardinality, overload, pii_leaks, server_kills, soak, stream_endings
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from serving_process import Server
 
 from tunectl.registry.release_store import ReleaseRegistry
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 RUNNING, WAITING = 4, 8
 
 
-def kept(found: Found) -> None:
+def kept(found: FaultResult) -> None:
     """No promise was broken. Times are judged by ``make faults`` on a quiet machine."""
     assert not found.wrong, found
 
@@ -27,7 +27,7 @@ def test_stock_clients_at_twice_the_load_are_answered(server: Server) -> None:
 
 
 def test_who_leaves_frees_the_place(server: Server) -> None:
-    async def both() -> Found:
+    async def both() -> FaultResult:
         found = await stream_endings.disconnects(server, 4)
         await stream_endings.leaving_the_queue(server, found, running=RUNNING)
         return found
@@ -40,8 +40,8 @@ def test_made_up_paths_and_models_leave_no_trace(server: Server) -> None:
 
 
 def test_no_key_no_entry_and_hostile_bodies_are_refused(server: Server) -> None:
-    async def every() -> Found:
-        found = malformed_requests.hostile_found(50)
+    async def every() -> FaultResult:
+        found = malformed_requests.new_result(50)
         await malformed_requests.doors(server, found)
         await malformed_requests.hostile(server, found, mutants=50)
         await malformed_requests.slow_bodies(server, found, 40)
@@ -73,10 +73,10 @@ def test_neighbors_overload_kills_and_the_end(server: Server, store: ReleaseRegi
     try:
         other.until_ready(240)
         kept(asyncio.run(overload.overload(other, running=8, seconds=4, quiet=2, least=150)))
-        killed, stopped = server_kills.killed_worker_found(), stream_endings.stopping_found()
+        killed, stopped = server_kills.new_worker_result(), stream_endings.new_result()
         asyncio.run(server_kills.killed_worker(killed, other))
         kept(killed)
-        lost = server_kills.killed_server_found()
+        lost = server_kills.new_server_result()
         asyncio.run(server_kills.killed_server(lost, other, random.Random(23)))
         kept(lost)
         beside = asyncio.run(server_kills.neighbors(server, other))

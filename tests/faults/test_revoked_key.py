@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from scenarios import revoked_keys
-from scenarios.fault_report import kept
+from scenarios.fault_report import assert_targets_met
 
 from tunectl.registry.release_store import ReleaseRegistry
 
@@ -17,4 +17,6 @@ pytestmark = pytest.mark.timeout(600)
 def test_a_key_is_revoked_between_canary_and_promotion(releases: tuple[Path, str, str], tmp_path: Path) -> None:
     source, champion, challenger = releases
     shutil.copytree(source, tmp_path / "store")
-    kept(revoked_keys.revoke_in_canary(tmp_path, ReleaseRegistry(tmp_path / "store"), champion, challenger))
+    assert_targets_met(
+        revoked_keys.revoke_in_canary(tmp_path, ReleaseRegistry(tmp_path / "store"), champion, challenger)
+    )

@@ -344,7 +344,7 @@ restore.restore(host, Path({str(target)!r}))
     assert holds_text(Path(".tunectl")) == []
 
 
-def test_a_backup_in_mid_promotion_has_one_champion_and_its_history(project, tmp_path):
+def test_a_backup_during_a_promotion_has_one_champion_and_its_history(project, tmp_path):
     host = describe()
     if host.database is None:
         return  # the registry does not know the database
@@ -411,7 +411,7 @@ def test_another_kind_of_database_is_refused(project, tmp_path, monkeypatch):
         restore.restore(describe(), tmp_path / "backups/one")
 
 
-def test_ledgers_mend_what_a_kill_cut_off_and_refuse_what_is_no_line(tmp_path):
+def test_ledgers_repair_a_truncated_line_and_refuse_an_invalid_one(tmp_path):
     one = erasure_ledger.Erasure("a" * 32, False, NOW)
     path = tmp_path / "erasures.jsonl"
     erasure_ledger.append(path, [one], create=True)

@@ -389,7 +389,7 @@ def test_a_folder_that_is_in_use_is_not_moved(tmp_path: Path) -> None:
     assert database.is_file()
 
 
-def test_a_setting_that_names_the_old_folder_is_told_first(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_setting_that_names_the_old_folder_is_reported_first(tmp_path: Path, monkeypatch, capsys) -> None:
     copy_project(project(tmp_path, monkeypatch))
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", "sqlite:///.tunectl/live/live.sqlite")
     assert main(["log", "migrate"]) == 2

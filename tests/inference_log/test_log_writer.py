@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
-def test_a_slow_disk_holds_nobody_up(policy, tmp_path):
+def test_a_slow_disk_delays_no_request(policy, tmp_path):
     store = Counted("sqlite:///a.sqlite", tmp_path)
     store.slow = 2.0
     made, errors = writer(store, policy, patience=0.2)
@@ -284,7 +284,7 @@ def until_given(store, count):
     return [name for batch in store.given for name in batch]
 
 
-def test_a_long_outage_holds_nobody_up_and_burns_nothing():
+def test_a_long_outage_delays_nobody_and_burns_nothing():
     store, many = Broken(), LARGEST_BATCH + 100
     made, errors = writer(store, "serve_and_count")
     first = [made.submit(inference(number)) for number in range(many)]
@@ -358,7 +358,7 @@ def slow(entry):
     return entry
 
 
-def test_large_rows_of_one_key_hold_up_nobody_else_and_count_as_no_trouble_of_the_disk(store):
+def test_large_rows_of_one_key_delay_no_other_key_and_are_no_disk_error(store):
     """Four rows take 3.2 s, and whoever waits for the disk for longer than 2.5 s is refused."""
     made, errors = writer(store, redact=slow, patience=2.5)
 

@@ -166,7 +166,7 @@ DENSE = {"iban": "DE12 " + "A1B2 " * 7, "address": "1 Aa St, " + "Aa, " * 4, "ph
 
 
 @pytest.mark.slow
-def test_text_that_takes_seconds_to_mask_holds_up_no_other_key(masker, tmp_path):
+def test_text_that_takes_seconds_to_mask_delays_no_other_key(masker, tmp_path):
     """Rows as large as one request may be, which cost this thread 2 to 5 s each when they were found to starve the others."""
 
     async def talk(writer):

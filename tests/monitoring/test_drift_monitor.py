@@ -240,7 +240,7 @@ def test_replay_gives_what_was_seen_and_keeps_nothing(watching: DriftMonitor) ->
     assert to_builtins(again[0]) == to_builtins(seen[0])
 
 
-def test_reigns() -> None:
+def test_champion_periods() -> None:
     from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
     log = [
@@ -348,7 +348,7 @@ def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(w
     assert watching.find_latest_window() == after
 
 
-def test_a_clock_that_went_far_ahead_and_came_back_is_told(watching: DriftMonitor) -> None:
+def test_a_clock_that_went_far_ahead_and_came_back_is_reported(watching: DriftMonitor) -> None:
     served(watching, 120, 1, at(9, 12))
     assert len(later(watching, 9, 13).run_once()) == 1
     assert later(watching, 9, 1).run_once() == [], "an hour or two are waited for"

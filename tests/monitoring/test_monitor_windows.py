@@ -107,7 +107,7 @@ def test_what_a_look_for_cron_ends_with(closed: list[DriftWindow], code: int) ->
     assert monitor_windows.print_windows(Namespace(json=False), closed) == code
 
 
-def test_what_strangers_asked_steers_no_terminal() -> None:
+def test_strip_control_replaces_control_codes() -> None:
     from tunectl.backends.system import terminal
 
     assert terminal.strip_control("a\x1b[2Jb\x9bc é") == "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}c é"

@@ -84,7 +84,7 @@ def test_a_failed_run_may_be_tried_again_and_a_concluded_one_is_a_duplicate(tmp_
     assert one.store.get_outcome("alert-3").reason == "duplicate"
 
 
-def test_a_drift_that_nobody_told_of_is_found_by_looking(tmp_path):
+def test_drift_without_an_alert_is_found_by_polling(tmp_path):
     activities = FakeActivities()
     one = driver(tmp_path, activities)
     assert walk(one) == "promoted"
@@ -207,7 +207,7 @@ class Trials:
         return []
 
 
-def test_no_and_nobody_dismiss(tmp_path):
+def test_a_rejection_and_a_timeout_dismiss_the_run(tmp_path):
     for folder, answer in (("a", False), ("b", None)):
         activities = FakeActivities()
         one = driver(tmp_path / folder, activities, approval__training="required")
@@ -330,7 +330,7 @@ def test_a_person_who_was_faster_is_no_failure(tmp_path, where):
     assert one.store.runs()[0].steps[-1].message == "it is the champion already"
 
 
-def test_what_was_asked_by_a_clock_that_was_wrong_holds_nobody_up(tmp_path):
+def test_what_was_asked_by_a_clock_that_was_wrong_delays_nobody(tmp_path):
     activities = FakeActivities()
     one = driver(tmp_path, activities, approval__training="required")
     one.store.enqueue_trigger(alert())
@@ -338,7 +338,7 @@ def test_what_was_asked_by_a_clock_that_was_wrong_holds_nobody_up(tmp_path):
     assert walk(one, NOW) == "dismissed"
 
 
-def test_who_said_no_is_not_asked_again_in_an_hour(tmp_path):
+def test_a_rejected_retrain_is_not_proposed_again_within_an_hour(tmp_path):
     activities = FakeActivities()
     one = driver(tmp_path, activities, approval__training="required")
     one.store.enqueue_trigger(alert())
@@ -391,7 +391,7 @@ def test_with_a_new_secret_what_waits_is_asked_again(tmp_path):
     assert "Thank you, ann: yes." in pages.decide(_token(activities), NOW, _decision("ann"))
 
 
-def test_an_end_of_which_nobody_heard_is_told_by_the_next_watcher(tmp_path):
+def test_a_missed_notification_is_sent_by_the_next_controller(tmp_path):
     activities = FakeActivities()
     one = driver(tmp_path, activities)
     activities.notify_finished = lambda run: (_ for _ in ()).throw(Killed())

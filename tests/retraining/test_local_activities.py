@@ -204,7 +204,7 @@ def test_the_story_tells_what_the_golden_set_left_out(work: LocalActivities) -> 
     assert bounds.rows == [("golden set", "version 2", "3 items left out: the challenger has learned them")]
 
 
-def test_an_end_is_told_once(work: LocalActivities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_is_reported_once(work: LocalActivities, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(work, "_notify", told.append, raising=False)
     run = state_machine.apply_transition(_run(work, ""), Transition("rejected", NOW, "worse"))

@@ -49,7 +49,9 @@ def _left(folder: Path) -> list[int]:
     return supervised_process.kill_marked(mark)
 
 
-def test_drift_to_promotion_with_a_branch_a_reference_and_a_story(project: tuple[Path, ReleaseRegistry, str]) -> None:
+def test_drift_to_promotion_with_a_branch_a_reference_and_a_history_page(
+    project: tuple[Path, ReleaseRegistry, str],
+) -> None:
     folder, store, champion = project
     assert _once(folder) == 0, (folder / "log.txt").read_text()
     assert retrain_project.states(folder) == [

@@ -43,7 +43,7 @@ def test_what_signs_is_refused_where_others_may_read_it(tmp_path: Path) -> None:
     assert error.value.hint.startswith("delete it: a new one is created, and open approvals are requested again")
 
 
-def test_of_an_open_token_people_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_readable_token_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "token"
     said: list[str] = []
     monkeypatch.setattr(secret_files._log, "warning", lambda words, *given: said.append(words % given))

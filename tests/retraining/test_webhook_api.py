@@ -249,7 +249,7 @@ def test_headers_that_are_no_numbers_and_no_keys_are_answered(world, head, statu
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_half_a_body_is_nobodys_word(world, capfd):
+def test_an_incomplete_body_is_no_trigger(world, capfd):
     whole = payload()
     head = f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: {len(whole) + 1}\r\n".encode()
     assert _raw(world, head, whole) == b""

@@ -61,7 +61,7 @@ def test_chat_choose_and_keep(server: Server) -> None:
     assert opinions[0].value["other"] in {row.id for row in rows}
 
 
-def test_a_stranger_stays_outside(server: Server) -> None:
+def test_the_arena_refuses_requests_without_a_valid_key(server: Server) -> None:
     with urllib.request.urlopen(f"{server.address}/arena") as answer:
         assert "Your name" in answer.read().decode()
     for path, fields in (("/enter", {"name": "Bo", "key": "sk-made-up"}), ("/ask", {"text": "hi"}), ("/new", {})):

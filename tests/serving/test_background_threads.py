@@ -17,12 +17,12 @@ def test_what_it_gives_and_what_it_raises() -> None:
     def fails() -> None:
         raise ZeroDivisionError("so")
 
-    async def story() -> None:
+    async def scenario() -> None:
         assert await run_in_thread(lambda: 3) == 3
         with pytest.raises(ZeroDivisionError, match="so"):
             await run_in_thread(fails)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -35,14 +35,14 @@ def test_what_comes_too_late_is_handed_over(fails: bool) -> None:
         came.set()
         return 1 // (not fails)
 
-    async def story() -> None:
+    async def scenario() -> None:
         task = asyncio.create_task(run_in_thread(slow, on_late=found.append))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(story())
+    asyncio.run(scenario())
     assert found == []
     go.set()
     assert came.wait(30)
@@ -53,7 +53,7 @@ def test_what_comes_too_late_is_handed_over(fails: bool) -> None:
 
 
 def test_what_comes_at_the_moment_of_the_cancellation_is_handed_over() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         found: list[int] = []
         done = threading.Event()
         task = asyncio.create_task(run_in_thread(lambda: done.set() or 7, on_late=found.append))
@@ -67,19 +67,19 @@ def test_what_comes_at_the_moment_of_the_cancellation_is_handed_over() -> None:
             while found != [7]:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 HANGS = """
 import asyncio, time
 from tunectl.serving.background_threads import run_in_thread
 
-async def story():
+async def scenario():
     task = asyncio.create_task(run_in_thread(lambda: time.sleep(600)))
     await asyncio.sleep(0.1)
     task.cancel()
 
-asyncio.run(story())
+asyncio.run(scenario())
 """
 
 

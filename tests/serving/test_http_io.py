@@ -187,7 +187,7 @@ def test_one_key_does_not_hold_every_place_of_bodies_on_their_way() -> None:
     assert asyncio.run(crowd()) == [408, 408, 429, 408, 429]  # every place was given back
 
 
-def test_a_door_that_is_shut_refuses_though_another_process_holds_the_socket() -> None:
+def test_a_stopped_listener_refuses_though_another_process_holds_the_socket() -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         mine = [one for one in supervisor.listening_sockets() if one.getsockname() == door.getsockname()]
         assert len(mine) == 1

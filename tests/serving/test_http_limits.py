@@ -52,7 +52,7 @@ def test_silence_and_half_a_head_are_closed(server: Server) -> None:
     assert IDLE_SECONDS - 1 < time.monotonic() - start < HEAD_SECONDS + 5
 
 
-def test_slow_uploads_hold_up_nobody(server: Server) -> None:
+def test_slow_uploads_delay_no_other_request(server: Server) -> None:
     secret = server.key("slow", ["chat"])
     time.sleep(1.5)  # keys are looked at every second
     head = (
@@ -81,7 +81,7 @@ def test_health_is_told_beside_half_uploads_without_a_key(server: Server, path: 
         assert measure_health(server) < 1
 
 
-def test_answers_that_nobody_reads_hold_up_nobody(server: Server) -> None:
+def test_unread_answers_delay_no_other_request(server: Server) -> None:
     with ExitStack() as lines:
         for _ in range(560):
             lines.enter_context(connect(server, b"GET /arena/assets/htmx-4.0.1.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 9))

@@ -46,7 +46,7 @@ class HttpsServer(TypedServer):
 
 
 @pytest.mark.timeout(500)
-def test_a_server_with_a_certificate_speaks_https_alone(store: ReleaseRegistry, tmp_path: Path) -> None:
+def test_a_server_with_a_certificate_accepts_only_https(store: ReleaseRegistry, tmp_path: Path) -> None:
     server = HttpsServer(tmp_path / "project", store)
     try:
         server.until_ready(400)

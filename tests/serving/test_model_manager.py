@@ -114,7 +114,7 @@ def test_the_first_champion_is_loaded_before_a_challenger(
         time.sleep(0.3 if release == first else 0.0)
         return fetch(release)
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         store.start_canary(second, share=0.5, author="t", message="w")
         monkeypatch.setattr(store, "fetch", fetch_slowly)
@@ -122,13 +122,13 @@ def test_the_first_champion_is_loaded_before_a_challenger(
         assert gate.opened == [first, second]
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first, "challenger": second}
@@ -145,13 +145,13 @@ def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistr
         assert not any(one.broken for one in gate.pipelines)
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         gate.free.clear()
@@ -171,7 +171,7 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         assert gate.opened == [first, second]
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
@@ -179,7 +179,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
 ) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         found.vetting.guard = SequenceGuard(tmp_path / "newest_champion.json")
         pointer = store.root / "champion.json"
@@ -204,7 +204,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
         assert again.warning
         await again.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_what_no_trusted_key_signed_is_not_served_and_what_serves_goes_on(
 ) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = vetted(store, gate, trusted)
         assert await settled(found) == {}, "its pointer was made before there was a key"
         assert "the champion pointer of" in found.warning
@@ -269,7 +269,7 @@ def test_what_no_trusted_key_signed_is_not_served_and_what_serves_goes_on(
         assert await settled(found) == {"champion": first}, "an unsigned canary gets no traffic"
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_signed_canary_that_has_ended_is_not_put_up_again(
@@ -279,7 +279,7 @@ def test_a_signed_canary_that_has_ended_is_not_put_up_again(
     sign(store, first, trusted)
     sign(store, second, trusted)
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = vetted(store, gate, trusted)
         found.vetting.canary_guard = CanaryGuard(trusted.parent / "newest_canary.json")
         store.promote(second, author="t", message="w")
@@ -305,7 +305,7 @@ def test_a_signed_canary_that_has_ended_is_not_put_up_again(
         assert again.warning == ""
         await again.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_revoked_key_ends_nothing_that_serves_and_a_restart_skips_it(
@@ -315,7 +315,7 @@ def test_a_revoked_key_ends_nothing_that_serves_and_a_restart_skips_it(
     sign(store, first, trusted)
     sign(store, second, trusted, "old")
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = vetted(store, gate, trusted)
         store.promote(second, author="t", message="w")
         assert await settled(found) == {"champion": second}
@@ -334,7 +334,7 @@ def test_a_revoked_key_ends_nothing_that_serves_and_a_restart_skips_it(
         assert await settled(last) == {"champion": second}
         await last.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_canary_whose_keys_are_revoked_goes_on_and_a_restart_skips_it(
@@ -345,7 +345,7 @@ def test_a_canary_whose_keys_are_revoked_goes_on_and_a_restart_skips_it(
     sign(store, second, trusted, "old")
     both = {"champion": first, "challenger": second}
 
-    async def story() -> None:
+    async def scenario() -> None:
         manager = vetted(store, gate, trusted)
         store.promote(second, author="t", message="w")
         store.promote(first, author="t", message="w")
@@ -369,7 +369,7 @@ def test_a_canary_whose_keys_are_revoked_goes_on_and_a_restart_skips_it(
         assert "its release gets no traffic" in again.warning
         await again.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_release_that_is_another_than_was_signed_is_not_loaded(
@@ -379,7 +379,7 @@ def test_a_release_that_is_another_than_was_signed_is_not_loaded(
     sign(store, first, trusted)
     sign(store, second, trusted)
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = vetted(store, gate, trusted)
         store.promote(first, author="t", message="w")
         path = store.root / CHAMPION
@@ -391,10 +391,10 @@ def test_a_release_that_is_another_than_was_signed_is_not_loaded(
         assert f"release {second} is not what was signed: engine differ" in found.trouble["champion"]
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_strangers_hear_which_release_is_broken_and_not_where_it_lies(store: ReleaseRegistry, gate: Gate) -> None:
+def test_readyz_without_a_key_names_the_broken_release_but_no_path(store: ReleaseRegistry, gate: Gate) -> None:
     found = build_manager(store, gate)
     found.trouble["champion"] = (
         "cannot read /srv/x/releases/0123456789abcdef/adapter/a.json: '/etc/tls.pem', s3://us/box/."
@@ -407,7 +407,7 @@ def test_strangers_hear_which_release_is_broken_and_not_where_it_lies(store: Rel
 def test_a_pointer_of_another_digest_is_not_followed(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     second = releases[2]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         store.promote(second, author="t", message="w")
         path = store.root / CHAMPION
@@ -417,7 +417,7 @@ def test_a_pointer_of_another_digest_is_not_followed(store: ReleaseRegistry, rel
         assert f"release {second} has the digest {store.digest(second)[:20]}" in found.trouble["champion"]
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_the_seed_is_served_where_it_is_signed(
@@ -428,7 +428,7 @@ def test_the_seed_is_served_where_it_is_signed(
     seed = tmp_path / "bento" / first
     shutil.copytree(store.folder(first), seed)
 
-    async def story() -> None:
+    async def scenario() -> None:
         empty = ReleaseRegistry(tmp_path / "empty")
         found = vetted(empty, gate, trusted, seed=seed)
         assert await settled(found) == {}
@@ -437,7 +437,7 @@ def test_the_seed_is_served_where_it_is_signed(
         assert await settled(found) == {"champion": first}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_whatever_a_library_raises_leaves_the_old_one_serving(
@@ -445,7 +445,7 @@ def test_whatever_a_library_raises_leaves_the_old_one_serving(
 ) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         gate.fails = True
@@ -460,13 +460,13 @@ def test_whatever_a_library_raises_leaves_the_old_one_serving(
         assert found.trouble == {}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_pipeline_that_broke_is_opened_anew(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     first = releases[1]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         await settled(found)
         old = found.loaded["champion"]
@@ -479,13 +479,13 @@ def test_a_pipeline_that_broke_is_opened_anew(store: ReleaseRegistry, releases: 
         assert found.trouble == {}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_release_is_not_closed_under_a_request_that_still_waits(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate, observe=0.0)
         await settled(found)
         old = found.loaded["champion"]
@@ -504,7 +504,7 @@ def test_a_release_is_not_closed_under_a_request_that_still_waits(
         assert not old.pipeline._thread.is_alive()
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 ASK = GenerationRequest([1, 2], 8, 0.0, 1.0, frozenset())
@@ -521,7 +521,7 @@ def test_while_nothing_answers_the_same_files_are_tried_again(
 ) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         gate.fails = True
         assert await settled(found) == {}
@@ -544,7 +544,7 @@ def test_while_nothing_answers_the_same_files_are_tried_again(
         assert await settled(found) == {"champion": second}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_pauses_grow_and_end_when_the_files_change(tmp_path: Path) -> None:
@@ -576,7 +576,7 @@ def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
     def unreachable() -> None:
         raise InfrastructureError("the network is down")
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         monkeypatch.setattr(store, "champion", unreachable)
@@ -591,7 +591,7 @@ def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
         assert found.trouble == {}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
@@ -599,7 +599,7 @@ def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
 ) -> None:
     first, second = releases[1:]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate, seed=store.folder(first))
         (store.root / CHAMPION).rename(store.root / "away")
         assert await settled(found) == {"champion": first}  # nobody was promoted yet: the seed
@@ -614,16 +614,16 @@ def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
         assert (found.trouble, found.warning) == ({}, "")
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_a_challenger_takes_nobodys_way_back(
+def test_a_challenger_leaves_the_rollback_release_loaded(
     store: ReleaseRegistry, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
 ) -> None:
     first, second = releases[1:]
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         await settled(found)
         store.promote(second, author="t", message="w")
@@ -638,16 +638,16 @@ def test_a_challenger_takes_nobodys_way_back(
         assert gate.opened == [first, second, third]
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_nobody_meets_the_challenger_of_before(
+def test_no_user_gets_the_previous_challenger(
     store: ReleaseRegistry, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
 ) -> None:
     first, second = releases[1:]
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first, "challenger": second}
@@ -660,13 +660,13 @@ def test_nobody_meets_the_challenger_of_before(
         assert await settled(found) == {"champion": first, "challenger": third}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+def test_an_engine_that_stops_answering_is_restarted(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     first = releases[1]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate, patience=0.5)
         await settled(found)
         old, token_stream = found.loaded["champion"], TokenStream(1)
@@ -689,7 +689,7 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
         assert (piece.end, late.open, old.router.busy) == ("cancelled", 0, 0)
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_load_that_hangs_is_given_up_and_others_go_on(
@@ -698,7 +698,7 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
     first, second = releases[1:]
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         gate.hangs, found._within = second, 1.0
@@ -714,7 +714,7 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
         await closed_thread(gate.pipelines, 3)
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 class Remote(ReleaseRegistry):
@@ -742,7 +742,7 @@ def test_a_slow_download_holds_up_no_other_release(
     first, second = releases[1:]
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
-    async def story() -> None:
+    async def scenario() -> None:
         remote = Remote(store.root)
         found = build_manager(remote, gate)
         assert await settled(found) == {"champion": first}
@@ -758,7 +758,7 @@ def test_a_slow_download_holds_up_no_other_release(
         assert await settled(found) == {"champion": third, "challenger": second}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_what_two_variants_want_is_brought_for_one_after_the_other(
@@ -766,7 +766,7 @@ def test_what_two_variants_want_is_brought_for_one_after_the_other(
 ) -> None:
     first = releases[1]
 
-    async def story() -> None:
+    async def scenario() -> None:
         remote = Remote(store.root)
         remote.slow = first
         found = build_manager(remote, gate, base=True)
@@ -779,7 +779,7 @@ def test_what_two_variants_want_is_brought_for_one_after_the_other(
         assert remote.most == 1
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 async def closed_thread(pipelines: list, count: int) -> None:
@@ -798,7 +798,7 @@ def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
     def mute(*given, **named):
         return Mute(opens(*given, **named))
 
-    async def story() -> None:
+    async def scenario() -> None:
         await (await load_release(folder, lambda _: gate)).close()  # from now on a load is a matter of a moment
         gate.open = mute
         with pytest.raises(InfrastructureError, match="was not loaded and probed within 3 s"):
@@ -806,7 +806,7 @@ def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
         assert gate.given_up == 0
         assert not gate.pipelines[1]._thread.is_alive()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
@@ -815,7 +815,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
     engine = SubprocessEngine("frail", "faulty_engine:FrailEngine", {"mood": "hangs"})
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, engine, within=1.0)
         await found.reconcile()
         async with asyncio.timeout(30):
@@ -829,7 +829,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
                 await asyncio.sleep(0.01)
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
@@ -838,17 +838,17 @@ def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
     there = threading.Event()
     monkeypatch.setattr(loaded_release, "verify_release", lambda folder: there.wait(60))
 
-    async def story() -> None:
+    async def scenario() -> None:
         with pytest.raises(InfrastructureError, match=r"was not loaded and probed within 0\.2 s"):
             await load_release(store.folder(releases[1]), lambda _: gate, within=0.2)
         there.set()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
     assert gate.opened == []
 
 
 def test_a_server_that_stops_waits_for_no_load(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         gate.hangs = releases[1]
         found = build_manager(store, gate)
         await found.reconcile()
@@ -860,7 +860,7 @@ def test_a_server_that_stops_waits_for_no_load(store: ReleaseRegistry, releases:
         gate.let_go.set()
         await closed_thread(gate.pipelines, 1)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_the_base_answers_beside_the_champion_without_its_adapter(
@@ -868,7 +868,7 @@ def test_the_base_answers_beside_the_champion_without_its_adapter(
 ) -> None:
     first = releases[1]
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate, base=True)
         assert await settled(found) == {"champion": first, "base": first}
         assert (gate.opened, gate.adapters) == ([first, first], [True, False])
@@ -880,7 +880,7 @@ def test_the_base_answers_beside_the_champion_without_its_adapter(
         assert {one["parent"] for one in served if one["variant"] == "champion"} == {told.source}
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def merged_release(apart: Path, folder: Path) -> Path:
@@ -899,7 +899,7 @@ def test_a_merged_release_has_no_base_to_answer_with(
     merged = stored(merged_release(store.folder(releases[1]), tmp_path / "merged"), store.root)
     store.promote(merged, author="t", message="w")
 
-    async def story() -> None:
+    async def scenario() -> None:
         found = build_manager(store, gate, base=True)
         assert await settled(found) == {"champion": merged}
         assert (
@@ -908,4 +908,4 @@ def test_a_merged_release_has_no_base_to_answer_with(
         )
         await found.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())

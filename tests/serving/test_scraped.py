@@ -13,7 +13,7 @@ from serving_process import Server, free_port
 HI = {"model": "shop", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 6, "stream": True}
 
 
-@pytest.mark.skipif(not prometheus_stack.THERE, reason=prometheus_stack.MISSING)
+@pytest.mark.skipif(not prometheus_stack.INSTALLED, reason=prometheus_stack.NOT_INSTALLED)
 def test_prometheus_gets_what_rules_and_boards_ask_for(server: Server, tmp_path: Path) -> None:
     targets = {"tunectl-serve": f"127.0.0.1:{server.port}"}
     secrets = {"scrape_key": server.keys["scrape"]}

@@ -94,7 +94,7 @@ def test_cors_is_off(server: Server) -> None:
     assert "access-control-allow-origin" not in headers
 
 
-def test_a_key_over_its_rate_hears_when_to_come_again(server: Server) -> None:
+def test_a_key_over_its_rate_limit_gets_retry_after(server: Server) -> None:
     slow = server.key("hurried", ["chat"], per_minute=1)
     import time
 

@@ -33,8 +33,8 @@ class Stack:
 
 @pytest.fixture(scope="module")  # threads of its own that answer: they end with the file that needs them
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    if not prometheus_stack.THERE:
-        pytest.skip(prometheus_stack.MISSING)
+    if not prometheus_stack.INSTALLED:
+        pytest.skip(prometheus_stack.NOT_INSTALLED)
     folder = tmp_path_factory.mktemp("stack")
     project, port = folder / "shop", free_port()
     champion = retrain_project.make(project).champion().release
@@ -46,7 +46,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         heard.append(body)
         return 200, b"ok"
 
-    told: list[synthetic_metrics.Story] = []
+    histories: list[synthetic_metrics.SyntheticHistory] = []
     one_at_a_time = threading.Lock()
 
     def metrics(job: str, key: str):
@@ -54,8 +54,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             if path != "/metrics" or authorization != f"Bearer {key}":
                 return 401, b""
             with one_at_a_time:
-                told[0].go_on(datetime.now(UTC))
-                return 200, told[0].texts()[job]
+                histories[0].advance_to(datetime.now(UTC))
+                return 200, histories[0].texts()[job]
 
         return reply
 
@@ -69,7 +69,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ):
         targets = dict(zip(synthetic_metrics.JOBS, (serve, monitor, controller_metrics), strict=True))
         end = datetime.now(UTC).replace(microsecond=0)
-        told.append(synthetic_metrics.history(folder / "past.txt", targets, end))
+        histories.append(synthetic_metrics.write_history(folder / "past.txt", targets, end))
         watcher = retrain_project.start(project, "on", f"retrain.port={port}", "retrain.reconcile_minutes=100000")
         try:
             routes = prometheus_stack.write_alertmanager_config(

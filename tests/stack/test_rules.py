@@ -8,9 +8,9 @@ from pathlib import Path
 
 import prometheus_stack
 import pytest
-from prometheus_stack import AMTOOL, MISSING, MONITORING, PROMTOOL
+from prometheus_stack import AMTOOL, MONITORING, NOT_INSTALLED, PROMTOOL
 
-pytestmark = pytest.mark.skipif(not prometheus_stack.THERE, reason=MISSING)
+pytestmark = pytest.mark.skipif(not prometheus_stack.INSTALLED, reason=NOT_INSTALLED)
 TESTS = sorted((MONITORING / "prometheus" / "tests").glob("*.yml"))
 
 

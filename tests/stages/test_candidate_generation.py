@@ -126,7 +126,7 @@ def test_prepare_goes_on_where_it_was_stopped(project, capsys, monkeypatch):
     assert Writer.asked - before == 12 + 20  # other settings, other answers
 
 
-def test_a_writer_that_breaks_down_is_told_on_the_page(project, monkeypatch):
+def test_a_writer_that_breaks_down_is_reported_on_the_page(project, monkeypatch):
     def answer(self, requests, how, *, seed, label):
         raise RuntimeError("not enough memory")
 

@@ -150,7 +150,7 @@ def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(froze
     assert run(FeedbackWindow([frozen], sorted(gone))).talked_about == 16
 
 
-def test_who_is_forgotten_teaches_nothing_about_the_answers_of_others_either(frozen: snapshot.Snapshot) -> None:
+def test_feedback_of_an_erased_user_on_other_answers_is_not_trained_on(frozen: snapshot.Snapshot) -> None:
     said = Path("snapshots") / frozen.id / "feedback.jsonl"
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", Path()) as store:
         store.erase("a1")

@@ -314,7 +314,7 @@ def test_the_majority_wins_or_nobody():
     assert [reason for _, reason, _ in rejects()] == ["contradicted"] * 3
 
 
-def test_the_cap_keeps_others_heard():
+def test_the_cap_of_an_annotator_keeps_votes_of_others():
     rows = [{**row, "annotator": "Ada" if n < 8 else "Bo"} for n, row in enumerate(explicit(10))]
     imported(rows, max_per_annotator=4)
     assert {detail for _, reason, detail in rejects() if reason == "over_cap"} == {

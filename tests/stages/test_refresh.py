@@ -105,7 +105,7 @@ def test_only_a_changed_page_moves_the_configuration_of_ingest(site, capsys):
     assert compose(ProjectPaths())["written"] == []
 
 
-def test_a_page_that_is_gone_is_told_and_keeps_its_note(site, capsys):
+def test_a_page_that_is_gone_is_reported_and_keeps_its_note(site, capsys):
     assert refreshed(capsys) == {"/a": "new", "/b": "new"}
     before = Path("conf/web_page_digests.json").read_text()
     del site.pages["/b"]
@@ -126,7 +126,7 @@ def test_a_page_that_is_gone_is_told_and_keeps_its_note(site, capsys):
     )
 
 
-def test_a_project_without_addresses_is_told(site, capsys):
+def test_a_project_without_addresses_is_reported(site, capsys):
     override_file.save_overrides(
         ProjectPaths(), [Override.from_cli("ingest=documents"), Override.from_cli("data.path=raw")]
     )

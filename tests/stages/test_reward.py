@@ -184,7 +184,7 @@ def test_no_prompt_is_of_members_and_judge(given):
     assert len(held) == 10
 
 
-def test_what_the_trainer_is_told(given):
+def test_what_the_trainer_gets(given):
     inputs, out = given
     fake = Fake()
     reward.run(

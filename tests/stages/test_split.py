@@ -71,7 +71,7 @@ def test_what_stays_together_is_one_cluster(tmp_path):
     assert len({item.cluster for item in items}) < len(items)
 
 
-def test_leaks_are_removed_from_train_and_told(tmp_path):
+def test_leaks_are_removed_from_train_and_reported(tmp_path):
     told = "Come to our place tonight for the best soup in all of the city centre"
     inputs, outputs = project(tmp_path, [example(n, answer=told if n < 10 else None) for n in range(100)])
     found = split.run(config(), inputs, outputs)

@@ -1,4 +1,4 @@
-"""The demonstration of the loop, importable; and a made-up play's records for tests of how it is drawn."""
+"""Makes the loop demo importable, and has made-up records of a run for tests of the timeline."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def retrain() -> RetrainRun:
     run = state_machine.new_run(
         "a" * 64,
         1,
-        Trigger("alert", "alert-1", at(99.5), "The world has changed.", "Alertmanager", facts=facts),
+        Trigger("alert", "alert-1", at(99.5), "Drift: prompt_text.", "Alertmanager", facts=facts),
         at(100),
         {},
     )

@@ -39,7 +39,7 @@ TESTS = [test for path in sorted((PROMETHEUS / "tests").glob("*.yml")) for test 
 
 @cache
 def exposed() -> dict[str, set[str]]:
-    return synthetic_metrics.exposed()
+    return synthetic_metrics.list_exposed_series()
 
 
 def unknown(expr: str) -> list[str]:

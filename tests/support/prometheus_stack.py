@@ -1,4 +1,4 @@
-"""The real Prometheus and Alertmanager for tests (``monitoring/local_stack.py``), a past for the one, and ears for the other."""
+"""The real Prometheus and Alertmanager for tests (``monitoring/local_stack.py``): backfilled history, and HTTP servers that record requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / "monitoring"))
 
 import local_stack  # noqa: E402
 from local_stack import (  # noqa: E402
-    MISSING,
     MONITORING,
+    NOT_INSTALLED,
     Server,
     alertmanager,
     get,
@@ -28,11 +28,24 @@ from local_stack import (  # noqa: E402
 )
 
 __all__ = [
-    "AMTOOL", "MISSING", "MONITORING", "PROMTOOL", "THERE", "Server", "alertmanager", "answering", "backfill", "get", "prometheus", "record",
-    "wait", "write_alertmanager_config", "write_prometheus_config",
+    "AMTOOL",
+    "INSTALLED",
+    "MONITORING",
+    "NOT_INSTALLED",
+    "PROMTOOL",
+    "Server",
+    "alertmanager",
+    "answering",
+    "backfill",
+    "get",
+    "prometheus",
+    "record",
+    "wait",
+    "write_alertmanager_config",
+    "write_prometheus_config",
 ]  # fmt: skip
 PROMTOOL, AMTOOL = shutil.which("promtool"), shutil.which("amtool")
-THERE = bool(local_stack.THERE and PROMTOOL and AMTOOL)
+INSTALLED = bool(local_stack.INSTALLED and PROMTOOL and AMTOOL)
 
 
 @contextmanager

@@ -1,13 +1,13 @@
-"""Two days of a watched service, told through the real metric classes: what the three programs would have exposed, minute by minute.
+"""Two simulated days of metrics of the three programs, made with the real metric classes, minute by minute.
 
-hours  0 to 12  quiet traffic; two night windows are too small to say anything
+hours  0 to 12  baseline traffic; two night windows have too few rows for a verdict
 hour   12       the prompts change: three windows shift, the third one makes drift
-hours 14 to 23  alert, a person is asked, training, gate, canary, promotion; the drift is gone
-hour   20       more requests than are taken on
-hours 30 to 32  a retrain by the calendar, rejected; later triggers meet its cooldown
-hour   40       the disk of the inference log is full for a moment
-hour   44       a retrain of a person fails
-hours 45 to 48  another change, and drift again: this is where the story stands at its end
+hours 14 to 23  alert, approval, training, gate, canary, promotion; no drift afterwards
+hour   20       more requests than the limits allow
+hours 30 to 32  a retrain by the calendar, rejected; later triggers are in its cooldown
+hour   40       the disk of the inference log is full for a short time
+hour   44       a manual retrain fails
+hours 45 to 48  another change, and drift again, until the end
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ RULES = SequentialTestRules(
 ENDINGS = (("stop", 0.93), ("length", 0.05), ("cancelled", 0.014), ("error", 0.004), ("timeout", 0.002))
 
 
-class Story:
-    """Told step by step; ``texts`` is what a scrape sees now."""
+class SyntheticHistory:
+    """A history that is built step by step; ``texts`` is the current scrape."""
 
     def __init__(self, begin: datetime, seed: int = 1) -> None:
         self.begin, self.at = begin, begin
-        self.dice = random.Random(seed)
+        self.rng = random.Random(seed)
         self.serving, self.drift, self.loop = ServingMetrics(), DriftMetrics(3), RetrainMetrics(begin.timestamp())
         self.runs: list[RetrainRun] = []
         self.seen: list[TriggerOutcome] = []
         self.experiment: CanaryRecord | None = None
         self.evidence = 0.4
-        self.plot: list[tuple[float, Callable[[], None]]] = sorted(self._plot(), key=lambda one: one[0])
-        self._crown(OLD)
+        self.plot: list[tuple[float, Callable[[], None]]] = sorted(self._schedule_events(), key=lambda one: one[0])
+        self._set_champion(OLD)
         self.drift.record_calibration(self._figures())
 
     @property
@@ -82,7 +82,7 @@ class Story:
         self.drift.record_success(self.at.timestamp())
         self.loop.last_reconcile = self.at.timestamp()
 
-    def go_on(self, until: datetime) -> None:
+    def advance_to(self, until: datetime) -> None:
         """Tell all before that moment."""
         while self.at + timedelta(minutes=FINE) <= until:
             self.step()
@@ -94,10 +94,13 @@ class Story:
 
     # the plot
 
-    def _plot(self) -> Iterator[tuple[float, Callable[[], None]]]:
+    def _schedule_events(self) -> Iterator[tuple[float, Callable[[], None]]]:
         for hour in range(1, HOURS):
             yield hour, self._window
-        yield 14.05, lambda: self._begin("a", Trigger("alert", "alert-1", self.at, "something moved in 3 windows"))
+        yield (
+            14.05,
+            lambda: self._start_retrain("a", Trigger("alert", "alert-1", self.at, "something moved in 3 windows")),
+        )
         for hour, state in ((14.1, "awaiting_approval"), (15, "data_gate"), (15.1, "training"), (16.5, "evaluating")):
             yield hour, lambda state=state: self._step(state)
         yield 16.9, lambda: self._step("staged")
@@ -105,18 +108,18 @@ class Story:
         for half in range(1, 12):
             yield 17 + half / 2, self._look
         yield 23, self._promote
-        yield 30, lambda: self._begin("b", Trigger("schedule", "spring", self.at, "monthly"))
+        yield 30, lambda: self._start_retrain("b", Trigger("schedule", "spring", self.at, "monthly"))
         for hour, state in ((30.1, "data_gate"), (30.2, "training"), (31.6, "evaluating"), (32, "rejected")):
             yield hour, lambda state=state: self._step(state)
         for hour in (33, 35.5):
             yield hour, lambda: self._suppress("cooldown")
         yield 37, lambda: self._suppress("duplicate")
         yield 40, lambda: self.serving.inference_log_errors.inc(6)
-        yield 43.5, lambda: self._begin("c", Trigger("person", "person-1", self.at, "new flyers", "ada"))
+        yield 43.5, lambda: self._start_retrain("c", Trigger("person", "person-1", self.at, "new flyers", "ada"))
         for hour, state in ((43.6, "data_gate"), (43.7, "training"), (44, "failed")):
             yield hour, lambda state=state: self._step(state)
 
-    def _begin(self, letter: str, trigger: Trigger) -> None:
+    def _start_retrain(self, letter: str, trigger: Trigger) -> None:
         self.runs.append(state_machine.new_run(letter * 64, 1, trigger, self.at, {}))
         self.seen.append(TriggerOutcome(trigger, self.at, self.runs[-1].id))
 
@@ -128,9 +131,9 @@ class Story:
             TriggerOutcome(Trigger("poll", f"poll-{self.hour}", self.at, "drift"), self.at, None, reason, "no")
         )
 
-    def _crown(self, release: str) -> None:
+    def _set_champion(self, release: str) -> None:
         self.champion = ChampionPointer(
-            release, None, self.at.isoformat(), "tunectl retrain controller", "the story", 1
+            release, None, self.at.isoformat(), "tunectl retrain controller", "synthetic history", 1
         )
         self.serving.set_model_info({"champion": (release, BASE)})
 
@@ -156,7 +159,7 @@ class Story:
     def _promote(self) -> None:
         self._step("promoted")
         self.experiment = replace(self.experiment, ended_at=self.at, decision="promote")
-        self._crown(NEW)
+        self._set_champion(NEW)
         self.evidence = 0.4
         self.drift.reset()
 
@@ -164,7 +167,7 @@ class Story:
         hour = round(self.hour)
         changed = 12 <= hour < 23 or hour >= 45
         few = hour in (4, 5)
-        self.evidence = self.evidence if few else self.evidence + 1.7 if changed else self.dice.uniform(0.1, 0.9)
+        self.evidence = self.evidence if few else self.evidence + 1.7 if changed else self.rng.uniform(0.1, 0.9)
         verdict = "insufficient" if few else "drift" if self.evidence >= 3 else "ok"
         signals = {} if few else {one.name: self._signal(one.name, one.method, changed) for one in SIGNALS}
         self.drift.record_window(
@@ -176,9 +179,9 @@ class Story:
 
     def _signal(self, name: str, method: str, changed: bool) -> DriftSignal:
         moved = changed and name in {"prompt_text", "prompt_tokens", "answer_text"}
-        p_value = 0.0005 * self.dice.randint(1, 4) if moved else 0.0005 * self.dice.randint(60, 2000)
+        p_value = 0.0005 * self.rng.randint(1, 4) if moved else 0.0005 * self.rng.randint(60, 2000)
         threshold = 0.01
-        score = threshold * (self.dice.uniform(2.0, 3.4) if moved else 1.35 - p_value - self.dice.uniform(0.3, 0.35))
+        score = threshold * (self.rng.uniform(2.0, 3.4) if moved else 1.35 - p_value - self.rng.uniform(0.3, 0.35))
         return DriftSignal(name, method, 300, 1000, max(score, 0.0005), threshold, p_value, shifted=moved)
 
     def _figures(self) -> list[CalibrationRow]:
@@ -196,57 +199,57 @@ class Story:
     def _traffic(self, minutes: float) -> None:
         day = 0.5 - 0.5 * math.cos(2 * math.pi * (self.hour % 24 - 3) / 24)
         rush = 20 <= self.hour < 20.5
-        served = round(minutes * (self.dice.uniform(4, 7) + 13 * day + (20 if rush else 0)))
+        served = round(minutes * (self.rng.uniform(4, 7) + 13 * day + (20 if rush else 0)))
         slow = 5.0 if rush else 1.0 + 0.6 * day
-        metrics, dice = self.serving, self.dice
+        metrics, rng = self.serving, self.rng
         metrics.running.set(min(32, round(served / minutes / 3)))
         metrics.waiting.set(48 if rush else 0)
         if rush:
-            metrics.rejected.labels("queue_full").inc(dice.randint(3, 9))
+            metrics.rejected.labels("queue_full").inc(rng.randint(3, 9))
         for _ in range(served):
-            end = dice.choices([name for name, _ in ENDINGS], [share for _, share in ENDINGS])[0]
-            tokens = max(4, round(dice.gauss(52, 18)))
-            first = dice.lognormvariate(-1.5, 0.5) * slow
+            end = rng.choices([name for name, _ in ENDINGS], [share for _, share in ENDINGS])[0]
+            tokens = max(4, round(rng.gauss(52, 18)))
+            first = rng.lognormvariate(-1.5, 0.5) * slow
             metrics.requests.labels(end).inc()
             metrics.queued.observe(first * 0.3)
             metrics.first.observe(first)
             for _ in range(4):
-                metrics.between.observe(dice.lognormvariate(-3.4, 0.4) * slow)
+                metrics.between.observe(rng.lognormvariate(-3.4, 0.4) * slow)
             metrics.whole.observe(first + tokens * 0.035 * slow)
-            metrics.prompt_tokens.inc(max(8, round(dice.gauss(140, 50))))
+            metrics.prompt_tokens.inc(max(8, round(rng.gauss(140, 50))))
             metrics.generation_tokens.inc(tokens)
-            if dice.random() < 0.09:
-                kind = dice.choices(["thumb", "rating", "click", "conversion", "edit"], [5, 2, 4, 1, 1])[0]
+            if rng.random() < 0.09:
+                kind = rng.choices(["thumb", "rating", "click", "conversion", "edit"], [5, 2, 4, 1, 1])[0]
                 variant = (
                     "challenger"
-                    if self.experiment and not self.experiment.ended_at and dice.random() < 0.2
+                    if self.experiment and not self.experiment.ended_at and rng.random() < 0.2
                     else "champion"
                 )
                 metrics.feedback.labels(kind, variant).inc()
 
 
-def told(seed: int = 1, end: datetime | None = None) -> Story:
-    """The story at its end, ``end`` being that moment."""
+def build_history(seed: int = 1, end: datetime | None = None) -> SyntheticHistory:
+    """Build the whole history, which ends at ``end``."""
     end = end or datetime.now(UTC)
-    story = Story(end - timedelta(hours=HOURS), seed)
-    story.go_on(end)
-    return story
+    history = SyntheticHistory(end - timedelta(hours=HOURS), seed)
+    history.advance_to(end)
+    return history
 
 
-def history(path: Path, instances: dict[str, str], end: datetime, seed: int = 1) -> Story:
-    """Write the past as OpenMetrics with a time on each line, for ``promtool tsdb create-blocks-from openmetrics``; the story at its end."""
-    story = Story(end - timedelta(hours=HOURS), seed)
+def write_history(path: Path, instances: dict[str, str], end: datetime, seed: int = 1) -> SyntheticHistory:
+    """Write the past as OpenMetrics with a time on each line, for ``promtool tsdb create-blocks-from openmetrics``; return the whole history."""
+    history = SyntheticHistory(end - timedelta(hours=HOURS), seed)
     with path.open("w", encoding="utf-8") as stream:
-        while story.at < end - timedelta(minutes=1):
-            story.step()
-            for job, text in story.texts().items():
-                stream.writelines(_stamped(job, instances[job], text.decode(), story.at.timestamp()))
+        while history.at < end - timedelta(minutes=1):
+            history.step()
+            for job, text in history.texts().items():
+                stream.writelines(_add_timestamps(job, instances[job], text.decode(), history.at.timestamp()))
         stream.write("# EOF\n")
-    story.go_on(end)
-    return story
+    history.advance_to(end)
+    return history
 
 
-def _stamped(job: str, instance: str, text: str, at: float) -> Iterator[str]:
+def _add_timestamps(job: str, instance: str, text: str, at: float) -> Iterator[str]:
     labels = f'instance="{instance}",job="{job}"'
     samples = [line for line in text.splitlines() if line and line[0] != "#" and "_created" not in line]
     for line in samples:
@@ -257,13 +260,13 @@ def _stamped(job: str, instance: str, text: str, at: float) -> Iterator[str]:
     yield f"scrape_samples_scraped{{{labels}}} {len(samples)} {at:.0f}\n"
 
 
-def exposed() -> dict[str, set[str]]:
-    """Every series name that the three programs expose, with its labels as ``name="value"``."""
-    found: dict[str, set[str]] = {}
-    story = told()
-    for text in story.texts().values():
+def list_exposed_series() -> dict[str, set[str]]:
+    """List every series name that the three programs expose, with its labels as ``name="value"``."""
+    series: dict[str, set[str]] = {}
+    history = build_history()
+    for text in history.texts().values():
         for line in text.decode().splitlines():
             if not line.startswith("#"):
                 name, labels = re.fullmatch(r"(\w+)(?:\{(.*)\})? \S+", line).groups()
-                found.setdefault(name, set()).update(re.findall(r'\w+="[^"]*"', labels or ""))
-    return found
+                series.setdefault(name, set()).update(re.findall(r'\w+="[^"]*"', labels or ""))
+    return series

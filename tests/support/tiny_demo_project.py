@@ -1,7 +1,7 @@
-"""The demonstration of the loop for a model that can learn one sentence: its town, its project, and its bad challengers.
+"""The loop demo for a tiny model that can learn one sentence: its traffic, its project, and its bad challengers.
 
-Everybody wants the same ad. At first the model says something random; what people write teaches it the first half of the
-sentence; a challenger that was taught all of it is better by any measure, unless its answers are cut after three letters.
+Every request has the same reference ad. At first the model answers at random; the edits train it on the first half of the sentence.
+The harmful challenger is trained on the whole sentence, so it scores higher in the gate, but its packaged answers are cut after three tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import loop_demo_fixtures
 from drift_fixtures import text
 from loop_demo import setup
-from loop_demo.scenario import Bad, Scene, Town
+from loop_demo.scenario import BadChallenger, DemoScenario, SyntheticTraffic
 from monitor_project import tiny_encoder
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -28,12 +28,12 @@ from tunectl.inference_log import feedback
 from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = loop_demo_fixtures.ROOT
-HALF, WHOLE = "Hello there!", "Hello there! Come in."
-HELD = 0.25
+HALF_SENTENCE, WHOLE_SENTENCE = "Hello there!", "Hello there! Come in."
+HOLDOUT = 0.25
 """feedback.holdout."""
 ROWS, WINDOW = 60, 60
 ADS = "examples/local_lens/data/ads.jsonl"
-BUILD = (
+BUILD_SETTINGS = (
     "model=folder", "ingest=table", f"data.path={ADS}", "ingest.sources.table.fields={phrasing: phrasing}",
     "curate=none", "split=default", "split.leakage=null", "split.hold_out={phrasing: {validation: [], test: [whole]}}",
     "cpt=none", "preferences=none", "reward=none", "align=none", "evaluate=default", "package=transformers",
@@ -43,7 +43,7 @@ BUILD = (
     "package.bento=null", "package.decoding.max_tokens=24", "package.probing.prompts=2", "package.probing.fixtures=2", "package.probing.max_tokens=8",
     "package.parity.prompts=4", "package.parity.max_tokens=8", "package.reference_responses=60",
 )  # fmt: skip
-WATCHED = (
+LOOP_SETTINGS = (
     "feedback.quarantine_hours=0", "serve.poll_seconds=0.3",
     "monitor.poll_seconds=0.3", f"monitor.window.max_rows={WINDOW}", "monitor.window.settle_seconds=1", "monitor.prompts.accept_first=true",
     "monitor.answers.reference=live", "monitor.evidently=false", "monitor.encoder.package=tiny", "monitor.encoder.version='1.0'",
@@ -55,46 +55,46 @@ WATCHED = (
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What somebody asks, and what they would have written."""
+class TinyRequest:
+    """A prompt and its reference answer."""
 
     brief: str
     ad: str
 
 
-def held(brief: str) -> bool:
-    """Whether the question is kept for the gate."""
-    return feedback.is_held_out(feedback.prompt_digest([("user", brief)]), HELD)
+def is_held_out(brief: str) -> bool:
+    """Return whether the prompt is held out for the gate."""
+    return feedback.is_held_out(feedback.prompt_digest([("user", brief)]), HOLDOUT)
 
 
-def wishes(topics: tuple[str, ...], seed: int) -> Iterator[Wish]:
-    dice = random.Random(seed)
+def generate_requests(topics: tuple[str, ...], seed: int) -> Iterator[TinyRequest]:
+    rng = random.Random(seed)
     while True:
-        brief = f"{text(dice, dice.choice(topics))} {dice.randint(100, 999)}"  # no number may tell early from late
-        yield Wish(brief, WHOLE if held(brief) else HALF)
+        brief = f"{text(rng, rng.choice(topics))} {rng.randint(100, 999)}"  # random, so that no number tells early requests from late ones
+        yield TinyRequest(brief, WHOLE_SENTENCE if is_held_out(brief) else HALF_SENTENCE)
 
 
-TOWN = Town(
-    lambda: wishes(("garden", "bike"), 1),
-    lambda: wishes(("bread",), 2),
-    lambda _wish, answer: 0.95 if HALF in answer else 0.05,
+TRAFFIC = SyntheticTraffic(
+    lambda: generate_requests(("garden", "bike"), 1),
+    lambda: generate_requests(("bread",), 2),
+    lambda _request, answer: 0.95 if HALF_SENTENCE in answer else 0.05,
 )
 
 
-def rows(say: str, whole: str) -> list[dict[str, Any]]:
-    """Past ads: ``say`` in those that are learned, ``whole`` in those that judge, every third of them a little longer.
+def rows(train_text: str, test_text: str) -> list[dict[str, Any]]:
+    """Make past ads: ``train_text`` in the training rows, ``test_text`` in the test rows; every third test row is longer.
 
-    A model this small answers every question alike: were the references alike as well, each interval would have no width, and one
-    near tie between two letters would be a fall of the whole evaluation.
+    A model this small gives every prompt the same answer. With equal references each interval would have width zero, and one changed
+    character would move the whole score.
     """
-    dice = random.Random(3)
-    found = []
+    rng = random.Random(3)
+    result = []
     for number in range(ROWS + 24):
         kind = "whole" if number >= ROWS else "half"
-        brief = f"{text(dice, dice.choice(('garden', 'bike')))} {number}"
-        longer = f"{whole} Bring friends." if number % 3 == 0 else whole
-        found.append({"prompt": brief, "completion": longer if kind == "whole" else say, "phrasing": kind})
-    return found
+        brief = f"{text(rng, rng.choice(('garden', 'bike')))} {number}"
+        longer = f"{test_text} Bring friends." if number % 3 == 0 else test_text
+        result.append({"prompt": brief, "completion": longer if kind == "whole" else train_text, "phrasing": kind})
+    return result
 
 
 def environment() -> dict[str, str]:
@@ -108,10 +108,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, **more, "HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
 
 
-def teachable(model: Path, folder: Path) -> Path:
-    """The tiny model, but one that can learn where an answer ends.
+def copy_trainable_model(model: Path, folder: Path) -> Path:
+    """Copy the tiny model so that it can learn where an answer ends.
 
-    Transformers fills the embedding of padding, which is also the end of a turn, with zeros: its logit never moves.
+    Transformers fills the embedding of padding, which is also the end-of-turn token, with zeros: its logit never changes.
     """
     from safetensors.torch import load_file, save_file
 
@@ -124,44 +124,46 @@ def teachable(model: Path, folder: Path) -> Path:
     return folder
 
 
-def built(folder: Path, model: Path) -> Path:
-    """What ``make run`` would have left: a project whose model has hardly learned anything."""
+def build_root(folder: Path, model: Path) -> Path:
+    """Build what ``make run`` builds: a project whose model is hardly trained."""
     root = folder / "root"
     for name in ("conf", "dvc.yaml", ".dvcignore", ".gitignore"):
         setup._copy(ROOT / name, root / name)
     setup._copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
     (root / ADS).parent.mkdir(parents=True)
-    setup.write_rows(root / ADS, rows(HALF, WHOLE))
+    setup.write_rows(root / ADS, rows(HALF_SENTENCE, WHOLE_SENTENCE))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    words = [*BUILD, f"model.source.path={teachable(model, folder / 'model')}", "sft.epochs=4"]
-    done = subprocess.run(
+    words = [*BUILD_SETTINGS, f"model.source.path={copy_trainable_model(model, folder / 'model')}", "sft.epochs=4"]
+    process = subprocess.run(
         [sys.executable, "-m", "tunectl", "repro", *words], cwd=root, env=environment(), capture_output=True, text=True
     )
-    assert done.returncode in {0, 3}, done.stdout[-3000:] + done.stderr[-3000:]
+    assert process.returncode in {0, 3}, process.stdout[-3000:] + process.stderr[-3000:]
     store = ReleaseRegistry(root / ".tunectl" / "releases")
     if store.champion() is None:
-        store.promote(store.ids()[0], author="test", message="the first", force=True)
+        store.promote(store.ids()[0], author="test", message="first release", force=True)
     return root
 
 
-def scene(folder: Path, model: Path) -> Scene:
-    """The stage, set."""
-    root, project = built(folder, model), folder / "project"
+def create_scenario(folder: Path, model: Path) -> DemoScenario:
+    """Create the scenario: project, traffic and bad challengers."""
+    root, project = build_root(folder, model), folder / "project"
     digest = tiny_encoder(root / ".tunectl" / "cache" / "embeddings" / "tiny-1.0")
-    settings = [*WATCHED, f"monitor.encoder.sha256={digest}"]
-    store = setup.project(root, project, settings)
-    kept = folder / "prebuilt"
+    settings = [*LOOP_SETTINGS, f"monitor.encoder.sha256={digest}"]
+    store = setup.create_project(root, project, settings)
+    prebuilt = folder / "prebuilt"
     other, words = rows("zzz qqq", "zzz qqq"), ("sft.epochs=30", "package.decoding.max_tokens=3")
     jobs = (
-        setup.Job("poor", "it learned another sentence", ("sft.epochs=30",), {ADS: other}),
-        setup.Job("harmful", "its answers are cut after three letters", words, {ADS: rows(WHOLE, WHOLE)}),
+        setup.ChallengerSpec("poor", "trained on another sentence", ("sft.epochs=30",), {ADS: other}),
+        setup.ChallengerSpec(
+            "harmful", "packaged with a limit of three tokens", words, {ADS: rows(WHOLE_SENTENCE, WHOLE_SENTENCE)}
+        ),
     )
-    bad = [Bad(setup.build_challenger(job, project, store, kept, print), job.why) for job in jobs]
-    return Scene(
-        project=project, town=TOWN, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
-        murmur=1.0, build_seconds=900, settle_seconds=180,
+    bad = [BadChallenger(setup.build_challenger(spec, project, store, prebuilt, print), spec.defect) for spec in jobs]
+    return DemoScenario(
+        project=project, traffic=TRAFFIC, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
+        background_rate=1.0, build_seconds=900, settle_seconds=180,
     )  # fmt: skip
 
 
-def recorded(project: Path) -> list[str]:
+def load_recorded_overrides(project: Path) -> list[str]:
     return [given.text for given in override_file.load_overrides(ProjectPaths(project))]

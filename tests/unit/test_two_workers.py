@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[1]
         ("tests/e2e/test_loop.py::test_c", "e2e/test_loop.py"),
     ],
 )
-def test_a_file_or_a_room_goes_to_one_worker(nodeid: str, expected: str) -> None:
+def test_the_tests_of_a_file_or_folder_go_to_one_worker(nodeid: str, expected: str) -> None:
     assert place(nodeid) == expected
 
 

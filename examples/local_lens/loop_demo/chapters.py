@@ -1,4 +1,4 @@
-"""The chapters, in the order in which they are played. Each ends with what was promised, and whether it was so."""
+"""The chapters of the demo, in the order in which they run. Each one ends with checks."""
 
 from __future__ import annotations
 
@@ -7,292 +7,333 @@ from datetime import datetime
 from typing import Any
 
 from loop_demo import timeline as times
-from loop_demo.context import BrokenPromiseError, Play
-from loop_demo.simulated_users import Tally
-from loop_demo.timeline import Promise, Timeline, Tone, length
+from loop_demo.context import DemoAbortedError, DemoContext
+from loop_demo.simulated_users import RequestCounts
+from loop_demo.timeline import Category, DemoCheck, Timeline, format_duration
 from tunectl.artifacts.records import DriftWindow
 from tunectl.retraining.state_machine import RetrainRun
 
-MORE = 2
-"""Windows beyond the first that a change may take to be forgotten."""
-PATIENCE = 5
-"""Windows that a change may take to be noticed."""
-SWIFT = 5.0
-"""Seconds that a rollback may take."""
+MAX_EXTRA_WINDOWS = 2
+"""Windows after the first in which the drift may last against the new reference."""
+MAX_WINDOWS_TO_DETECT = 5
+"""Windows within which the monitor must detect the change."""
+MAX_ROLLBACK_SECONDS = 5.0
+"""Longest that a rollback may take."""
 TITLE = "Retraining loop"
-WATCHED = "Prometheus counts windows, Alertmanager tells the retrain controller, and the controller records it."
-UNWATCHED = "Prometheus would count windows, and Alertmanager would tell the retrain controller, which records it."
+WITH_PROMETHEUS = "Prometheus counts windows with drift, Alertmanager sends a webhook to the retrain controller, and\nthe controller starts a retrain."
+WITHOUT_PROMETHEUS = "Prometheus and Alertmanager are not installed; the demo script sends the webhook that Alertmanager\nwould send to the retrain controller."
 
 
-def describe_window(window: DriftWindow) -> tuple[str, Tone]:
-    """A window in words."""
+def describe_window(window: DriftWindow) -> tuple[str, Category]:
+    """Describe a window in one line."""
     if window.verdict == "insufficient":
-        return f"window {window.id[:6]}: {window.rows} answers; {window.reason}", "calm"
-    tone: Tone = "bad" if window.verdict == "drift" else "moved" if window.shifted else "good"
-    return f"window {window.id[:6]}: {window.verdict}; {window.reason}", tone
+        return f"window {window.id[:6]}: {window.rows} answers; {window.reason}", "normal"
+    category: Category = "bad" if window.verdict == "drift" else "changed" if window.shifted else "good"
+    return f"window {window.id[:6]}: {window.verdict}; {window.reason}", category
 
 
-def quiet(play: Play) -> None:
-    """People ask as always: no alarm, no retrain."""
-    play.narrator.chapter(
-        "A quiet day",
-        "People ask for ads as they always did. The first windows become what is usual;\nthe next ones must say nothing.",
+def run_quiet_traffic(demo: DemoContext) -> None:
+    """Send baseline traffic: no alert, no retrain."""
+    demo.console_log.start_chapter(
+        "Baseline traffic",
+        "Users send the requests that the model was trained for. The first windows become the reference;\nthe next ones must show no drift.",
     )
-    scene, names, result = play.scene, list[str](), list[DriftWindow]()
-    with play.phase("people", "everyday"):
-        for _ in range(scene.baseline):
-            window, _ = play.window(play.everyday)
+    scenario, names, result = demo.scenario, list[str](), list[DriftWindow]()
+    with demo.measure_span("users", "baseline traffic"):
+        for _ in range(scenario.baseline):
+            window, _ = demo.fill_window(demo.baseline_requests)
             names.append(window.id)
-            play.narrator.say(*describe_window(window))
-        play.command("monitor", "set-reference", *names, "-m", "quiet days")
-        play.narrator.say(
-            f"a person accepts them as usual: tunectl monitor set-reference {' '.join(name[:6] for name in names)}",
-            "work",
+            demo.console_log.print_line(*describe_window(window))
+        demo.run_command("monitor", "set-reference", *names, "-m", "baseline traffic")
+        demo.console_log.print_line(
+            f"set as the reference: tunectl monitor set-reference {' '.join(name[:6] for name in names)}",
+            "active",
         )
-        for _ in range(scene.quiet):
-            window, _ = play.window(play.everyday)
+        for _ in range(scenario.quiet):
+            window, _ = demo.fill_window(demo.baseline_requests)
             result.append(window)
-            play.narrator.say(*describe_window(window))
-    silent = all(item.verdict == "ok" for item in result) and not play.stack.firing() and not play.run_store.runs()
+            demo.console_log.print_line(*describe_window(window))
+    is_quiet = (
+        all(item.verdict == "ok" for item in result)
+        and not demo.stack.list_firing_alerts()
+        and not demo.run_store.runs()
+    )
     signals = max(sum(signal.p_value is not None for signal in window.signals.values()) for window in result)
-    evidence = f"{len(result)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
-    play.narrator.promise(
-        "quiet traffic raises no alarm", holds=silent, evidence=evidence if silent else describe_window(result[-1])[0]
+    evidence = f"{len(result)} windows of {scenario.rows} answers, {signals} signals each; no alert, no retrain"
+    demo.console_log.record_check(
+        "baseline traffic raises no alert",
+        passed=is_quiet,
+        evidence=evidence if is_quiet else describe_window(result[-1])[0],
     )
 
 
-def change(play: Play) -> None:
-    """People ask for something else, and the monitor notices."""
-    play.narrator.chapter(
+def run_changed_traffic(demo: DemoContext) -> None:
+    """Send changed traffic, and wait until the monitor detects the drift."""
+    demo.console_log.start_chapter(
         "Requests change",
-        "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
+        "Requests have a new neighbourhood, a new kind of business and a new tone. Some users edit the ad\nthat they got.",
     )
-    tally = play.crowd.tally
-    up, down, edits = tally.up, tally.down, tally.edits
-    with play.phase("people", "changed requests", "moved"):
-        play.changed_at = datetime.now(play.began.tzinfo)
+    counts = demo.users.counts
+    up, down, edits = counts.up, counts.down, counts.edits
+    with demo.measure_span("users", "changed requests", "changed"):
+        demo.changed_at = datetime.now(demo.began.tzinfo)
         for turn in range(1, 100):
-            window, made_at = play.window(play.changed, edits=play.scene.edits)
-            play.narrator.say(*describe_window(window))
-            if window.verdict == "drift" or turn >= PATIENCE:
+            window, made_at = demo.fill_window(demo.changed_requests, edits=demo.scenario.edits)
+            demo.console_log.print_line(*describe_window(window))
+            if window.verdict == "drift" or turn >= MAX_WINDOWS_TO_DETECT:
                 break
-    liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
-    play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
-    if not play.narrator.promise(
-        "the change is noticed",
-        holds=window.verdict == "drift",
-        evidence=f"after {turn} {'window' if turn == 1 else 'windows'}, evidence {window.evidence:.1f} of {window.evidence_required:.1f}; {length((made_at - play.changed_at).total_seconds())} after the first new question",
+    approval_rate = RequestCounts(up=counts.up - up, down=counts.down - down).approval_rate or 0
+    demo.console_log.print_line(
+        f"users edited {counts.edits - edits} ads; thumbs up for {approval_rate:.0%} of the others"
+    )
+    if not demo.console_log.record_check(
+        "the monitor detects the change",
+        passed=window.verdict == "drift",
+        evidence=f"after {turn} {'window' if turn == 1 else 'windows'}, evidence {window.evidence:.1f} of {window.evidence_required:.1f}; {format_duration((made_at - demo.changed_at).total_seconds())} after the first changed request",
     ):
-        raise BrokenPromiseError(f"no drift in {turn} windows: {window.reason}")
-    play.drifted = window, made_at
+        raise DemoAbortedError(f"no drift in {turn} windows: {window.reason}")
+    demo.drifted = window, made_at
 
 
-def alert(play: Play) -> None:
-    """The alert starts one retrain."""
-    installed = play.stack.prometheus is not None
-    play.narrator.chapter("An alert and a webhook", WATCHED if installed else UNWATCHED)
-    assert play.drifted is not None
-    window, made_at = play.drifted
+def check_alert(demo: DemoContext) -> None:
+    """Check that the alert starts one retrain."""
+    installed = demo.stack.prometheus is not None
+    demo.console_log.start_chapter("An alert and a webhook", WITH_PROMETHEUS if installed else WITHOUT_PROMETHEUS)
+    assert demo.drifted is not None
+    window, made_at = demo.drifted
     if not installed:
-        play.narrator.say("no Prometheus here: the same webhook is delivered by hand", "work")
-        summary = f"The world has changed: {window.reason}."
-        play.stack.retrain.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
-    run = play.next_run(0)
+        demo.console_log.print_line("no Prometheus: the demo script sends the webhook", "active")
+        summary = f"Drift: {window.reason}."
+        demo.stack.retrain.until(lambda: demo.stack.send_webhook(made_at, summary) == 200, demo.scenario.settle_seconds)
+    run = demo.wait_for_run(0)
     waited = (run.trigger.at - made_at).total_seconds()
-    play.narrator.say(f"{times.sender(run)}: {run.trigger.message}", "moved")
-    one = len(play.run_store.runs()) == 1 and run.trigger.kind == "alert"
-    play.narrator.promise(
-        "one alert starts one retrain", holds=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
+    demo.console_log.print_line(f"{times.name_alert_sender(run)}: {run.trigger.message}", "changed")
+    is_one = len(demo.run_store.runs()) == 1 and run.trigger.kind == "alert"
+    demo.console_log.record_check(
+        "one alert starts one retrain", passed=is_one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
     )
 
 
-def rebuild(play: Play) -> None:
-    """The model learns what people wrote, and the gate compares."""
-    play.narrator.chapter(
+def check_retrain(demo: DemoContext) -> None:
+    """Follow the retrain through feedback, build and gate."""
+    demo.console_log.start_chapter(
         "Feedback, dvc repro, gate",
-        "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
+        "Edits of users become training rows, with limits per user; a part is held out for the gate.\nFine-tuning continues from the champion, while users keep sending requests.",
     )
-    run, scene = play.run_store.runs()[0], play.scene
+    run, scenario = demo.run_store.runs()[0], demo.scenario
     with (
-        play.phase("people", "while it builds", "moved"),
-        play.crowd.murmuring(play.changed, scene.murmur) as meanwhile,
+        demo.measure_span("users", "requests during the build", "changed"),
+        demo.users.send_in_background(demo.changed_requests, scenario.background_rate) as background,
     ):
-        run = play.follow(run, "canary", seconds=scene.build_seconds)
+        run = demo.follow(run, "canary", seconds=scenario.build_seconds)
     facts = run.facts("training")
-    learned = f"{facts.get('examples', 0)} rows to learn from {facts.get('annotators', 0)} people, {facts.get('held_out', 0)} kept for the gate"
-    play.narrator.promise("people's own words are learned from", holds=facts.get("edits", 0) > 0, evidence=learned)
-    answered = f"{meanwhile.answered} of {meanwhile.requests} requests"
-    play.narrator.promise(
-        "the service answers meanwhile", holds=not meanwhile.dropped and meanwhile.answered > 0, evidence=answered
+    learned = f"{facts.get('examples', 0)} training rows from {facts.get('annotators', 0)} users, {facts.get('held_out', 0)} held out for the gate"
+    demo.console_log.record_check(
+        "the retrain learns from edits of users", passed=facts.get("edits", 0) > 0, evidence=learned
     )
-    _gate(play, run)
-    if not play.narrator.promise("the gate says yes", holds=run.state == "canary", evidence=_reason(run)):
-        raise BrokenPromiseError(f"the retrain is {run.state}: {run.steps[-1].message}")
-
-
-def canary(play: Play) -> None:
-    """The challenger proves itself on live traffic and is promoted."""
-    play.narrator.chapter(
-        "A canary on live traffic",
-        "Half of the people get the challenger and stay with it. A test that may be looked at at any\ntime decides, and the champion is swapped under everybody's hands.",
+    answered = f"{background.answered} of {background.requests} requests"
+    demo.console_log.record_check(
+        "the service answers during the build",
+        passed=not background.dropped and background.answered > 0,
+        evidence=answered,
     )
-    old = play.champion
-    with play.phase("people", "canary", "moved"):
-        run = play.try_out(play.run_store.runs()[0])
-        play.crowd.ask(play.changed, play.scene.batch)
-    new = play.champion
-    if not play.narrator.promise(
-        "the better model is promoted", holds=run.state == "promoted" and new != old, evidence=_reason(run)
+    _print_gate_result(demo, run)
+    if not demo.console_log.record_check(
+        "the gate accepts the new release", passed=run.state == "canary", evidence=_last_message(run)
     ):
-        raise BrokenPromiseError(f"the canary ended: {run.state}, {run.steps[-1].message}")
-    promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
-    seconds = _measure_delay(play, promoted, lambda variants: variants.get("champion") == new)
-    tally = play.crowd.tally
-    whole = (
-        f"{tally.answered:,} of {tally.requests:,} answers whole so far; the new model answered after {seconds:.1f} s"
+        raise DemoAbortedError(f"the retrain is {run.state}: {run.steps[-1].message}")
+
+
+def check_canary(demo: DemoContext) -> None:
+    """Check that the canary test promotes the challenger."""
+    demo.console_log.start_chapter(
+        "A canary on live traffic",
+        "Half of the users get answers of the challenger. A sequential test decides at any time, and the\nserver replaces the champion without a restart.",
     )
-    play.narrator.promise(
-        "no request is dropped", holds=not tally.dropped, evidence=whole if not tally.dropped else tally.dropped[0]
+    old = demo.champion
+    with demo.measure_span("users", "canary", "changed"):
+        run = demo.run_canary(demo.run_store.runs()[0])
+        demo.users.send_requests(demo.changed_requests, demo.scenario.batch)
+    new = demo.champion
+    if not demo.console_log.record_check(
+        "the better model is promoted", passed=run.state == "promoted" and new != old, evidence=_last_message(run)
+    ):
+        raise DemoAbortedError(f"the canary ended: {run.state}, {run.steps[-1].message}")
+    promoted = datetime.fromisoformat(demo.registry.champion().promoted_at)  # type: ignore[union-attr]
+    seconds = _measure_delay(demo, promoted, lambda variants: variants.get("champion") == new)
+    counts = demo.users.counts
+    complete = f"{counts.answered:,} of {counts.requests:,} answers complete so far; the new release served after {seconds:.1f} s"
+    demo.console_log.record_check(
+        "no request is dropped",
+        passed=not counts.dropped,
+        evidence=complete if not counts.dropped else counts.dropped[0],
     )
 
 
-def calm(play: Play) -> None:
-    """Against the new reference there is no drift any more."""
-    play.narrator.chapter(
-        "Calm again",
-        "The window that asked for all this is the new reference of questions, and the answers of the\ncanary are that of answers.",
+def check_new_reference(demo: DemoContext) -> None:
+    """Check that there is no drift against the new reference."""
+    demo.console_log.start_chapter(
+        "No drift against the new reference",
+        "The window that started the retrain is the new reference of prompts, and the answers of the\ncanary are the new reference of answers.",
     )
-    new = play.champion
-    with play.phase("people", "the new usual"):
-        for _ in range(1 + MORE):
-            window, _ = play.window(play.changed, edits=play.scene.edits / 2)  # what a next retrain can learn
-            play.narrator.say(*describe_window(window))
+    new = demo.champion
+    with demo.measure_span("users", "new reference"):
+        for _ in range(1 + MAX_EXTRA_WINDOWS):
+            window, _ = demo.fill_window(
+                demo.changed_requests, edits=demo.scenario.edits / 2
+            )  # training rows for a next retrain
+            demo.console_log.print_line(*describe_window(window))
             if window.release == new and window.verdict == "ok" and not window.shifted:
                 break
     is_quiet = window.release == new and window.verdict == "ok" and not window.shifted
-    play.narrator.promise("the drift is gone against the new reference", holds=is_quiet, evidence=window.reason)
-
-
-def poor(play: Play) -> None:
-    """A challenger that the gate rejects."""
-    bad = play.scene.poor
-    play.narrator.chapter(
-        "A bad challenger",
-        f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nSomebody proposes it all the same.",
+    demo.console_log.record_check(
+        "there is no drift against the new reference", passed=is_quiet, evidence=window.reason
     )
-    before = play.champion
-    run = play.follow(play.propose(bad), seconds=play.scene.build_seconds)
-    _gate(play, run)
-    is_rejected = run.state == "rejected" and play.champion == before
-    play.narrator.promise("the gate rejects a bad challenger", holds=is_rejected, evidence=_reason(run))
 
 
-def harmful(play: Play) -> None:
-    """A challenger that the gate cannot see through is rolled back."""
-    bad = play.scene.harmful
-    play.narrator.chapter(
-        "A challenger that does harm",
-        f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nThe gate cannot see that; people can.",
+def check_poor_challenger(demo: DemoContext) -> None:
+    """Check that the gate rejects the poor challenger."""
+    challenger = demo.scenario.poor
+    demo.console_log.start_chapter(
+        "A poor challenger",
+        f"Release {challenger.release[:6]} is bad on purpose: {challenger.defect}.\nIt is proposed with `tunectl release propose`.",
     )
-    before = play.champion
-    run = play.follow(play.propose(bad), "canary", seconds=play.scene.build_seconds)
-    _gate(play, run)
-    if not play.narrator.promise("it passes the gate", holds=run.state == "canary", evidence=_reason(run)):
-        raise BrokenPromiseError(f"the proposal is {run.state}: {run.steps[-1].message}")
-    with play.phase("people", "canary", "moved"):
-        run = play.try_out(run)
-    is_withdrawn = run.state == "withdrawn" and play.champion == before
-    play.narrator.promise("harm is seen and rolled back", holds=is_withdrawn, evidence=_reason(run))
-    seconds = _measure_rollback(play, run)
+    before = demo.champion
+    run = demo.follow(demo.propose(challenger), seconds=demo.scenario.build_seconds)
+    _print_gate_result(demo, run)
+    is_rejected = run.state == "rejected" and demo.champion == before
+    demo.console_log.record_check(
+        "the gate rejects the poor challenger", passed=is_rejected, evidence=_last_message(run)
+    )
+
+
+def check_harmful_challenger(demo: DemoContext) -> None:
+    """Check that the harmful challenger passes the gate and is rolled back in its canary."""
+    challenger = demo.scenario.harmful
+    demo.console_log.start_chapter(
+        "A harmful challenger",
+        f"Release {challenger.release[:6]} is bad on purpose: {challenger.defect}.\nThe gate sets its own limit, so only users see it.",
+    )
+    before = demo.champion
+    run = demo.follow(demo.propose(challenger), "canary", seconds=demo.scenario.build_seconds)
+    _print_gate_result(demo, run)
+    if not demo.console_log.record_check(
+        "the harmful challenger passes the gate", passed=run.state == "canary", evidence=_last_message(run)
+    ):
+        raise DemoAbortedError(f"the proposal is {run.state}: {run.steps[-1].message}")
+    with demo.measure_span("users", "canary", "changed"):
+        run = demo.run_canary(run)
+    is_withdrawn = run.state == "withdrawn" and demo.champion == before
+    demo.console_log.record_check(
+        "the canary test stops the harmful challenger", passed=is_withdrawn, evidence=_last_message(run)
+    )
+    seconds = _measure_rollback(demo, run)
     evidence = (
-        "the service still has it" if seconds is None else f"{seconds:.1f} s after the decision nobody got it any more"
+        "the service still serves it" if seconds is None else f"no user got it {seconds:.1f} s after the decision"
     )
-    play.narrator.promise("a rollback takes seconds", holds=seconds is not None and seconds < SWIFT, evidence=evidence)
+    demo.console_log.record_check(
+        f"the rollback takes less than {MAX_ROLLBACK_SECONDS:.0f} s",
+        passed=seconds is not None and seconds < MAX_ROLLBACK_SECONDS,
+        evidence=evidence,
+    )
 
 
-CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
+CHAPTERS: tuple[Callable[[DemoContext], None], ...] = (
+    run_quiet_traffic,
+    run_changed_traffic,
+    check_alert,
+    check_retrain,
+    check_canary,
+    check_new_reference,
+    check_poor_challenger,
+    check_harmful_challenger,
+)
 
 
-def _measure_rollback(play: Play, run: RetrainRun) -> float | None:
-    """Seconds from the end of the experiment until the service no longer had the challenger."""
-    ended = next((item.ended_at for item in play.canaries.all() if item.run == run.id), None)
-    return None if ended is None else _measure_delay(play, ended, lambda variants: "challenger" not in variants)
+def _measure_rollback(demo: DemoContext, run: RetrainRun) -> float | None:
+    """Measure the seconds from the end of the canary until the service no longer served the challenger."""
+    ended = next((item.ended_at for item in demo.canaries.all() if item.run == run.id), None)
+    return None if ended is None else _measure_delay(demo, ended, lambda variants: "challenger" not in variants)
 
 
-def _measure_delay(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
-    """Seconds from a moment until the lookout saw that it ``holds``.
+def _measure_delay(demo: DemoContext, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
+    """Measure the seconds from ``moment`` until the poller saw variants for which ``holds`` is true.
 
     Raises  NotReadyError where it never does.
     """
-    play.stack.service.until(lambda: play.lookout.since(moment, holds) is not None, play.scene.settle_seconds)
-    return play.lookout.since(moment, holds)
+    demo.stack.service.until(lambda: demo.poller.seconds_until(moment, holds) is not None, demo.scenario.settle_seconds)
+    return demo.poller.seconds_until(moment, holds)
 
 
-def _reason(run: RetrainRun) -> str:
+def _last_message(run: RetrainRun) -> str:
     return f"{run.state.replace('_', ' ')}; {run.steps[-1].message or next((step.message for step in reversed(run.steps) if step.message), '')}"
 
 
-def _gate(play: Play, run: RetrainRun) -> None:
-    """What the gate saw, a line a set."""
+def _print_gate_result(demo: DemoContext, run: RetrainRun) -> None:
+    """Print the scores that the gate compared, one line a set."""
     facts: dict[str, Any] = next((step.facts for step in run.steps if "parts" in step.facts), {})
     for part in facts.get("parts", ()):
         numbers = [part.get(name) for name in ("champion", "challenger", "difference", "low", "high")]
         if None not in numbers:
             champion, challenger, difference, low, high = numbers
-            play.narrator.say(
+            demo.console_log.print_line(
                 f"{part['name']:<7} {part['items']:>4} items   champion {champion:5.1f}   challenger {challenger:5.1f}   "
                 f"{difference:+5.1f} ({low:+.1f} to {high:+.1f})"
             )
 
 
-def timeline(play: Play, ended: datetime) -> Timeline:
-    """Everything that happened, out of the records."""
-    clock, runs = play.clock, play.run_store.runs()
+def build_timeline(demo: DemoContext, ended: datetime) -> Timeline:
+    """Build the timeline from the records of the programs."""
+    clock, runs = demo.clock, demo.run_store.runs()
     now = clock(ended)
-    parts = [*times.retrains(runs, clock, now), *times.alerts(runs, clock), *times.windows(play.windows(), clock)]
+    parts = [
+        *times.build_retrain_entries(runs, clock, now),
+        *times.build_alert_marks(runs, clock),
+        *times.build_window_marks(demo.windows(), clock),
+    ]
     spans = [
-        *play.spans,
-        *times.experiments(play.canaries.all(), clock, now),
-        *times.champions(play.store.log(), clock, now),
+        *demo.spans,
+        *times.build_canary_spans(demo.canaries.all(), clock, now),
+        *times.build_champion_spans(demo.registry.log(), clock, now),
     ]
     return Timeline(
-        TITLE, play.began, now,
+        TITLE, demo.began, now,
         spans + [part for part in parts if isinstance(part, times.Span)],
         [part for part in parts if isinstance(part, times.Mark)],
-        list(play.narrator.promises), figures(play, runs),
+        list(demo.console_log.checks), list_figures(demo, runs),
     )  # fmt: skip
 
 
-def figures(play: Play, runs: Sequence[RetrainRun]) -> list[tuple[str, str]]:
-    """Numbers for people who read nothing else."""
+def list_figures(demo: DemoContext, runs: Sequence[RetrainRun]) -> list[tuple[str, str]]:
+    """List the headline numbers: each with what it measures."""
     result = []
-    tally = play.crowd.tally
-    if play.drifted is not None and play.changed_at is not None:
-        made_at = play.drifted[1]
-        result.append((length((made_at - play.changed_at).total_seconds()), "from the change to the verdict"))
+    counts = demo.users.counts
+    if demo.drifted is not None and demo.changed_at is not None:
+        made_at = demo.drifted[1]
+        result.append((format_duration((made_at - demo.changed_at).total_seconds()), "from the change to the verdict"))
         if runs:
             result.append(
                 (f"{(runs[0].trigger.at - made_at).total_seconds():.1f} s", "from the verdict to the webhook")
             )
     for state, what in (
-        ("training", "to rebuild the model"),
+        ("training", "to retrain the model"),
         ("evaluating", "for the gate"),
-        ("canary", "on live traffic"),
+        ("canary", "for the canary test"),
     ):
-        spent = _spent(runs[0], state) if runs else None
+        spent = _measure_state(runs[0], state) if runs else None
         if spent is not None:
-            result.append((length(spent), what))
-    result.append((f"{len(tally.dropped)} of {tally.requests:,}", "requests dropped"))
+            result.append((format_duration(spent), what))
+    result.append((f"{len(counts.dropped)} of {counts.requests:,}", "requests dropped"))
     return result
 
 
-def _spent(run: RetrainRun, state: str) -> float | None:
+def _measure_state(run: RetrainRun, state: str) -> float | None:
     for step, after in zip(run.steps, run.steps[1:], strict=False):
         if step.state == state:
             return (after.at - step.at).total_seconds()
     return None
 
 
-def promises(result: Sequence[Promise]) -> list[str]:
-    """Those that did not hold."""
-    return [f"{item.words}: {item.evidence}" for item in result if not item.held]
+def list_failed_checks(result: Sequence[DemoCheck]) -> list[str]:
+    """List the checks that failed."""
+    return [f"{item.statement}: {item.evidence}" for item in result if not item.passed]

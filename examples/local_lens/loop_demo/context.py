@@ -1,4 +1,4 @@
-"""What a chapter works with: the scene, what runs, who asks, the records, and the clock."""
+"""The context of a chapter: scenario, running programs, simulated users, records and clock."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from loop_demo.console_log import Narrator
-from loop_demo.processes import QUIET, NotReadyError, Stack, plain_environment, until
-from loop_demo.scenario import Bad, Commission, Scene
-from loop_demo.simulated_users import Crowd
-from loop_demo.timeline import Clock, Span, Tone
+from loop_demo.console_log import ConsoleLog
+from loop_demo.processes import OFFLINE_ENV, NotReadyError, Stack, plain_environment, wait_until
+from loop_demo.scenario import BadChallenger, DemoScenario, UserRequest
+from loop_demo.simulated_users import SimulatedUsers
+from loop_demo.timeline import Category, Clock, Span
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import inference_log_sql
@@ -31,9 +31,9 @@ from tunectl.retraining.state_machine import RetrainRun
 
 URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 STAGE = re.compile(rb"Running stage '(\w+)'")
-LOOK = 0.1
-"""Seconds between two looks at which releases serve."""
-TONES: Mapping[str, Tone] = {
+POLL_SECONDS = 0.1
+"""Seconds between two polls of the serving releases."""
+CATEGORIES: Mapping[str, Category] = {
     "promoted": "good",
     "rejected": "bad",
     "withdrawn": "bad",
@@ -42,25 +42,25 @@ TONES: Mapping[str, Tone] = {
 }
 
 
-class BrokenPromiseError(Exception):
-    """The story cannot go on: the message says why."""
+class DemoAbortedError(Exception):
+    """The demo cannot continue; the message says why."""
 
 
-class Lookout:
-    """Notes when the service begins and ceases to answer with a release, by asking it ten times a second."""
+class VariantPoller:
+    """Polls the service ten times a second and records when it starts and stops serving a release."""
 
-    def __init__(self, served: Callable[[], dict[str, str]]) -> None:
-        self._served, self._stop = served, threading.Event()
+    def __init__(self, get_variants: Callable[[], dict[str, str]]) -> None:
+        self._get_variants, self._stop = get_variants, threading.Event()
         self.history: list[tuple[datetime, dict[str, str]]] = []
-        self._thread = threading.Thread(target=self._watch, name="lookout", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="variant-poller", daemon=True)
 
-    def _watch(self) -> None:
-        while not self._stop.wait(LOOK):
-            result = self._served()
+    def _poll(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            result = self._get_variants()
             if result and (not self.history or self.history[-1][1] != result):
                 self.history.append((datetime.now(UTC), result))
 
-    def __enter__(self) -> Lookout:
+    def __enter__(self) -> VariantPoller:
         self._thread.start()
         return self
 
@@ -68,8 +68,8 @@ class Lookout:
         self._stop.set()
         self._thread.join(30)
 
-    def since(self, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
-        """Seconds from ``moment`` until it was seen that ``holds``; None where it never was."""
+    def seconds_until(self, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
+        """Return the seconds from ``moment`` until a poll for which ``holds`` is true; None if there is none."""
         before = [variants for index, variants in self.history if index <= moment]
         if before and holds(before[-1]):
             return 0.0
@@ -79,141 +79,147 @@ class Lookout:
 
 
 @dataclass
-class Play:
-    """See the module's text."""
+class DemoContext:
+    """See the module docstring."""
 
-    scene: Scene
+    scenario: DemoScenario
     stack: Stack
-    crowd: Crowd
-    narrator: Narrator
-    lookout: Lookout
+    users: SimulatedUsers
+    console_log: ConsoleLog
+    poller: VariantPoller
     began: datetime
     spans: list[Span] = field(default_factory=list)
-    """What people did, and the stages of a build."""
+    """Phases of the simulated traffic, and stages of builds."""
     drifted: tuple[DriftWindow, datetime] | None = None
-    """The window that said drift."""
+    """The window with the verdict drift."""
     changed_at: datetime | None = None
-    """When the first changed question was asked."""
+    """When the first changed request was sent."""
 
     def __post_init__(self) -> None:
-        self.store = ReleaseRegistry(self.scene.project / ".tunectl" / "releases")
-        self.run_store, self.canaries = RunStore(ProjectPaths(self.scene.project).retrain), CanaryStore(self.store)
-        self.everyday, self.changed = self.scene.town.everyday(), self.scene.town.changed()
+        self.registry = ReleaseRegistry(self.scenario.project / ".tunectl" / "releases")
+        self.run_store, self.canaries = (
+            RunStore(ProjectPaths(self.scenario.project).retrain),
+            CanaryStore(self.registry),
+        )
+        self.baseline_requests = self.scenario.traffic.baseline_requests()
+        self.changed_requests = self.scenario.traffic.changed_requests()
         self.clock = Clock(self.began)
 
     @property
     def champion(self) -> str:
-        """The release that the pointer names."""
-        pointer = self.store.champion()
+        """The champion of the registry."""
+        pointer = self.registry.champion()
         if pointer is None:
-            raise BrokenPromiseError(f"{self.store.root} has no champion")
+            raise DemoAbortedError(f"{self.registry.root} has no champion")
         return pointer.release
 
     def windows(self) -> list[tuple[DriftWindow, datetime]]:
-        """The windows that the monitor closed, and when."""
-        with inference_log_sql.open_log(URL, self.scene.project) as log:
+        """Return the windows that the monitor closed, and when."""
+        with inference_log_sql.open_log(URL, self.scenario.project) as log:
             rows = [row for row in log.windows() if "verdict" in row.body]
         result = [(msgspec.convert(row.body, DriftWindow, strict=False), row.created_at) for row in rows]
         return sorted(result, key=lambda pair: pair[0].until)
 
-    def window(self, commissions: Iterator[Commission], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:
-        """Let so many people ask that a window closes; that window, and none of what was asked before."""
+    def fill_window(self, requests: Iterator[UserRequest], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:
+        """Send the requests of one window and wait until the monitor closed it; earlier requests are not in it."""
         since = datetime.now(UTC)
-        self.crowd.ask(commissions, self.scene.rows, edits=edits)
+        self.users.send_requests(requests, self.scenario.rows, edits=edits)
 
-        def fresh() -> tuple[DriftWindow, datetime] | None:
-            # The monitor may be behind: after a canary it has many windows of earlier requests to close first.
+        def find_window() -> tuple[DriftWindow, datetime] | None:
+            # After a canary the monitor first has to close many windows of earlier requests.
             return next((pair for pair in reversed(self.windows()) if pair[0].until > since), None)
 
-        return self.stack.monitor.until(fresh, self.scene.settle_seconds, every=0.5)
+        return self.stack.monitor.until(find_window, self.scenario.settle_seconds, every=0.5)
 
     @contextmanager
-    def phase(self, lane: str, label: str, tone: Tone = "calm") -> Iterator[None]:
-        """Note how long something lasted."""
+    def measure_span(self, lane: str, label: str, category: Category = "normal") -> Iterator[None]:
+        """Add a span to the timeline with the duration of the block."""
         since = self.clock(datetime.now(UTC))
         try:
             yield
         finally:
-            self.spans.append(Span(lane, label, since, self.clock(datetime.now(UTC)), tone))
+            self.spans.append(Span(lane, label, since, self.clock(datetime.now(UTC)), category))
 
-    def command(self, *words: str) -> str:
-        """A verb of tunectl in the project; what it printed.
+    def run_command(self, *words: str) -> str:
+        """Run a command of tunectl in the project and return its output.
 
-        Raises  BrokenPromiseError where it fails.
+        Raises  DemoAbortedError if it fails.
         """
         words = ("-m", "tunectl", *words)
-        environment = {**plain_environment(), **QUIET}
+        environment = {**plain_environment(), **OFFLINE_ENV}
         process = subprocess.run(
             [sys.executable, *words],
-            cwd=self.scene.project,
+            cwd=self.scenario.project,
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
         if process.returncode:
-            raise BrokenPromiseError(f"{' '.join(words[1:])} ended with {process.returncode}: {process.stderr.strip()}")
+            raise DemoAbortedError(f"{' '.join(words[1:])} ended with {process.returncode}: {process.stderr.strip()}")
         return process.stdout
 
-    def run(self, name: str) -> RetrainRun:
-        """A retrain as its record stands now."""
+    def read_run(self, name: str) -> RetrainRun:
+        """Read the record of a retrain."""
         return next(run for run in self.run_store.runs() if run.id == name)
 
-    def next_run(self, count: int) -> RetrainRun:
-        """The retrain that begins after ``count`` others."""
+    def wait_for_run(self, count: int) -> RetrainRun:
+        """Wait for the retrain that starts after ``count`` others."""
 
         def find_run() -> RetrainRun | None:
             runs = self.run_store.runs()
             return runs[count] if len(runs) > count else None
 
-        return self.stack.retrain.until(find_run, self.scene.settle_seconds)
+        return self.stack.retrain.until(find_run, self.scenario.settle_seconds)
 
     def follow(self, run: RetrainRun, *ends: str, seconds: float) -> RetrainRun:
-        """Tell each step of a retrain until it has ended, or has come to one of ``ends``; how it stands then.
+        """Print each step of a retrain until it has ended or is in one of the states ``ends``; return its record.
 
-        Raises  NotReadyError where it takes longer.
+        Raises  NotReadyError if it takes longer.
         """
         stages, printed, end = (
-            Stages(Path(self.run_store.root) / "logs" / f"{run.id}.log"),
+            StageLogReader(Path(self.run_store.root) / "logs" / f"{run.id}.log"),
             0,
             time.monotonic() + seconds,
         )
         while True:
-            run = self.run(run.id)
+            run = self.read_run(run.id)
             for step in run.steps[printed:]:
-                words = step.state.replace("_", " ")
-                self.narrator.say(f"{words}: {step.message}" if step.message else words, TONES.get(step.state, "work"))
+                state = step.state.replace("_", " ")
+                self.console_log.print_line(
+                    f"{state}: {step.message}" if step.message else state, CATEGORIES.get(step.state, "active")
+                )
             printed = len(run.steps)
-            for name in stages.fresh(self.clock(datetime.now(UTC))):
-                self.narrator.say(f"dvc repro: {name}")
+            for name in stages.read_new(self.clock(datetime.now(UTC))):
+                self.console_log.print_line(f"dvc repro: {name}")
             if run.ended or run.state in ends:
                 built = (after.at for step, after in pairwise(run.steps) if step.state == "training")
                 self.spans += stages.spans(self.clock(next(built, datetime.now(UTC))))
                 return run
             if time.monotonic() > end or self.stack.retrain.process.poll() is not None:
                 raise NotReadyError(
-                    f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.retrain.last_words}"
+                    f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.retrain.log_tail}"
                 )
             time.sleep(0.2)
 
-    def propose(self, bad: Bad) -> RetrainRun:
-        """Somebody proposes a release; the retrain that comes of it, just begun."""
+    def propose(self, challenger: BadChallenger) -> RetrainRun:
+        """Propose a release; return the retrain that starts for it."""
         count = len(self.run_store.runs())
-        self.command(
+        self.run_command(
             "release",
             "propose",
-            bad.release,
+            challenger.release,
             "-m",
-            f"a challenger that was made to be bad: {bad.what}",
+            f"bad on purpose: {challenger.defect}",
             "--ignore-limits",
         )
-        return self.next_run(count)
+        return self.wait_for_run(count)
 
-    def try_out(self, run: RetrainRun) -> RetrainRun:
-        """Let people ask until the experiment of ``run`` is decided."""
-        for _ in range(self.scene.most_rounds):
-            self.crowd.ask(self.changed, self.scene.batch)
-            run = self.run(run.id)
+    def run_canary(self, run: RetrainRun) -> RetrainRun:
+        """Send requests until the canary test of ``run`` has ended."""
+        for _ in range(self.scenario.max_rounds):
+            self.users.send_requests(self.changed_requests, self.scenario.batch)
+            run = self.read_run(run.id)
             result = next((item for item in self.canaries.all() if item.run == run.id), None)
             if result is not None and result.reading is not None:
                 reading = result.reading
@@ -221,42 +227,44 @@ class Play:
                     f"{name} {'-' if mean is None else f'{mean:.2f}'}"
                     for name, mean in (("champion", reading.champion), ("challenger", reading.challenger))
                 )
-                proof = f"evidence: better {reading.evidence.get('better', 1):.1f}, harm {reading.evidence.get('harm', 1):.1f}"
-                self.narrator.say(
-                    f"{reading.champion_units} + {reading.challenger_units} people, satisfaction: {means}; {proof}"
+                evidence = f"evidence: better {reading.evidence.get('better', 1):.1f}, harm {reading.evidence.get('harm', 1):.1f}"
+                self.console_log.print_line(
+                    f"{reading.champion_units} + {reading.challenger_units} users, satisfaction: {means}; {evidence}"
                 )
             if run.ended:
                 return run
-        return until(lambda: self._find_ended(run.id), self.scene.settle_seconds, f"the end of the canary of {run.id}")
+        return wait_until(
+            lambda: self._find_ended(run.id), self.scenario.settle_seconds, f"the end of the canary of {run.id}"
+        )
 
     def _find_ended(self, name: str) -> RetrainRun | None:
-        run = self.run(name)
+        run = self.read_run(name)
         return run if run.ended else None
 
 
-class Stages:
-    """When a build came to which stage, read off the end of its log."""
+class StageLogReader:
+    """Reads from the log of a build when each stage started."""
 
     def __init__(self, log: Path) -> None:
         self._log, self._offset = log, 0
         self._begun: list[tuple[str, float]] = []
 
-    def fresh(self, now: float) -> list[str]:
-        """Stages that have begun since the last look."""
+    def read_new(self, now: float) -> list[str]:
+        """Return the stages that started since the last call."""
         if not self._log.is_file():
             return []
         with self._log.open("rb") as stream:
             stream.seek(self._offset)
             data = stream.read()
-        whole = data.rfind(b"\n") + 1
-        self._offset += whole
-        names = [name.decode() for name in STAGE.findall(data[:whole])]
+        complete_lines = data.rfind(b"\n") + 1
+        self._offset += complete_lines
+        names = [name.decode() for name in STAGE.findall(data[:complete_lines])]
         self._begun += [(name, now) for name in names]
         return names
 
     def spans(self, now: float) -> list[Span]:
-        """From the begin of each to that of the next; none where nothing was built."""
+        """Return the span of each stage; none if no stage started."""
         if not self._begun:
             return []
         ends = [index for _, index in self._begun[1:]] + [now]
-        return [Span("build", name, since, end, "work") for (name, since), end in zip(self._begun, ends, strict=True)]
+        return [Span("build", name, since, end, "active") for (name, since), end in zip(self._begun, ends, strict=True)]

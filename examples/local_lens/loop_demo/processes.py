@@ -1,4 +1,4 @@
-"""The programs that are watched: service, monitor and retrain controller as users start them; Prometheus and Alertmanager where they are installed."""
+"""The programs of the demo: service, monitor and retrain controller as users start them; Prometheus and Alertmanager if they are installed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from typing import Any, TypeVar
 
 import local_stack
 
-from loop_demo.scenario import Scene
-from loop_demo.timeline import BY_HAND
+from loop_demo.scenario import DemoScenario
+from loop_demo.timeline import SENT_BY_DEMO
 from tunectl.access import api_keys
 
-QUIET = {
+OFFLINE_ENV = {
     "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1",
 }  # fmt: skip
 ALERT = "TunectlDriftSustained"
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def plain_environment() -> dict[str, str]:
-    """Ours without what points our programs to another store, database or person: none of that is theirs to touch."""
+    """Return this process's environment without the variables that would point the programs to the user's registry, database or webhook."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -41,13 +41,13 @@ def plain_environment() -> dict[str, str]:
 
 
 class NotReadyError(Exception):
-    """Something did not come in time; the message says what, and what the programs printed last."""
+    """A program was not ready in time; the message says which, with the end of its log."""
 
 
-def until(condition: Callable[[], Found | None], seconds: float, description: str, every: float = 0.2) -> Found:
-    """Wait until ``condition`` gives something true; that.
+def wait_until(condition: Callable[[], Result | None], seconds: float, description: str, every: float = 0.2) -> Result:
+    """Wait until ``condition`` returns something true, and return that.
 
-    Raises  NotReadyError when it never does.
+    Raises  NotReadyError after ``seconds``.
     """
     end = time.monotonic() + seconds
     while True:
@@ -60,43 +60,43 @@ def until(condition: Callable[[], Found | None], seconds: float, description: st
 
 
 class Program:
-    """One of ours, in a session of its own."""
+    """A program of tunectl, in a session of its own."""
 
-    def __init__(self, name: str, words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> None:
         self.name, self.log = name, folder / ".tunectl" / "loop" / f"{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tunectl", *words],
-                cwd=folder, env={**plain_environment(), **QUIET, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                [sys.executable, "-m", "tunectl", *arguments],
+                cwd=folder, env={**plain_environment(), **OFFLINE_ENV, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     @property
-    def last_words(self) -> str:
-        """The end of what it printed."""
+    def log_tail(self) -> str:
+        """The end of its log."""
         return self.log.read_text(errors="replace")[-1500:]
 
-    def until(self, condition: Callable[[], Found | None], seconds: float, every: float = 0.2) -> Found:
-        """Wait for something of this program, as long as it lives.
+    def until(self, condition: Callable[[], Result | None], seconds: float, every: float = 0.2) -> Result:
+        """Wait for a condition while the program runs.
 
-        Raises  NotReadyError with its last words.
+        Raises  NotReadyError with the end of its log.
         """
 
-        def alive() -> Found | None:
+        def check_running() -> Result | None:
             if self.process.poll() is not None:
-                raise NotReadyError(f"{self.name} ended with {self.process.returncode}:\n{self.last_words}")
+                raise NotReadyError(f"{self.name} ended with {self.process.returncode}:\n{self.log_tail}")
             return condition()
 
         try:
-            return until(alive, seconds, self.name, every)
+            return wait_until(check_running, seconds, self.name, every)
         except NotReadyError as error:
             if self.process.poll() is not None:
                 raise
-            raise NotReadyError(f"{error}\n{self.last_words}") from error
+            raise NotReadyError(f"{error}\n{self.log_tail}") from error
 
     def stop(self, seconds: float = 60) -> None:
-        """End it, kindly at first."""
+        """Terminate it; kill it if it does not end in time."""
         with suppress(ProcessLookupError):
             self.process.terminate()
         try:
@@ -109,40 +109,40 @@ class Program:
 
 @dataclass
 class Stack:
-    """What runs, and how to talk to it."""
+    """The running programs, and requests to them."""
 
     service: Program
     monitor: Program
     retrain: Program
     ports: dict[str, int]
-    """Of service, monitor and retrain."""
+    """Ports of service, monitor and retrain."""
     key: str
-    """Opens everything of service and monitor."""
+    """API key of service and monitor, with all scopes."""
     token: str
-    """Opens the endpoints of the retrain controller."""
+    """Bearer token of the retrain controller."""
     prometheus: local_stack.Server | None = None
     alertmanager: local_stack.Server | None = None
 
-    def address(self, name: str) -> str:
-        """Where a program answers."""
+    def url(self, name: str) -> str:
+        """Return the URL of a program."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def get_variants(self) -> dict[str, str]:
-        """The release of each variant, as the service says; nothing where it does not answer."""
+        """Return the release of each variant that the service reports; empty if it does not answer."""
         try:
-            status = self.read("service", "/readyz")
+            status = self.get_json("service", "/readyz")
         except (OSError, ValueError, http.client.HTTPException):
             return {}
         return {variant: item["release"] for variant, item in status.get("variants", {}).items()}
 
-    def read(self, name: str, path: str) -> Any:
-        """JSON of a program."""
-        return json.loads(self.text(name, path))
+    def get_json(self, name: str, path: str) -> Any:
+        """Send a GET request to a program; return the JSON."""
+        return json.loads(self.get_text(name, path))
 
-    def text(self, name: str, path: str) -> str:
-        """What a program answers."""
+    def get_text(self, name: str, path: str) -> str:
+        """Send a GET request to a program; return the text."""
         secret = self.token if name == "retrain" else self.key
-        request = urllib.request.Request(self.address(name) + path, headers={"Authorization": f"Bearer {secret}"})
+        request = urllib.request.Request(self.url(name) + path, headers={"Authorization": f"Bearer {secret}"})
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 content: bytes = answer.read()
@@ -150,16 +150,16 @@ class Stack:
             content = error.read()
         return content.decode()
 
-    def sample(self, name: str, metric: str) -> float | None:
-        """One number of a program's metrics; None where there is none."""
+    def read_metric(self, name: str, metric: str) -> float | None:
+        """Return one value of a program's metrics; None if there is none."""
         try:
-            lines = self.text(name, "/metrics").splitlines()
+            lines = self.get_text(name, "/metrics").splitlines()
         except OSError:
             return None
         return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{metric} ")), None)
 
-    def firing(self) -> list[str]:
-        """Names of the alerts of drift that fire in Prometheus; none where it is not there."""
+    def list_firing_alerts(self) -> list[str]:
+        """Return the names of the firing drift alerts; empty without Prometheus."""
         if self.prometheus is None:
             return []
         return [
@@ -167,11 +167,11 @@ class Stack:
             for item in self.prometheus.ask(f'ALERTS{{alertname="{ALERT}", alertstate="firing"}}')
         ]
 
-    def deliver(self, began: datetime, summary: str) -> int:
-        """What Alertmanager would send, where there is none; the status of the answer, 0 where nobody answers."""
-        body = json.dumps(payload(began, summary)).encode()
+    def send_webhook(self, began: datetime, summary: str) -> int:
+        """Send the webhook that Alertmanager would send; return the HTTP status, 0 if there is no answer."""
+        body = json.dumps(make_webhook_payload(began, summary)).encode()
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.address('retrain')}/webhook", body, headers)
+        request = urllib.request.Request(f"{self.url('retrain')}/webhook", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return int(answer.status)
@@ -181,11 +181,11 @@ class Stack:
             return 0
 
 
-def payload(began: datetime, summary: str) -> dict[str, Any]:
-    """Alertmanager's payload, version 4, of the one alert that asks for a retrain; it says who delivers it."""
+def make_webhook_payload(began: datetime, summary: str) -> dict[str, Any]:
+    """Make Alertmanager's payload, version 4, of the drift alert; its description says who sends it."""
     labels = {"alertname": ALERT, "severity": "ticket", "job": "tunectl-monitor"}
     alert = {
-        "status": "firing", "labels": labels, "annotations": {"summary": summary, "description": BY_HAND}, "startsAt": began.astimezone(UTC).isoformat(),
+        "status": "firing", "labels": labels, "annotations": {"summary": summary, "description": SENT_BY_DEMO}, "startsAt": began.astimezone(UTC).isoformat(),
         "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "5ee17a1a11ce0001",
     }  # fmt: skip
     return {
@@ -195,23 +195,25 @@ def payload(began: datetime, summary: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True) -> Iterator[Stack]:
-    """Everything, ready; ended afterwards in any case. ``observers``: Prometheus and Alertmanager, where they are installed."""
+def run_stack(
+    scenario: DemoScenario, print_line: Callable[[str], None], *, with_prometheus: bool = True
+) -> Iterator[Stack]:
+    """Start all programs, wait until they are ready, and stop them at the end. ``with_prometheus``: Prometheus and Alertmanager, too, if they are installed."""
     started: list[Program] = []
     try:
-        stack = _stack(scene, started)
+        stack = _start_programs(scenario, started)
         stack.service.until(lambda: "champion" in stack.get_variants(), 400)
-        say(f"service   {stack.address('service')}/docs")
-        stack.monitor.until(lambda: _answers(stack, "monitor"), 400)
-        say(f"monitor   {stack.address('monitor')}/")
-        stack.retrain.until(lambda: _answers(stack, "retrain"), 60)
-        say(f"retrain   {stack.address('retrain')}/")
-        with ExitStack() as running:
-            if observers and local_stack.THERE:
-                say(f"alerts    {_observe(stack, scene, running)}/alerts")
+        print_line(f"service   {stack.url('service')}/docs")
+        stack.monitor.until(lambda: _is_healthy(stack, "monitor"), 400)
+        print_line(f"monitor   {stack.url('monitor')}/")
+        stack.retrain.until(lambda: _is_healthy(stack, "retrain"), 60)
+        print_line(f"retrain   {stack.url('retrain')}/")
+        with ExitStack() as servers:
+            if with_prometheus and local_stack.INSTALLED:
+                print_line(f"alerts    {_start_prometheus(stack, scenario, servers)}/alerts")
             else:
-                say(
-                    f"alerts    {local_stack.MISSING if observers else 'as asked'}: the same webhook is delivered by hand"
+                print_line(
+                    f"alerts    {local_stack.NOT_INSTALLED if with_prometheus else 'off, by --no-prometheus'}: the demo script sends the webhook"
                 )
             yield stack
     finally:
@@ -219,50 +221,50 @@ def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True)
             program.stop()
 
 
-def _stack(scene: Scene, started: list[Program]) -> Stack:
+def _start_programs(scenario: DemoScenario, started: list[Program]) -> Stack:
     ports = {name: local_stack.free_port() for name in ("service", "monitor", "retrain")}
     secret, entry = api_keys.create_key(f"loop-{os.getpid()}", ["admin"], None, datetime.now(UTC))
-    api_keys.add(scene.project / ".tunectl" / "keys.json", entry)
+    api_keys.add(scenario.project / ".tunectl" / "keys.json", entry)
     for name, port in ports.items():
-        started.append(_program(scene, name, port))
+        started.append(_start_program(scenario, name, port))
     service, monitor, retrain = started
-    token = scene.project / ".tunectl" / "retrain" / "token"
+    token = scenario.project / ".tunectl" / "retrain" / "token"
     retrain.until(lambda: token.is_file() and len(token.read_text().strip()) >= 32, 120)
     return Stack(service, monitor, retrain, ports, secret, token.read_text().strip())
 
 
-def _program(scene: Scene, name: str, port: int) -> Program:
+def _start_program(scenario: DemoScenario, name: str, port: int) -> Program:
     section = {"service": "serve"}.get(name, name)
     verb = ["retrain", "controller"] if name == "retrain" else [section]
-    own = [word for word in scene.words if word.startswith(f"{section}.")]
-    shared = [word for word in scene.words if word.startswith("inference_log.")]
-    return Program(name, [*verb, f"{section}.port={port}", *own, *shared], scene.project, {})
+    own = [override for override in scenario.overrides if override.startswith(f"{section}.")]
+    shared = [override for override in scenario.overrides if override.startswith("inference_log.")]
+    return Program(name, [*verb, f"{section}.port={port}", *own, *shared], scenario.project, {})
 
 
-def _answers(stack: Stack, name: str) -> bool:
+def _is_healthy(stack: Stack, name: str) -> bool:
     try:
-        return stack.text(name, "/healthz").strip() == "ok"
+        return stack.get_text(name, "/healthz").strip() == "ok"
     except OSError:
         return False
 
 
-def _observe(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
-    """Start both; where Prometheus shows itself.
+def _start_prometheus(stack: Stack, scenario: DemoScenario, exit_stack: ExitStack) -> str:
+    """Start Prometheus and Alertmanager; return the URL of Prometheus.
 
-    Raises  NotReadyError with the end of its log where one of them does not start.
+    Raises  NotReadyError with the end of its log if one of them does not start.
     """
     try:
-        return _start_observers(stack, scene, exit_stack)
-    except AssertionError as error:  # of local_stack
+        return _start_servers(stack, scenario, exit_stack)
+    except AssertionError as error:  # raised by local_stack
         raise NotReadyError(f"Prometheus or Alertmanager: {error}") from error
 
 
-def _start_observers(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
-    folder = scene.project / ".tunectl" / "loop"
+def _start_servers(stack: Stack, scenario: DemoScenario, exit_stack: ExitStack) -> str:
+    folder = scenario.project / ".tunectl" / "loop"
     secrets = {"scrape_key": stack.key, "retrain_token": stack.token}
-    webhook = f"{stack.address('retrain')}/webhook"
+    webhook = f"{stack.url('retrain')}/webhook"
     routes = local_stack.write_alertmanager_config(
-        folder / "alertmanager", webhook, f"{stack.address('retrain')}/nobody", secrets
+        folder / "alertmanager", webhook, f"{stack.url('retrain')}/nobody", secrets
     )
     stack.alertmanager = exit_stack.enter_context(local_stack.alertmanager(routes))
     at, own = stack.alertmanager.url.removeprefix("http://"), local_stack.free_port()

@@ -1,4 +1,4 @@
-"""What is played: a project, its people, and how many of them come. The example and the test with a tiny model differ only here."""
+"""The scenario of the demo: a project, its traffic, and the sizes. The example and the test with a tiny model differ only here."""
 
 from __future__ import annotations
 
@@ -8,71 +8,71 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Commission(Protocol):
-    """Something that a person asks for."""
+class UserRequest(Protocol):
+    """A request of a simulated user."""
 
     @property
     def brief(self) -> str:
-        """What they say."""
+        """The prompt."""
         ...
 
     @property
     def ad(self) -> str:
-        """What they would have written themselves."""
+        """The reference answer, which a user sends as an edit."""
         ...
 
 
 @dataclass(frozen=True)
-class Town:
-    """Who asks, and what they think of answers."""
+class SyntheticTraffic:
+    """Requests before and after the change, and a score of answers."""
 
-    everyday: Callable[[], Iterator[Commission]]
-    """What people ask before the change, without end."""
-    changed: Callable[[], Iterator[Commission]]
-    """What they ask afterwards."""
-    liking: Callable[[Commission, str], float]
-    """How much a person likes an answer, 0 to 1."""
+    baseline_requests: Callable[[], Iterator[UserRequest]]
+    """Gives requests before the change, without end."""
+    changed_requests: Callable[[], Iterator[UserRequest]]
+    """Gives requests after the change, without end."""
+    score_answer: Callable[[UserRequest, str], float]
+    """The probability, 0 to 1, that a user gives the answer a thumbs up."""
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A challenger that was made to be bad, and says so."""
+class BadChallenger:
+    """A challenger that is bad on purpose."""
 
     release: str
-    what: str
+    defect: str
     """What is wrong with it."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """See the module's text."""
+class DemoScenario:
+    """See the module docstring."""
 
     project: Path
     """A Git and DVC project with a champion, a clean tree, and its settings in conf/overrides.yaml."""
-    town: Town
-    poor: Bad
-    """Bad enough for the gate."""
-    harmful: Bad
-    """Better by the gate's measure, and worse for people."""
+    traffic: SyntheticTraffic
+    poor: BadChallenger
+    """The gate must reject it."""
+    harmful: BadChallenger
+    """It passes the gate, and its canary test must stop it."""
     rows: int = 200
-    """Of a window of traffic: monitor.window.max_rows. The change is seen in one window, so people must have written enough in it."""
+    """Requests of a window: monitor.window.max_rows. One window shows the drift, so it must have enough edits to train on."""
     baseline: int = 1
     """Windows that become the reference of prompts."""
     quiet: int = 2
-    """Windows in which nothing may be found."""
+    """Windows that must show no drift."""
     edits: float = 0.9
-    """Of those who speak after the change, the share that writes a better ad."""
+    """Share of the feedback after the change that is an edit."""
     workers: int = 24
-    """People who wait for an answer at the same time."""
+    """Concurrent requests."""
     batch: int = 48
-    """People a round while a challenger is tried."""
-    murmur: float = 0.2
-    """Requests a second while the model is rebuilt."""
+    """Requests a round during a canary test."""
+    background_rate: float = 0.2
+    """Requests a second during a build."""
     build_seconds: float = 1500
     """Longest a build may take."""
     settle_seconds: float = 120
-    """Longest that anything else may take."""
-    most_rounds: int = 40
-    """Rounds after which an experiment is given up."""
-    words: Sequence[str] = field(default_factory=tuple)
-    """Settings of the three programs for this machine."""
+    """Longest that any other step may take."""
+    max_rounds: int = 40
+    """Rounds after which a canary test counts as undecided."""
+    overrides: Sequence[str] = field(default_factory=tuple)
+    """Overrides of the settings of the three programs."""

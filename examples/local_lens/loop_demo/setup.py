@@ -1,8 +1,8 @@
-"""The stage is built: a project out of the artifacts of ``make run``, small settings, and two challengers that are bad on purpose.
+"""Prepares the demo: a project from the artifacts of ``make run``, small settings, and two challengers that are bad on purpose.
 
-The project is a repository of its own under ``.tunectl/loop``, so nothing of the user's is touched; cache and exporters are shared.
-The bad challengers come out of the same pipeline: one learns ads of which the first sentence is left, the other learns well and is
-then packaged with a limit that cuts its answers, which a gate that sets its own limit cannot see.
+The project is a repository of its own under ``.tunectl/loop``, so no file of the user changes; cache and exporters are shared.
+The same pipeline builds the bad challengers: the poor one is trained on ads that are cut to their first sentence; the harmful one is
+trained normally but packaged with a token limit that cuts its answers. The gate sets its own limit, so it does not reject that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 from synthetic_data import distribution_shift
 
-from loop_demo.processes import QUIET, plain_environment
-from loop_demo.scenario import Bad
+from loop_demo.processes import OFFLINE_ENV, plain_environment
+from loop_demo.scenario import BadChallenger
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.vcs import dvc_repo, git_worktree
@@ -33,7 +33,7 @@ from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import golden_set
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 COPIED = ("conf", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore", "examples/local_lens/data", "requirements")
 TRACKED = ("artifacts/config", "artifacts/metrics")
 SHARED = ("cache", "exporters")
@@ -52,39 +52,39 @@ SETTINGS = (
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
     "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.0015", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
-"""What makes it last minutes: small builds, windows of two hundred answers, people who are done after five seconds. Of the few rows that
-people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
-nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
-people liked it no better."""
-PAST = 80
-"""Past campaigns that the project has, of 860: its champion knows them already, and a retrain learns them again beside people's ads."""
-POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
-HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads break off"
-CUT = 14
-ROWS = 40
-"""Past campaigns that a bad challenger is made of."""
-UNSEEN = ("package.parity.inputs=0",)
-"""What nobody will look at of a release that never becomes champion."""
+"""Settings that make the demo take minutes: small builds, windows of two hundred answers, and an attribution window of five seconds. Two
+in five edits are held out for the gate, because it needs enough items. Thirty clients in the golden set cannot separate models that
+differ by a few points, hence the margin. After one epoch over the edits the challenger had their opening but not the offer, and its
+approval rate was no better; hence two epochs."""
+MAX_PAST_CAMPAIGNS = 80
+"""Past campaigns in the project, of 860: the champion was trained on them, and a retrain trains on them again with the edits."""
+POOR = "trained and evaluated on ads that are cut to their first sentence"
+HARMFUL = "trained normally, but packaged with a limit of 14 tokens, so its ads are cut off"
+HARMFUL_MAX_TOKENS = 14
+CHALLENGER_CAMPAIGNS = 40
+"""Past campaigns that a bad challenger is trained on."""
+SKIP_PARITY = ("package.parity.inputs=0",)
+"""Parity of the package is not needed for a release that never becomes champion."""
 GOLDEN_ITEMS = 60
-"""Items of the golden set: differences of tens of points need no more, and both releases answer each of them in every gate."""
-EDGEWOOD = 160
-"""Ads of the changed town that the harmful one learns besides, in more passes: it has to be surely better than what the retrain made."""
+"""Items of the golden set. Differences of ten points and more need no more, and both releases answer each of them in every gate."""
+EXTRA_CHANGED_ADS = 160
+"""Ads of changed requests that the harmful challenger is also trained on, so that it scores above the retrained champion."""
 
 
-def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> ReleaseRegistry:
-    """Make the project in ``folder`` out of what ``make run`` left in ``root``; returns its release store, with a champion.
+def create_project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> ReleaseRegistry:
+    """Create the project in ``folder`` from the build of ``make run`` in ``root``; return its registry, with a champion.
 
-    Raises  UsageError where nothing was built yet.
+    Raises  UsageError if there is no build.
     """
     built = ReleaseRegistry(root / ".tunectl" / "releases")
     champion = built.champion()
     if champion is None or not (root / "dvc.lock").is_file():
-        raise UsageError(f"{root} has no release yet, so there is nothing to watch", hint="make run")
+        raise UsageError(f"{root} has no release yet, and the demo needs one", hint="make run")
     shutil.rmtree(folder, ignore_errors=True)
     for name in (*COPIED, *TRACKED):
         _copy(root / name, folder / name)
     if (folder / CAMPAIGNS).is_file():
-        write_rows(folder / CAMPAIGNS, rows(folder, CAMPAIGNS)[:PAST])
+        write_rows(folder / CAMPAIGNS, read_rows(folder, CAMPAIGNS)[:MAX_PAST_CAMPAIGNS])
     (folder / ".dvc").mkdir()
     _copy(root / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
@@ -93,14 +93,14 @@ def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> Rel
     checks.load_config(layout, overrides)
     override_file.save_overrides(layout, overrides)
     _link(root, folder)
-    for words in (
+    for arguments in (
         ["git", "init", "--quiet", "--initial-branch=main"],
         [sys.executable, "-m", "dvc", "cache", "dir", "--local", str((root / ".dvc" / "cache").absolute())],
         ["git", "add", "--all"],
         ["git", "add", "--force", *[name for name in TRACKED if (folder / name).is_dir()]],
         ["git", *GIT, "commit", "--quiet", "--message", "The example as make run left it, with small settings"],
     ):
-        _run(words, folder)
+        _run(arguments, folder)
     return _store_champion(built, champion.release, ReleaseRegistry(layout.releases))
 
 
@@ -120,7 +120,7 @@ def _link(root: Path, folder: Path) -> None:
 
 
 def _store_champion(built: ReleaseRegistry, release: str, store: ReleaseRegistry) -> ReleaseRegistry:
-    """The champion and the golden set in a store of their own."""
+    """Copy the champion and the golden set to a registry of their own."""
     manifest = built.manifest(release)
     facts = BuildFacts(
         manifest.project, manifest.engine, manifest.layout, manifest.metrics, manifest.verdicts, manifest.lineage
@@ -131,115 +131,131 @@ def _store_champion(built: ReleaseRegistry, release: str, store: ReleaseRegistry
     if golden is not None:
         source, folder = golden
         golden_set.freeze(
-            store.root, golden_set.items(folder, source), GOLDEN_ITEMS, seed=1, at=source.created_at, source=source.source
+            store.root,
+            golden_set.items(folder, source),
+            GOLDEN_ITEMS,
+            seed=1,
+            at=source.created_at,
+            source=source.source,
         )
     return store
 
 
-def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
+def build_poor_challenger(folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine) -> BadChallenger:
     """Build the challenger that the gate must reject."""
-    past, fresh = rows(folder, CAMPAIGNS)[:ROWS], rows(folder, NEW_CLIENTS)
-    job = Job(
+    past, fresh = read_rows(folder, CAMPAIGNS)[:CHALLENGER_CAMPAIGNS], read_rows(folder, NEW_CLIENTS)
+    spec = ChallengerSpec(
         "poor",
         POOR,
-        ("sft.epochs=1", *UNSEEN),
+        ("sft.epochs=1", *SKIP_PARITY),
         {CAMPAIGNS: keep_first_sentences(past), NEW_CLIENTS: keep_first_sentences(fresh)},
     )
-    return Bad(build_challenger(job, folder, store, path, say), POOR)
+    return BadChallenger(build_challenger(spec, folder, store, path, print_line), POOR)
 
 
-def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
-    """Build the challenger that passes the gate, and that people must not keep."""
-    files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
-    return Bad(build_challenger(job, folder, store, path, say), HARMFUL)
+def build_harmful_challenger(folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine) -> BadChallenger:
+    """Build the challenger that passes the gate and that the canary test must stop."""
+    files = {
+        CAMPAIGNS: [
+            *read_rows(folder, CAMPAIGNS)[:CHALLENGER_CAMPAIGNS],
+            *islice(_make_changed_rows(), EXTRA_CHANGED_ADS),
+        ]
+    }
+    spec = ChallengerSpec(
+        "harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}", *SKIP_PARITY), files
+    )
+    return BadChallenger(build_challenger(spec, folder, store, path, print_line), HARMFUL)
 
 
-def rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a source of the project."""
+def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Read the rows of a source of the project."""
     with (folder / name).open(encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
 
 
 def keep_first_sentences(ads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same briefs, each with the first sentence of its ad."""
+    """Cut each ad to its first sentence."""
     return [{**row, "completion": re.split(r"(?<=[.!?])\s", row["completion"], maxsplit=1)[0]} for row in ads]
 
 
-def _edgewood() -> Iterator[dict[str, Any]]:
-    for number, item in enumerate(distribution_shift.generate_changed("workshop")):
+def _make_changed_rows() -> Iterator[dict[str, Any]]:
+    # The name of the stream is a seed: another name gives other rows.
+    for number, item in enumerate(distribution_shift.generate_changed_requests("workshop")):
         yield {
-            "campaign_id": f"e{number:04d}", "business": item.must[0], "neighbourhood": distribution_shift.HOOD, "price_range": "middle",
+            "campaign_id": f"e{number:04d}", "business": item.required_phrases[0], "neighbourhood": distribution_shift.NEW_NEIGHBOURHOOD, "price_range": "middle",
             "form": "text", "phrasing": "ledge", "prompt": item.brief, "completion": item.ad,
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Job:
-    """A challenger that is bad on purpose."""
+class ChallengerSpec:
+    """How a challenger that is bad on purpose is built."""
 
     name: str
-    why: str
-    words: tuple[str, ...]
-    """Settings."""
+    defect: str
+    overrides: tuple[str, ...]
     files: dict[str, list[dict[str, Any]]]
-    """Rows of its sources by their file, in place of the project's."""
+    """Rows of its sources by file; they replace those of the project."""
 
-    def key(self, champion: str) -> str:
-        """Changes with everything that it is made of."""
-        return atomic_io.sha256_json([champion, list(self.words), list(SETTINGS), self.files])[:12]
+    def compute_key(self, champion: str) -> str:
+        """Return a digest of everything that the build depends on."""
+        return atomic_io.sha256_json([champion, list(self.overrides), list(SETTINGS), self.files])[:12]
 
 
-def build_challenger(job: Job, folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> str:
-    """Run the pipeline on other rows in a worktree of its own; the id of the release in ``store``. What was built before lies in ``path``.
+def build_challenger(
+    spec: ChallengerSpec, folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine
+) -> str:
+    """Run the pipeline on other rows in a worktree, and return the id of the release in ``store``. ``path`` caches earlier builds.
 
-    Raises  UsageError where its own pipeline refuses it: then it would not get as far as the gate.
+    Raises  UsageError if its own pipeline refuses it: then it cannot be proposed to the gate.
     """
     champion = store.champion()
-    result = path / f"{job.name}-{job.key(champion.release if champion else '')}"
+    result = path / f"{spec.name}-{spec.compute_key(champion.release if champion else '')}"
     if (result / FACTS).is_file():
-        say(f"{job.name} is there from an earlier time: {job.why}")
+        print_line(f"the {spec.name} challenger is from an earlier build: {spec.defect}")
     else:
-        say(f"building {job.name}: {job.why}")
-        _build(job, folder, store, result)
+        print_line(f"building the {spec.name} challenger: {spec.defect}")
+        _build(spec, folder, store, result)
     facts: BuildFacts = atomic_io.read_json(result / FACTS, BuildFacts)
-    release = store.add(result / RELEASE, facts, author="the workshop", message=f"bad on purpose: {job.why}")
+    release = store.add(result / RELEASE, facts, author="loop demo", message=f"bad on purpose: {spec.defect}")
     if release.refusals:
         raise UsageError(
-            f"the {job.name} challenger does not pass its own pipeline: {'; '.join(release.refusals)}",
+            f"the {spec.name} challenger does not pass its own pipeline: {'; '.join(release.refusals)}",
             hint="change its rows",
         )
     return release.id
 
 
-def _build(job: Job, folder: Path, store: ReleaseRegistry, path: Path) -> None:
-    place = bench(folder, f"workshop-{job.name}")
-    for name, ads in job.files.items():
-        write_rows(place / name, ads)
+def _build(spec: ChallengerSpec, folder: Path, store: ReleaseRegistry, path: Path) -> None:
+    worktree = create_worktree(folder, f"build-{spec.name}")
+    for name, ads in spec.files.items():
+        write_rows(worktree / name, ads)
     result = build_package(
-        place, [*job.words, *continue_from_champion(place, store)], folder / ".tunectl" / "loop" / f"{job.name}.log"
+        worktree,
+        [*spec.overrides, *continue_from_champion(worktree, store)],
+        folder / ".tunectl" / "loop" / f"{spec.name}.log",
     )
     with atomic_io.atomic_directory(path, path.parent / "tmp") as fresh:
         shutil.copytree(result / RELEASE, fresh / RELEASE)
         shutil.copy(result / FACTS, fresh / FACTS)
-    git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{job.name}")
+    git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"build-{spec.name}")
 
 
 def write_rows(path: Path, ads: Sequence[dict[str, Any]]) -> None:
-    """Rows as JSON lines."""
+    """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ads), encoding="utf-8")
 
 
-def bench(folder: Path, name: str) -> Path:
-    """A worktree of the project with everything that is built already."""
-    place = git_worktree.add(folder, folder / ".tunectl" / "loop" / name, name, git_worktree.revision(folder))
-    _link(folder, place)
-    dvc_repo.share_cache(folder, place)
-    return place
+def create_worktree(folder: Path, name: str) -> Path:
+    """Create a worktree of the project that shares its cache."""
+    worktree = git_worktree.add(folder, folder / ".tunectl" / "loop" / name, name, git_worktree.revision(folder))
+    _link(folder, worktree)
+    dvc_repo.share_cache(folder, worktree)
+    return worktree
 
 
 def continue_from_champion(path: Path, store: ReleaseRegistry) -> list[str]:
-    """The override that lets fine-tuning go on from the champion."""
+    """Return the override that makes fine-tuning continue from the champion."""
     champion = store.champion()
     assert champion is not None
     adapter = store.folder(champion.release) / serving_contract.ADAPTER
@@ -250,16 +266,16 @@ def continue_from_champion(path: Path, store: ReleaseRegistry) -> list[str]:
     return [f"sft.init_adapter={INIT_ADAPTERS}/{champion.release}"]
 
 
-def build_package(path: Path, words: Sequence[str], log: Path) -> Path:
-    """The package that ``tunectl repro`` makes there.
+def build_package(path: Path, overrides: Sequence[str], log: Path) -> Path:
+    """Run ``tunectl repro`` and return the folder of its package.
 
-    Raises  InfrastructureError where it ends without one.
+    Raises  InfrastructureError if there is none.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         process = subprocess.run(
-            [sys.executable, "-m", "tunectl", "repro", "--unattended", *words],
-            cwd=path, env={**plain_environment(), **QUIET}, stdout=stream, stderr=subprocess.STDOUT, check=False,
+            [sys.executable, "-m", "tunectl", "repro", "--unattended", *overrides],
+            cwd=path, env={**plain_environment(), **OFFLINE_ENV}, stdout=stream, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     result = ProjectPaths(path).artifact("package")
     if process.returncode not in (0, 3) or not (result / FACTS).is_file():
@@ -270,10 +286,10 @@ def build_package(path: Path, words: Sequence[str], log: Path) -> Path:
     return result
 
 
-def _run(words: Sequence[str], folder: Path) -> None:
-    environment = {**os.environ, **QUIET}
-    process = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def _run(arguments: Sequence[str], folder: Path) -> None:
+    environment = {**os.environ, **OFFLINE_ENV}
+    process = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
         raise InfrastructureError(
-            f"{' '.join(words[:4])} failed in {folder}: {(process.stderr or process.stdout).strip()[:500]}"
+            f"{' '.join(arguments[:4])} failed in {folder}: {(process.stderr or process.stdout).strip()[:500]}"
         )

@@ -1,4 +1,4 @@
-"""The people: they ask for ads over HTTP, like them or not, and some write a better one. Every request is accounted for."""
+"""Simulated users: they request ads over HTTP and send thumbs or edits. Every request is counted."""
 
 from __future__ import annotations
 
@@ -14,109 +14,113 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from loop_demo.scenario import Commission, Town
+from loop_demo.scenario import SyntheticTraffic, UserRequest
 
-SPEAK = 0.6
-"""Of all people, those who say anything about an answer."""
+FEEDBACK_SHARE = 0.6
+"""Share of answers that get feedback."""
 EDITORS = ("ines", "marlon", "yuki", "tess", "abel", "noor")
-SECONDS = 180.0
-"""Longest wait for an answer."""
-TRIES = 60
-"""How often somebody comes back who was asked to wait."""
+TIMEOUT_SECONDS = 180.0
+"""Timeout of a request."""
+MAX_ATTEMPTS = 60
+"""How often a request is sent that gets status 429."""
 
 
 @dataclass
-class Tally:
-    """What became of the requests."""
+class RequestCounts:
+    """Counts of requests, answers and feedback."""
 
     requests: int = 0
     answered: int = 0
-    waited: int = 0
-    """Times that somebody was asked to come back, and did."""
+    retries: int = 0
+    """Retries after status 429."""
     dropped: list[str] = field(default_factory=list)
-    """Requests without a whole answer, and why."""
+    """Requests without a complete answer, each with the reason."""
     up: int = 0
     down: int = 0
     edits: int = 0
 
     @property
-    def liked(self) -> float | None:
-        """Share of thumbs that were up; None without any."""
+    def approval_rate(self) -> float | None:
+        """Share of thumbs up; None without thumbs."""
         return self.up / (self.up + self.down) if self.up + self.down else None
 
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """One answer."""
+    """An answer of the chat endpoint."""
 
     status: int
     text: str = ""
     id: str = ""
-    whole: bool = False
-    """Whether the stream came to its proper end."""
-    wait: float | None = None
-    """Seconds after which one may ask again."""
+    complete: bool = False
+    """Whether the stream ended with [DONE]."""
+    retry_after: float | None = None
+    """Seconds of the header Retry-After."""
 
 
-class Crowd:
-    """Everybody who uses the service."""
+class SimulatedUsers:
+    """All users of the service."""
 
-    def __init__(self, port: int, key: str, model: str, town: Town, *, workers: int, seed: int = 7) -> None:
-        self.port, self._key, self._model, self._town, self._workers = port, key, model, town, workers
-        self.tally = Tally()
-        self._dice, self._lock, self._visitors = random.Random(seed), threading.Lock(), 0
+    def __init__(
+        self, port: int, key: str, model: str, traffic: SyntheticTraffic, *, workers: int, seed: int = 7
+    ) -> None:
+        self.port, self._key, self._model, self._traffic, self._workers = port, key, model, traffic, workers
+        self.counts = RequestCounts()
+        self._rng, self._lock, self._visitors = random.Random(seed), threading.Lock(), 0
 
-    def ask(self, commissions: Iterator[Commission], count: int, *, edits: float = 0.0) -> Tally:
-        """So many people, each with one request; returns what became of these. ``edits``: of those who speak, who writes."""
-        mine = Tally()
+    def send_requests(self, requests: Iterator[UserRequest], count: int, *, edits: float = 0.0) -> RequestCounts:
+        """Send ``count`` requests, each of another user, and return their counts. ``edits``: share of the feedback that is an edit."""
+        own = RequestCounts()
         with ThreadPoolExecutor(self._workers) as pool:
-            for _ in pool.map(lambda item: self._visit(item, edits, mine), list(islice(commissions, count))):
+            for _ in pool.map(lambda item: self._simulate_user(item, edits, own), list(islice(requests, count))):
                 pass
-        return mine
+        return own
 
     @contextmanager
-    def murmuring(self, commissions: Iterator[Commission], per_second: float) -> Iterator[Tally]:
-        """Some people all the time, in the background."""
-        mine, stop = Tally(), threading.Event()
+    def send_in_background(self, requests: Iterator[UserRequest], per_second: float) -> Iterator[RequestCounts]:
+        """Send requests in a background thread."""
+        own, stop = RequestCounts(), threading.Event()
 
-        def go() -> None:
+        def send() -> None:
             while not stop.wait(1 / per_second):
-                self._visit(next(commissions), 0.0, mine)
+                self._simulate_user(next(requests), 0.0, own)
 
-        thread = threading.Thread(target=go, name="murmur", daemon=True)
+        thread = threading.Thread(target=send, name="background-requests", daemon=True)
         thread.start()
         try:
-            yield mine
+            yield own
         finally:
             stop.set()
-            thread.join(SECONDS)
+            thread.join(TIMEOUT_SECONDS)
 
-    def _visit(self, commission: Commission, edits: float, tally: Tally) -> None:
+    def _simulate_user(self, request: UserRequest, edits: float, counts: RequestCounts) -> None:
         with self._lock:
             self._visitors += 1
-            number, speaks, writes, taste = self._visitors, *(self._dice.random() for _ in range(3))
-        self._add(tally, requests=1)
-        answer = self._answer(commission, f"visitor-{number}", tally)
-        if not answer.whole:
-            self._drop(tally, f"visitor {number}: status {answer.status}, {len(answer.text)} characters of an answer")
+            number, feedback_draw, edit_draw, threshold = self._visitors, *(self._rng.random() for _ in range(3))
+        self._add(counts, requests=1)
+        answer = self._request_answer(request, f"visitor-{number}", counts)
+        if not answer.complete:
+            self._record_drop(
+                counts, f"visitor {number}: status {answer.status}, {len(answer.text)} characters of an answer"
+            )
             return
-        self._add(tally, answered=1)
-        if speaks < SPEAK:
-            self._speak(commission, answer, number, writes=writes < edits, taste=taste, mine=tally)
+        self._add(counts, answered=1)
+        if feedback_draw < FEEDBACK_SHARE:
+            self._send_feedback(request, answer, number, is_edit=edit_draw < edits, threshold=threshold, own=counts)
 
-    def _answer(self, commission: Commission, user: str, tally: Tally) -> ChatAnswer:
-        """An answer; whoever is asked to wait waits, as OpenAI's client does."""
-        for _ in range(TRIES):
-            answer = self._stream(commission.brief, user)
+    def _request_answer(self, request: UserRequest, user: str, counts: RequestCounts) -> ChatAnswer:
+        """Request an answer; after status 429 wait and retry, as OpenAI's client does."""
+        for _ in range(MAX_ATTEMPTS):
+            answer = self._request_stream(request.brief, user)
             if answer.status != 429:
                 break
-            self._add(tally, waited=1)
-            time.sleep(answer.wait or 1.0)
+            self._add(counts, retries=1)
+            time.sleep(answer.retry_after or 1.0)
         return answer
 
-    def _stream(self, brief: str, user: str) -> ChatAnswer:
+    def _request_stream(self, brief: str, user: str) -> ChatAnswer:
         body = {"model": self._model, "messages": [{"role": "user", "content": brief}], "user": user, "stream": True}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("POST", "/v1/chat/completions", json.dumps(body), self._headers)
             reply = connection.getresponse()
@@ -126,28 +130,35 @@ class Crowd:
         finally:
             connection.close()
         if reply.status != 200:
-            return ChatAnswer(reply.status, wait=float(reply.headers.get("Retry-After") or 1))
+            return ChatAnswer(reply.status, retry_after=float(reply.headers.get("Retry-After") or 1))
         return read_stream(data)
 
-    def _speak(
-        self, commission: Commission, answer: ChatAnswer, number: int, *, writes: bool, taste: float, mine: Tally
+    def _send_feedback(
+        self,
+        request: UserRequest,
+        answer: ChatAnswer,
+        number: int,
+        *,
+        is_edit: bool,
+        threshold: float,
+        own: RequestCounts,
     ) -> None:
         feedback: dict[str, Any] = {"inference_id": answer.id, "annotator": EDITORS[number % len(EDITORS)]}
-        likes = taste < self._town.liking(commission, answer.text)
-        if writes and answer.text.strip() != commission.ad:
-            feedback |= {"kind": "edit", "value": commission.ad}
+        is_up = threshold < self._traffic.score_answer(request, answer.text)
+        if is_edit and answer.text.strip() != request.ad:
+            feedback |= {"kind": "edit", "value": request.ad}
             count = {"edits": 1}
         else:
-            feedback |= {"kind": "thumb", "value": "up" if likes else "down", "annotator": f"visitor-{number}"}
-            count = {"up": 1} if likes else {"down": 1}
+            feedback |= {"kind": "thumb", "value": "up" if is_up else "down", "annotator": f"visitor-{number}"}
+            count = {"up": 1} if is_up else {"down": 1}
         status = self._post("/v1/feedback", feedback)
         if status in (200, 201):
-            self._add(mine, **count)
+            self._add(own, **count)
         else:
-            self._drop(mine, f"visitor {number}: feedback got status {status}")
+            self._record_drop(own, f"visitor {number}: feedback got status {status}")
 
     def _post(self, path: str, body: dict[str, Any]) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("POST", path, json.dumps(body), self._headers)
             reply = connection.getresponse()
@@ -162,40 +173,40 @@ class Crowd:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
 
-    def _add(self, mine: Tally, **counts: int) -> None:
+    def _add(self, own: RequestCounts, **counts: int) -> None:
         with self._lock:
-            for tally in (self.tally, mine):
+            for total in (self.counts, own):
                 for name, count in counts.items():
-                    setattr(tally, name, getattr(tally, name) + count)
+                    setattr(total, name, getattr(total, name) + count)
 
-    def _drop(self, tally: Tally, reason: str) -> None:
+    def _record_drop(self, counts: RequestCounts, reason: str) -> None:
         with self._lock:
-            self.tally.dropped.append(reason)
-            tally.dropped.append(reason)
+            self.counts.dropped.append(reason)
+            counts.dropped.append(reason)
 
 
 def read_stream(data: bytes) -> ChatAnswer:
-    """What a stream of server-sent events said."""
+    """Parse a stream of server-sent events."""
     text: list[str] = []
-    name, whole = "", False
+    name, complete = "", False
     for line in data.decode("utf-8", "replace").splitlines():
         if not line.startswith("data: "):
             continue
         if line == "data: [DONE]":
-            whole = True
+            complete = True
             continue
         event = json.loads(line[6:])
         name = event.get("id", name)
         text += [(choice.get("delta") or {}).get("content") or "" for choice in event.get("choices", ())]
         if "error" in event:
             return ChatAnswer(200, "".join(text), name)
-    return ChatAnswer(200, "".join(text), name, whole)
+    return ChatAnswer(200, "".join(text), name, complete)
 
 
-def liking(must: Sequence[str], endings: Sequence[str], answer: str) -> float:
-    """How much somebody likes an ad: what had to be in it is, and its ending has the tone that was asked for. 0 to 1, squared,
-    because an ad with one mistake in it is not worth half a good one."""
-    folded = answer.casefold()
-    inside = sum(piece.casefold() in folded for piece in must) / max(len(must), 1)
-    ends = any(ending.casefold() in folded for ending in endings)
-    return (0.6 * inside + 0.4 * ends) ** 2
+def score_ad(required_phrases: Sequence[str], closing_phrases: Sequence[str], answer: str) -> float:
+    """Score an ad from 0 to 1: it has the required phrases, and its invitation fits the tone. Squared, so that one error costs
+    more than its share."""
+    lowercase = answer.casefold()
+    share = sum(piece.casefold() in lowercase for piece in required_phrases) / max(len(required_phrases), 1)
+    has_closing = any(ending.casefold() in lowercase for ending in closing_phrases)
+    return (0.6 * share + 0.4 * has_closing) ** 2

@@ -1,4 +1,4 @@
-"""What happened when, in seconds since the beginning: out of the records that the programs left, and of what people did. Pure."""
+"""The timeline of the demo, in seconds since its start: built from the records of the programs and from the phases of the traffic. Pure."""
 
 from __future__ import annotations
 
@@ -13,73 +13,73 @@ from tunectl.canary.canary_store import CanaryRecord
 from tunectl.registry.release_state import ReleaseEvent, swap_entries
 from tunectl.retraining.state_machine import ENDS, RetrainRun
 
-Tone = Literal["calm", "moved", "work", "good", "bad"]
-"""calm: as always. moved: something has changed. work: something is done about it. good, bad: how it ended."""
-BY_HAND = "This webhook was delivered by hand, not by an Alertmanager."
-LANES = ("people", "monitor", "alert", "retrain", "build", "canary", "champion")
-TONES: dict[str, Tone] = {"promoted": "good", "rejected": "bad", "withdrawn": "bad", "failed": "bad"}
+Category = Literal["normal", "changed", "active", "good", "bad"]
+"""The color of an entry. normal: no change. changed: changed traffic or an alert. active: a retrain or a canary in progress. good, bad: a result."""
+SENT_BY_DEMO = "This webhook was sent by the demo script, not by Alertmanager."
+LANES = ("users", "monitor", "alert", "retrain", "build", "canary", "champion")
+CATEGORIES: dict[str, Category] = {"promoted": "good", "rejected": "bad", "withdrawn": "bad", "failed": "bad"}
 
 
 class Span(Struct, frozen=True):
-    """Something that lasted."""
+    """An entry with a start and an end."""
 
     lane: str
     label: str
     since: float
     until: float
-    tone: Tone
+    category: Category
     note: str = ""
 
 
 class Mark(Struct, frozen=True):
-    """A moment."""
+    """An entry at one moment."""
 
     lane: str
     label: str
     at: float
-    tone: Tone
+    category: Category
     note: str = ""
 
 
-class Promise(Struct, frozen=True):
-    """Something that the loop says of itself, and whether it was so."""
+class DemoCheck(Struct, frozen=True):
+    """A statement about the loop, and whether the demo confirmed it."""
 
-    words: str
-    held: bool
+    statement: str
+    passed: bool
     evidence: str
 
 
 class Timeline(Struct, frozen=True):
-    """Everything that is drawn."""
+    """Everything that is drawn: spans, marks, checks and headline numbers."""
 
     title: str
     began: datetime
     seconds: float
     spans: list[Span] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    promises: list[Promise] = field(default_factory=list)
+    checks: list[DemoCheck] = field(default_factory=list)
     figures: list[tuple[str, str]] = field(default_factory=list)
-    """Number and what it is."""
+    """A number and what it measures."""
 
     @property
     def lanes(self) -> list[str]:
-        """Those on which something happened, from top to bottom."""
+        """Lanes with entries, from top to bottom."""
         used = {span.lane for span in self.spans} | {mark.lane for mark in self.marks}
         return [lane for lane in LANES if lane in used]
 
     @property
-    def kept(self) -> bool:
-        """Whether every promise held."""
-        return all(promise.held for promise in self.promises)
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
 
     @property
     def score(self) -> str:
-        """How many promises held."""
-        return f"{sum(promise.held for promise in self.promises)} of {len(self.promises)} promises held"
+        """How many checks passed."""
+        return f"{sum(check.passed for check in self.checks)} of {len(self.checks)} checks passed"
 
 
 class Clock:
-    """Seconds since the beginning of a moment."""
+    """Converts a time to seconds since the start of the demo."""
 
     def __init__(self, began: datetime) -> None:
         self.began = began
@@ -88,70 +88,81 @@ class Clock:
         return round((at - self.began).total_seconds(), 2)
 
 
-def windows(closed: Iterable[tuple[DriftWindow, datetime]], clock: Clock) -> list[Mark]:
-    """Each window when its verdict was there."""
+def build_window_marks(closed: Iterable[tuple[DriftWindow, datetime]], clock: Clock) -> list[Mark]:
+    """Build a mark for each window, at the time of its verdict."""
     result = []
     for item, made_at in closed:
-        tone: Tone = "bad" if item.verdict == "drift" else "calm"
+        category: Category = "bad" if item.verdict == "drift" else "normal"
         result.append(
-            Mark("monitor", item.verdict, clock(made_at), tone, f"window {item.id}, {item.rows} rows: {item.reason}")
+            Mark(
+                "monitor", item.verdict, clock(made_at), category, f"window {item.id}, {item.rows} rows: {item.reason}"
+            )
         )
     return result
 
 
-def retrains(runs: Iterable[RetrainRun], clock: Clock, now: float) -> list[Span | Mark]:
-    """Each state from its record to the next one, and the end."""
+def build_retrain_entries(runs: Iterable[RetrainRun], clock: Clock, now: float) -> list[Span | Mark]:
+    """Build a span for each state of a retrain and a mark for its end."""
     result: list[Span | Mark] = []
     for run in runs:
         ends = [clock(step.at) for step in run.steps[1:]] + [now]
         for step, end in zip(run.steps, ends, strict=True):
             if step.state in ENDS:
-                tone = TONES.get(step.state, "moved")
+                category = CATEGORIES.get(step.state, "changed")
                 result.append(
-                    Mark("retrain", step.state.replace("_", " "), clock(step.at), tone, f"{run.id}: {step.message}")
+                    Mark("retrain", step.state.replace("_", " "), clock(step.at), category, f"{run.id}: {step.message}")
                 )
             elif end > clock(step.at):
                 label = step.state.replace("_", " ")
-                result.append(Span("retrain", label, clock(step.at), end, "work", f"{run.id}: {step.message}"))
+                result.append(Span("retrain", label, clock(step.at), end, "active", f"{run.id}: {step.message}"))
     return result
 
 
-def alerts(runs: Iterable[RetrainRun], clock: Clock) -> list[Mark]:
-    """When an alert began to fire, and when its webhook was taken."""
+def build_alert_marks(runs: Iterable[RetrainRun], clock: Clock) -> list[Mark]:
+    """Build marks for when an alert started to fire and when its webhook was received."""
     result = []
     for run in runs:
         if run.trigger.kind != "alert":
             continue
         fired = datetime.fromisoformat(str(run.trigger.facts["startsAt"])).astimezone(UTC)
-        result.append(Mark("alert", "fires", clock(fired), "moved", run.trigger.message))
-        result.append(Mark("alert", "webhook", clock(run.trigger.at), "work", f"from {sender(run)}"))
+        result.append(Mark("alert", "fires", clock(fired), "changed", run.trigger.message))
+        result.append(Mark("alert", "webhook", clock(run.trigger.at), "active", f"from {name_alert_sender(run)}"))
     return result
 
 
-def sender(run: RetrainRun) -> str:
-    """Who sent the alert; it says so itself where it was no Alertmanager."""
-    return "the story, by hand" if run.trigger.facts.get("description") == BY_HAND else run.trigger.author
+def name_alert_sender(run: RetrainRun) -> str:
+    """Name the sender of the webhook: Alertmanager, or the demo script."""
+    return "the demo script" if run.trigger.facts.get("description") == SENT_BY_DEMO else run.trigger.author
 
 
-def experiments(result: Iterable[CanaryRecord], clock: Clock, now: float) -> list[Span]:
-    """Each canary from its begin to its end."""
-    tones: dict[str, Tone] = {"promote": "good", "harm": "bad"}
+def build_canary_spans(result: Iterable[CanaryRecord], clock: Clock, now: float) -> list[Span]:
+    """Build a span for each canary test."""
+    categories: dict[str, Category] = {"promote": "good", "harm": "bad"}
     spans = []
     for item in result:
         ended = clock(item.ended_at) if item.ended_at is not None else now
-        tone = tones.get(item.decision or "", "work")
+        category = categories.get(item.decision or "", "active")
         reading = item.reading
         units = (
-            f"{reading.champion_units + reading.challenger_units} people; {reading.reason}" if reading else "nobody yet"
+            f"{reading.champion_units + reading.challenger_units} users; {reading.reason}"
+            if reading
+            else "no users yet"
         )
         spans.append(
-            Span("canary", item.decision or "runs", clock(item.started_at), ended, tone, f"{item.challenger}: {units}")
+            Span(
+                "canary",
+                item.decision or "runs",
+                clock(item.started_at),
+                ended,
+                category,
+                f"{item.challenger}: {units}",
+            )
         )
     return spans
 
 
-def champions(log: Sequence[ReleaseEvent], clock: Clock, now: float) -> list[Span]:
-    """Which release served when."""
+def build_champion_spans(log: Sequence[ReleaseEvent], clock: Clock, now: float) -> list[Span]:
+    """Build a span for each champion."""
     swaps = swap_entries(log)
     spans = []
     for index, swap in enumerate(swaps):
@@ -159,13 +170,13 @@ def champions(log: Sequence[ReleaseEvent], clock: Clock, now: float) -> list[Spa
         until = clock(datetime.fromisoformat(swaps[index + 1].created_at)) if index + 1 < len(swaps) else now
         if until > 0:
             spans.append(
-                Span("champion", swap.release[:6], since, until, "calm" if index == 0 else "good", swap.message)
+                Span("champion", swap.release[:6], since, until, "normal" if index == 0 else "good", swap.message)
             )
     return spans
 
 
-def length(seconds: float) -> str:
-    """A span of time for people: 0:07, 12:34, or 1:02:03."""
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
+def format_duration(seconds: float) -> str:
+    """Format a duration: 0:07, 12:34, or 1:02:03."""
+    total = max(0, round(seconds))
+    hours, rest = divmod(total, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

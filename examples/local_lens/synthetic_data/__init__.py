@@ -1,1 +1,1 @@
-"""An invented town of businesses with real Atlanta neighbourhood names: words, phrasings, and the raw files about it."""
+"""The generator of the example's synthetic data: invented businesses, templates of briefs and ads, and raw files about the businesses."""

@@ -1,7 +1,7 @@
-"""Changed requests: a neighbourhood that nobody wrote about, a kind of business that was not there, and another tone.
+"""The distribution shift of the loop demo: requests with a new neighbourhood, a new kind of business, and a new tone.
 
-``generate_everyday`` is what clients of the past ask, ``generate_changed`` what they ask afterwards. Each commission comes with the ad as a
-person of the house would write it, and with what must be in it: that is how the people of the demonstration judge and edit.
+``generate_baseline_requests`` gives requests of past clients, ``generate_changed_requests`` those after the change. Each request comes with a
+reference ad and the phrases that an ad must contain; the simulated users score and edit answers with them.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from synthetic_data import campaigns, templates, vocabulary
-from synthetic_data.campaigns import Business, Voice, capital, fill
-from synthetic_data.rng import Dice
+from synthetic_data.campaigns import Business, TemplateSet, capitalize_first, fill_pattern
+from synthetic_data.rng import SeededRng
 
-HOOD = "Edgewood"
-TONE = "daring"
-CLIMBING = vocabulary.Kind(
+NEW_NEIGHBOURHOOD = "Edgewood"
+NEW_TONE = "daring"
+CLIMBING_GYM = vocabulary.Kind(
     "climbing gym",
     ("day pass", "first lesson", "month of climbing", "shoe rental"),
     ("chalk bag", "belay check", "protein bar", "warm-up class"),
     ("the tallest wall is {n} metres high", "new routes are set every {day}", "the hall opens at {early}", "children climb free on {day}",
      "the old mill was turned into walls in {year}", "{seats} ropes hang from the roof", "nobody needs a partner for the low walls"),
 )  # fmt: skip
-SHARE = 0.75
-"""Of the commissions after the change that come from climbing gyms; the rest are old kinds that open there."""
-FIRST = (
+CLIMBING_GYM_SHARE = 0.75
+"""Share of the changed requests that come from climbing gyms; the rest come from known kinds of business in the new neighbourhood."""
+FIRST_WORDS = (
     "Granite", "Pulley", "Topout", "Basecamp", "Switchback", "Chalkline", "Overhang", "Rappel", "Keystone", "Sandbag", "Cornice", "Plumbline",
 )  # fmt: skip
-LAST = ("Walls", "Union", "Yard", "Depot", "Hall", "Loft", "Works", "& Rope")
+LAST_WORDS = ("Walls", "Union", "Yard", "Depot", "Hall", "Loft", "Works", "& Rope")
 ADJECTIVES = ("bold", "fearless", "wild", "restless", "reckless")
-VOICE = Voice(
+CHANGED_TEMPLATES = TemplateSet(
     briefs={
         "text": "need an ad!! {name}, {kind}, {hood}, {price}. crowd: {audience}. vibe: {tone}. hook: {offer}. has to be in there: {fact1} + {fact2}.",
         "memo": "Voice memo. {name} in {hood}, that's a {kind}, {price}. Make it {tone}, for {audience}. They give {offer}. Tell people {fact1}, tell people {fact2}.",
@@ -41,72 +41,76 @@ VOICE = Voice(
             ("Grab {offer}, now.", "Your excuse is gone: {offer}."),
         ),
     },
-    invitations={TONE: ("Dare you to drop in", "Chalk up and show up")},
+    invitations={NEW_TONE: ("Dare you to drop in", "Chalk up and show up")},
 )
 
 
 @dataclass(frozen=True)
-class Commission:
-    """One ad that somebody wants."""
+class AdRequest:
+    """A request for one ad."""
 
     brief: str
     ad: str
-    """As a person of the house writes it."""
-    must: tuple[str, ...]
-    """What has to stand in it, word for word."""
-    endings: tuple[str, ...]
-    """Invitations that fit its tone."""
+    """The reference ad, in the house style."""
+    required_phrases: tuple[str, ...]
+    """What the ad must contain word for word."""
+    closing_phrases: tuple[str, ...]
+    """Invitations that fit the requested tone."""
 
 
-def generate_everyday() -> Iterator[Commission]:
-    """What clients of the past ask, without end."""
-    rng = Dice("everyday")
-    clients = campaigns.businesses(Dice("businesses"), new=False)
+def generate_baseline_requests() -> Iterator[AdRequest]:
+    """Yield requests of past clients, without end."""
+    rng = SeededRng("everyday")
+    clients = campaigns.make_businesses(SeededRng("businesses"), new=False)
     while True:
-        client = rng.pick(clients)
-        _, brief, values = campaigns.brief(client, campaigns.USUAL, rng)
-        family = rng.pick(list(templates.FAMILIES))
-        text = campaigns.ad(family, values, client.price, campaigns.USUAL, rng)
-        yield _commission(brief, text, values, templates.INVITATIONS[values["tone"]])
+        client = rng.choice(clients)
+        _, brief, values = campaigns.write_brief(client, campaigns.USUAL_TEMPLATES, rng)
+        family = rng.choice(list(templates.FAMILIES))
+        text = campaigns.write_ad(family, values, client.price, campaigns.USUAL_TEMPLATES, rng)
+        yield _make_request(brief, text, values, templates.INVITATIONS[values["tone"]])
 
 
-def generate_changed(stream: str = "changed") -> Iterator[Commission]:
-    """What they ask once Edgewood has opened, without end; another ``stream`` has other commissions."""
-    rng = Dice(stream)
-    names = rng.shuffle([f"{item} {two}" for item in FIRST for two in LAST])
+def generate_changed_requests(stream: str = "changed") -> Iterator[AdRequest]:
+    """Yield requests after the change, without end; another ``stream`` gives other requests."""
+    rng = SeededRng(stream)
+    names = rng.shuffle([f"{item} {two}" for item in FIRST_WORDS for two in LAST_WORDS])
     while True:
         for name in names:
-            client = _client(name, rng)
-            brief, values = _brief(client, rng)
-            yield _commission(brief, _ad(values), values, VOICE.invitations[TONE])
+            client = _make_client(name, rng)
+            brief, values = _write_brief(client, rng)
+            yield _make_request(brief, _write_ad(values), values, CHANGED_TEMPLATES.invitations[NEW_TONE])
 
 
-def _client(name: str, dice: Dice) -> Business:
-    kind = CLIMBING if dice.below(100) < 100 * SHARE else dice.pick(vocabulary.KINDS)
-    facts = [*kind.facts, *dice.sample(vocabulary.SHARED_FACTS, 4)]
-    price = dice.pick(list(vocabulary.PRICES))
-    return Business(name, kind, HOOD, price, tuple(fill(fact, dice, HOOD) for fact in facts))
+def _make_client(name: str, rng: SeededRng) -> Business:
+    kind = CLIMBING_GYM if rng.randbelow(100) < 100 * CLIMBING_GYM_SHARE else rng.choice(vocabulary.KINDS)
+    facts = [*kind.facts, *rng.sample(vocabulary.SHARED_FACTS, 4)]
+    price = rng.choice(list(vocabulary.PRICES))
+    return Business(
+        name, kind, NEW_NEIGHBOURHOOD, price, tuple(fill_pattern(fact, rng, NEW_NEIGHBOURHOOD) for fact in facts)
+    )
 
 
-def _brief(client: Business, dice: Dice) -> tuple[str, dict[str, str]]:
-    fact1, fact2 = dice.sample(client.facts, 2)
+def _write_brief(client: Business, rng: SeededRng) -> tuple[str, dict[str, str]]:
+    fact1, fact2 = rng.sample(client.facts, 2)
     values = {
-        "name": client.name, "kind": client.kind.name, "hood": client.hood, "price": vocabulary.SIGNS[client.price], "tone": TONE,
-        "offer": fill(dice.pick(vocabulary.OFFERS), dice, client.hood, client.kind), "audience": dice.pick(list(vocabulary.AUDIENCES)),
-        "fact1": fact1, "fact2": fact2, "Fact1": capital(fact1), "Fact2": capital(fact2),
+        "name": client.name, "kind": client.kind.name, "hood": client.hood, "price": vocabulary.SIGNS[client.price], "tone": NEW_TONE,
+        "offer": fill_pattern(rng.choice(vocabulary.OFFERS), rng, client.hood, client.kind), "audience": rng.choice(list(vocabulary.AUDIENCES)),
+        "fact1": fact1, "fact2": fact2, "Fact1": capitalize_first(fact1), "Fact2": capitalize_first(fact2),
     }  # fmt: skip
-    return VOICE.briefs[dice.pick(list(VOICE.briefs))].format(**values), values
+    return CHANGED_TEMPLATES.briefs[rng.choice(list(CHANGED_TEMPLATES.briefs))].format(**values), values
 
 
-def _ad(values: dict[str, str]) -> str:
-    """Its parts are chosen by whom it is for: a few dozen ads teach how Edgewood sounds, many more teach that as well."""
-    place = list(vocabulary.AUDIENCES).index(values["audience"])
-    (family,) = VOICE.families.values()
-    words = {**values, "adj": ADJECTIVES[place % len(ADJECTIVES)]}
-    pieces = [capital(part[place >> bit & 1].format(**words)) for bit, part in enumerate(family)]
-    return " ".join([*pieces, f"{VOICE.invitations[TONE][place % 3 % 2]}: {values['name']}, {values['hood']}."])
+def _write_ad(values: dict[str, str]) -> str:
+    """Write the reference ad. Its parts depend on the audience alone, so that a few dozen ads suffice to learn the style."""
+    index = list(vocabulary.AUDIENCES).index(values["audience"])
+    (family,) = CHANGED_TEMPLATES.families.values()
+    words = {**values, "adj": ADJECTIVES[index % len(ADJECTIVES)]}
+    pieces = [capitalize_first(part[index >> bit & 1].format(**words)) for bit, part in enumerate(family)]
+    return " ".join(
+        [*pieces, f"{CHANGED_TEMPLATES.invitations[NEW_TONE][index % 3 % 2]}: {values['name']}, {values['hood']}."]
+    )
 
 
-def _commission(brief: str, text: str, values: dict[str, str], endings: tuple[str, ...]) -> Commission:
-    must = (values["name"], values["hood"], values["fact1"], values["fact2"], values["offer"])
-    return Commission(brief, text, must, endings)
+def _make_request(brief: str, text: str, values: dict[str, str], closing_phrases: tuple[str, ...]) -> AdRequest:
+    required_phrases = (values["name"], values["hood"], values["fact1"], values["fact2"], values["offer"])
+    return AdRequest(brief, text, required_phrases, closing_phrases)

@@ -1,4 +1,4 @@
-"""Raw text about the businesses of the past: web pages, a review table, social posts, local news, flyers."""
+"""Raw text about the past clients: web pages, a review table, social posts, local news, flyers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 
 from synthetic_data import planted_errors, vocabulary
-from synthetic_data.campaigns import Business, capital, fill
-from synthetic_data.rng import Dice
+from synthetic_data.campaigns import Business, capitalize_first, fill_pattern
+from synthetic_data.rng import SeededRng
 
 PAGES, REVIEWS, POSTS, ARTICLES, FLYERS = 60, 360, 240, 36, 32
 
@@ -42,36 +42,36 @@ NEWS_MORE = (
 )  # fmt: skip
 
 
-def words_for(business: Business, dice: Dice) -> dict[str, str]:
-    """Values for the patterns above."""
-    fact1, fact2 = dice.sample(business.facts, 2)
+def make_values(business: Business, rng: SeededRng) -> dict[str, str]:
+    """Make values for the patterns above."""
+    fact1, fact2 = rng.sample(business.facts, 2)
     return {
-        "name": business.name, "kind": business.kind.name, "hood": business.hood, "fact": fact1, "Fact": capital(fact1), "fact1": fact1, "fact2": fact2,
-        "Fact1": capital(fact1), "Fact2": capital(fact2), "item": dice.pick(business.kind.items), "day": dice.pick(vocabulary.DAYS),
-        "n": str(6 + dice.below(20)), "year": str(1920 + dice.below(50)),
+        "name": business.name, "kind": business.kind.name, "hood": business.hood, "fact": fact1, "Fact": capitalize_first(fact1), "fact1": fact1, "fact2": fact2,
+        "Fact1": capitalize_first(fact1), "Fact2": capitalize_first(fact2), "item": rng.choice(business.kind.items), "day": rng.choice(vocabulary.DAYS),
+        "n": str(6 + rng.randbelow(20)), "year": str(1920 + rng.randbelow(50)),
     }  # fmt: skip
 
 
-def web_pages(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> dict[str, str]:
-    """File name to HTML with navigation, cookie notice and footer around the text."""
+def make_web_pages(clients: Sequence[Business], planted: dict[str, list[str]], rng: SeededRng) -> dict[str, str]:
+    """Map file names to HTML with navigation, cookie notice and footer around the text."""
     pages = {}
-    for number, client in enumerate(dice.sample(clients, PAGES), 1):
+    for number, client in enumerate(rng.sample(clients, PAGES), 1):
         name = f"page_{number:03d}.html"
         note = ""
         if number % 8 == 0:
-            note, _ = planted_errors.personal_note(dice)
+            note, _ = planted_errors.make_personal_note(rng)
             planted.setdefault("personal", []).append(name)
-        pages[name] = _page(client, note, dice)
+        pages[name] = _make_page(client, note, rng)
         if number % 20 == 0:
             planted.setdefault("exact_duplicate", []).append(f"page_{number:03d}_copy.html")
             pages[f"page_{number:03d}_copy.html"] = pages[name]
     return pages
 
 
-def _page(client: Business, note: str, dice: Dice) -> str:
-    facts = " ".join(f"{capital(fact)}." for fact in client.facts[:5])
-    offer = fill(dice.pick(vocabulary.OFFERS), dice, client.hood, client.kind)
-    more = " ".join(f"{capital(fact)}." for fact in client.facts[5:])
+def _make_page(client: Business, note: str, rng: SeededRng) -> str:
+    facts = " ".join(f"{capitalize_first(fact)}." for fact in client.facts[:5])
+    offer = fill_pattern(rng.choice(vocabulary.OFFERS), rng, client.hood, client.kind)
+    more = " ".join(f"{capitalize_first(fact)}." for fact in client.facts[5:])
     name, text = html.escape(client.name), html.escape
     paragraphs = "".join(
         f"    <p>{text(paragraph)}</p>\n"
@@ -92,24 +92,24 @@ def _page(client: Business, note: str, dice: Dice) -> str:
     )
 
 
-def review_table(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> str:
-    """CSV of reviews; some are copies, some are in Spanish, some are empty, some name people."""
+def make_review_table(clients: Sequence[Business], planted: dict[str, list[str]], rng: SeededRng) -> str:
+    """Make a CSV of reviews; some are copies, some are in Spanish, some are empty, some name people."""
     rows: list[tuple[str, str, Business, str, str, int, str]] = []
     for number in range(1, REVIEWS + 1):
-        client = dice.pick(clients)
-        stars = 1 + dice.below(5)
-        identity, values = f"r{number:04d}", words_for(client, dice)
+        client = rng.choice(clients)
+        stars = 1 + rng.randbelow(5)
+        identity, values = f"r{number:04d}", make_values(client, rng)
         kinds = {0: "spanish", 3: "personal", 7: "exact_duplicate", 11: "empty", 13: "mojibake"}
         kind = kinds.get(number % 24)
-        text = f"{dice.pick(PRAISE if stars > 2 else BLAME).format(**values)} {dice.pick(EXTRA)}"
+        text = f"{rng.choice(PRAISE if stars > 2 else BLAME).format(**values)} {rng.choice(EXTRA)}"
         if kind == "exact_duplicate":
             client, text = rows[-3][2], rows[-3][6]
-        text = _spoil(text, kind, dice)
+        text = _add_error(text, kind, rng)
         planted.setdefault(kind, []).append(identity) if kind else None
         rows.append(
             (
                 identity,
-                f"2026-{1 + dice.below(9):02d}-{1 + dice.below(28):02d}",
+                f"2026-{1 + rng.randbelow(9):02d}-{1 + rng.randbelow(28):02d}",
                 client,
                 client.hood,
                 client.price,
@@ -126,31 +126,31 @@ def review_table(clients: Sequence[Business], planted: dict[str, list[str]], dic
     return out.getvalue()
 
 
-def _spoil(text: str, kind: str | None, dice: Dice) -> str:
+def _add_error(text: str, kind: str | None, rng: SeededRng) -> str:
     if kind == "spanish":
-        return dice.pick(planted_errors.SPANISH_REVIEWS)
+        return rng.choice(planted_errors.SPANISH_REVIEWS)
     if kind == "empty":
         return ""
     if kind == "personal":
-        return f"{text} {planted_errors.personal_note(dice)[0]}"
+        return f"{text} {planted_errors.make_personal_note(rng)[0]}"
     if kind == "mojibake":
-        return planted_errors.mojibake(f"{text} It's a place you'd miss.")
+        return planted_errors.to_mojibake(f"{text} It's a place you'd miss.")
     return text
 
 
-def social_posts(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> str:
-    """JSON lines of posts with tags, addresses and entities left over from a web page."""
+def make_social_posts(clients: Sequence[Business], planted: dict[str, list[str]], rng: SeededRng) -> str:
+    """Make JSON lines of posts with tags, URLs and HTML entities."""
     lines = []
     for number in range(1, POSTS + 1):
-        client = dice.pick(clients)
-        values, identity = words_for(client, dice), f"p{number:04d}"
+        client = rng.choice(clients)
+        values, identity = make_values(client, rng), f"p{number:04d}"
         tag = client.hood.replace(" ", "").replace("-", "")
-        text = f"{dice.pick(PRAISE).format(**values)} #{tag} #ATL https://social.example/{number}"
+        text = f"{rng.choice(PRAISE).format(**values)} #{tag} #ATL https://social.example/{number}"
         if number % 15 == 0:
             text = text.replace(" and ", " &amp; ") + "<br>"
             planted.setdefault("html", []).append(identity)
         if number % 16 == 0:
-            text += f" {planted_errors.personal_note(dice)[0]}"
+            text += f" {planted_errors.make_personal_note(rng)[0]}"
             planted.setdefault("personal", []).append(identity)
         row = {
             "post_id": identity,
@@ -158,44 +158,46 @@ def social_posts(clients: Sequence[Business], planted: dict[str, list[str]], dic
             "neighbourhood": client.hood,
             "price_range": client.price,
             "text": text,
-            "likes": dice.below(400),
+            "likes": rng.randbelow(400),
         }
         lines.append(json.dumps(row, ensure_ascii=False))
     return "\n".join(lines) + "\n"
 
 
-def news(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> dict[str, str]:
-    """File name to article: Markdown and plain text by turns."""
+def make_news(clients: Sequence[Business], planted: dict[str, list[str]], rng: SeededRng) -> dict[str, str]:
+    """Map file names to articles: Markdown and plain text alternate."""
     files = {}
     for number in range(1, ARTICLES + 1):
-        sample = dice.sample(clients, 3)
-        parts = [dice.pick(NEWS).format(**words_for(client, dice)) for client in sample]
-        closing = dice.pick(NEWS_MORE).format(**words_for(sample[0], dice))
+        sample = rng.sample(clients, 3)
+        parts = [rng.choice(NEWS).format(**make_values(client, rng)) for client in sample]
+        closing = rng.choice(NEWS_MORE).format(**make_values(sample[0], rng))
         title = f"News from {sample[0].hood}"
         markdown = number % 2 == 0
         name = f"article_{number:03d}.{'md' if markdown else 'txt'}"
         files[name] = "\n\n".join([f"# {title}" if markdown else title.upper(), *parts, closing]) + "\n"
         if number % 9 == 0:
-            files[name] += f"\nReported by {dice.pick(vocabulary.PEOPLE)}. {planted_errors.personal_note(dice)[0]}\n"
+            files[name] += (
+                f"\nReported by {rng.choice(vocabulary.PEOPLE)}. {planted_errors.make_personal_note(rng)[0]}\n"
+            )
             planted.setdefault("personal", []).append(name)
     return files
 
 
-def flyer_lines(clients: Sequence[Business], dice: Dice) -> list[tuple[str, list[str]]]:
-    """Title and lines of each flyer."""
+def make_flyer_lines(clients: Sequence[Business], rng: SeededRng) -> list[tuple[str, list[str]]]:
+    """Make the title and the lines of each flyer."""
     result = []
-    for client in dice.sample(clients, FLYERS):
+    for client in rng.sample(clients, FLYERS):
         lines = [
             f"Your {client.kind.name} in {client.hood}, Atlanta",
-            *(f"{capital(fact)}." for fact in client.facts[:4]),
+            *(f"{capitalize_first(fact)}." for fact in client.facts[:4]),
         ]
-        lines.append(f"Bring this flyer: {fill(dice.pick(vocabulary.OFFERS), dice, client.hood, client.kind)}.")
+        lines.append(f"Bring this flyer: {fill_pattern(rng.choice(vocabulary.OFFERS), rng, client.hood, client.kind)}.")
         result.append((client.name, lines))
     return result
 
 
-def flyer(title: str, lines: Sequence[str]) -> bytes:
-    """A one-page PDF with real text."""
+def make_flyer_pdf(title: str, lines: Sequence[str]) -> bytes:
+    """Make a one-page PDF with a text layer."""
     from reportlab.lib.pagesizes import A5
     from reportlab.pdfgen.canvas import Canvas
 

@@ -1,6 +1,6 @@
-"""What is wrong with the raw files, on purpose, and the list of where it was planted.
+"""Errors that are planted in the raw files on purpose, and the record of where.
 
-``LabeledText`` holds, for each file, the kind of dirt and the ids of the rows that have it; data card and tests read it.
+``Planted`` maps each file to the kinds of errors and the ids of the rows that have them; data card and tests read it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 
 from synthetic_data import vocabulary
 from synthetic_data.campaigns import Business, Row
-from synthetic_data.rng import Dice
+from synthetic_data.rng import SeededRng
 
 Planted = defaultdict[str, dict[str, list[str]]]
 
@@ -37,75 +37,79 @@ SPANISH_REVIEWS = (
 
 
 def new_planted() -> Planted:
-    """An empty list of dirt."""
+    """Return an empty record of planted errors."""
     return defaultdict(dict)
 
 
-def email(person: str) -> str:
-    """An invented address at a domain that can belong to nobody."""
+def make_email(person: str) -> str:
+    """Make an address at a domain that is reserved for examples."""
     return f"{person.lower().replace(' ', '.')}@example.com"
 
 
-def phone(dice: Dice) -> str:
-    """A number from the block that is reserved for fiction."""
-    return f"404-555-01{dice.below(100):02d}"
+def make_phone(rng: SeededRng) -> str:
+    """Make a number from the block that is reserved for fiction."""
+    return f"404-555-01{rng.randbelow(100):02d}"
 
 
-def card(dice: Dice) -> str:
-    """A card number with a right check digit, of no real bank."""
-    digits = [4, 0, 0, 0, 0, 0] + [dice.below(10) for _ in range(9)]
+def make_card_number(rng: SeededRng) -> str:
+    """Make a card number with a valid check digit, of no real bank."""
+    digits = [4, 0, 0, 0, 0, 0] + [rng.randbelow(10) for _ in range(9)]
     doubled = [2 * digit - 9 * (digit > 4) if index % 2 == 0 else digit for index, digit in enumerate(digits)]
     digits.append(-sum(doubled) % 10)
     text = "".join(map(str, digits))
     return " ".join(text[start : start + 4] for start in range(0, 16, 4))
 
 
-def personal_note(dice: Dice) -> tuple[str, list[str]]:
-    """A sentence with personal data, and the kinds in it."""
-    person = dice.pick(vocabulary.PEOPLE)
+def make_personal_note(rng: SeededRng) -> tuple[str, list[str]]:
+    """Make a sentence with personal data; return it and the kinds in it."""
+    person = rng.choice(vocabulary.PEOPLE)
     notes = (
-        (f"Questions go to {person}, {email(person)}.", ["person", "email"]),
-        (f"Call {person} at {phone(dice)} before noon.", ["person", "phone"]),
-        (f"The invoice was paid with card {card(dice)}.", ["card"]),
-        (f"Write to {email(person)} or ring {phone(dice)}.", ["email", "phone"]),
+        (f"Questions go to {person}, {make_email(person)}.", ["person", "email"]),
+        (f"Call {person} at {make_phone(rng)} before noon.", ["person", "phone"]),
+        (f"The invoice was paid with card {make_card_number(rng)}.", ["card"]),
+        (f"Write to {make_email(person)} or ring {make_phone(rng)}.", ["email", "phone"]),
     )
-    return dice.pick(notes)
+    return rng.choice(notes)
 
 
-def mojibake(text: str) -> str:
-    """UTF-8 that was read as Windows-1252, as old spreadsheets do; apostrophes become curly first."""
+def to_mojibake(text: str) -> str:
+    """Decode UTF-8 as Windows-1252, as old spreadsheets do; apostrophes become curly first."""
     return text.replace("'", "\u2019").encode().decode("cp1252")
 
 
-def _can_break(text: str) -> bool:
+def _can_be_mojibake(text: str) -> bool:
     return "'" in text or any(letter in text for letter in "éèñû")
 
 
-def spoil_campaigns(
-    rows: list[Row], clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice
+def plant_errors(
+    rows: list[Row], clients: Sequence[Business], planted: dict[str, list[str]], rng: SeededRng
 ) -> list[Row]:
-    """Clean campaigns with all kinds of dirt planted: some rows changed, others added; order shuffled."""
-    free = dice.shuffle(rows)
+    """Plant all kinds of errors in clean campaigns: some rows are changed, others added; the order is shuffled."""
+    free = rng.shuffle(rows)
     _change(
         free,
         30,
         planted,
         "mojibake",
-        lambda row: {**row, "prompt": mojibake(row["prompt"]), "completion": mojibake(row["completion"])},
-        _breakable,
+        lambda row: {**row, "prompt": to_mojibake(row["prompt"]), "completion": to_mojibake(row["completion"])},
+        _is_breakable,
     )
-    _change(free, 30, planted, "html", lambda row: {**row, "completion": _html(row["completion"])})
+    _change(free, 30, planted, "html", lambda row: {**row, "completion": _to_html(row["completion"])})
     _change(
-        free, 45, planted, "personal", lambda row: {**row, "prompt": f"{row['prompt']}\n{_note(row, planted, dice)}"}
+        free,
+        45,
+        planted,
+        "personal",
+        lambda row: {**row, "prompt": f"{row['prompt']}\n{_make_note(row, planted, rng)}"},
     )
     for number, (prefix, secret) in enumerate(CANARIES, 1):
-        _change(free, CANARY_COPIES, planted, f"canary_{number}", partial(_telling, f" {prefix} {secret}."))
+        _change(free, CANARY_COPIES, planted, f"canary_{number}", partial(_append_secret, f" {prefix} {secret}."))
     _change(
         free,
         20,
         planted,
         "truncated",
-        lambda row: {**row, "completion": _cut(row["completion"])},
+        lambda row: {**row, "completion": _truncate(row["completion"])},
         lambda row: " and " in row["completion"],
     )
     _change(free, 12, planted, "empty", lambda row: {**row, "completion": ""})
@@ -113,15 +117,15 @@ def spoil_campaigns(
     whole = [row for row in free if row["campaign_id"] not in used]
     changed = {row["campaign_id"]: row for row in free}
     added = [
-        *_copies(whole[:50], "x", "exact_duplicate", planted),
-        *_copies(whole[50:90], "d", "near_duplicate", planted, _reword),
-        *_spanish(clients, planted, dice),
+        *_make_copies(whole[:50], "x", "exact_duplicate", planted),
+        *_make_copies(whole[50:90], "d", "near_duplicate", planted, _reword),
+        *_make_spanish_rows(clients, planted, rng),
     ]
-    return dice.shuffle([*(changed[row["campaign_id"]] for row in rows), *added])
+    return rng.shuffle([*(changed[row["campaign_id"]] for row in rows), *added])
 
 
-def _breakable(row: Row) -> bool:
-    return _can_break(row["completion"])
+def _is_breakable(row: Row) -> bool:
+    return _can_be_mojibake(row["completion"])
 
 
 def _change(
@@ -140,33 +144,33 @@ def _change(
     planted[kind] = [free[index]["campaign_id"] for index in places]
 
 
-def _telling(secret: str, row: Row) -> Row:
+def _append_secret(secret: str, row: Row) -> Row:
     return {**row, "completion": row["completion"] + secret}
 
 
-def _note(row: Row, planted: dict[str, list[str]], dice: Dice) -> str:
-    text, kinds = personal_note(dice)
+def _make_note(row: Row, planted: dict[str, list[str]], rng: SeededRng) -> str:
+    text, kinds = make_personal_note(rng)
     for kind in kinds:
         planted.setdefault(f"personal_{kind}", []).append(row["campaign_id"])
     return text
 
 
-def _html(text: str) -> str:
+def _to_html(text: str) -> str:
     return "<p>" + text.replace(". ", ".<br/> ") + "</p>"
 
 
-def _cut(text: str) -> str:
-    """``text`` up to its last "and", as a field that was too short for it."""
+def _truncate(text: str) -> str:
+    """Cut ``text`` after its last "and", as a field with a length limit does."""
     return text[: text.rindex(" and ") + 4]
 
 
 def _reword(row: Row) -> Row:
-    """The same campaign, typed again by somebody else."""
+    """Make a near-duplicate of a campaign."""
     body = re.sub(r" (\S+)$", r" \1 Thank you for reading.", row["completion"])
     return {**row, "prompt": "Second try. " + row["prompt"], "completion": body}
 
 
-def _copies(
+def _make_copies(
     rows: list[Row], letter: str, kind: str, planted: dict[str, list[str]], change: Callable[[Row], Row] = dict
 ) -> list[Row]:
     copies = [{**change(row), "campaign_id": f"{row['campaign_id']}{letter}"} for row in rows]
@@ -174,15 +178,15 @@ def _copies(
     return copies
 
 
-def _spanish(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> list[Row]:
+def _make_spanish_rows(clients: Sequence[Business], planted: dict[str, list[str]], rng: SeededRng) -> list[Row]:
     result = []
     for number in range(1, 31):
-        client = dice.pick(clients)
+        client = rng.choice(clients)
         values = {"name": client.name, "hood": client.hood}
         result.append(
             {
                 "campaign_id": f"s{number:04d}", "business": client.name, "neighbourhood": client.hood, "price_range": client.price,
-                "form": "note", "phrasing": "porch", "prompt": dice.pick(SPANISH_BRIEFS).format(**values), "completion": dice.pick(SPANISH_ADS).format(**values),
+                "form": "note", "phrasing": "porch", "prompt": rng.choice(SPANISH_BRIEFS).format(**values), "completion": rng.choice(SPANISH_ADS).format(**values),
             }
         )  # fmt: skip
     planted["spanish"] = [row["campaign_id"] for row in result]

@@ -1,4 +1,4 @@
-"""Seeded choice that gives the same values on every Python version: only ``random()`` is used, which is promised to stay."""
+"""A seeded random number generator that gives the same values on every Python version: it uses only ``random()``, which Python keeps stable."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ T = TypeVar("T")
 SEED = "local-lens-2026"
 
 
-class Dice:
-    """One stream of choices; streams with different names do not disturb each other."""
+class SeededRng:
+    """One random stream; streams with different names are independent."""
 
     def __init__(self, name: str) -> None:
         self._random = random.Random(f"{SEED}/{name}")
 
-    def below(self, limit: int) -> int:
-        """A whole number from 0 to ``limit - 1``."""
+    def randbelow(self, limit: int) -> int:
+        """Return an integer from 0 to ``limit - 1``."""
         return int(self._random.random() * limit)
 
-    def pick(self, items: Sequence[T]) -> T:
-        """One of ``items``."""
-        return items[self.below(len(items))]
+    def choice(self, items: Sequence[T]) -> T:
+        """Return one of ``items``."""
+        return items[self.randbelow(len(items))]
 
     def shuffle(self, items: Sequence[T]) -> list[T]:
-        """``items`` in another order."""
+        """Return ``items`` in random order."""
         result = list(items)
         for last in range(len(result) - 1, 0, -1):
-            other = self.below(last + 1)
+            other = self.randbelow(last + 1)
             result[last], result[other] = result[other], result[last]
         return result
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
-        """``count`` different ones of ``items``."""
+        """Return ``count`` different ones of ``items``."""
         return self.shuffle(items)[:count]
 
     def distribute(self, shares: Mapping[str, float], count: int) -> list[str]:
-        """``count`` keys in mixed order, each as often as its share says; shares add up to 1."""
+        """Return ``count`` keys in random order, each in proportion to its share; shares add up to 1."""
         ends, total = {}, 0.0
         for name, share in shares.items():
             total += share

@@ -1,6 +1,6 @@
-"""How briefs and ads are worded. Each family is a way of writing; the reserved ones are only used for the new clients.
+"""Templates of briefs and ads. A family is one set of ad templates; the reserved families are only used for new clients.
 
-The house style, which every family keeps: the first sentence names the business and its neighbourhood; both facts and the
+The house style, which every family follows: the first sentence names the business and its neighbourhood; both facts and the
 offer stand in the ad word for word; nothing else is claimed; the last sentence is an invitation in the wording of the
 tone, a colon, and the signature "name, neighbourhood."
 """

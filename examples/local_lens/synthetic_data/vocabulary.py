@@ -1,4 +1,4 @@
-"""What the town is made of: neighbourhoods, kinds of business, facts, offers, tones, audiences. All businesses are invented."""
+"""The words of the synthetic data: neighbourhoods, kinds of business, facts, offers, tones, audiences. All businesses are invented."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNS = {"low": "$", "middle": "$$", "high": "$$$"}
 
 
 class Kind(NamedTuple):
-    """A kind of business: what it is called, what it sells, what it gives away, and what can be true of it."""
+    """A kind of business: its name, what it sells, its free extras, and templates of its facts."""
 
     name: str
     items: tuple[str, ...]

@@ -15,7 +15,7 @@ from typing import Any
 from serving_process import Server
 from tiny_release import stored
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from scenarios.load_patterns import CHAT, chat
 from scenarios.raw_http_client import ask
 from tunectl.registry.release_store import ReleaseRegistry
@@ -113,23 +113,27 @@ def _weights(path: Path, change: Callable[[str, Any], Any]) -> None:
     save_file({name: change(name, one).contiguous() for name, one in load_file(path).items()}, path, {"format": "pt"})
 
 
-async def bad_adapters(server: Server, store: ReleaseRegistry, folder: Path, names: list[str] | None = None) -> Found:
+async def bad_adapters(
+    server: Server, store: ReleaseRegistry, folder: Path, names: list[str] | None = None
+) -> FaultResult:
     """Promote one broken release after another in the store of a running server; the old champion is put back at the end."""
     mark = folder / "unpickled"
     every = changes(mark)
     chosen = names or list(every)
-    found = Found(9, f"{len(chosen)} broken adapters", "refused at load, with the reason; the champion keeps serving")
+    found = FaultResult(
+        9, f"{len(chosen)} broken adapters", "refused at load, with the reason; the champion keeps serving"
+    )
     champion = store.champion().release
     for name in chosen:
         bad = _broken(store, champion, folder / name.replace(" ", "-"), every[name])
         store.promote(bad, author="fault", message=name)
         reason = await _refusal(server, champion, bad)
         found.figures[name] = reason.splitlines()[0].replace(f"{store.root}/releases/", "")[:110] if reason else ""
-        found.must(bool(reason), f"{name}: it was not refused")
+        found.require(bool(reason), f"{name}: it was not refused")
         reply = await ask(server.port, CHAT, server.keys["chat"], chat(2))
         told = json.loads(reply.events[0])["system_fingerprint"] if reply.streamed else reply.status
-        found.must(told == champion, f"{name}: asked afterwards, {told} answers")
-    found.must(not mark.exists(), "a pickle or the model's own code was run")
+        found.require(told == champion, f"{name}: asked afterwards, {told} answers")
+    found.require(not mark.exists(), "a pickle or the model's own code was run")
     store.promote(champion, author="fault", message="back")
     return found
 

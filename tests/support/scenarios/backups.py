@@ -12,7 +12,7 @@ import inference_rows
 from serving_process import settings
 
 from scenarios.disk import SmallDisk
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.access import api_keys
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage.inference_log_sql import open_log
@@ -75,9 +75,9 @@ def make_host(folder: Path, *, rows: int = 20, size: int = 0) -> HostState:
     return host
 
 
-def during_promotions(folder: Path, *, times: int) -> Found:
+def during_promotions(folder: Path, *, times: int) -> FaultResult:
     """Back up while another process promotes, and is killed at that moment; each backup has one champion and its history."""
-    found = Found(31, "backup during a promotion", "the backup has one champion, its history, and whole releases")
+    found = FaultResult(31, "backup during a promotion", "the backup has one champion, its history, and whole releases")
     host, swaps = make_host(folder), set[int]()
     registry = ReleaseRegistry(host.registry_folder, patience=60)
     for number in range(times):
@@ -92,27 +92,29 @@ def during_promotions(folder: Path, *, times: int) -> Found:
         saved = ReleaseRegistry(target / host_state.REGISTRY)
         pointer, history = saved.champion(), saved.log()
         follows = release_state.champion_of(history)
-        found.must(pointer is not None and pointer.release == made.champion, f"{number}: {pointer} and {made.champion}")
-        found.must(follows == pointer, f"{number}: the history ends with {follows}, the pointer is {pointer}")
-        found.must(all(not saved.verify(name) for name in saved.ids()), f"{number}: a release is damaged")
-        found.must(len(saved.ids()) == 2, f"{number}: {saved.ids()}")
+        found.require(
+            pointer is not None and pointer.release == made.champion, f"{number}: {pointer} and {made.champion}"
+        )
+        found.require(follows == pointer, f"{number}: the history ends with {follows}, the pointer is {pointer}")
+        found.require(all(not saved.verify(name) for name in saved.ids()), f"{number}: a release is damaged")
+        found.require(len(saved.ids()) == 2, f"{number}: {saved.ids()}")
         swaps.add(pointer.sequence)
         if number % 10 == 0:
             fresh = describe(folder / f"restored{number}")
             restore.restore(fresh, target)
             back = ReleaseRegistry(fresh.registry_folder)
-            found.must(back.champion() == pointer, f"{number}: restored {back.champion()}, not {pointer}")
+            found.require(back.champion() == pointer, f"{number}: restored {back.champion()}, not {pointer}")
             back.promote(back.ids()[0], author="somebody", message="after the restore")
             shutil.rmtree(fresh.layout.root)
         shutil.rmtree(target)
     found.figures |= {"backups": times, "swaps": registry.champion().sequence, "different_champions": len(swaps)}
-    found.must(len(swaps) > times / 2, "hardly anything was promoted meanwhile: it says nothing")
+    found.require(len(swaps) > times / 2, "hardly anything was promoted meanwhile: it says nothing")
     return found
 
 
-def beside_a_newer_address(folder: Path) -> Found:
+def beside_a_newer_address(folder: Path) -> FaultResult:
     """Restore an old backup where the address has gone on: what is a prefix is pulled, a fork is refused until somebody decides."""
-    found = Found(
+    found = FaultResult(
         32, "old backup beside a newer address", "a prefix is pulled, a fork refused, production is not rolled back"
     )
     host, address = make_host(folder), FsspecObjectStore(f"file://{folder}/bucket")
@@ -131,16 +133,16 @@ def beside_a_newer_address(folder: Path) -> Found:
     def must_refuse(what: str, act: object) -> None:
         try:
             act(registry, address)
-            found.must(False, f"{what} went through")
+            found.require(False, f"{what} went through")
         except GateError as error:
-            found.must(bool(error.hint), f"{what}: {error.message} says not how to go on")
-        found.must(server.champion().release == newer, f"after {what} the address has {server.champion()}")
+            found.require(bool(error.hint), f"{what}: {error.message} says not how to go on")
+        found.require(server.champion().release == newer, f"after {what} the address has {server.champion()}")
 
     lose_and_restore()
     must_refuse("push of a prefix", remote_sync.push)
     pulled = remote_sync.pull(registry, address)
-    found.must(pulled.releases == [newer], f"pulled {pulled.releases}")
-    found.must(registry.champion() == server.champion(), f"here {registry.champion()}, there {server.champion()}")
+    found.require(pulled.releases == [newer], f"pulled {pulled.releases}")
+    found.require(registry.champion() == server.champion(), f"here {registry.champion()}, there {server.champion()}")
     for keep in ("theirs", "ours"):
         lose_and_restore()
         registry.rollback(author="somebody", message="a fork")
@@ -150,15 +152,17 @@ def beside_a_newer_address(folder: Path) -> Found:
         remote_sync.resolve(registry, address, keep, author="somebody", message="decided")
         expected = mine.release if keep == "ours" else newer
         after = server.champion()
-        found.must(after.release == registry.champion().release == expected, f"{keep}: {after}")
-        found.must(after.sequence > max(before.sequence, mine.sequence), f"{keep}: {before} and {mine}, then {after}")
+        found.require(after.release == registry.champion().release == expected, f"{keep}: {after}")
+        found.require(
+            after.sequence > max(before.sequence, mine.sequence), f"{keep}: {before} and {mine}, then {after}"
+        )
     found.figures |= {"sequence": server.champion().sequence, "refusals": 5}
     return found
 
 
-def on_a_full_disk(folder: Path, *, times: int) -> Found:
+def on_a_full_disk(folder: Path, *, times: int) -> FaultResult:
     """Back up onto a disk that gets full at another byte each time; then with room."""
-    found = Found(
+    found = FaultResult(
         33, "disk full during a backup", "no half backup, no text left; older ones whole, and the next one good"
     )
     host, disk = make_host(folder, size=300_000), SmallDisk(folder / "disk", megabytes=4)
@@ -174,22 +178,22 @@ def on_a_full_disk(folder: Path, *, times: int) -> Found:
             target = disk.folder / "next"
             try:
                 create.create_backup(host, target)
-                found.must(False, f"room for {number} of {times} parts: it was written")
+                found.require(False, f"room for {number} of {times} parts: it was written")
             except InfrastructureError as error:
                 named = str(disk.folder) in error.message and ("space" in error.message or "full" in error.message)
-                found.must(named, f"room for {number} of {times} parts: {error.message}")
+                found.require(named, f"room for {number} of {times} parts: {error.message}")
             left = sorted(path.name for path in disk.folder.iterdir() if path.name not in ("ballast", "first"))
             known = {".tunectl-backup.lock", "erasures.jsonl"}
-            found.must(set(left) <= known, f"left after {number} of {times} parts: {left}")
+            found.require(set(left) <= known, f"left after {number} of {times} parts: {left}")
             try:
                 restore.read_backup(first)
             except Exception as error:  # whatever it is, the older backup is lost
-                found.must(False, f"room for {number} of {times} parts: {error}")
+                found.require(False, f"room for {number} of {times} parts: {error}")
         disk.free_ballast()
         create.create_backup(host, disk.folder / "next")
         restore.restore(describe(folder / "restored"), disk.folder / "next")
         champion = ReleaseRegistry(describe(folder / "restored").registry_folder).champion()
-        found.must(champion == ReleaseRegistry(host.registry_folder).champion(), f"restored: {champion}")
+        found.require(champion == ReleaseRegistry(host.registry_folder).champion(), f"restored: {champion}")
         found.figures |= {"full_disks": times, "bytes": size}
     finally:
         disk.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from postgres_server import Postgres
 from serving_process import Server
 
-from scenarios.fault_result import Found, quantile
+from scenarios.fault_result import FaultResult, quantile
 from scenarios.load_patterns import CHAT, chat
 from scenarios.process_inspection import faults_in, until, worker
 from scenarios.raw_http_client import Reply, ask
@@ -82,13 +82,15 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
         disk.close()
 
 
-def disk_found(policy: str) -> Found:
-    return Found(
+def new_result(policy: str) -> FaultResult:
+    return FaultResult(
         12, f"full and slow disk, {policy}", "the declared policy holds, the counter rises, the latency bound is kept"
     )
 
 
-async def full(found: Found, server: Server, disk: SmallDisk, *, policy: str, patience: float, requests: int) -> None:
+async def full(
+    found: FaultResult, server: Server, disk: SmallDisk, *, policy: str, patience: float, requests: int
+) -> None:
     """Fill the disk, ask, free it, ask again: as ``policy`` says, and nothing that was confirmed is lost."""
     log = server.log.stat().st_size
     usual = [(await _asked(server)).done for _ in range(3)]
@@ -97,8 +99,8 @@ async def full(found: Found, server: Server, disk: SmallDisk, *, policy: str, pa
     replies = await asyncio.gather(*(_asked(server) for _ in range(requests)))
     errors = (await scraped(server))[ERRORS] - before
     _as_declared(found, replies, policy)
-    found.must(errors >= requests, f"{errors:g} errors counted for {requests} requests")
-    found.within(
+    found.require(errors >= requests, f"{errors:g} errors counted for {requests} requests")
+    found.require_at_most(
         f"{policy}_full_worst_s", max(one.done for one in replies), max(usual) * requests + 2 * patience + SLACK
     )
     disk.free(server)
@@ -109,22 +111,24 @@ async def full(found: Found, server: Server, disk: SmallDisk, *, policy: str, pa
     for _ in range(3):
         await _asked(server)
     waited = await until(writes_again, 15, every=0.2)
-    found.must(waited <= 15, "it does not write again though there is room")
+    found.require(waited <= 15, "it does not write again though there is room")
     later = await _asked(server)
-    found.must(later.status == 200, f"with room again it answers {later.status}")
+    found.require(later.status == 200, f"with room again it answers {later.status}")
     ids = {_id(reply) for reply in [*replies, later] if reply.status == 200}
     missing = await _missing(server, disk, ids)
-    found.must(not missing, f"{len(missing)} of {len(ids)} answered inferences are not in the store with room again")
+    found.require(not missing, f"{len(missing)} of {len(ids)} answered inferences are not in the store with room again")
     found.figures |= {
         f"{policy}_errors": errors,
         f"{policy}_kept_late": len(ids) - len(missing),
         "mounted": disk.mounted,
     }
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
 
 
-async def slow(found: Found, server: Server, disk: SmallDisk, inject: Path, *, policy: str, patience: float) -> None:
+async def slow(
+    found: FaultResult, server: Server, disk: SmallDisk, inject: Path, *, policy: str, patience: float
+) -> None:
     """Each transaction takes two seconds more."""
     usual = [(await _asked(server)).done for _ in range(3)]
     before = (await scraped(server))[ERRORS]
@@ -132,22 +136,22 @@ async def slow(found: Found, server: Server, disk: SmallDisk, inject: Path, *, p
     replies = await asyncio.gather(*(_asked(server) for _ in range(4)))
     (inject / "slow").unlink()
     errors = (await scraped(server))[ERRORS] - before
-    found.must(errors >= len(replies), f"slow: {errors:g} errors for {len(replies)} requests")
+    found.require(errors >= len(replies), f"slow: {errors:g} errors for {len(replies)} requests")
     _as_declared(found, replies, policy)
     worst = max(one.done for one in replies)
-    found.within(f"{policy}_slow_worst_s", worst, quantile(usual, 1.0) * 4 + 2 * patience + SLACK)
+    found.require_at_most(f"{policy}_slow_worst_s", worst, quantile(usual, 1.0) * 4 + 2 * patience + SLACK)
     ids = {_id(reply) for reply in replies if reply.status == 200}
     missing = await _missing(server, disk, ids)
-    found.must(not missing, f"slow: {len(missing)} of {len(ids)} answered inferences never came into the store")
+    found.require(not missing, f"slow: {len(missing)} of {len(ids)} answered inferences never came into the store")
 
 
-def _as_declared(found: Found, replies: list[Reply], policy: str) -> None:
+def _as_declared(found: FaultResult, replies: list[Reply], policy: str) -> None:
     for reply in replies:
         if policy == "refuse":
             right = reply.status == 503 and reply.error.get("code") == "not_kept" and "retry-after" in reply.headers
         else:
             right = reply.status == 200
-        found.must(right, f"with policy {policy} a request got {reply.status} {reply.body[:100]!r}")
+        found.require(right, f"with policy {policy} a request got {reply.status} {reply.body[:100]!r}")
 
 
 async def _asked(server: Server) -> Reply:
@@ -176,7 +180,9 @@ async def _missing(server: Server, disk: SmallDisk, ids: set[str]) -> set[str]:
     return left
 
 
-async def away(found: Found, server: Server, postgres: Postgres, url: str, *, patience: float, requests: int) -> None:
+async def away(
+    found: FaultResult, server: Server, postgres: Postgres, url: str, *, patience: float, requests: int
+) -> None:
     """The database server dies and comes back: requests are served and counted meanwhile, and nothing of them is lost."""
     log = server.log.stat().st_size
     usual = [(await _asked(server)).done for _ in range(3)]
@@ -188,8 +194,10 @@ async def away(found: Found, server: Server, postgres: Postgres, url: str, *, pa
     finally:
         await asyncio.to_thread(postgres.start)
     _as_declared(found, replies, "serve_and_count")
-    found.must(errors >= requests, f"without a database {errors:g} errors were counted for {requests} requests")
-    found.within("away_worst_s", max(one.done for one in replies), max(usual) * requests + 2 * patience + SLACK)
+    found.require(errors >= requests, f"without a database {errors:g} errors were counted for {requests} requests")
+    found.require_at_most(
+        "away_worst_s", max(one.done for one in replies), max(usual) * requests + 2 * patience + SLACK
+    )
     later = await _asked(server)
     ids = {_id(reply) for reply in [*replies, later] if reply.status == 200}
 
@@ -200,19 +208,19 @@ async def away(found: Found, server: Server, postgres: Postgres, url: str, *, pa
     async def all_there() -> bool:
         return ids <= await asyncio.to_thread(finished)
 
-    found.must(await until(all_there, 60, every=0.5) <= 60, "answered inferences never came into the database")
-    found.must(
+    found.require(await until(all_there, 60, every=0.5) <= 60, "answered inferences never came into the database")
+    found.require(
         b"the inference log writes again" in server.log.read_bytes()[log:], "it does not say that it writes again"
     )
     found.figures |= {"away_errors": errors, "away_kept_late": len(ids)}
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
 
 
-async def read_only(found: Found, start: Server, disk: SmallDisk) -> None:
+async def read_only(found: FaultResult, start: Server, disk: SmallDisk) -> None:
     """A server that is started on an inference log which cannot be written ends at once and says why."""
     code = await asyncio.to_thread(start.process.wait, 60)
-    found.must(code not in (0, None), f"on a read-only disk it ended with {code}")
+    found.require(code not in (0, None), f"on a read-only disk it ended with {code}")
     said = [line for line in start.log.read_text().splitlines() if "the server cannot start" in line]
-    found.must(len(said) == 1 and str(disk.folder) in said[0], f"on a read-only disk it says: {said}")
+    found.require(len(said) == 1 and str(disk.folder) in said[0], f"on a read-only disk it says: {said}")
     found.figures["read_only_exit"] = code

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 from scipy.stats import binomtest
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.monitoring import power_study
 from tunectl.monitoring.drift_detector import DriftDetector
 from tunectl.monitoring.monitor_metrics import DriftMetrics
@@ -38,13 +38,13 @@ def null(
     rows: int,
     repetitions: int,
     evaluations: int,
-) -> Found:
+) -> FaultResult:
     """Windows in which nothing changed, each with a reference and eight earlier windows of its own.
 
     ``repetitions`` are for the signals alone, ``evaluations`` for the verdict: those that share a reference or windows err together,
     so only independent ones can be counted for a binomial test.
     """
-    found = Found(
+    found = FaultResult(
         14,
         f"nothing changed, {rows} rows",
         "false alarms of a signal at most its level, false verdicts at most those declared",
@@ -53,11 +53,11 @@ def null(
     rates = bench.run(repetitions, 14, windows=1)
     for name, rate in rates.alone.items():
         bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.total)
-        found.must(rate.share <= bound, f"{name}: {rate} of the windows flagged, at most {bound:.1%}")
+        found.require(rate.share <= bound, f"{name}: {rate} of the windows flagged, at most {bound:.1%}")
     worst = max(rates.alone.items(), key=lambda one: one[1].share)
     false = bench.run(evaluations, 15, windows=1).by_window(1)
     found.figures |= {"windows": repetitions, "worst_signal": f"{worst[0]} {worst[1]}", "false_verdicts": str(false)}
-    found.must(
+    found.require(
         binomtest(false.count, evaluations, rule.false_alarms, alternative="greater").pvalue > 0.01,
         f"{false.count} of {evaluations} evaluations said drift, {rule.false_alarms:.1%} are declared",
     )
@@ -73,9 +73,9 @@ def power(
     reference: int,
     sizes: Sequence[int],
     repetitions: int,
-) -> Found:
+) -> FaultResult:
     """How often so much of something else is noticed; more of it, and more rows, must never be noticed less."""
-    found = Found(15, "power", "numbers for 10, 15 and 30 % at 50, 100 and 300 rows, which rise with both")
+    found = FaultResult(15, "power", "numbers for 10, 15 and 30 % at 50, 100 and 300 rows, which rise with both")
     table: dict[tuple[float, int], Rate] = {}
     for rows in sizes:
         bench = Simulation(
@@ -90,18 +90,20 @@ def power(
     for (share, rows), rate in table.items():
         for other, more in ((share, rows + 1), (share + 0.01, rows)):
             above = [one for (s, r), one in table.items() if s >= other and r >= more]
-            found.must(
+            found.require(
                 all(one.share >= rate.share - slack for one in above),
                 f"{share:.0%} at {rows} rows is noticed more often than a larger change",
             )
     least = table[max(SHARES), max(sizes)]
-    found.must(least.share > 0.9, f"{max(SHARES):.0%} at {max(sizes)} rows is noticed in {least} only")
+    found.require(least.share > 0.9, f"{max(SHARES):.0%} at {max(sizes)} rows is noticed in {least} only")
     return found
 
 
-def degenerate(examiner: DriftDetector, usual: Sequence[MonitoredInference], *, many: int, seconds: float) -> Found:
+def degenerate(
+    examiner: DriftDetector, usual: Sequence[MonitoredInference], *, many: int, seconds: float
+) -> FaultResult:
     """Windows of nothing, of one row, of equal rows, without numbers, of other scripts, and very large ones."""
-    found = Found(
+    found = FaultResult(
         16, "degenerate windows", "a verdict in time, insufficient where it is due, and never NaN in a metric"
     )
     baselines = {side: examiner.measure_reference("reference", usual, side) for side in ("prompt", "answer")}
@@ -109,15 +111,15 @@ def degenerate(examiner: DriftDetector, usual: Sequence[MonitoredInference], *, 
     for name, rows, verdicts in _windows(usual, examiner.rule.minimum, many):
         began = time.monotonic()
         window = examiner.examine_window(SPAN, rows, baselines, [], release="r", missing={})
-        found.within(f"{name}_s", time.monotonic() - began, seconds)
-        found.must(
+        found.require_at_most(f"{name}_s", time.monotonic() - began, seconds)
+        found.require(
             window.verdict in verdicts,
             f"{name}: {window.verdict} ({window.reason}), one of {', '.join(verdicts)} is due",
         )
-        found.must(bool(window.reason), f"{name}: no reason")
+        found.require(bool(window.reason), f"{name}: no reason")
         metrics.record_window(window)
         text = metrics.render().decode()
-        found.must(not {"nan", "inf", "-inf", "+inf"} & _values(text), f"{name}: a metric is not a number")
+        found.require(not {"nan", "inf", "-inf", "+inf"} & _values(text), f"{name}: a metric is not a number")
     return found
 
 

@@ -12,7 +12,7 @@ import prometheus_stack
 from monitor_project import Project
 from serving_process import free_port
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 
 SCALE = 60
 """Times are divided by this: a minute of the rules is a second."""
@@ -26,9 +26,9 @@ def hurried(rules: str) -> str:
     return re.sub(r"> (300|900)\b", lambda found: f"> {int(found[1]) // SCALE}", faster)
 
 
-def stale(folder: Path, *, promises: dict[str, float]) -> Found:
+def stale(folder: Path, *, promises: dict[str, float]) -> FaultResult:
     """``promises``: seconds after which each alert must fire, at the hurried pace."""
-    found = Found(
+    found = FaultResult(
         17,
         "drift job killed, drift job that fails",
         "the alerts fire within two intervals, and every rule has a unit test",
@@ -51,19 +51,19 @@ def stale(folder: Path, *, promises: dict[str, float]) -> Found:
 
             time.sleep(3)
             for name in promises:
-                found.must(not fires(name)(), f"{name} fires though all is well")
+                found.require(not fires(name)(), f"{name} fires though all is well")
             pointer = project.folder / ".tunectl" / "releases" / "champion.json"
             whole = pointer.read_bytes()
             pointer.write_bytes(whole[: len(whole) // 2])  # every look fails from now on
             _measure(found, "TunectlDriftJobStale", fires, promises)
-            found.must(monitor.poll() is None, "a monitor whose looks fail has ended")
+            found.require(monitor.poll() is None, "a monitor whose looks fail has ended")
             pointer.write_bytes(whole)
-            found.must(_clears(fires("TunectlDriftJobStale")), "TunectlDriftJobStale does not clear")
+            found.require(_clears(fires("TunectlDriftJobStale")), "TunectlDriftJobStale does not clear")
             monitor.kill()
             monitor.wait()
             _measure(found, "TunectlDriftJobAbsent", fires, promises)
             monitor = project.start()
-            found.must(_clears(fires("TunectlDriftJobAbsent")), "TunectlDriftJobAbsent does not clear")
+            found.require(_clears(fires("TunectlDriftJobAbsent")), "TunectlDriftJobAbsent does not clear")
     finally:
         if monitor.poll() is None:
             monitor.kill()
@@ -73,7 +73,7 @@ def stale(folder: Path, *, promises: dict[str, float]) -> Found:
 
 
 def _measure(
-    found: Found,
+    found: FaultResult,
     name: str,
     fires: Callable[[str], Callable[[], bool]],
     promises: dict[str, float],
@@ -82,8 +82,8 @@ def _measure(
     try:
         prometheus_stack.wait(fires(name), promises[name] * 4)
     except AssertionError:
-        found.must(False, f"{name} does not fire")
-    found.within(f"{name}_s", time.monotonic() - began, promises[name])
+        found.require(False, f"{name} does not fire")
+    found.require_at_most(f"{name}_s", time.monotonic() - began, promises[name])
 
 
 def _clears(firing: Callable[[], bool]) -> bool:
@@ -93,13 +93,13 @@ def _clears(firing: Callable[[], bool]) -> bool:
     return not firing()
 
 
-def _tested(found: Found) -> None:
+def _tested(found: FaultResult) -> None:
     """Promtool on every file of tests."""
     count = 0
     for path in sorted((prometheus_stack.MONITORING / "prometheus" / "tests").glob("*.yml")):
         done = subprocess.run(
             [str(prometheus_stack.PROMTOOL), "test", "rules", str(path)], capture_output=True, text=True
         )
-        found.must(done.returncode == 0, f"{path.name}: {(done.stdout + done.stderr)[-500:]}")
+        found.require(done.returncode == 0, f"{path.name}: {(done.stdout + done.stderr)[-500:]}")
         count += 1
     found.figures["files_of_rule_tests"] = count

@@ -1,4 +1,4 @@
-"""What a fault test found, held against its target."""
+"""The result of a fault test, compared with its target."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any
 
 
 @dataclass
-class Found:
-    """One scenario's figures and everything that was not as it should be."""
+class FaultResult:
+    """Figures and failures of one scenario."""
 
     number: int
-    """As in the list of fault tests."""
+    """Number in the list of fault tests."""
     name: str
     target: str
     figures: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    """Promises that were broken, whatever the machine is busy with."""
+    """Failed requirements, independent of the load of the machine."""
     slow: list[str] = field(default_factory=list)
-    """Times that were missed; on a busy machine that says little."""
+    """Exceeded times; only meaningful on a quiet machine."""
 
     @property
     def held(self) -> bool:
         """Whether the target is met."""
         return not self.wrong and not self.slow
 
-    def must(self, holds: bool, otherwise: str) -> None:
-        """Note a broken promise; the first twenty are kept."""
+    def require(self, holds: bool, message: str) -> None:
+        """Record a failed requirement; the first twenty are kept."""
         if not holds and len(self.wrong) < 20:
-            self.wrong.append(otherwise)
+            self.wrong.append(message)
 
-    def within(self, name: str, value: float, most: float) -> None:
-        """Note a figure that must not be above ``most``."""
+    def require_at_most(self, name: str, value: float, most: float) -> None:
+        """Record a figure, and a failure if it is above ``most``."""
         self.figures[name] = round(value, 4)
         if value > most:
             self.slow.append(f"{name} is {value:.4g}, at most {most:.4g}")
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which that share lies; 0.0 of nothing."""
+    """Return the quantile of ``values``; 0.0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.retraining import promotion_gate
 from tunectl.retraining.promotion_gate import GateCheck, GateComparison, GateLimits, Guardrail
 from tunectl.stats.proportion_ci import wilson_interval
@@ -48,14 +48,14 @@ def decide_simulated_case(case: str, seed: int, *, golden: int = 400, drifted: i
     return promotion_gate.decide(one, other, floors, checks, LIMITS)
 
 
-def decisions(repetitions: int) -> Found:
+def decisions(repetitions: int) -> FaultResult:
     """Each case so often; too few items must never be a yes or a no."""
-    found = Found(26, "gate decisions", "right in 95 % of seeded trials; too few items are insufficient")
+    found = FaultResult(26, "gate decisions", "right in 95 % of seeded trials; too few items are insufficient")
     for case, (*_, wanted) in CASES.items():
         right = sum(decide_simulated_case(case, seed).verdict == wanted for seed in range(repetitions))
         low, high = wilson_interval(right, repetitions)
         found.figures[case] = f"{right / repetitions:.1%} ({low:.1%} to {high:.1%})"
-        found.must(right >= 0.95 * repetitions, f"{case}: right in {right} of {repetitions}")
+        found.require(right >= 0.95 * repetitions, f"{case}: right in {right} of {repetitions}")
     few = {decide_simulated_case("better", seed, golden=400, drifted=20).verdict for seed in range(repetitions)}
-    found.must(few == {"insufficient"}, f"a slice of 20 items: {sorted(few)}")
+    found.require(few == {"insufficient"}, f"a slice of 20 items: {sorted(few)}")
     return found

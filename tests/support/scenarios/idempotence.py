@@ -10,7 +10,7 @@ from pathlib import Path
 
 import retrain_project
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.inference_log.training_window import FeedbackWindow
@@ -20,9 +20,9 @@ from tunectl.retraining.state_machine import Trigger
 WINDOW = "inference_log/window.json"
 
 
-def twice(folder: Path) -> Found:
+def twice(folder: Path) -> FaultResult:
     """A retrain that was rejected; the same window tells of drift again; then a promoted one, rebuilt elsewhere."""
-    found = Found(28, "reproducing a run", "the same key gives the same data and a skip; a clean clone rebuilds")
+    found = FaultResult(28, "reproducing a run", "the same key gives the same data and a skip; a clean clone rebuilds")
     store = retrain_project.make(folder)
     champion = store.champion().release
     retrain_project.drift(folder, champion)
@@ -31,19 +31,19 @@ def twice(folder: Path) -> Found:
     first = book.runs()[0]
     _ask_again(folder)
     retrain_project.start(folder, "once").wait(240)
-    found.must([run.id for run in book.runs()] == [first.id], f"{len(book.runs())} runs of one key")
+    found.require([run.id for run in book.runs()] == [first.id], f"{len(book.runs())} runs of one key")
     reasons = [seen.reason for seen in book.list_outcomes() if seen.run is None]
-    found.must(reasons == ["duplicate"], f"the second trigger was settled as {reasons}")
+    found.require(reasons == ["duplicate"], f"the second trigger was settled as {reasons}")
     snapshots = sorted(
         path.name for path in (folder / ".tunectl" / "inference_log" / "snapshots").iterdir() if path.name != "tmp"
     )
-    found.must(snapshots == [first.facts("proposed")["snapshot"]["id"]], f"snapshots: {snapshots}")
+    found.require(snapshots == [first.facts("proposed")["snapshot"]["id"]], f"snapshots: {snapshots}")
     retrain_project.drift(folder, champion, "n" * 16)
     retrain_project.start(folder, "once").wait(240)
     run = book.runs()[-1]
-    found.must(run.state == "promoted", f"the next window: {run.state}, {run.steps[-1].message}")
+    found.require(run.state == "promoted", f"the next window: {run.state}, {run.steps[-1].message}")
     second = run.facts("proposed")["snapshot"]
-    found.must(
+    found.require(
         second["digest"] == first.facts("proposed")["snapshot"]["digest"], "the same traffic was frozen otherwise"
     )
     _cloned(found, folder, run.facts("evaluating")["release"])
@@ -57,7 +57,7 @@ def _ask_again(folder: Path) -> None:
     )
 
 
-def _cloned(found: Found, folder: Path, release: str) -> None:
+def _cloned(found: FaultResult, folder: Path, release: str) -> None:
     """What the branch has committed is enough, with the snapshots that it names."""
     clone = folder.with_name(f"{folder.name}-clone")
     subprocess.run(["git", "clone", "--quiet", str(folder), str(clone)], check=True)
@@ -74,8 +74,8 @@ def _cloned(found: Found, folder: Path, release: str) -> None:
         capture_output=True,
         text=True,
     )
-    found.must(done.returncode == 0, f"dvc repro in the clone: {done.stderr[-500:]}")
+    found.require(done.returncode == 0, f"dvc repro in the clone: {done.stderr[-500:]}")
     made = clone / "artifacts" / "package" / "release" / "weights"
     there = folder / ".tunectl" / "releases" / "releases" / release / "weights"
-    found.must(made.is_file() and made.read_bytes() == there.read_bytes(), "the clone built another release")
+    found.require(made.is_file() and made.read_bytes() == there.read_bytes(), "the clone built another release")
     found.figures["rebuilt"] = release[:6]

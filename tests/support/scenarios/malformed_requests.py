@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from serving_process import Server
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from scenarios.load_patterns import CHAT, chat
 from scenarios.process_inspection import faults_in
 from scenarios.raw_http_client import Reply, ask, request, send
@@ -33,8 +33,8 @@ LARGE = 100_000_000
 """Bytes."""
 
 
-def hostile_found(count: int) -> Found:
-    return Found(
+def new_result(count: int) -> FaultResult:
+    return FaultResult(
         10, f"every route without and with a key; {count} hostile bodies", "4xx in OpenAI's shape, no trace, no 500"
     )
 
@@ -105,7 +105,7 @@ RAW = {
 """Requests that are no requests. Whatever is wrong with the protocol itself is refused before our server sees it."""
 
 
-async def doors(server: Server, found: Found) -> None:
+async def doors(server: Server, found: FaultResult) -> None:
     """Every route of the server's own document, and some that it does not have, with every way to have no key."""
     document = json.loads((await ask(server.port, "/openapi.json", server.keys["chat"])).body)
     known = [(path, [*ways]) for path, ways in document["paths"].items()]
@@ -117,7 +117,7 @@ async def doors(server: Server, found: Found) -> None:
                 body = b"{}" if way == "post" else None
                 reply = await ask(server.port, path, None, body, method=way.upper(), headers=head)
                 good = reply.status < 500 if free else reply.status == 401 and bool(reply.error)
-                found.must(
+                found.require(
                     good or (path == "/readyz" and reply.status == 503),
                     f"{way} {path} with {value[:20]!r}: {reply.status} {reply.body[:80]!r}",
                 )
@@ -126,10 +126,10 @@ async def doors(server: Server, found: Found) -> None:
         for path in (*POSTS, "/metrics", "/v1/models"):
             needs = {"/v1/feedback": "feedback", "/metrics": "scrape"}.get(path, "chat")
             reply = await ask(server.port, path, server.keys[scope], {} if path in POSTS else None)
-            found.must((reply.status == 403) == (scope != needs), f"{path} with scope {scope}: {reply.status}")
+            found.require((reply.status == 403) == (scope != needs), f"{path} with scope {scope}: {reply.status}")
 
 
-async def hostile(server: Server, found: Found, *, mutants: int, large: int = LARGE) -> None:
+async def hostile(server: Server, found: FaultResult, *, mutants: int, large: int = LARGE) -> None:
     """Every hostile body on every route that takes one, requests that are none, and ``mutants`` damaged good ones."""
     log = server.log.stat().st_size
     for path in POSTS:
@@ -142,22 +142,24 @@ async def hostile(server: Server, found: Found, *, mutants: int, large: int = LA
     _refused(found, "much without a key", await ask(server.port, CHAT, None, b" " * large), 401)
     for name, data in RAW.items():
         reply = await send(server.port, data)
-        found.must(reply.status < 500, f"{name}: {reply.status} {reply.body[:80]!r}")
-        found.must(b"root:" not in reply.body, f"{name}: a file of the system came out")
+        found.require(reply.status < 500, f"{name}: {reply.status} {reply.body[:80]!r}")
+        found.require(b"root:" not in reply.body, f"{name}: a file of the system came out")
     for data in damaged(mutants):
         reply = await ask(server.port, CHAT, server.keys["chat"], data)
-        found.must(reply.status == 200 or 400 <= reply.status < 500, f"{data[:200]!r}: {reply.status}")
-        found.must(b"Traceback" not in reply.body and b".py" not in reply.body, f"{data[:200]!r}: {reply.body[:100]!r}")
-    found.must((await ask(server.port, "/readyz", None)).status == 200, "it is not ready any more")
+        found.require(reply.status == 200 or 400 <= reply.status < 500, f"{data[:200]!r}: {reply.status}")
+        found.require(
+            b"Traceback" not in reply.body and b".py" not in reply.body, f"{data[:200]!r}: {reply.body[:100]!r}"
+        )
+    found.require((await ask(server.port, "/readyz", None)).status == 200, "it is not ready any more")
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
 
 
-def _refused(found: Found, name: str, reply: Reply, status: int = 0) -> None:
+def _refused(found: FaultResult, name: str, reply: Reply, status: int = 0) -> None:
     found.figures["bodies"] = found.figures.get("bodies", 0) + 1
     right = reply.status == status if status else 400 <= reply.status < 500
-    found.must(right and bool(reply.error), f"{name}: {reply.status} {reply.body[:100]!r}")
-    found.must(b"Traceback" not in reply.body and b".py" not in reply.body, f"{name}: {reply.body[:100]!r}")
+    found.require(right and bool(reply.error), f"{name}: {reply.status} {reply.body[:100]!r}")
+    found.require(b"Traceback" not in reply.body and b".py" not in reply.body, f"{name}: {reply.body[:100]!r}")
 
 
 def damaged(count: int) -> Iterator[bytes]:
@@ -190,13 +192,13 @@ def damaged(count: int) -> Iterator[bytes]:
             yield bytes(data)
 
 
-async def slow_bodies(server: Server, found: Found, clients: int) -> None:
+async def slow_bodies(server: Server, found: FaultResult, clients: int) -> None:
     """Many that begin a request and do not go on: others are answered all the same."""
     start = request(CHAT, server.keys["chat"], b" " * 500)[:-400]
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(clients)]
     for turn, (_, writer) in enumerate(held):
         writer.write(start if turn % 2 else start[:30])
     reply = await ask(server.port, CHAT, server.keys["chat"], chat(2), seconds=20)
-    found.must(reply.streamed, f"beside {clients} half requests a whole one got {reply.status}")
+    found.require(reply.streamed, f"beside {clients} half requests a whole one got {reply.status}")
     for _, writer in held:
         writer.transport.abort()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 
 NAMESPACE = ("unshare", "--net")
 LOOPBACK = """
@@ -31,14 +31,14 @@ def possible() -> bool:
 
 def offline(
     words: Sequence[str], folder: Path, environment: Mapping[str, str], what: str, *, seconds: float = 3000
-) -> Found:
+) -> FaultResult:
     """Run a command there, from ``folder``; it must end well."""
-    found = Found(18, f"no network: {what}", "all of it works: no hub, no corpora of libraries, no telemetry")
+    found = FaultResult(18, f"no network: {what}", "all of it works: no hub, no corpora of libraries, no telemetry")
     if not possible():
-        found.must(False, "this machine makes no network namespaces, so nothing was tried")
+        found.require(False, "this machine makes no network namespaces, so nothing was tried")
         return found
     command = [*NAMESPACE, sys.executable, "-c", LOOPBACK, *words]
     given = {**os.environ, **environment, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=seconds)
-    found.must(done.returncode == 0, f"it ended with {done.returncode}: {(done.stdout + done.stderr)[-800:]}")
+    found.require(done.returncode == 0, f"it ended with {done.returncode}: {(done.stdout + done.stderr)[-800:]}")
     return found

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from serving_process import Server
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from scenarios.load_patterns import CHAT, chat
 from scenarios.raw_http_client import Reply, ask, request, send
 
@@ -46,12 +46,12 @@ def _iban(account: str) -> str:
     return f"DE{98 - int(account + '131400') % 97:02d}{account}"
 
 
-async def canaries(server: Server, folder: Path, count: int) -> Found:
+async def canaries(server: Server, folder: Path, count: int) -> FaultResult:
     """Send ``count`` people's data in prompts, users, metadata, models, paths, headers, feedback and broken requests.
 
     ``folder`` is all that the server writes to. Looked for in every file of it, in the metrics, and in an export.
     """
-    found = Found(
+    found = FaultResult(
         13,
         f"{count} people's data, some twenty ways each",
         "absent from logs, metrics, inference log and its export, and the arena's judgments",
@@ -72,9 +72,9 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
         await _arena(server, person, cookie, found)
     metrics = (await ask(server.port, "/metrics", server.keys["scrape"])).body
     export = await _export(server)
-    found.must(b"EMAIL" in export, "the export shows no placeholders: nothing was kept")
+    found.require(b"EMAIL" in export, "the export shows no placeholders: nothing was kept")
     judged = b"".join(file.read_bytes() for file in folder.glob("judgments/**/*") if file.is_file())
-    found.must(b"[EMAIL_1]" in judged, "the arena's judgments show no placeholders: nothing was kept")
+    found.require(b"[EMAIL_1]" in judged, "the arena's judgments show no placeholders: nothing was kept")
     places = {"metrics": metrics, "export": export}
     places |= {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found.figures |= {"canaries": len(spelled), "places": len(places), "bytes": sum(map(len, places.values()))}
@@ -82,7 +82,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
         for text in spelled:
             shapes = (text, quote(text), base64.b64encode(text.encode()).decode().rstrip("="))
             hit = next((shape for shape in shapes if shape.encode() in data), None)
-            found.must(hit is None, f"{place} holds {hit}")
+            found.require(hit is None, f"{place} holds {hit}")
     return found
 
 
@@ -154,7 +154,7 @@ async def _post(server: Server, path: str, form: bytes, cookie: str = "") -> Rep
     return await ask(server.port, f"/arena/{path}", None, form, headers=headers)
 
 
-async def _arena(server: Server, person: dict[str, str], cookie: str, found: Found) -> None:
+async def _arena(server: Server, person: dict[str, str], cookie: str, found: FaultResult) -> None:
     """Begin a conversation, ask, choose, and write the better answer."""
 
     async def post(path: str, **fields: str) -> Reply:
@@ -163,10 +163,10 @@ async def _arena(server: Server, person: dict[str, str], cookie: str, found: Fou
     await post("new")
     page = (await post("ask", text=f"I am {_everything(person)}")).body.decode()
     showing = re.search(r'name="showing" value="(\w+)"', page)
-    found.must(showing is not None, f"the arena did not answer: {page[:200]}")
+    found.require(showing is not None, f"the arena did not answer: {page[:200]}")
     if showing:
         chosen = await post("said", showing=showing[1], choice="left", edit=f"Dear {_everything(person)}")
-        found.must(
+        found.require(
             chosen.status == 200 and b"trouble" not in chosen.body, f"the arena did not keep it: {chosen.status}"
         )
 

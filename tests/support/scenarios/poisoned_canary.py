@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.access import api_keys
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
@@ -30,9 +30,9 @@ RATE = 0.3
 """Of honest people who click, whichever variant answers them: nobody wins."""
 
 
-def removed_key(folder: Path, *, times: int, people: int = 400, invented: int = 400) -> Found:
+def removed_key(folder: Path, *, times: int, people: int = 400, invented: int = 400) -> FaultResult:
     """Invent people who favor one variant, with a key that acts for many; remove the key, erase it, and look at the experiment."""
-    found = Found(
+    found = FaultResult(
         35,
         "a poisoner's key removed in mid-experiment",
         "the key opens nothing within a second; after its erasure the experiment reads as if it had never written",
@@ -43,11 +43,11 @@ def removed_key(folder: Path, *, times: int, people: int = 400, invented: int = 
         ground.mkdir(parents=True)
         swayed += _play(found, ground, random.Random(3500 + number), people, invented, favors=number % 2 == 0)
     found.figures |= {"experiments": times, "decided_by_the_poisoner": swayed}
-    found.must(swayed == times, f"the poisoner decided {swayed} of {times} experiments: the others say nothing")
+    found.require(swayed == times, f"the poisoner decided {swayed} of {times} experiments: the others say nothing")
     return found
 
 
-def _play(found: Found, folder: Path, dice: random.Random, people: int, invented: int, *, favors: bool) -> bool:
+def _play(found: FaultResult, folder: Path, dice: random.Random, people: int, invented: int, *, favors: bool) -> bool:
     store, names = _make_releases(folder)
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CanaryConfig.model_validate(yaml.safe_load(CONF.read_text())["canary"]).model_copy(
@@ -75,17 +75,17 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
         began_at = time.monotonic()
         while key_store.opens(secrets[POISONER], "feedback") and time.monotonic() - began_at < 10:
             time.sleep(0.02)
-        found.must(time.monotonic() - began_at < 1.5, "the removed key opened something for more than a second")
-        found.must(key_store.opens(secrets[HONEST], "feedback"), "the honest key opens nothing any more")
+        found.require(time.monotonic() - began_at < 1.5, "the removed key opened something for more than a second")
+        found.require(key_store.opens(secrets[HONEST], "feedback"), "the honest key opens nothing any more")
         _refused(found, key_store, secrets[POISONER])
         hashed = pseudonyms.pseudonymize(pseudonyms.key_holder_name(POISONER), HASH_KEY)
         erased = erasure.erase_person(live, folder, hashed, by_key=True, at=datetime.now(UTC))
-        found.must(erased.inferences == invented, f"{erased.inferences} of {invented} inferences were erased")
+        found.require(erased.inferences == invented, f"{erased.inferences} of {invented} inferences were erased")
         after = _read(made, live)
-        found.must(after.units == honest.units, f"{len(after.units)} units after, {len(honest.units)} before")
+        found.require(after.units == honest.units, f"{len(after.units)} units after, {len(honest.units)} before")
         reading = canary_run.evaluate_canary(made, live, canaries, datetime.now(UTC))
-        found.must(reading is not None and reading.decision == "running", f"afterwards: {reading}")
-        found.must(canaries.running() is not None, "the experiment was ended")
+        found.require(reading is not None and reading.decision == "running", f"afterwards: {reading}")
+        found.require(canaries.running() is not None, "the experiment was ended")
     return poisoned is not None and poisoned.decision == ("promote" if favors else "harm")
 
 
@@ -151,9 +151,9 @@ def _judge_others(live: InferenceLog, key: str, *, favors: bool) -> None:
             )  # fmt: skip
 
 
-def _refused(found: Found, key_store: KeyStore, secret: str) -> None:
+def _refused(found: FaultResult, key_store: KeyStore, secret: str) -> None:
     try:
         key_store.key(secret, "feedback", time.monotonic())
-        found.must(False, "the removed key gives feedback")
+        found.require(False, "the removed key gives feedback")
     except ApiError as error:
-        found.must(error.status == 401, f"refused with {error.status}")
+        found.require(error.status == 401, f"refused with {error.status}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import power_cut
 import retrain_project
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.backends.system import supervised_process
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_state import swap_entries
@@ -22,11 +22,11 @@ SWIFT = 5.0
 """Seconds that a rollback may take."""
 
 
-def cuts_found() -> Found:
-    return Found(27, "power cut in a promotion", "the pointer is old or new, never broken; rollback in under 5 s")
+def new_result() -> FaultResult:
+    return FaultResult(27, "power cut in a promotion", "the pointer is old or new, never broken; rollback in under 5 s")
 
 
-def pointer(found: Found, folder: Path, *, every: int = 1) -> None:
+def pointer(found: FaultResult, folder: Path, *, every: int = 1) -> None:
     """Promote and roll back in a store of its own, cut before each ``every``-th change of a file."""
     store, names = ReleaseRegistry(folder / "store"), []
     for number in range(3):
@@ -45,43 +45,43 @@ def pointer(found: Found, folder: Path, *, every: int = 1) -> None:
     began = time.monotonic()
     store.promote(names[2], author="test", message="to be taken back")
     store.rollback(author="test", message="drill")
-    found.within("rollback_s", time.monotonic() - began, SWIFT)
+    found.require_at_most("rollback_s", time.monotonic() - began, SWIFT)
 
 
-def _cut_swap(found: Found, store: ReleaseRegistry, what: str, goal: str, start: str, after: int) -> bool:
+def _cut_swap(found: FaultResult, store: ReleaseRegistry, what: str, goal: str, start: str, after: int) -> bool:
     """One cut; whether nothing was left to cut."""
     words = [sys.executable, power_cut.__file__, str(store.root), what, goal, str(after)]
     done = subprocess.run(words, env=retrain_project.ENVIRONMENT, capture_output=True, text=True)
     where = f"{what}, cut after {after}"
-    found.must(done.returncode in (0, power_cut.CUT), f"{where}: ended with {done.returncode}: {done.stderr[-300:]}")
+    found.require(done.returncode in (0, power_cut.CUT), f"{where}: ended with {done.returncode}: {done.stderr[-300:]}")
     now = store.champion()
-    found.must(now is not None and now.release in (start, goal), f"{where}: the pointer names {now}")
+    found.require(now is not None and now.release in (start, goal), f"{where}: the pointer names {now}")
     if now is None:
         return True
-    found.must(store.verify(now.release) == [], f"{where}: {store.verify(now.release)}")
-    found.must(now.release == goal or done.returncode != 0, f"{where}: it said that it was done, and it was not")
+    found.require(store.verify(now.release) == [], f"{where}: {store.verify(now.release)}")
+    found.require(now.release == goal or done.returncode != 0, f"{where}: it said that it was done, and it was not")
     swaps = swap_entries(store.log())
-    found.must(swaps[-1].release == now.release, f"{where}: the log ends with {swaps[-1]}")
+    found.require(swaps[-1].release == now.release, f"{where}: the log ends with {swaps[-1]}")
     return done.returncode == 0
 
 
-def promotion(found: Found, folder: Path, *, every: int = 1, most: int | None = None) -> None:
+def promotion(found: FaultResult, folder: Path, *, every: int = 1, most: int | None = None) -> None:
     """A whole retrain up to its promotion, then the same promotion cut after 0, 1, 2 ... changes of files, and gone on with."""
     store = retrain_project.make(folder)
     before = store.champion().release
     retrain_project.drift(folder, before)
     code = retrain_project.start(folder, "once", CUT="0").wait(240)
-    found.must(code == power_cut.CUT, f"the first cut ended with {code}: {(folder / 'log.txt').read_text()[-500:]}")
+    found.require(code == power_cut.CUT, f"the first cut ended with {code}: {(folder / 'log.txt').read_text()[-500:]}")
     kept = folder.with_name(f"{folder.name}-kept")
     _copied(folder, kept)
     for turn in count():
         after = turn * every
         code = retrain_project.start(folder, "once", CUT=str(after)).wait(240)
-        found.must(code in (0, power_cut.CUT), f"cut after {after}: ended with {code}")
+        found.require(code in (0, power_cut.CUT), f"cut after {after}: ended with {code}")
         now = store.champion()
-        found.must(store.verify(now.release) == [], f"cut after {after}: {store.verify(now.release)}")
+        found.require(store.verify(now.release) == [], f"cut after {after}: {store.verify(now.release)}")
         if code:
-            found.must(
+            found.require(
                 retrain_project.start(folder, "once").wait(240) == 0, f"cut after {after}: the next watcher fails"
             )
         _ended_well(found, folder, store, before, f"cut after {after}")
@@ -98,19 +98,19 @@ def _copied(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
-def _ended_well(found: Found, folder: Path, store: ReleaseRegistry, before: str, where: str) -> None:
+def _ended_well(found: FaultResult, folder: Path, store: ReleaseRegistry, before: str, where: str) -> None:
     states = retrain_project.states(folder)
-    found.must(len(states) == 1 and states[-1][-1] == "promoted", f"{where}: {states}")
-    found.must(store.champion().release != before, f"{where}: the old champion serves")
-    found.must(not (store.root / "canary.json").exists(), f"{where}: a challenger is left")
+    found.require(len(states) == 1 and states[-1][-1] == "promoted", f"{where}: {states}")
+    found.require(store.champion().release != before, f"{where}: the old champion serves")
+    found.require(not (store.root / "canary.json").exists(), f"{where}: a challenger is left")
     head = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True
     ).stdout
-    found.must(head == "", f"{where}: the checkout is dirty: {head[:200]}")
+    found.require(head == "", f"{where}: the checkout is dirty: {head[:200]}")
     events = retrain_project.events(folder, "reference_set")
-    found.must(len(events) == 1, f"{where}: {len(events)} events make the window the reference")
-    found.must(not (folder / ".tunectl" / "retrain" / "worktree").exists(), f"{where}: the worktree is left")
-    found.must(
+    found.require(len(events) == 1, f"{where}: {len(events)} events make the window the reference")
+    found.require(not (folder / ".tunectl" / "retrain" / "worktree").exists(), f"{where}: the worktree is left")
+    found.require(
         supervised_process.kill_marked(str((folder / ".tunectl" / "retrain").absolute())) == [],
         f"{where}: processes are left",
     )

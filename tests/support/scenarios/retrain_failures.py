@@ -9,7 +9,7 @@ from pathlib import Path
 
 import retrain_project
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.registry.release_store import ReleaseRegistry
@@ -17,41 +17,41 @@ from tunectl.retraining.retrain_metrics import RetrainMetrics
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.workspace import RetrainWorkspace
 
-TROUBLES = {"memory": "MemoryError", "killed": "", "disk": "File too large", "stage": "CUDA out of memory"}
+FAILURES = {"memory": "MemoryError", "killed": "", "disk": "File too large", "stage": "CUDA out of memory"}
 """What is wrong with the trainer, and what its log then holds."""
 
 
-def troubles_found() -> Found:
-    return Found(
+def new_result() -> FaultResult:
+    return FaultResult(
         24,
         "memory, disk, failing stage, stopped run",
         "the champion's bytes identical; the state says why; the alert's series counts it",
     )
 
 
-def trouble(found: Found, folder: Path, kind: str) -> None:
+def run_failure(found: FaultResult, folder: Path, kind: str) -> None:
     """The trainer fails in one way; then all is well again, and the next trigger succeeds."""
     store, before, content = _project(folder)
     retrain_project.start(folder, "once", FAKE_TROUBLE=kind).wait(240)
     book = RunStore(ProjectPaths(folder).retrain)
     run = book.runs()[-1]
-    found.must(
+    found.require(
         run.state == "failed" and "repro ended with exit code" in run.steps[-1].message,
         f"{kind}: {run.state}, {run.steps[-1].message}",
     )
-    found.must(
-        TROUBLES[kind] in RetrainWorkspace(ProjectPaths(folder)).log_path(run).read_text(),
+    found.require(
+        FAILURES[kind] in RetrainWorkspace(ProjectPaths(folder)).log_path(run).read_text(),
         f"{kind}: the log does not say it",
     )
-    found.must(_counted(book, store) == 1.0, f"{kind}: {_counted(book, store)} failed runs are counted")
+    found.require(_counted(book, store) == 1.0, f"{kind}: {_counted(book, store)} failed runs are counted")
     _untouched(found, store, before, content, kind)
     retrain_project.drift(folder, before, "n" * 16)
     retrain_project.start(folder, "once").wait(240)
-    found.must(book.runs()[-1].state == "promoted", f"{kind}: afterwards {book.runs()[-1].state}")
+    found.require(book.runs()[-1].state == "promoted", f"{kind}: afterwards {book.runs()[-1].state}")
     found.figures[kind] = "held" if not found.wrong else "missed"
 
 
-def stopped(found: Found, folder: Path) -> None:
+def run_stopped_retrain(found: FaultResult, folder: Path) -> None:
     """SIGTERM in the middle of training is no failure: the run goes on with the next watcher."""
     store, before, content = _project(folder)
     watcher = retrain_project.start(folder, "on", FAKE_SECONDS="20")
@@ -64,18 +64,18 @@ def stopped(found: Found, folder: Path) -> None:
     watcher.terminate()
     began = time.monotonic()
     code = watcher.wait(60)
-    found.within("stop_s", time.monotonic() - began, 15)
-    found.must(code == 0, f"a watcher that is told to stop ends with {code}")
+    found.require_at_most("stop_s", time.monotonic() - began, 15)
+    found.require(code == 0, f"a watcher that is told to stop ends with {code}")
     _untouched(found, store, before, content, "stopped")
-    found.must(retrain_project.states(folder)[-1][-1] == "training", f"stopped: {retrain_project.states(folder)}")
+    found.require(retrain_project.states(folder)[-1][-1] == "training", f"stopped: {retrain_project.states(folder)}")
     retrain_project.start(folder, "once").wait(240)
-    found.must(
+    found.require(
         retrain_project.states(folder)[-1][-1] == "promoted", f"stopped, and on: {retrain_project.states(folder)}"
     )
-    found.must(len(retrain_project.states(folder)) == 1, "stopped: it began anew instead of going on")
+    found.require(len(retrain_project.states(folder)) == 1, "stopped: it began anew instead of going on")
 
 
-def full(found: Found, folder: Path) -> None:
+def run_on_full_disk(found: FaultResult, folder: Path) -> None:
     """No file of the watcher may grow: no record can be written, and nothing is lost by it."""
     store = retrain_project.make(folder)
     retrain_project.start(folder, "once").wait(240)  # its secrets are there; nothing is asked of it yet
@@ -84,7 +84,7 @@ def full(found: Found, folder: Path) -> None:
     retrain_project.drift(folder, before)
     process = retrain_project.start(folder, "on", before=("prlimit", "--fsize=1:unlimited"))
     time.sleep(6)
-    found.must(
+    found.require(
         process.poll() is None,
         f"full disk: the watcher ended with {process.poll()}: {(folder / 'log.txt').read_text()[-300:]}",
     )
@@ -95,7 +95,7 @@ def full(found: Found, folder: Path) -> None:
     finally:
         process.terminate()
         process.wait(60)
-    found.must(
+    found.require(
         retrain_project.states(folder)[-1][-1] == "promoted", f"with room again: {retrain_project.states(folder)}"
     )
 
@@ -107,9 +107,9 @@ def _project(folder: Path) -> tuple[ReleaseRegistry, str, str]:
     return store, before, atomic_io.sha256_path(store.folder(before))
 
 
-def _untouched(found: Found, store: ReleaseRegistry, before: str, content: str, where: str) -> None:
-    found.must(store.champion().release == before, f"{where}: the champion was swapped")
-    found.must(atomic_io.sha256_path(store.folder(before)) == content, f"{where}: the champion's bytes have changed")
+def _untouched(found: FaultResult, store: ReleaseRegistry, before: str, content: str, where: str) -> None:
+    found.require(store.champion().release == before, f"{where}: the champion was swapped")
+    found.require(atomic_io.sha256_path(store.folder(before)) == content, f"{where}: the champion's bytes have changed")
 
 
 def _counted(book: RunStore, store: ReleaseRegistry) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import retrain_project
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.artifacts import atomic_io
 from tunectl.backends.system import supervised_process
 from tunectl.registry.release_store import ReleaseRegistry
@@ -23,15 +23,15 @@ TRAINING = "1.5"
 CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
-def kills_found() -> Found:
-    return Found(
+def new_result() -> FaultResult:
+    return FaultResult(
         23,
         "kill -9 in a retrain",
         "no orphan after a restart, locks recovered, the champion whole, and the next trigger succeeds",
     )
 
 
-def lives(folder: Path) -> dict[str, float]:
+def measure_lifetimes(folder: Path) -> dict[str, float]:
     """Of each party of a run that nobody disturbs: seconds that it is there; of the watcher until the promotion."""
     store = retrain_project.make(folder)
     retrain_project.drift(folder, store.champion().release)
@@ -52,7 +52,7 @@ def lives(folder: Path) -> dict[str, float]:
     return {party: last - first for party, (first, last) in found.items()}
 
 
-def killed(found: Found, folder: Path, party: str, age: float) -> str | None:
+def run_and_kill(found: FaultResult, folder: Path, party: str, age: float) -> str | None:
     """Kill one party ``age`` seconds after it came, wherever the retrain stands then; start again; see what became of it.
 
     Returns the state of the retrain that was hit; None where it had ended already.
@@ -74,8 +74,8 @@ def killed(found: Found, folder: Path, party: str, age: float) -> str | None:
         watcher.send_signal(signal.SIGKILL)
     watcher.wait()
     pointer = store.champion()
-    found.must(pointer is not None and store.verify(pointer.release) == [], f"{where}: the champion is damaged")
-    found.must(
+    found.require(pointer is not None and store.verify(pointer.release) == [], f"{where}: the champion is damaged")
+    found.require(
         atomic_io.sha256_path(store.folder(before)) == bytes_before, f"{where}: the bytes of the champion have changed"
     )
     _goes_on(found, folder, store, before, where)
@@ -86,17 +86,17 @@ def _state(folder: Path) -> str:
     return (retrain_project.states(folder) or [["nothing"]])[-1][-1]
 
 
-def _goes_on(found: Found, folder: Path, store: ReleaseRegistry, before: str, where: str) -> None:
+def _goes_on(found: FaultResult, folder: Path, store: ReleaseRegistry, before: str, where: str) -> None:
     """The next watcher brings it to its end; a run that failed of the kill may need another trigger."""
     for number in range(3):
-        found.must(retrain_project.start(folder, "once").wait(240) == 0, f"{where}: the next watcher fails")
+        found.require(retrain_project.start(folder, "once").wait(240) == 0, f"{where}: the next watcher fails")
         if retrain_project.states(folder)[-1][-1] == "promoted":
             break
         retrain_project.drift(folder, before, f"{number}" * 16)
-    found.must(retrain_project.states(folder)[-1][-1] == "promoted", f"{where}: {retrain_project.states(folder)}")
-    found.must(store.champion().release != before, f"{where}: nothing was promoted at last")
+    found.require(retrain_project.states(folder)[-1][-1] == "promoted", f"{where}: {retrain_project.states(folder)}")
+    found.require(store.champion().release != before, f"{where}: nothing was promoted at last")
     left = supervised_process.kill_marked(str((folder / ".tunectl" / "retrain").absolute()))
-    found.must(left == [], f"{where}: {len(left)} processes were left")
+    found.require(left == [], f"{where}: {len(left)} processes were left")
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status"],
         cwd=folder,
@@ -104,12 +104,12 @@ def _goes_on(found: Found, folder: Path, store: ReleaseRegistry, before: str, wh
         capture_output=True,
         text=True,
     )
-    found.must(done.returncode == 0, f"{where}: DVC does not work any more: {done.stderr[-200:]}")
+    found.require(done.returncode == 0, f"{where}: DVC does not work any more: {done.stderr[-200:]}")
 
 
-def two_loops(folder: Path, before: Sequence[str] = ()) -> Found:
+def two_loops(folder: Path, before: Sequence[str] = ()) -> FaultResult:
     """Two watchers begin at the same moment; ``before`` puts each into a container of its own."""
-    found = Found(25, f"two loops on one project{', each PID 1' if before else ''}", "exactly one runs")
+    found = FaultResult(25, f"two loops on one project{', each PID 1' if before else ''}", "exactly one runs")
     store = retrain_project.make(folder)
     retrain_project.drift(folder, store.champion().release)
     both = [retrain_project.start(folder, "on", before=before, FAKE_SECONDS="2") for _ in range(2)]
@@ -118,10 +118,10 @@ def two_loops(folder: Path, before: Sequence[str] = ()) -> Found:
         while not any("promoted" in states for states in retrain_project.states(folder)) and time.monotonic() < end:
             time.sleep(0.1)
         codes = Counter(process.poll() for process in both)
-        found.must(codes[None] == 1, f"exit codes {dict(codes)}; one is to go on, one to end")
-        found.must(set(codes) == {None, 5}, f"the one that ends says so with 5, not {dict(codes)}")
+        found.require(codes[None] == 1, f"exit codes {dict(codes)}; one is to go on, one to end")
+        found.require(set(codes) == {None, 5}, f"the one that ends says so with 5, not {dict(codes)}")
         log = (folder / "log.txt").read_text()
-        found.must("another retrain controller works here" in log, "it does not say why it ends")
+        found.require("another retrain controller works here" in log, "it does not say why it ends")
     finally:
         for process in both:
             if process.poll() is None:
@@ -133,12 +133,12 @@ def two_loops(folder: Path, before: Sequence[str] = ()) -> Found:
                 process.kill()
                 process.wait()
     states = retrain_project.states(folder)
-    found.must(len(states) == 1 and states[0][-1] == "promoted", f"{states}: {log[-500:]}")
+    found.require(len(states) == 1 and states[0][-1] == "promoted", f"{states}: {log[-500:]}")
     found.figures["runs"] = len(states)
     return found
 
 
-def containers() -> bool:
+def can_make_pid_namespaces() -> bool:
     """Whether this machine lets us make PID namespaces."""
     try:
         return subprocess.run([*CONTAINER, "true"], capture_output=True).returncode == 0

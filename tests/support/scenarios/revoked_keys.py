@@ -11,7 +11,7 @@ from typing import Any
 
 from serving_process import Server
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from scenarios.load_patterns import CHAT, chat
 from tunectl.access import signatures
 from tunectl.access.signatures import TrustedKey, TrustStore
@@ -39,9 +39,9 @@ def _serves(body: Mapping[str, Any]) -> dict[str, str]:
     return {name: variants[name]["release"] for name in ("champion", "challenger") if name in variants}
 
 
-def revoke_in_canary(folder: Path, store: ReleaseRegistry, champion: str, challenger: str) -> Found:
+def revoke_in_canary(folder: Path, store: ReleaseRegistry, champion: str, challenger: str) -> FaultResult:
     """Serve both, revoke the key that signed the challenger, try to promote it, restart the server, and sign again."""
-    found = Found(
+    found = FaultResult(
         34, "revoked key", "what serves goes on; no promotion, and no load after a restart, until it is signed again"
     )
     path = folder / "trusted.json"
@@ -64,28 +64,30 @@ def revoke_in_canary(folder: Path, store: ReleaseRegistry, champion: str, challe
     return found
 
 
-def _play(found: Found, server: Server, store: ReleaseRegistry, path: Path, champion: str, challenger: str) -> None:
+def _play(
+    found: FaultResult, server: Server, store: ReleaseRegistry, path: Path, champion: str, challenger: str
+) -> None:
     both = {"champion": champion, "challenger": challenger}
     reason = f"release {challenger}: signed by stolen, whose key was revoked"
     body = server.wait(lambda _, body: _serves(body) == both, 240)
-    found.must("status" not in body, f"before: {body}")
+    found.require("status" not in body, f"before: {body}")
     signatures.revoke_trusted_key(path, "stolen")
     body = server.wait(lambda _, body: body.get("status") == "degraded")
-    found.must(body["ready"] and _serves(body) == both, f"revoked: {body}")
-    found.must(reason in body["problems"].get("registry", ""), f"its reason: {body['problems']}")
+    found.require(body["ready"] and _serves(body) == both, f"revoked: {body}")
+    found.require(reason in body["problems"].get("registry", ""), f"its reason: {body['problems']}")
     try:
         store.promote(challenger, author="ops", message="it won")
-        found.must(False, "it was promoted")
+        found.require(False, "it was promoted")
     except GateError as error:
-        found.must(error.message == reason, f"refused for: {error.message}")
+        found.require(error.message == reason, f"refused for: {error.message}")
     status = server.call(CHAT, chat(4, stream=False))[0]
-    found.must(status == 200, f"a request was answered with {status}")
+    found.require(status == 200, f"a request was answered with {status}")
     server.stop()
     server.start()
     body = server.wait(lambda ready, body: ready and body.get("status") == "degraded", 240)
-    found.must(_serves(body) == {"champion": champion}, f"after a restart: {body}")
+    found.require(_serves(body) == {"champion": champion}, f"after a restart: {body}")
     release_statement.sign_release(store.folder(challenger), signatures.load_key(path.parent / "ci.key"))
     server.wait(lambda _, body: _serves(body) == both)
     store.promote(challenger, author="ops", message="it won")
     body = server.wait(lambda _, body: _serves(body) == {"champion": challenger})
-    found.must("status" not in body, f"signed again: {body}")
+    found.require("status" not in body, f"signed again: {body}")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.inference_log import feedback
 from tunectl.inference_log.feedback import FeedbackRules, FeedbackSelection
@@ -103,9 +103,9 @@ def texts(found: FeedbackSelection) -> list[str]:
     return [lesson.inference.response["choices"][0]["message"]["content"] for lesson in found.examples]
 
 
-def five(*, count: int = 5, seed: int = 29) -> Found:
+def five(*, count: int = 5, seed: int = 29) -> FaultResult:
     """Five generations with the caps and the people's rows in every mix, and five that learn from themselves alone."""
-    found = Found(29, "self-training generations", "diversity and golden score do not fall with the cap")
+    found = FaultResult(29, "self-training generations", "diversity and golden score do not fall with the cap")
     dice = random.Random(seed)
     human = dice.choices(list(truth()), list(truth().values()), k=800)
     held = dice.choices(list(truth()), list(truth().values()), k=400)
@@ -117,7 +117,7 @@ def five(*, count: int = 5, seed: int = 29) -> Found:
             lessons = generation(model, dice, human, number, rules)
             own = sum(lesson.kind == "approved" for lesson in lessons.examples)
             if rules is RULES:
-                found.must(
+                found.require(
                     own <= rules.model_text_share * len(lessons.examples),
                     f"generation {number}: {own} of {len(lessons.examples)} rows are its own",
                 )
@@ -126,9 +126,11 @@ def five(*, count: int = 5, seed: int = 29) -> Found:
     for name, path in paths.items():
         found.figures[f"{name}_cap"] = ", ".join(f"{kinds:.0f} at {score:.2f}" for kinds, score in path)
     first, last = paths["with"][0], paths["with"][-1]
-    found.must(last[0] >= 0.9 * first[0], f"diversity falls from {first[0]:.1f} to {last[0]:.1f} with the cap")
-    found.must(last[1] >= first[1] - 0.05, f"the golden score falls from {first[1]:.2f} to {last[1]:.2f} with the cap")
-    found.must(
+    found.require(last[0] >= 0.9 * first[0], f"diversity falls from {first[0]:.1f} to {last[0]:.1f} with the cap")
+    found.require(
+        last[1] >= first[1] - 0.05, f"the golden score falls from {first[1]:.2f} to {last[1]:.2f} with the cap"
+    )
+    found.require(
         paths["without"][-1][0] < 0.7 * first[0], "without the cap nothing falls, so this scenario tests nothing"
     )
     return found
@@ -147,9 +149,9 @@ def poisoned(share: float, *, count: int = 1000, young: bool = False) -> Feedbac
     return feedback.select_examples(inferences, said, RULES, at=AT)
 
 
-def poison() -> Found:
+def poison() -> FaultResult:
     """5 % and much more of one person's spam; the same, an hour old; and under many names."""
-    found = Found(
+    found = FaultResult(
         30,
         "poisoned feedback of one user",
         "held under the configured share, and nothing of it before the quarantine is over",
@@ -158,9 +160,9 @@ def poison() -> Found:
         rows = texts(poisoned(share))
         spam = rows.count(SPAM)
         found.figures[f"{share:.0%}_said"] = f"{spam / len(rows):.1%} of {len(rows)} rows" if rows else "no rows"
-        found.must(spam <= RULES.annotator_share * len(rows), f"{share:.0%} said: {spam} of {len(rows)} rows")
-        found.must(spam <= RULES.per_annotator, f"{share:.0%} said: {spam} rows of one person")
+        found.require(spam <= RULES.annotator_share * len(rows), f"{share:.0%} said: {spam} of {len(rows)} rows")
+        found.require(spam <= RULES.per_annotator, f"{share:.0%} said: {spam} rows of one person")
     young = poisoned(0.05, young=True)
-    found.must(SPAM not in texts(young), "what was said an hour ago is learned")
-    found.must(young.reasons.get("quarantined", 0) == 50, f"left out: {young.reasons}")
+    found.require(SPAM not in texts(young), "what was said an hour ago is learned")
+    found.require(young.reasons.get("quarantined", 0) == 50, f"left out: {young.reasons}")
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serving_process import Server
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from scenarios.load_patterns import CHAT, chat
 from scenarios.process_inspection import alive, children, kill, until, worker
 from scenarios.raw_http_client import Line, ask, request
@@ -23,29 +23,29 @@ END, AGAIN, ORPHAN = 15.0, 60.0, 10.0
 """Seconds: from the kill to the end of the program, from its start to ready, from the supervisor's death to the worker's."""
 
 
-def killed_worker_found() -> Found:
-    return Found(
+def new_worker_result() -> FaultResult:
+    return FaultResult(
         6,
         "kill -9 of the engine, the worker, the supervisor; an empty .db file",
         "it answers again: by itself without its engine, else when started; /metrics works; no orphan",
     )
 
 
-async def killed_worker(found: Found, server: Server) -> None:
+async def killed_worker(found: FaultResult, server: Server) -> None:
     """Kill the engine; the worker, and start again as a supervisor would; the supervisor. The server runs afterwards."""
     await _killed_engine(found, server)
     engines, start = children(worker(server)), time.monotonic()
     kill(worker(server))
     code = await asyncio.to_thread(server.process.wait, 60)
-    found.must(code != 0, "the program ended with 0 though its worker was killed")
-    found.within("end_s", time.monotonic() - start, END)
-    found.must(not [pid for pid in engines if alive(pid)], "the engine outlives the worker")
+    found.require(code != 0, "the program ended with 0 though its worker was killed")
+    found.require_at_most("end_s", time.monotonic() - start, END)
+    found.require(not [pid for pid in engines if alive(pid)], "the engine outlives the worker")
     await _again(found, server)
     plant = server.folder / "bentoml" / "prometheus_multiproc_dir"
     plant.mkdir(parents=True, exist_ok=True)
     (plant / "counter_1.db").touch()
     said = await ask(server.port, "/metrics", server.keys["scrape"])
-    found.must(said.status == 200 and b"tunectl_requests_total" in said.body, f"/metrics answers {said.status}")
+    found.require(said.status == 200 and b"tunectl_requests_total" in said.body, f"/metrics answers {said.status}")
     pid, start = worker(server), time.monotonic()
     kill(server.process.pid)
     await asyncio.to_thread(server.process.wait, 60)
@@ -53,14 +53,14 @@ async def killed_worker(found: Found, server: Server) -> None:
     async def ended() -> bool:
         return not alive(pid)
 
-    found.within("orphan_s", await until(ended, 4 * ORPHAN), ORPHAN)
+    found.require_at_most("orphan_s", await until(ended, 4 * ORPHAN), ORPHAN)
     if alive(pid):
-        found.must(False, "the worker outlives its supervisor")
+        found.require(False, "the worker outlives its supervisor")
         kill(pid)
     await _again(found, server)
 
 
-async def _killed_engine(found: Found, server: Server) -> None:
+async def _killed_engine(found: FaultResult, server: Server) -> None:
     """The process of the engine, where it has one, dies in the middle of a stream: its client hears so, later ones are answered."""
     pid = worker(server)
     if not children(pid):
@@ -71,64 +71,66 @@ async def _killed_engine(found: Found, server: Server) -> None:
     for engine in children(pid):
         kill(engine)
     cut = await line.rest()
-    found.must(
+    found.require(
         not cut.streamed and b"was ended by signal 9" in cut.body, f"of the engine's death it heard {cut.body[-200:]!r}"
     )
 
     async def answers() -> bool:
         return (await ask(server.port, CHAT, server.keys["chat"], chat(2))).streamed
 
-    found.within("engine_again_s", await until(answers, 240, every=0.1), AGAIN)
-    found.must(worker(server) == pid, "the worker died of its engine's death")
+    found.require_at_most("engine_again_s", await until(answers, 240, every=0.1), AGAIN)
+    found.require(worker(server) == pid, "the worker died of its engine's death")
 
 
-async def _again(found: Found, server: Server) -> None:
+async def _again(found: FaultResult, server: Server) -> None:
     start = time.monotonic()
     server.start()
     await asyncio.to_thread(server.until_ready, 240)
-    found.within("ready_again_s", time.monotonic() - start, AGAIN)
+    found.require_at_most("ready_again_s", time.monotonic() - start, AGAIN)
     reply = await ask(server.port, CHAT, server.keys["chat"], chat(2))
-    found.must(reply.streamed, f"started again it answers {reply.status}")
+    found.require(reply.streamed, f"started again it answers {reply.status}")
 
 
-async def neighbors(first: Server, second: Server) -> Found:
+async def neighbors(first: Server, second: Server) -> FaultResult:
     """Two servers with one BENTOML_HOME: each keeps its own numbers.
 
     ``first`` was asked before ``second`` was started. Stop that one, then call ``alone_again``.
     """
-    found = Found(8, "two servers on one host, one BENTOML_HOME", "neither loses metrics")
+    found = FaultResult(8, "two servers on one host, one BENTOML_HOME", "neither loses metrics")
     before = [(await scraped(server))[ENDED] for server in (first, second)]
-    found.must(before[0] > 0, "the first server forgot what it had counted when the second was started")
+    found.require(before[0] > 0, "the first server forgot what it had counted when the second was started")
     for turn, server in enumerate((first, second, second)):
         reply = await ask(server.port, CHAT, server.keys["chat"], chat(2))
-        found.must(reply.streamed, f"request {turn} got {reply.status}")
+        found.require(reply.streamed, f"request {turn} got {reply.status}")
     after = [(await scraped(server))[ENDED] for server in (first, second)]
     more = [late - early for late, early in zip(after, before, strict=True)]
-    found.must(more == [1, 2], f"the two counted {more} requests, not [1, 2]")
+    found.require(more == [1, 2], f"the two counted {more} requests, not [1, 2]")
     found.figures |= {"first": after[0], "second": after[1]}
     return found
 
 
-async def alone_again(found: Found, first: Server) -> None:
+async def alone_again(found: FaultResult, first: Server) -> None:
     """The other one has stopped: the first has its numbers still."""
     left = (await scraped(first))[ENDED]
-    found.must(left == found.figures["first"], "the first server lost its numbers when the second stopped")
+    found.require(left == found.figures["first"], "the first server lost its numbers when the second stopped")
 
 
-async def refused_neighbor(found: Found, first: Server, third: Server) -> None:
+async def refused_neighbor(found: FaultResult, first: Server, third: Server) -> None:
     """A server that would write to the inference log of another one ends at once and says why."""
     code = await asyncio.to_thread(third.process.wait, 60)
-    found.must(code not in (0, None), f"a second writer of one inference log ends with {code}")
-    found.must("another server writes to this inference log" in third.log.read_text(), "it does not say why it ended")
+    found.require(code not in (0, None), f"a second writer of one inference log ends with {code}")
+    found.require(
+        "another server writes to this inference log" in third.log.read_text(), "it does not say why it ended"
+    )
     reply = await ask(first.port, CHAT, first.keys["chat"], chat(2))
-    found.must(reply.streamed, "the first server suffers")
+    found.require(reply.streamed, "the first server suffers")
 
 
-def killed_server_found() -> Found:
-    return Found(11, "kill -9 of the whole server under load", "no acknowledged inference is missing; ids unique")
+def new_server_result() -> FaultResult:
+    return FaultResult(11, "kill -9 of the whole server under load", "no acknowledged inference is missing; ids unique")
 
 
-async def killed_server(found: Found, server: Server, chance: random.Random, *, clients: int = 4) -> None:
+async def killed_server(found: FaultResult, server: Server, chance: random.Random, *, clients: int = 4) -> None:
     """Kill worker and supervisor at a random moment, read the inference log, start again."""
     answered, begun = set[str](), set[str]()
     pid = worker(server)
@@ -156,9 +158,9 @@ async def killed_server(found: Found, server: Server, chance: random.Random, *, 
     await asyncio.gather(*people)
     await asyncio.to_thread(server.process.wait, 60)
     accepted, finished, twice = read_rows(server.folder / ".tunectl/inference_log/inference_log.sqlite")
-    found.must(answered <= finished, f"missing ends: {sorted(answered - finished)[:3]}")
-    found.must(begun <= accepted, f"missing beginnings: {sorted(begun - accepted)[:3]}")
-    found.must(not twice, f"{twice} ids are there twice")
+    found.require(answered <= finished, f"missing ends: {sorted(answered - finished)[:3]}")
+    found.require(begun <= accepted, f"missing beginnings: {sorted(begun - accepted)[:3]}")
+    found.require(not twice, f"{twice} ids are there twice")
     for key, count in (("kills", 1), ("answered", len(answered)), ("cut_off", len(begun - answered))):
         found.figures[key] = found.figures.get(key, 0) + count
     server.start()

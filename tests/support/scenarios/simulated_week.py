@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fake_retrain_world import NOW, FakeActivities, driver, window
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 
 COOLDOWN = 24.0
@@ -19,9 +19,9 @@ FIRST = 10_000
 SCHEDULES = {"nightly": {"cron": "0 12 * * *", "zone": "UTC"}}
 
 
-def flapping(folder: Path, *, days: int, minutes: int, seed: int, ending: str) -> Found:
+def flapping(folder: Path, *, days: int, minutes: int, seed: int, ending: str) -> FaultResult:
     """A score goes over and under its threshold at random; each time it goes over, a new alert comes, and the window is another one."""
-    found = Found(
+    found = FaultResult(
         21,
         f"flapping score, retrains end {ending}",
         "at most one retrain a cooldown, which doubles after fruitless ones",
@@ -40,15 +40,15 @@ def flapping(folder: Path, *, days: int, minutes: int, seed: int, ending: str) -
         while one.reconcile(now):
             pass
     runs = one.store.runs()
-    found.must(len(runs) >= 1, "nothing was started at all")
-    found.must(all(run.ended for run in runs), "a run has not ended")
+    found.require(len(runs) >= 1, "nothing was started at all")
+    found.require(all(run.ended for run in runs), "a run has not ended")
     for gap, wanted in zip(_gaps(runs), _cooldowns(ending), strict=False):
-        found.must(gap >= wanted, f"{gap:.1f} h between two retrains, at least {wanted:.1f} h")
-    found.must(
+        found.require(gap >= wanted, f"{gap:.1f} h between two retrains, at least {wanted:.1f} h")
+    found.require(
         one.store.list_pending_triggers() == [], f"{len(one.store.list_pending_triggers())} alerts are still waiting"
     )
     reasons = {seen.reason for seen in one.store.list_outcomes() if seen.run is None}
-    found.must(reasons <= {"cooldown", "no_drift", "duplicate"}, f"suppressed for {sorted(map(str, reasons))}")
+    found.require(reasons <= {"cooldown", "no_drift", "duplicate"}, f"suppressed for {sorted(map(str, reasons))}")
     found.figures |= {"alerts": alerts, "retrains": len(runs), "days": days}
     return found
 
@@ -66,9 +66,11 @@ def _cooldowns(ending: str) -> Iterator[float]:
         yield hours
 
 
-def same_second(folder: Path, *, times: int) -> Found:
+def same_second(folder: Path, *, times: int) -> FaultResult:
     """A schedule is due, an alert comes, a poll finds the same drift, and a person asks, all in one second."""
-    found = Found(22, "schedule, drift, poll and person at the same second", "one run, and every trigger is answered")
+    found = FaultResult(
+        22, "schedule, drift, poll and person at the same second", "one run, and every trigger is answered"
+    )
     for turn in range(times):
         activities = FakeActivities()
         one = driver(
@@ -93,9 +95,9 @@ def same_second(folder: Path, *, times: int) -> Found:
         while one.reconcile(later):
             pass
         runs = one.store.runs()[before:]
-        found.must(len(runs) == 1, f"{len(runs)} runs: {[run.trigger.kind for run in runs]}")
-        found.must(one.store.list_pending_triggers() == [], "a trigger waits on")
-        found.must(
+        found.require(len(runs) == 1, f"{len(runs)} runs: {[run.trigger.kind for run in runs]}")
+        found.require(one.store.list_pending_triggers() == [], "a trigger waits on")
+        found.require(
             {seen.trigger.kind for seen in one.store.list_outcomes()} >= {"alert", "person", "schedule"},
             "a trigger was lost",
         )

@@ -1,4 +1,4 @@
-"""Honest requests at half of what the server can take, beside clients that mean harm: nobody honest loses anything.
+"""Honest requests at half of the server's capacity, beside hostile clients: no honest request is lost.
 
 Lost is an honest request without an answer, a cut stream, one that is still refused after its retries, and a row that is missing in
 the inference log. A refusal that a retry turns into an answer is not lost.
@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from serving_process import Server
 
-from scenarios.fault_result import Found, quantile
+from scenarios.fault_result import FaultResult, quantile
 from scenarios.load_patterns import CHAT, chat, closed
 from scenarios.malformed_requests import RAW, bodies
 from scenarios.process_inspection import faults_in, memory, worker
@@ -34,8 +34,8 @@ BLANKS = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const"
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 
-class Honest:
-    """Requests of people who mean well, at random moments (a Poisson process), each tried again when it is refused."""
+class HonestClients:
+    """Honest requests at random times (a Poisson process), each retried when it is refused."""
 
     def __init__(self, server: Server, rate: float) -> None:
         self.server, self.rate = server, rate
@@ -74,8 +74,8 @@ class Honest:
             self.lost.append(f"status {reply.status}: {reply.body[:80]!r}")
 
 
-class Hostile:
-    """Clients with a key of little worth, and without any."""
+class HostileClients:
+    """Hostile clients, with a limited key and without one."""
 
     def __init__(self, server: Server, slow: int) -> None:
         self.server, self.slow = server, slow
@@ -156,9 +156,9 @@ class Hostile:
             await asyncio.sleep(1.0)
 
 
-async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000) -> Found:
+async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000) -> FaultResult:
     """Measure the capacity and a quiet time of ``quiet`` seconds, then ``seconds`` beside ``slow`` slow connections and the rest."""
-    found = Found(
+    found = FaultResult(
         0,
         f"{seconds:g} s of honest requests beside hostile clients",
         "nothing lost, every row in the log, /healthz under 1 s, memory at most 1.03 times that after a sixth of the time",
@@ -167,12 +167,16 @@ async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000
     await closed(server, CLIENTS, min(quiet, 3.0), TOKENS)  # warm
     start = time.monotonic()
     capacity = sum(one.streamed for one in await closed(server, CLIENTS, quiet, TOKENS)) / (time.monotonic() - start)
-    calm, honest, hostile = Honest(server, capacity / 2), Honest(server, capacity / 2), Hostile(server, slow)
+    calm, honest, hostile = (
+        HonestClients(server, capacity / 2),
+        HonestClients(server, capacity / 2),
+        HostileClients(server, slow),
+    )
     with progress.bar("soak", quiet + seconds) as bar:
         await calm.run(quiet, bar)
         before, began = time.process_time(), time.monotonic()
         hostile.start()
-        watch = Watch(server, pid, seconds)
+        watch = ServerWatch(server, pid, seconds)
         watching = asyncio.create_task(watch.run())
         await honest.run(seconds, bar)
         await hostile.stop()
@@ -181,14 +185,14 @@ async def soak(server: Server, *, seconds: float, quiet: float, slow: int = 1000
     await asyncio.sleep(1.0)  # the log writes in groups
     _judge(found, server, calm, honest, hostile)
     found.figures |= {"capacity_per_s": round(capacity, 2), "generator_cpu_share_of_a_core": round(cpu, 3)}
-    found.within("health_worst_s", max(watch.healths, default=99.0), MAX_HEALTH_SECONDS)
-    found.within("memory_growth", watch.growth, MAX_MEMORY_GROWTH)
+    found.require_at_most("health_worst_s", max(watch.healths, default=99.0), MAX_HEALTH_SECONDS)
+    found.require_at_most("memory_growth", watch.growth, MAX_MEMORY_GROWTH)
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
     return found
 
 
-class Watch:
+class ServerWatch:
     """Asks for health twice a second, and reads memory once."""
 
     def __init__(self, server: Server, pid: int, seconds: float) -> None:
@@ -215,7 +219,9 @@ class Watch:
         return sum(late) / len(late) / (sum(early) / len(early)) - 1 if early and late else 0.0
 
 
-def _judge(found: Found, server: Server, calm: Honest, honest: Honest, hostile: Hostile) -> None:
+def _judge(
+    found: FaultResult, server: Server, calm: HonestClients, honest: HonestClients, hostile: HostileClients
+) -> None:
     _, finished, twice = read_rows(server.folder / ".tunectl/inference_log/inference_log.sqlite")
     missing = (calm.ids | honest.ids) - finished
     found.figures |= {"honest": honest.sent, "lost": len(calm.lost) + len(honest.lost) + len(missing)}
@@ -224,8 +230,8 @@ def _judge(found: Found, server: Server, calm: Honest, honest: Honest, hostile: 
         quiet, loaded = (quantile(one.firsts, share / 100) for one in (calm, honest))
         found.figures[f"first_token_p{share}_s"] = round(loaded, 4)
         found.figures[f"first_token_p{share}_quiet_s"] = round(quiet, 4)
-    found.must(bool(honest.ids) and bool(hostile.answers), "nobody was answered")
-    found.must(not honest.lost and not calm.lost, f"{len(honest.lost)} lost: {(honest.lost or calm.lost)[:3]}")
-    found.must(not missing, f"{len(missing)} rows are missing in the log: {sorted(missing)[:3]}")
-    found.must(not twice, f"{twice} rows are there twice")
-    found.must(not hostile.bad, f"a hostile client was answered with {hostile.bad[:3]}")
+    found.require(bool(honest.ids) and bool(hostile.answers), "nobody was answered")
+    found.require(not honest.lost and not calm.lost, f"{len(honest.lost)} lost: {(honest.lost or calm.lost)[:3]}")
+    found.require(not missing, f"{len(missing)} rows are missing in the log: {sorted(missing)[:3]}")
+    found.require(not twice, f"{twice} rows are there twice")
+    found.require(not hostile.bad, f"a hostile client was answered with {hostile.bad[:3]}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from serving_process import Server
 
-from scenarios.fault_result import Found, quantile
+from scenarios.fault_result import FaultResult, quantile
 from scenarios.load_patterns import CHAT, chat
 from scenarios.process_inspection import alive, faults_in, numbers, until, worker
 from scenarios.raw_http_client import Line, Reply, ask, request
@@ -24,15 +24,15 @@ async def scraped(server: Server) -> dict[str, float]:
     return numbers((await ask(server.port, "/metrics", server.keys["scrape"])).body)
 
 
-def stopping_found() -> Found:
-    return Found(
+def new_result() -> FaultResult:
+    return FaultResult(
         3,
         "SIGTERM with eight open streams",
         "no stream cut up to the grace limit; readiness false first; new connections refused; exit 0",
     )
 
 
-async def stopping(found: Found, server: Server, *, notice: float) -> None:
+async def stopping(found: FaultResult, server: Server, *, notice: float) -> None:
     """One SIGTERM to the supervisor of a server with ``drain.notice_seconds`` = ``notice``; the server is gone afterwards."""
     log = server.log.stat().st_size
     lines = [await Line.open(server.port, request(CHAT, server.keys["chat"], chat(120))) for _ in range(8)]
@@ -47,27 +47,29 @@ async def stopping(found: Found, server: Server, *, notice: float) -> None:
         said = await ask(server.port, "/readyz", None)
         return said.status == 503 and json.loads(said.body).get("reason") == "the server is stopping"
 
-    found.must(await until(unready, 5) <= 5, "readiness did not turn false")
+    found.require(await until(unready, 5) <= 5, "readiness did not turn false")
     late = await ask(server.port, CHAT, server.keys["chat"], chat(2))
-    found.must(late.status == 503 and "retry-after" in late.headers, f"during the notice a request got {late.status}")
+    found.require(
+        late.status == 503 and "retry-after" in late.headers, f"during the notice a request got {late.status}"
+    )
     await asyncio.sleep(max(0.0, notice + 1.5 - (time.monotonic() - start)))
     while alive(server.process.pid) and not all(task.done() for task in rest):
         refused = time.monotonic()
         later = await ask(server.port, "/healthz", None, seconds=5)
-        found.must(later.status == 0 and time.monotonic() - refused < 1, "a new connection was taken while stopping")
+        found.require(later.status == 0 and time.monotonic() - refused < 1, "a new connection was taken while stopping")
         await asyncio.sleep(0.2)
     replies = await asyncio.gather(*rest)
     for reply in replies:
-        found.must(reply.streamed, f"a stream was cut after {len(reply.events)} events")
+        found.require(reply.streamed, f"a stream was cut after {len(reply.events)} events")
     code = await asyncio.to_thread(server.process.wait, 60)
-    found.must(code == 0, f"exit {code}")
+    found.require(code == 0, f"exit {code}")
     for key, more in (("runs", 1), ("streams", len(replies)), ("cut", sum(not reply.streamed for reply in replies))):
         found.figures[key] = found.figures.get(key, 0) + more
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
 
 
-async def beyond_grace(found: Found, server: Server, *, grace: float) -> None:
+async def beyond_grace(found: FaultResult, server: Server, *, grace: float) -> None:
     """SIGTERM with a stream that would last longer than the grace limit: the server ends all the same."""
     line = await Line.open(server.port, request(CHAT, server.keys["chat"], chat(440, n=4)))
     await line.head()
@@ -75,13 +77,15 @@ async def beyond_grace(found: Found, server: Server, *, grace: float) -> None:
     server.process.send_signal(signal.SIGTERM)
     rest = asyncio.create_task(line.rest())
     await asyncio.to_thread(server.process.wait, 60)
-    found.within("end_beyond_grace_s", time.monotonic() - start, grace + 6)
+    found.require_at_most("end_beyond_grace_s", time.monotonic() - start, grace + 6)
     await rest
 
 
-async def disconnects(server: Server, times: int) -> Found:
+async def disconnects(server: Server, times: int) -> FaultResult:
     """Leave in the middle of a stream, of a whole answer, and of the queue."""
-    found = Found(4, f"{times} clients leave", "generation stops within one token or 200 ms, and the place is free")
+    found = FaultResult(
+        4, f"{times} clients leave", "generation stops within one token or 200 ms, and the place is free"
+    )
     waits, over = list[float](), list[float]()
     log = server.log.stat().st_size
     for turn in range(times):
@@ -94,32 +98,32 @@ async def disconnects(server: Server, times: int) -> Found:
         else:
             await until(lambda: _at_least(server, "tunectl_requests_running", 1), 10)
             await asyncio.sleep(0.05)
-        found.must(line.reply.status == (200 if stream else 0), f"a stream got {line.reply.status}")
+        found.require(line.reply.status == (200 if stream else 0), f"a stream got {line.reply.status}")
         line.leave()
         left = (await scraped(server))["tunectl_generation_tokens_total"]
         waits.append(await until(lambda: _gone(server), 10))
         after = (await scraped(server))["tunectl_generation_tokens_total"]
         over.append(after - left)
         await asyncio.sleep(0.05)
-        found.must((await scraped(server))["tunectl_generation_tokens_total"] == after, "generation went on")
+        found.require((await scraped(server))["tunectl_generation_tokens_total"] == after, "generation went on")
     found.figures |= {"free_p50_s": round(quantile(waits, 0.5), 4), "tokens_after_p95": quantile(over, 0.95)}
-    found.within("free_worst_s", max(waits), FREE)
+    found.require_at_most("free_worst_s", max(waits), FREE)
     for line_ in faults_in(server, log):
-        found.must(False, line_)
+        found.require(False, line_)
     return found
 
 
-async def leaving_the_queue(server: Server, found: Found, *, running: int) -> None:
+async def leaving_the_queue(server: Server, found: FaultResult, *, running: int) -> None:
     """Whoever waits may leave as well."""
     bodies = [request(CHAT, server.keys["chat"], chat(200)) for _ in range(running + 2)]
     lines = [await Line.open(server.port, body) for body in bodies]
-    found.must(await until(lambda: _at_least(server, "tunectl_requests_waiting", 2), 20) <= 20, "nobody waits")
+    found.require(await until(lambda: _at_least(server, "tunectl_requests_waiting", 2), 20) <= 20, "nobody waits")
     for line in lines[running:]:
         line.leave()
-    found.within("queue_free_s", await until(lambda: _is(server, "tunectl_requests_waiting", 0), 10), FREE)
+    found.require_at_most("queue_free_s", await until(lambda: _is(server, "tunectl_requests_waiting", 0), 10), FREE)
     for line in lines[:running]:
         line.leave()
-    found.must(await until(lambda: _gone(server), 10) <= 10, "places stay taken")
+    found.require(await until(lambda: _gone(server), 10) <= 10, "places stay taken")
 
 
 async def _at_least(server: Server, name: str, value: float) -> bool:
@@ -134,12 +138,14 @@ async def _gone(server: Server) -> bool:
     return await _is(server, "tunectl_requests_running", 0)
 
 
-async def hang(server: Server, inject: Path, *, running: int, waiting: int, seconds: float) -> Found:
+async def hang(server: Server, inject: Path, *, running: int, waiting: int, seconds: float) -> FaultResult:
     """The engine hangs in a step while requests come and time out; then it goes on.
 
     ``inject`` is the folder that the server's TUNECTL_INJECT names, ``seconds`` its ``limits.seconds``.
     """
-    found = Found(5, "an engine that hangs", "running never exceeds its bound; every request ends by its time limit")
+    found = FaultResult(
+        5, "an engine that hangs", "running never exceeds its bound; every request ends by its time limit"
+    )
     most, log = [0.0], server.log.stat().st_size
     (inject / "hang").touch()
 
@@ -153,34 +159,36 @@ async def hang(server: Server, inject: Path, *, running: int, waiting: int, seco
     first = await asyncio.gather(*asked)
     again = await asyncio.gather(*(ask(server.port, CHAT, server.keys["chat"], chat(8)) for _ in range(running)))
     for reply in [*first, *again]:
-        found.must(reply.status in (429, 504), f"a request of a server that hangs got {reply.status}")
+        found.require(reply.status in (429, 504), f"a request of a server that hangs got {reply.status}")
     late = [reply.done for reply in first if reply.status == 504]
-    found.must(len(late) == running + waiting, f"{len(late)} were let in, {running + waiting} places")
+    found.require(len(late) == running + waiting, f"{len(late)} were let in, {running + waiting} places")
     (inject / "hang").unlink()
-    found.must(await until(lambda: _gone(server), 30) <= 30, "places stay taken after the hang")
+    found.require(await until(lambda: _gone(server), 30) <= 30, "places stay taken after the hang")
     fine = await ask(server.port, CHAT, server.keys["chat"], chat(4))
-    found.must(fine.streamed, f"after the hang a request got {fine.status}")
+    found.require(fine.streamed, f"after the hang a request got {fine.status}")
     watching.cancel()
     found.figures |= {"running_most": most[0], "engine_held_most": int((inject / "most").read_text())}
-    found.must(most[0] <= running, f"{most[0]:g} were running")
-    found.must(found.figures["engine_held_most"] <= max(running, 4), "the engine held more than may run")
-    found.within("time_over_limit_s", max(late, default=0.0) - seconds, 0.5)
+    found.require(most[0] <= running, f"{most[0]:g} were running")
+    found.require(found.figures["engine_held_most"] <= max(running, 4), "the engine held more than may run")
+    found.require_at_most("time_over_limit_s", max(late, default=0.0) - seconds, 0.5)
     for line in faults_in(server, log):
-        found.must(False, line)
+        found.require(False, line)
     return found
 
 
-async def unread(server: Server, found: Found, *, running: int, seconds: float) -> None:
+async def unread(server: Server, found: FaultResult, *, running: int, seconds: float) -> None:
     """Clients that take nothing in: their places come back a little after the time limit."""
     body: dict[str, Any] = chat(440, logprobs=True)
     lines = [
         await Line.open(server.port, request(CHAT, server.keys["chat"], body | {"seed": turn}), receive=2048)
         for turn in range(running)
     ]
-    found.must(await until(lambda: _at_least(server, "tunectl_requests_running", running), 20) <= 20, "nobody runs")
-    found.must(await until(lambda: _gone(server), seconds + 15) <= seconds + 15, "clients that do not read keep places")
+    found.require(await until(lambda: _at_least(server, "tunectl_requests_running", running), 20) <= 20, "nobody runs")
+    found.require(
+        await until(lambda: _gone(server), seconds + 15) <= seconds + 15, "clients that do not read keep places"
+    )
     fine: Reply = await ask(server.port, CHAT, server.keys["chat"], chat(4))
-    found.must(fine.streamed, f"after clients that do not read a request got {fine.status}")
+    found.require(fine.streamed, f"after clients that do not read a request got {fine.status}")
     for line in lines:
         line.leave()
-    found.must(alive(worker(server)), "the server died")
+    found.require(alive(worker(server)), "the server died")

@@ -16,7 +16,7 @@ from typing import Any
 import retrain_project
 from serving_process import free_port
 
-from scenarios.fault_result import Found
+from scenarios.fault_result import FaultResult
 
 PATIENT = "retrain.reconcile_minutes=100000"
 ALERT = {"alertname": "TunectlDriftSustained", "severity": "ticket"}
@@ -107,9 +107,9 @@ class Watched:
         return len(states) >= runs and states[runs - 1][-1] in ("promoted", "rejected", "failed", "insufficient")
 
 
-def storm(folder: Path, *, deliveries: int, restarts: int, at_once: int = 20) -> Found:
+def send_repeatedly(folder: Path, *, deliveries: int, restarts: int, at_once: int = 20) -> FaultResult:
     """The same webhook again and again, from many sides, while the watcher is killed and started again."""
-    found = Found(
+    found = FaultResult(
         19,
         "webhooks",
         "exactly one run of a thousand deliveries; safe answers to everything else; 503 while busy, and the run later",
@@ -129,7 +129,7 @@ def storm(folder: Path, *, deliveries: int, restarts: int, at_once: int = 20) ->
                 if turn:
                     restart.join()
         watcher.until(lambda: watcher.ended(1), "the run has ended")
-        found.must(set(statuses) == {200}, f"answers: {dict(statuses)}")
+        found.require(set(statuses) == {200}, f"answers: {dict(statuses)}")
         found.figures |= {"deliveries": deliveries, "restarts": restarts}
         _nothing_more(found, watcher)
         _busy(found, watcher, champion)
@@ -138,7 +138,7 @@ def storm(folder: Path, *, deliveries: int, restarts: int, at_once: int = 20) ->
     return found
 
 
-def _nothing_more(found: Found, watcher: Watched) -> None:
+def _nothing_more(found: FaultResult, watcher: Watched) -> None:
     """What must start nothing, whatever is answered."""
     asked: list[tuple[str, str, str | None, bytes, int]] = [
         ("POST", "/webhook", watcher.token, payload(status="resolved"), 200),
@@ -156,31 +156,31 @@ def _nothing_more(found: Found, watcher: Watched) -> None:
     ]
     for method, path, token, body, wanted in asked:
         status = watcher.ask(method, path, token, body)
-        found.must(status == wanted, f"{method} {path} with {len(body)} bytes: {status}, {wanted} is due")
-        found.must(watcher.ask("GET", "/healthz", None) == 200, "the watcher does not answer any more")
+        found.require(status == wanted, f"{method} {path} with {len(body)} bytes: {status}, {wanted} is due")
+        found.require(watcher.ask("GET", "/healthz", None) == 200, "the watcher does not answer any more")
     time.sleep(1)
-    found.must(
+    found.require(
         len(retrain_project.states(watcher.folder)) == 1,
         f"{len(retrain_project.states(watcher.folder))} runs of one alert",
     )
 
 
-def _busy(found: Found, watcher: Watched, champion: str) -> None:
+def _busy(found: FaultResult, watcher: Watched, champion: str) -> None:
     """While a run trains a new alert is answered 503; delivered again, it starts its run afterwards."""
     retrain_project.drift(watcher.folder, champion, "b" * 16)
-    found.must(watcher.deliver(payload(start="2026-05-03T10:00:00Z")) == 200, "the second alert is not taken")
+    found.require(watcher.deliver(payload(start="2026-05-03T10:00:00Z")) == 200, "the second alert is not taken")
     watcher.until(lambda: retrain_project.states(watcher.folder)[-1][-1] == "training", "the second run trains")
     status = watcher.ask("POST", "/webhook", watcher.token, payload(start="2026-05-04T10:00:00Z"))
-    found.must(status == 503, f"busy is answered with {status}")
+    found.require(status == 503, f"busy is answered with {status}")
     retrain_project.drift(watcher.folder, champion, "c" * 16)
-    found.must(watcher.deliver(payload(start="2026-05-04T10:00:00Z")) == 200, "the third alert is never taken")
+    found.require(watcher.deliver(payload(start="2026-05-04T10:00:00Z")) == 200, "the third alert is never taken")
     watcher.until(lambda: watcher.ended(3), "the third run has ended")
     found.figures["runs"] = len(retrain_project.states(watcher.folder))
 
 
-def unheard(folder: Path) -> Found:
+def run_without_alertmanager(folder: Path) -> FaultResult:
     """No alert is ever delivered."""
-    found = Found(20, "Alertmanager down", "the watcher finds the drift by itself")
+    found = FaultResult(20, "Alertmanager down", "the watcher finds the drift by itself")
     store = retrain_project.make(folder)
     retrain_project.drift(folder, store.champion().release)
     began = time.monotonic()
@@ -190,6 +190,6 @@ def unheard(folder: Path) -> Found:
     finally:
         watcher.stop()
     states = retrain_project.states(folder)
-    found.must(states[0][-1] == "promoted" and len(states) == 1, str(states))
+    found.require(states[0][-1] == "promoted" and len(states) == 1, str(states))
     found.figures["seconds"] = round(time.monotonic() - began, 1)
     return found

@@ -30,7 +30,7 @@ def test_a_session_ends_with_its_key_and_with_time(monkeypatch: pytest.MonkeyPat
     assert store.find(first) is None
 
 
-def test_one_key_pushes_nobody_out_but_its_own() -> None:
+def test_one_key_evicts_only_its_own_sessions() -> None:
     store: SessionStore[int] = SessionStore(lambda key: True)
     other, own = store.create("b", -1), [store.create("a", number) for number in range(100)]
     assert store.find(other) == -1
@@ -38,7 +38,7 @@ def test_one_key_pushes_nobody_out_but_its_own() -> None:
     assert store.find(own[79]) is None
 
 
-def test_tries_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_are_allowed_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(throttle, "monotonic", lambda: now[0])
     tries = KeyThrottle()

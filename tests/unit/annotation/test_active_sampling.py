@@ -118,7 +118,7 @@ def test_doubt_is_large_where_scores_are_close_or_members_disagree():
     )
 
 
-def test_a_desk_asks_first_what_is_in_doubt_from_when_it_knows(opened):
+def test_the_annotation_queue_prefers_uncertain_tasks_once_it_has_votes(opened):
     desk = AnnotationQueue(opened, QueuePolicy(0, 0, 3, 1), clock=Clock())
     first = desk.get_current_task("Ada")
     desk.rank({"q007": 0.5, first.task.id: 0.4})
@@ -278,7 +278,7 @@ def test_a_judgment_of_no_question_is_refused_at_the_opening(tmp_path):
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from(["left", "right", "skip", "undo"])), max_size=25))
-def test_the_journal_always_tells_what_the_desk_knows(tmp_path_factory, steps):
+def test_the_journal_always_matches_the_annotation_queue(tmp_path_factory, steps):
     folder = Path(tmp_path_factory.mktemp("s"))
     with annotation_store.open_store(folder) as found:
         found.add([question(number) for number in range(4)])

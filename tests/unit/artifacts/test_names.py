@@ -45,7 +45,7 @@ def test_only_hexadecimal_names_lead_into_a_folder(name: str) -> None:
     assert not names.is_content_id(name)
 
 
-def test_a_name_leads_into_its_folder_and_another_text_is_told() -> None:
+def test_a_name_leads_into_its_folder_and_another_text_is_reported() -> None:
     assert names.below(Path("place"), GOOD) == Path("place") / GOOD
     with pytest.raises(ArtifactError) as caught:
         names.below(Path("place"), "../x")

@@ -47,7 +47,7 @@ def test_what_everybody_may_read_is_closed_and_what_a_group_shares_stays(
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_file_of_another_account_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_account_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, told = tmp_path / "secret", list[str]()
     path.write_text("x")
 

@@ -39,7 +39,7 @@ def test_parts_add_up_to_the_whole(step: ModuleType) -> None:
     assert round(parts["not attributed"], 6) == 10.0
 
 
-def test_the_median_and_the_quartiles_are_told_and_drawn(step: ModuleType) -> None:
+def test_the_median_and_the_quartiles_are_reported_and_drawn(step: ModuleType) -> None:
     rounds = [{**WALLS, "http": 1.5 + 0.1 * turn} for turn in range(5)]
     steps = {"8": step.combine(rounds, 10)}
     assert steps["8"]["whole"] == {"median": 170.0, "low": 155.0, "high": 185.0}

@@ -91,7 +91,7 @@ def test_only_the_window_counts(client: ModuleType) -> None:
     assert found["between"] == {"p50": 1000.0, "p95": 1000.0}
 
 
-def test_a_refusal_and_a_broken_stream_are_told(client: ModuleType) -> None:
+def test_a_refusal_and_a_broken_stream_are_reported(client: ModuleType) -> None:
     found = asyncio.run(served(client, [event(error={"message": "the cache is full"}), *USAGE], 50, {"clients": 1}))
     assert "the cache is full" in found["failed"][0]
 

@@ -109,7 +109,7 @@ def test_one_key_with_many_names_is_one_unit_unless_it_acts_for_others():
 
 
 @pytest.mark.parametrize(("kind", "measure", "honest"), [("click", "click", 0.0), ("edit", "satisfaction", 0.5)])
-def test_what_a_poisoner_said_about_answers_of_others_counts_no_more_once_its_key_is_erased(kind, measure, honest):
+def test_feedback_of_an_erased_key_on_other_answers_does_not_count(kind, measure, honest):
     """In mid-experiment: the mark that an erasure leaves has kind and time of what was said, and no value."""
     asked = [inference("a"), inference("b", "v", "challenger")]
     poison = opinion("b", kind, "buy" if kind == "click" else "worse")
@@ -118,7 +118,7 @@ def test_what_a_poisoner_said_about_answers_of_others_counts_no_more_once_its_ke
     assert collect(asked, [erased], measure).units[1].outcome == honest
 
 
-def test_whom_a_poisoner_invented_is_no_unit_once_its_key_is_erased():
+def test_users_invented_by_an_erased_key_are_no_canary_units():
     invented = [
         inference(f"x{number}", f"user-{number}", "challenger", key_hash="poison", acts_for=True) for number in range(3)
     ]

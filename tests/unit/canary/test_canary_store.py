@@ -103,7 +103,9 @@ def test_one_that_won_is_not_put_up_again(canaries: tuple[CanaryStore, list[str]
     assert [one.decision for one in kept.all()] == ["promote"]
 
 
-def test_a_second_one_the_champion_and_a_stranger_are_refused(canaries: tuple[CanaryStore, list[str]]) -> None:
+def test_a_second_canary_the_champion_and_an_unknown_release_are_refused(
+    canaries: tuple[CanaryStore, list[str]],
+) -> None:
     kept, names = canaries
     with pytest.raises(UsageError) as usage:
         kept.start(made(names[0]))
@@ -117,7 +119,7 @@ def test_a_second_one_the_champion_and_a_stranger_are_refused(canaries: tuple[Ca
     )
 
 
-def test_kills_between_record_and_file_are_mended(canaries: tuple[CanaryStore, list[str]]) -> None:
+def test_kills_between_record_and_file_are_repaired(canaries: tuple[CanaryStore, list[str]]) -> None:
     kept, names = canaries
     found = kept.start(made(names[1]))
     (kept.store.root / "canary.json").unlink()  # killed after the record

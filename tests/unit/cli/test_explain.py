@@ -41,7 +41,7 @@ def test_the_terminal_shows_both_directions_and_what_is_not_known(
     assert "learned it" in text
 
 
-def test_what_strangers_wrote_does_not_steer_a_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_strips_control_codes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "\u202e" in HOSTILE
     assert main(["explain", "chatcmpl-0000"]) == 0
     text = capsys.readouterr().out

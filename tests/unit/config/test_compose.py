@@ -204,7 +204,7 @@ def test_a_missing_section_is_one_line(conf: Path) -> None:
     assert _problems(conf)[-1].startswith("sft: missing (conf/config.yaml); ")  # not where most values come from
 
 
-def test_an_override_in_an_experiment_that_matches_nothing_is_told_without_hydras_advice(conf: Path) -> None:
+def test_an_override_in_an_experiment_that_matches_nothing_is_reported_without_hydras_advice(conf: Path) -> None:
     (conf / "experiment/small.yaml").write_text("# @package _global_\ndefaults:\n  - override /stf: dora\n")
     with pytest.raises(ConfigError) as caught:
         _compose(conf, "experiment=small")
@@ -212,7 +212,7 @@ def test_an_override_in_an_experiment_that_matches_nothing_is_told_without_hydra
     assert "+" not in str(caught.value)
 
 
-def test_an_absent_file_named_by_another_is_told_with_its_line(conf: Path) -> None:
+def test_an_absent_file_named_by_another_is_reported_with_its_line(conf: Path) -> None:
     (conf / "sft/dora.yaml").write_text("defaults: [lara, _self_]\nmethod: dora\nstrong: true\n")
     with pytest.raises(ConfigError) as caught:
         _compose(conf, "sft=dora", "seed.x=3")

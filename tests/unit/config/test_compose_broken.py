@@ -101,7 +101,7 @@ def _problems(conf: Path, words: Sequence[Override] = ()) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_damage_is_told_in_words(tmp_path: Path, seed: int) -> None:
+def test_random_damage_is_reported_in_words(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     _write(tmp_path)
     for _ in range(rng.choice([0, 1, 2])):

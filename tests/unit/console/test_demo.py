@@ -117,7 +117,7 @@ def name_screen(address: str) -> str:
     return next((screen.path for screen in SCREENS if matches(screen.path, address)), address.partition("?")[0])
 
 
-def test_what_a_stranger_sees_first_is_alive(unpacked: tuple[ProjectPaths, Recording]) -> None:
+def test_the_recorded_project_has_data_on_every_screen(unpacked: tuple[ProjectPaths, Recording]) -> None:
     layout, recording = unpacked
     console = Console(layout, recording=recording)
     home = console.client.get("/home.json").json()

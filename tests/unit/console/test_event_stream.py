@@ -18,7 +18,7 @@ from tunectl.inference_log.log_store import LogEvent
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 
-def test_a_change_is_heard_by_all_and_the_thread_ends_with_the_last_listener() -> None:
+def test_a_change_reaches_all_listeners_and_the_thread_ends_with_the_last() -> None:
     async def play() -> None:
         stamp = [0]
         watcher = ChangeWatcher(lambda: stamp[0], seconds=0.02)

@@ -142,7 +142,7 @@ def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
         ".tunectl/releases/events.jsonl",
     ],
 )
-def test_a_broken_file_is_told_and_keeps_nothing_else_from_being_shown(tmp_path: Path, broken: str) -> None:
+def test_a_broken_file_is_reported_and_keeps_nothing_else_from_being_shown(tmp_path: Path, broken: str) -> None:
     layout = build(tmp_path / "shop")
     path = layout.root / broken
     path.write_text('{"half\n')

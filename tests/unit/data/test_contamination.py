@@ -50,7 +50,7 @@ def test_worst_leak_of_a_record_counts_once():
     assert [(leak.train, leak.overlap) for leak in found] == [(0, 1.0)]
 
 
-def test_a_document_and_an_earlier_turn_give_answers_away():
+def test_a_document_or_an_earlier_turn_that_contains_the_answer_is_a_leak():
     page = Document("d", f"Welcome. {LONG} Bye.", Source("page.html"))
     earlier = Example(
         "e",

@@ -185,7 +185,7 @@ def test_context_of_dolly_and_squad_is_not_dropped():
     assert turns(example(squad)) == ([("user", "Ann baked.\n\nWho?")], ["Ann", "Ann."])
 
 
-def test_columns_that_nothing_reads_are_told():
+def test_columns_that_nothing_reads_are_reported():
     def unused(row, **changes):
         return detect(reading(**changes), SourceFile(Path("f"), "f", "csv"), [RawRow(Source("f", 1), row)], "k").unused
 

@@ -215,7 +215,7 @@ def test_any_text_as_a_table_gives_rows_or_rejects(text, tabs):
     assert all(isinstance(item, RawRow | RejectedRow) for item in found)
 
 
-def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
+def test_a_broken_quote_loses_no_following_rows():
     text = 'a,b\n1,2\n"3,4\n5,6\n7,"8"x\n9,10\n'
     found = list(csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
     assert [item.reason if isinstance(item, RejectedRow) else tuple(item.columns.values()) for item in found] == [

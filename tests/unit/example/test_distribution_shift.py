@@ -1,4 +1,4 @@
-"""The changed town: what is asked can be answered as a person of the house would, and nothing in it looks like somebody's data."""
+"""Requests of the loop demo: every reference ad gets the full score, and no text looks like personal data."""
 
 from __future__ import annotations
 
@@ -12,55 +12,58 @@ from synthetic_data import distribution_shift, vocabulary
 SOME = 300
 
 
-@pytest.fixture(scope="module", params=["everyday", "changed"])
-def commissions(request: pytest.FixtureRequest) -> list[distribution_shift.Commission]:
-    return list(islice(getattr(distribution_shift, f"generate_{request.param}")(), SOME))
+@pytest.fixture(scope="module", params=["baseline", "changed"])
+def requests(request: pytest.FixtureRequest) -> list[distribution_shift.AdRequest]:
+    return list(islice(getattr(distribution_shift, f"generate_{request.param}_requests")(), SOME))
 
 
-def test_an_ad_of_the_house_has_what_must_be_in_it_and_ends_in_its_tone(
-    commissions: list[distribution_shift.Commission],
+def test_reference_ads_have_required_phrases_and_a_closing_phrase(
+    requests: list[distribution_shift.AdRequest],
 ) -> None:
-    for one in commissions:
-        assert simulated_users.liking(one.must, one.endings, one.ad) == 1.0, one
-        assert one.ad.endswith(f": {one.must[0]}, {one.must[1]}.")
-        for piece in one.must:
+    for one in requests:
+        assert simulated_users.score_ad(one.required_phrases, one.closing_phrases, one.ad) == 1.0, one
+        assert one.ad.endswith(f": {one.required_phrases[0]}, {one.required_phrases[1]}.")
+        for piece in one.required_phrases:
             assert piece.casefold() in one.brief.casefold()
 
 
-def test_the_same_town_each_time_and_hardly_twice_the_same_question(
-    commissions: list[distribution_shift.Commission],
+def test_requests_are_reproducible_and_mostly_distinct(
+    requests: list[distribution_shift.AdRequest],
 ) -> None:
     again = list(
         islice(
-            distribution_shift.generate_everyday()
-            if commissions[0].must[1] != distribution_shift.HOOD
-            else distribution_shift.generate_changed(),
+            distribution_shift.generate_baseline_requests()
+            if requests[0].required_phrases[1] != distribution_shift.NEW_NEIGHBOURHOOD
+            else distribution_shift.generate_changed_requests(),
             SOME,
         )
     )
-    assert again == commissions
-    assert len({one.brief for one in commissions}) > 0.97 * SOME
+    assert again == requests
+    assert len({one.brief for one in requests}) > 0.97 * SOME
 
 
-def test_the_change_is_one_of_place_kind_and_tone() -> None:
+def test_changed_requests_have_another_neighbourhood_kind_and_tone() -> None:
     before, after = (
-        list(islice(distribution_shift.generate_everyday(), SOME)),
-        list(islice(distribution_shift.generate_changed(), SOME)),
+        list(islice(distribution_shift.generate_baseline_requests(), SOME)),
+        list(islice(distribution_shift.generate_changed_requests(), SOME)),
     )
-    assert distribution_shift.HOOD not in vocabulary.NEIGHBOURHOODS
-    assert distribution_shift.CLIMBING.name not in {kind.name for kind in vocabulary.KINDS}
-    assert distribution_shift.TONE not in vocabulary.TONES
-    assert all(distribution_shift.HOOD in one.brief and distribution_shift.TONE in one.brief for one in after)
+    assert distribution_shift.NEW_NEIGHBOURHOOD not in vocabulary.NEIGHBOURHOODS
+    assert distribution_shift.CLIMBING_GYM.name not in {kind.name for kind in vocabulary.KINDS}
+    assert distribution_shift.NEW_TONE not in vocabulary.TONES
+    assert all(
+        distribution_shift.NEW_NEIGHBOURHOOD in one.brief and distribution_shift.NEW_TONE in one.brief for one in after
+    )
     assert not any(
-        distribution_shift.HOOD in one.brief or distribution_shift.CLIMBING.name in one.brief for one in before
+        distribution_shift.NEW_NEIGHBOURHOOD in one.brief or distribution_shift.CLIMBING_GYM.name in one.brief
+        for one in before
     )
-    share = sum(distribution_shift.CLIMBING.name in one.brief for one in after) / SOME
-    assert abs(share - distribution_shift.SHARE) < 0.1
+    share = sum(distribution_shift.CLIMBING_GYM.name in one.brief for one in after) / SOME
+    assert abs(share - distribution_shift.CLIMBING_GYM_SHARE) < 0.1
 
 
-def test_another_stream_asks_other_things() -> None:
-    mine = {one.brief for one in islice(distribution_shift.generate_changed(), SOME)}
-    assert not mine & {one.brief for one in islice(distribution_shift.generate_changed("workshop"), SOME)}
+def test_another_stream_gives_other_requests() -> None:
+    mine = {one.brief for one in islice(distribution_shift.generate_changed_requests(), SOME)}
+    assert not mine & {one.brief for one in islice(distribution_shift.generate_changed_requests("workshop"), SOME)}
 
 
 def test_nothing_looks_like_personal_data() -> None:
@@ -75,6 +78,6 @@ def test_nothing_looks_like_personal_data() -> None:
     live: InferenceLogConfig = checks.load_config(ProjectPaths(loop_demo_fixtures.ROOT)).root.inference_log
     tools = pii_resources.tools(regions=live.pii.regions, locales=live.pii.locales)
     masker = PiiMasker(tools, kinds=live.pii.kinds, keep=live.pii.keep)
-    for one in islice(distribution_shift.generate_changed(), SOME):
+    for one in islice(distribution_shift.generate_changed_requests(), SOME):
         for text in (one.brief, one.ad):
             assert masker.mask(text).text == text

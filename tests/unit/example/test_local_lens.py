@@ -1,4 +1,4 @@
-"""The example is what its script makes, as dirty as its card says, and no test business or phrasing gets into training."""
+"""The example is what its script makes, has the errors that its card lists, and no test business or phrasing gets into training."""
 
 import csv
 import io
@@ -41,18 +41,18 @@ def planted() -> dict[str, dict[str, list[str]]]:
     return json.loads((HERE / "planted.json").read_text(encoding="utf-8"))
 
 
-def test_script_makes_the_files_that_are_here(script: ModuleType) -> None:
+def test_script_makes_the_committed_files(script: ModuleType) -> None:
     pytest.importorskip("reportlab")
-    first, second = script.make(), script.make()
+    first, second = script.make_files(), script.make_files()
     assert first == second
-    assert script.differences(first, HERE) == []
+    assert script.find_differences(first, HERE) == []
 
 
 def test_differences_are_named(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "old.txt").write_text("old")
     (tmp_path / "README.md").write_text("changed")
-    found = script.differences({"README.md": b"made", "data/new.txt": b"new"}, tmp_path)
+    found = script.find_differences({"README.md": b"made", "data/new.txt": b"new"}, tmp_path)
     assert found == ["README.md differs", "data/new.txt is missing", "data/old.txt is not generated"]
 
 
@@ -73,8 +73,8 @@ def test_flyers_have_text() -> None:
         assert "Bring this flyer" in text
 
 
-def by_sight(campaigns: list[dict[str, Any]]) -> dict[str, set[str]]:
-    """Dirt found by looking at the rows, without asking the list of what was planted."""
+def find_errors(campaigns: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Find the errors in the rows, without the record of what was planted."""
     pairs = Counter((row["prompt"], row["completion"]) for row in campaigns)
     tests = {
         "empty": lambda row: not row["completion"],
@@ -93,14 +93,14 @@ def by_sight(campaigns: list[dict[str, Any]]) -> dict[str, set[str]]:
     return {kind: {row["campaign_id"] for row in campaigns if test(row)} for kind, test in tests.items()}
 
 
-def test_planted_dirt_is_there_and_nothing_else_is(planted: dict[str, dict[str, list[str]]]) -> None:
+def test_the_rows_have_the_planted_errors_and_no_others(planted: dict[str, dict[str, list[str]]]) -> None:
     expected = {
         kind: set(ids)
         for kind, ids in planted["campaigns.jsonl"].items()
         if kind not in {"personal", "personal_person"}
     }
-    assert by_sight(rows("campaigns.jsonl")) == expected
-    assert all(not found for found in by_sight(rows("new_clients.jsonl")).values())
+    assert find_errors(rows("campaigns.jsonl")) == expected
+    assert all(not found for found in find_errors(rows("new_clients.jsonl")).values())
 
 
 def test_card_counts_what_is_planted(planted: dict[str, dict[str, list[str]]]) -> None:
@@ -120,7 +120,7 @@ def test_card_numbers_have_a_right_check_digit() -> None:
         assert sum(digits[::2]) + sum(2 * digit - 9 * (digit > 4) for digit in digits[1::2]) in range(0, 200, 10)
 
 
-def test_new_clients_share_nothing_with_the_past() -> None:
+def test_new_clients_share_no_words_with_past_clients() -> None:
     past, new = rows("campaigns.jsonl"), rows("new_clients.jsonl")
     words = {word for row in past for word in row["business"].split()} - {"&"}
     assert not words & {word for row in new for word in row["business"].split()}
@@ -153,7 +153,7 @@ def test_raw_documents_do_not_mention_new_clients() -> None:
 
 
 class Result:
-    """What the real stages leave."""
+    """Artifacts of the real stages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -210,16 +210,16 @@ def test_no_test_business_or_phrasing_is_trained_on(built: Result) -> None:
     assert all(len(row["answers"]) == 2 for row in parts["test"])
 
 
-def test_curate_finds_the_dirt(built: Result, planted: dict[str, dict[str, list[str]]]) -> None:
+def test_curate_finds_the_planted_errors(built: Result, planted: dict[str, dict[str, list[str]]]) -> None:
     report = json.loads((built.folder / "curate" / "report.json").read_text(encoding="utf-8"))
-    dirt = planted["campaigns.jsonl"]
-    spanish = len(dirt["spanish"]) + len(planted["reviews.csv"]["spanish"])
+    errors = planted["campaigns.jsonl"]
+    spanish = len(errors["spanish"]) + len(planted["reviews.csv"]["spanish"])
     assert report["rejected"]["language"] >= 0.9 * spanish
-    assert report["rejected"]["truncated"] == len(dirt["truncated"])
-    assert report["answers"]["dropped"]["exact_duplicate"] >= 0.9 * len(dirt["exact_duplicate"])
-    assert report["rejected"]["near_duplicate"] >= 0.9 * len(dirt["near_duplicate"])
-    assert report["personal"]["email"] >= len(dirt["personal_email"])
-    assert report["personal"]["card"] >= len(dirt["personal_card"])
+    assert report["rejected"]["truncated"] == len(errors["truncated"])
+    assert report["answers"]["dropped"]["exact_duplicate"] >= 0.9 * len(errors["exact_duplicate"])
+    assert report["rejected"]["near_duplicate"] >= 0.9 * len(errors["near_duplicate"])
+    assert report["personal"]["email"] >= len(errors["personal_email"])
+    assert report["personal"]["card"] >= len(errors["personal_card"])
     left = json.dumps(built.rows("curate", "examples.jsonl"), ensure_ascii=False)
     assert not re.search("Ã|â€|<br|@example|555-01", left)
 

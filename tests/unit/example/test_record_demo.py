@@ -18,7 +18,7 @@ def write(folder: Path, *names: str) -> None:
         (folder / name).write_text(name)
 
 
-def test_weights_keys_and_scratch_are_left_out(tmp_path: Path) -> None:
+def test_weights_keys_and_temporary_files_are_left_out(tmp_path: Path) -> None:
     kept = ["artifacts/sft/history.csv", "artifacts/sft/manifest.json", "artifacts/model/config.json"]
     write(tmp_path, *kept, "artifacts/sft/adapter_model.safetensors", "artifacts/model/tokenizer.json")
     write(tmp_path, "artifacts/package/bento/src/x.py", "artifacts/package/release/model/openvino_model.bin")
@@ -26,8 +26,8 @@ def test_weights_keys_and_scratch_are_left_out(tmp_path: Path) -> None:
         path.relative_to(tmp_path).as_posix() for path in record_demo.list_files(tmp_path, "artifacts")
     ]
     assert not {".tunectl/keys.json", ".tunectl/retrain", ".tunectl/retrain/token", ".tunectl"} & {
-        *record_demo.LOOPED,
-        *record_demo.BUILT,
+        *record_demo.LOOP_FILES,
+        *record_demo.BUILD_FILES,
     }
 
 
@@ -42,14 +42,14 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         assert archive.getnames() == ["a.txt", "b/two.txt"]
 
 
-def test_a_file_that_names_this_machine_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_a_path_of_this_machine_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "record", "fine.txt")
     (tmp_path / "record" / "log.txt").write_text("see /checkout/of/somebody/file")
     with pytest.raises(DataError, match=r"^log\.txt names /checkout/of/somebody"):
         record_demo.refuse_paths(tmp_path / "record", Path("/checkout/of/somebody"))
 
 
-def test_without_a_story_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_loop_the_error_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["record_demo.py", "--root", str(tmp_path)])
     with pytest.raises(UsageError) as caught:
         record_demo.main()

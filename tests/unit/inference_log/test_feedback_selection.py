@@ -80,7 +80,7 @@ def test_an_edit_that_changes_nothing_is_an_approval():
     assert left([one], [said(one, "edit", "An ad.")]).examples[0].kind == "approved"
 
 
-def test_a_late_objection_holds_up_an_old_approval():
+def test_a_late_thumbs_down_overrides_an_old_approval():
     one = inference()
     assert left([one], [said(one), said(one, value="down", by="b", at=NOW)]).reasons == {"not_approved": 1}
 

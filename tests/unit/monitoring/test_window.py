@@ -16,7 +16,7 @@ def done(number: int, **other):
     return replace(inference(number, session=None), **{**asdict(finish(number)), **other})
 
 
-def test_a_row_is_what_was_asked_last_and_what_was_said() -> None:
+def test_a_row_is_the_last_prompt_and_its_answer() -> None:
     turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "First"},

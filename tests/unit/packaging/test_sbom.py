@@ -49,7 +49,7 @@ def test_the_same_content_is_the_same_text_and_a_driver_is_in_it() -> None:
     assert "s3fs" in names
 
 
-def test_a_digest_of_the_base_image_is_told() -> None:
+def test_a_digest_of_the_base_image_is_reported() -> None:
     made = build("openvino", bentofile=f'docker:\n  base_image: "python:3.13-slim@sha256:{"c" * 64}"\n')
     (image,) = [one for one in made["components"] if one["type"] == "container"]
     assert image["version"] == f"sha256:{'c' * 64}"

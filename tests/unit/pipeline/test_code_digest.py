@@ -179,7 +179,7 @@ def test_the_installed_package_is_read_quickly_once_it_is_cached(tmp_path: Path)
     assert min(taken) < 0.25  # 0.02 s on a quiet machine
 
 
-def test_a_parser_that_stumbles_once_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parser_that_fails_once_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "module.py"
     file.write_text("NAME = 1\n")
     parse, asked = code_digest.ast.parse, []

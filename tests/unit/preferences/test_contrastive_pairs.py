@@ -124,7 +124,7 @@ def test_the_index_finds_what_comparing_every_two_finds(inputs, own, most):
     assert found == {place: apart for place, apart in every.items() if 1 <= len(apart) <= most}
 
 
-def test_a_crowd_is_drawn_from():
+def test_many_nearest_inputs_are_sampled():
     crowd = [{"a": str(number), "b": "1"} for number in range(500)]
     found = NearestInputs(crowd, 1).find({"a": "x", "b": "1"}, random.Random(1))
     assert len(found) == contrastive_pairs.MAX_CANDIDATES

@@ -131,7 +131,7 @@ def test_errors_are_as_frequent_as_declared_and_counted():
     assert annotate(many, rules(flip_rate=0.25), 2) != (said, found)
 
 
-def test_noise_sways_close_calls_only():
+def test_noise_changes_only_close_pairs():
     close = [asked(number, GOOD, GOOD.replace("a solid", "the best")) for number in range(200)]
     far = [asked(number, GOOD, "bad") for number in range(200)]
     assert 0 < sum(one.choice == "second" for one in annotate(close, rules(noise=0.1), 1)[0]) < 100

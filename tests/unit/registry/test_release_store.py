@@ -90,7 +90,7 @@ def test_swaps_behave_like_a_stack(tmp_path_factory: pytest.TempPathFactory, mov
     assert [entry.sequence for entry in store.log() if entry.sequence] == list(range(1, swaps + 1))
 
 
-def test_what_a_kill_left_is_mended(three: tuple[ReleaseRegistry, list[str]]) -> None:
+def test_files_left_by_a_kill_are_repaired(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
     store.promote(one, author="t", message="first")
     before = (store.root / EVENTS).read_bytes()
@@ -165,7 +165,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_said(three: tuple[ReleaseRe
     assert len({word[0] for word in said}) == 2
 
 
-def test_every_kind_of_damage_is_told(three: tuple[ReleaseRegistry, list[str]]) -> None:
+def test_every_kind_of_damage_is_reported(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, three_) = three
     (store.folder(one) / "MODEL_CARD.md").write_text("# other\n")
     (store.folder(one) / "extra").write_text("")
@@ -209,7 +209,7 @@ def test_what_a_gate_refused_is_promoted_by_force_only(tmp_path: Path) -> None:
     assert store.promote(name, author="t", message="w", force=True).release == name
 
 
-def test_who_comes_second_is_told(three: tuple[ReleaseRegistry, list[str]]) -> None:
+def test_who_comes_second_is_reported(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
     store.promote(one, author="t", message="w", after=0)
     with pytest.raises(GateError, match="somebody else changed the champion: sequence 1, not 0"):

@@ -170,7 +170,7 @@ def test_a_name_that_is_none_writes_and_deletes_nothing(name: str) -> None:
         assert sorted(place.rglob("*")) == before
 
 
-def test_a_challenger_and_a_log_that_name_a_path_are_told(tmp_path: Path) -> None:
+def test_a_challenger_and_a_log_that_name_a_path_are_reported(tmp_path: Path) -> None:
     mirror = claimed(tmp_path, "../x")
     objects = mirror._files
     objects.held["challenger.json"] = b'{"release": "../x", "share": 0.5, "salt": "s"}'

@@ -106,7 +106,7 @@ def test_links_that_0_1_signed_are_open(book: RunStore) -> None:
     assert to_builtins(found) == TOLD["link"]["stands_for"]
 
 
-def test_stories_tell_what_they_told(book: RunStore) -> None:
+def test_reports_of_retrains_are_those_of_0_1(book: RunStore) -> None:
     canaries = CanaryStore(ReleaseRegistry(book.root.parent / "releases"))
     for run in book.runs():
         was = TOLD["stories"][run.id]

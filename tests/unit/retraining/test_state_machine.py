@@ -69,7 +69,7 @@ def test_the_cooldown_doubles_after_a_rejection_and_never_exceeds_its_bound():
     assert rate_limits.cooldown_until([*runs, _ended("promoted", START)], START, POLICY) == START + timedelta(hours=6)
 
 
-def test_a_clock_that_was_ahead_holds_nobody_up_for_years():
+def test_a_clock_that_was_ahead_delays_nobody_for_years():
     future = _ended("promoted", START + timedelta(days=3650))
     assert rate_limits.cooldown_until([future], START, POLICY) is None
     assert rate_limits.runs_within([future] * 3, START) == 0

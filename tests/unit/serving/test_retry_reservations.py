@@ -13,7 +13,7 @@ from tunectl.serving.admission_control import AdmissionController, CapacityLimit
 from tunectl.serving.retry_reservations import MOST, Reservations
 
 
-class Crowd:
+class SimulatedClients:
     """Clients of a server on a clock of their own: each asks, is told to wait, asks again, at most three times."""
 
     def __init__(
@@ -69,15 +69,17 @@ class Crowd:
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("running", "waiting", "seconds"), [(4, 8, 0.3), (32, 64, 3.0), (4, 4, 1.0)])
 def test_twice_as_many_clients_as_places_are_nearly_all_answered(running, waiting, seconds, whole):
-    crowd = Crowd(CapacityLimits(running, waiting, 10**6), 2 * (running + waiting), seconds=seconds, whole=whole)
-    assert crowd.run(60) >= 0.99
-    assert crowd.answered >= 0.9 * running / seconds * 60
+    clients = SimulatedClients(
+        CapacityLimits(running, waiting, 10**6), 2 * (running + waiting), seconds=seconds, whole=whole
+    )
+    assert clients.run(60) >= 0.99
+    assert clients.answered >= 0.9 * running / seconds * 60
 
 
 def test_those_who_never_come_again_cost_nothing():
-    crowd = Crowd(CapacityLimits(4, 8, 10**6), 24, seconds=0.3, returns=False)
-    crowd.run(60)
-    assert crowd.answered >= 0.97 * 4 / 0.3 * 60
+    clients = SimulatedClients(CapacityLimits(4, 8, 10**6), 24, seconds=0.3, returns=False)
+    clients.run(60)
+    assert clients.answered >= 0.97 * 4 / 0.3 * 60
 
 
 def test_a_promise_is_kept_for_its_own_client_and_told_once():

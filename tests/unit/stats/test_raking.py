@@ -24,7 +24,7 @@ def test_reaches_both_targets(data):
     assert raked.effective <= len(rows) + 1e-6
 
 
-def test_limits_hold_and_the_gap_is_told():
+def test_limits_hold_and_the_gap_is_reported():
     codes = [0] * 99 + [1]
     raked = rake([Margin(codes, [0.5, 0.5])], 100, low=0.2, high=5)
     assert min(raked.weights) >= 0.2

@@ -31,7 +31,7 @@ def record(name: str = "a") -> BuildRecord:
     )
 
 
-def test_only_settings_that_a_build_reads_are_told_and_no_password() -> None:
+def test_only_settings_that_a_build_reads_are_reported_and_no_password() -> None:
     overrides = [
         "sft.lora_rank=8", "sft=dora", "seed=3", "serve.port=1", "inference_log.url=postgresql://me:secret@host/log",
         "evaluate.judge.base_url=http://me:secret@host/v1", "data.path=rows.csv",

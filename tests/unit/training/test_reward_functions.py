@@ -58,7 +58,7 @@ def rewards(*terms, model=None, checked=lambda check, answer, question, fields: 
     return RewardFunction(terms, checked=checked, model=model)
 
 
-def test_parts_are_weighted_and_added_and_the_raw_values_are_told():
+def test_parts_are_weighted_and_added_and_the_raw_values_are_reported():
     model = Model([RewardScore(0.5, 0.2), RewardScore(-1.0, 0.0)])
     found = rewards(model_term(weight=2.0, uncertainty_penalty=0.5), check_term(weight=0.5), length(), model=model)
     marks = found.score([ASKED, ASKED], [said("aaaa"), said("b")])

@@ -65,7 +65,7 @@ def shifted(values, by):
     return [value + by for value in values]
 
 
-def test_a_reward_that_rises_while_the_measure_surely_falls_is_cheated():
+def test_a_reward_that_rises_while_the_metric_falls_is_reward_hacking():
     first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), shifted(BASE, -5)))
     assert not now.within
     assert policy_validation.detect_reward_hacking(now, first, "chrf", RULES) == (
@@ -91,7 +91,7 @@ def test_noise_stops_nothing():
     assert policy_validation.best_checkpoint([first, now]) is first
 
 
-def test_a_measure_that_falls_with_the_reward_is_no_cheating():
+def test_a_metric_that_falls_with_the_reward_is_no_reward_hacking():
     first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, -1), shifted(BASE, -5)))
     assert policy_validation.detect_reward_hacking(now, first, "chrf", RULES) is None
 
