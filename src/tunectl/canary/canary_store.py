@@ -67,7 +67,7 @@ class CanaryRecord(Struct, frozen=True, omit_defaults=True):
     """The retrain that it belongs to; None: a person started it."""
     ended_at: datetime | None = None
     decision: CanaryDecision | None = None
-    """``running`` where a person stopped it."""
+    """Decision that ended it; ``running`` where a person stopped it before one was reached."""
     reading: CanaryResult | None = None
     """The last result."""
 
@@ -181,7 +181,7 @@ class CanaryStore:
         return result
 
     def repair(self) -> bool:
-        """Set the challenger as the records say, after a kill; return whether it was wrong."""
+        """Make the registry's challenger agree with the canary records after a kill; return whether it had to be changed."""
         if self._wrong() is None:
             return False
         with self._writing():

@@ -148,7 +148,7 @@ def first_decision(
 
     variant  whether the challenger answered
     outcome  0 to 1
-    bad      by guardrail, 0 to 1
+    bad      outcomes by guardrail, 0 to 1, more is worse
     """
     return _find_first_crossing(_log_e_values(variant, outcome, bad, rules), list(bad), variant, rules)
 

@@ -90,9 +90,9 @@ class Tokenizer:
         return [self.text_of([number]) for number in ids]
 
     def ids(self, text: str) -> list[int]:
-        """Return the token ids of one text.
+        """Return the token ids of one text, encoded as a batch of one.
 
-        As a batch of one: ``encode`` holds Python's lock (GIL), so nothing else would run beside a long text.
+        Unlike the library's ``encode`` for one text, a batch releases Python's lock (GIL), so other threads run beside a long text.
         """
         if has_guard([text]):
             return self._literal.encode(text)[0]

@@ -145,7 +145,7 @@ def select_examples(
 
     feedback_by_inference  the oldest first
     at                     when the snapshot was frozen; feedback younger than the quarantine does not count
-    erased                 ids of inferences that may not be used, though an older snapshot has them
+    erased                 ids of inferences in the snapshots that were erased since, and must not be used
     golden                 digests of the golden set's prompts (``digest_prompt``)
     """
     skips: list[tuple[str, SkipReason]] = []
@@ -201,14 +201,14 @@ def _classify_inference(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Return whether a prompt, given as ``prompt_digest``, is among the ``share`` (0 to 1) kept for the gate; the same at every call."""
+    """Return whether a prompt (its ``prompt_digest``) is among the ``share`` (0 to 1) of prompts kept for the gate, by a hash of it."""
     return hash_to_unit(f"held {prompt}") < share
 
 
 def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
-    """Return (examples within all limits, the oldest first; ids of the others with the reason). Edits and newer rows go first."""
+    """Return (examples within all limits, oldest first; (id, reason) of the others). Where a limit cuts, edits and newer rows are kept first."""
     skips: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []

@@ -103,7 +103,7 @@ def format_source(source: Any) -> str:
 
 
 def is_in_train_split(steps: Sequence[RowStep]) -> bool:
-    """Return whether one of the ``steps`` is train.jsonl of the current split."""
+    """Return whether the row traced by ``steps`` is in train.jsonl of the current split."""
     return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
 
 
@@ -117,7 +117,7 @@ def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
 
 
 def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[RowStep]) -> list[str]:
-    """Return the ids of releases that were trained on the current split; empty where the row of ``steps`` is not in train.jsonl."""
+    """Return the ids of releases that were trained on the row traced by ``steps``: those of the current split, if its train.jsonl has the row."""
     if not is_in_train_split(steps):
         return []
     return [name for name in store.ids() if is_split_of_release(layout, store.manifest(name))]

@@ -65,7 +65,7 @@ def run_worker(
             )
             raise TunectlError(
                 f"{what} ended with: {outcome.reason}",
-                hint="try them alone: tunectl repro; then run the same command again to resume",
+                hint="build the current settings alone: tunectl repro; once that works, run the same command again to resume",
             )
     return ended
 

@@ -132,7 +132,7 @@ class CanaryGuard:
     def observe(self, canary: CanaryState | None, location: str, trust: TrustStore | None = None) -> str:
         """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text.
 
-        With ``trust``, canaries that no key signed which is trusted now do not count as seen.
+        With ``trust``, only canaries with the signature of a key that is trusted now count as seen.
         """
         seen = self._list_seen(location)
         if canary is None:

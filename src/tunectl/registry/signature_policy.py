@@ -69,7 +69,7 @@ def refuse_pointer_key(store: ReleaseRegistry) -> None:
 def choose_author(store: ReleaseRegistry, account: str) -> str:
     """Return the author of a pointer's change: the key that signs it where keys are trusted, else the account that runs the command.
 
-    Nobody types a name: the history has the author, and ``-m`` says on whose behalf.
+    An author cannot be given on the command line; to record on whose behalf somebody acts, use the message (``-m``).
     """
     key = signatures.load_named_key(signatures.POINTER_KEY_ENV) if store.trust is not None else None
     if store.trust is None or key is None:
@@ -79,9 +79,9 @@ def choose_author(store: ReleaseRegistry, account: str) -> str:
 
 
 def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> dict[str, str]:
-    """Return why each release below the champion must not serve, by name, down to the first that may.
+    """Return the releases that a rollback must skip, with the reason for each: earlier champions, the newest first, up to the first that may serve.
 
-    It is damaged, or no trusted key signed it or its promotion.
+    Reasons: the release is damaged, or no trusted key signed it or its promotion.
     """
     result: dict[str, str] = {}
     for release in reversed(release_state.promotion_stack(entries)[:-1]):

@@ -48,7 +48,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
-    """Return a digest of the settings that affect the result of a retrain: after a change of one of them a repeated request is no duplicate."""
+    """Return a digest of the settings that affect the result of a retrain; it is part of the run's key, by which duplicates are recognized."""
     build = root.model_dump(mode="json", exclude=APART)
     return atomic_io.sha256_json({**build, "retrain": watch.model_dump(mode="json", include=DECIDING)})
 

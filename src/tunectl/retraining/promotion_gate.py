@@ -54,7 +54,7 @@ class GateComparison(Struct, frozen=True, omit_defaults=True):
     low: float | None = None
     high: float | None = None
     sees: float | None = None
-    """Smallest true difference that so many items detect four times in five."""
+    """Smallest true difference that this number of items detects with a power of 80 %."""
 
 
 class Guardrail(Struct, frozen=True):

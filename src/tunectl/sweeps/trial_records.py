@@ -69,7 +69,7 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     overrides: list[str]
     start: bool
-    """Whether it has the current settings."""
+    """Whether it is the trial with the project's current settings."""
     attempts: int
     steps: int
     """Last optimizer step at which it reported a validation loss."""

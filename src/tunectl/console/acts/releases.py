@@ -208,7 +208,10 @@ def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
 def _sequence(form: Mapping[str, str]) -> int:
     text = form.get("sequence", "")
     if not text.isdecimal() or len(text) > 12:
-        raise UsageError("the form does not say which champion was shown", hint="open the page again")
+        raise UsageError(
+            "the form lacks the sequence of the champion that was shown (a number of 1 to 12 digits)",
+            hint="open the page again",
+        )
     return int(text)
 
 
@@ -218,4 +221,4 @@ def _report_conflict() -> Iterator[None]:
     try:
         yield
     except ChampionMovedError as error:
-        raise ConflictError(error.message, hint="look again at what is the champion now, then decide") from error
+        raise ConflictError(error.message, hint="check the champion on the page Releases, then decide again") from error

@@ -44,7 +44,7 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The model of cpt, or a note that there is none."""
+    """The model of cpt, or passed_through.json where cpt is switched off."""
     split: Path
     """Inputs to answer, and validation inputs."""
     sft: Path
@@ -52,7 +52,7 @@ class Inputs:
     preferences: Path
     """Judgments (dpo, kto), and which inputs were judged."""
     reward: Path
-    """The reward model and its verdict, or a note that there is none."""
+    """The reward model and its verdict, or passed_through.json where the stage is switched off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class Inputs:
 
     ingest: Path
     feedback: Path
-    """Rows from feedback on live traffic, or a note that there are none."""
+    """Rows from feedback on live traffic, or passed_through.json where the stage is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
