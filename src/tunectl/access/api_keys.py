@@ -104,7 +104,7 @@ def create_key(
 def read(path: Path) -> list[ApiKey]:
     """Return the entries of a keys file, in order; none where there is no file.
 
-    Raises  DataError when it is no keys file, or names one twice; InfrastructureError when it cannot be read.
+    Raises  DataError when the file is not a keys file, or has a key name twice; InfrastructureError when it cannot be read.
     """
     try:
         keys = KEYS_FILE.decode(path.read_bytes(), _File, str(path)).keys
@@ -232,7 +232,7 @@ class KeyStore:
     _checked_at: float = float("-inf")
 
     def load(self) -> None:
-        """Read the keys file when the server starts, and restrict its permissions. Raises  DataError where it is no valid keys file."""
+        """Read the keys file when the server starts, and restrict its permissions. Raises  DataError where it is not a valid keys file."""
         private_files.restrict(self.path, MODE)
         self._stamp = _stamp(self.path)
         self._take(read(self.path))

@@ -161,7 +161,7 @@ class ServiceGuard:
     hosts: Callable[[], frozenset[str] | None]
     """Host names of the service while no key is asked for; None while one is."""
     unknown: Credential
-    """Credential that is needed before a request hears that there is nothing at a path."""
+    """Credential that a request for an unknown path needs; without it the answer is 401, not 404."""
 
     @property
     def challenge(self) -> str:

@@ -191,7 +191,7 @@ def check_key_name(name: str) -> None:
 def read_trusted_keys(path: Path) -> list[TrustedKey]:
     """Return the entries of a file of trusted keys.
 
-    Raises  InfrastructureError where it cannot be read; DataError where it is no such file.
+    Raises  InfrastructureError where it cannot be read; DataError where it is not a file of trusted keys.
     """
     try:
         content = path.read_bytes()

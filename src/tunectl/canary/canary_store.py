@@ -73,7 +73,7 @@ class CanaryRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class CanaryRunningError(GateError):
-    """Another challenger is set; a new canary may start when that one has ended."""
+    """Raised where a canary cannot start because the registry has another challenger, which must be stopped first."""
 
 
 class CanaryStore:
@@ -161,7 +161,7 @@ class CanaryStore:
     ) -> CanaryRecord:
         """Remove the challenger from the traffic, then record why; return the canary. An ended one is left unchanged.
 
-        ``author`` (empty: whoever started it) and ``message`` are for the release history.
+        ``author`` (empty: the author of its start) and ``message`` are for the release history.
         """
         with self._writing():
             now = self._now(canary)

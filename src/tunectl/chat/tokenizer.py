@@ -34,7 +34,7 @@ class Tokenizer:
     def __init__(self, folder: Path) -> None:
         """Read ``folder``'s tokenizer.json.
 
-        Raises  ArtifactError when it is absent or no tokenizer.
+        Raises  ArtifactError when it is absent or not a tokenizer.
         """
         tokenizers = import_optional("tokenizers", extra="train")
         path = folder / FILE

@@ -36,7 +36,7 @@ DRIFT = 3
 
 
 def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
-    """Print the windows that one check closed; return 3 if there is drift after them, 1 if one of them has an error, else 0."""
+    """Print the windows that one check closed; return 3 if the newest shows drift, else 1 if one of them has the verdict error, else 0."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal

@@ -70,7 +70,7 @@ class FeedbackRules(Struct, frozen=True):
 
 
 def rules_of(section: FeedbackFromLog) -> FeedbackRules:
-    """Return the limits that a section of the configuration declares."""
+    """Return the limits that the section ``feedback`` declares."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
         section.max_per_user,
@@ -111,13 +111,13 @@ class FeedbackSelection(Struct, frozen=True):
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """Return the digest of a request's prompt; see ``prompt_digest``."""
+    """Return the digest of a request's prompt; equal for the same prompt, whatever case, white space and system text."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
 
 def digest_messages(messages: Sequence[Message]) -> str:
-    """Return the digest of a conversation before its answer; see ``prompt_digest``."""
+    """Return the digest of a conversation before its answer; equal for the same prompt, whatever case, white space and system text."""
     return prompt_digest([(turn.role, turn.content) for turn in messages])
 
 

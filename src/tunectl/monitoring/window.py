@@ -93,9 +93,9 @@ def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) 
 def select_window_rows(
     inferences: Iterable[InferenceRecord], rows: int, variant: str = CHAMPION
 ) -> list[InferenceRecord]:
-    """Return the first ``rows`` rows that ``select_rows`` would return, and those with the time of the last one.
+    """Return the first ``rows`` rows of ``select_rows``, and any further ones with the same time as the last.
 
-    ``inferences`` are oldest first, and are not read further: a long backlog is not read once per window.
+    ``inferences`` are oldest first; reading stops after these rows, so that a long backlog is not read for each window.
     """
     records: list[InferenceRecord] = []
     for row in _iter_eligible_rows(inferences, variant):

@@ -47,7 +47,7 @@ def trace_row(layout: ProjectPaths, row_name: str) -> Iterator[RowStep]:
     """Yield one step per stage for the row ``row_name``: a record's id, or its source (FILE:ROW, or the end of a file's path).
 
     Lines that cannot contain the name are not decoded, so that a large artifact is read at the speed of the disk.
-    Raises  DataError for a line that is no record.
+    Raises  DataError for a line that is not a JSON object.
     """
     needle = _encode_needle(row_name)
     for stage, names in FILES.items():

@@ -37,7 +37,7 @@ def run_worker(
 ) -> int:
     """Run trials until there are no more; return the number of trials that ended here. ``tell`` gets progress lines.
 
-    Raises  TunectlError where the trial of the current settings fails, or several in a row: then their values are not the cause.
+    Raises  TunectlError where the trial of the current settings fails, or several in a row: then the cause is probably not their values.
     """
     worker = worker or worker_name()
     ended, failures = 0, 0

@@ -20,7 +20,7 @@ ADOPTION: Final = "adoption.json"
 
 
 class AdoptedHistory(Struct, frozen=True):
-    """The history and canary that ``adopt`` is replacing the present ones with, stored until it is complete."""
+    """History and canary that ``adopt`` puts in place of the present ones; kept in a file until all of it is done."""
 
     events: list[ReleaseEvent]
     canary: CanaryState | None

@@ -155,9 +155,9 @@ def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> 
 
 
 def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: ReleaseStatement | None) -> None:
-    """Raise where a release on this machine differs from ``digest`` (that of the pointer to it), or from the statement about it.
+    """Check that a release has the ``digest`` in the pointer to it, and the facts in its signed statement (None: not compared).
 
-    Raises  GateError.
+    Raises  GateError where either differs.
     """
     actual = release_manifest.content_digest(manifest.files)
     if digest is not None and actual != digest:

@@ -269,10 +269,7 @@ class ReleaseRegistry:
         self._append(ReleaseEvent("canary_stop", canary.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
-        """Check that a release may become champion or challenger; ``force`` accepts one that a gate refused.
-
-        Raises  ArtifactError for a damaged release; GateError for one that no trusted key signed, or that a gate refused (with ``hint``).
-        """
+        """Raise where a release is damaged (ArtifactError), or no trusted key signed it, or a gate refused it without ``force`` (GateError, ``hint``)."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(

@@ -104,8 +104,8 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         The releases that were copied to the address.
 
     Raises:
-        UsageError: that side has no champion.
-        GateError: another machine wrote meanwhile; look again. Or no trusted key signed what is kept of the address.
+        UsageError: the side to keep has no champion.
+        GateError: another machine wrote at the same time, or no trusted key signed the pointers at the address that are kept.
     """
     remote = _open(store, files)
     remote_events = remote.log()

@@ -59,7 +59,7 @@ class SequenceGuard:
     ) -> ChampionPointer | None:
         """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older.
 
-        With ``trust``, pointers that no key signed which is trusted now do not count as seen; where there is no other, they are kept.
+        With ``trust``, only pointers with the signature of a key that is trusted now count as seen; without any, the newest one seen stays.
         """
         newest = self.find_newest(location)
         self.warning = ""

@@ -35,7 +35,7 @@ def describe_signature(store: ReleaseRegistry, release: str) -> str:
 
 
 def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
-    """Raise where servers with these trusted keys would refuse a release, or the pointer key of this machine.
+    """Check that a release and the pointer key of this machine are trusted, as servers with the same trusted keys require.
 
     Raises  GateError.
     """
@@ -50,7 +50,7 @@ def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
 
 
 def refuse_pointer_key(store: ReleaseRegistry) -> None:
-    """Raise where no server with these trusted keys would follow a promotion or rollback by this machine's pointer key.
+    """Check that the pointer key of this machine is trusted, so that servers follow its promotions and rollbacks.
 
     Raises  GateError.
     """

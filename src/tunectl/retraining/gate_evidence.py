@@ -106,7 +106,8 @@ def collect_evidence(
             return GateVerdict("insufficient", "stopped")
     if sides[0].trouble:
         raise InfrastructureError(
-            f"the champion does not answer: {sides[0].trouble}", hint=f"the errors of its process are in {workspace.log_path(run)}"
+            f"the champion does not answer: {sides[0].trouble}",
+            hint=f"the errors of its process are in {workspace.log_path(run)}",
         )
     result = decide_on_answers(inputs, sides[0], sides[1], watch.gate, evaluate)
     golden_set.count_use(store.root)  # after the decision: a gate that is killed and repeated counts once
@@ -188,7 +189,7 @@ def _side(
 
 
 def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutputs:
-    """Return the answers by set of prompts (golden, drifted, harmful); an answer for which there was no room is empty."""
+    """Return the answers by set of prompts (golden, drifted, harmful); empty for a prompt that fills the model's context."""
     texts = [text or "" for text in result.texts]
     first, second = len(inputs.golden), len(inputs.golden) + len(inputs.drifted)
     mean = result.seconds / max(len(texts), 1)

@@ -72,9 +72,9 @@ class LocalActivities:
         )
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Return the initial facts of a run, and the key that identifies duplicates.
+        """Return the frozen inputs of a run (commit, snapshot, champion), and the key by which duplicates are recognized.
 
-        A drift is identified by its window, a proposal by its release, anything else by its training data.
+        The key contains the window of a drift, the release of a proposal, and otherwise the digest of the training data.
         """
         drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):

@@ -31,7 +31,7 @@ class RateLimits(Struct, frozen=True):
 
 
 def policy_of(limits: RateLimitConfig) -> RateLimits:
-    """Return the limits that a section of the configuration declares."""
+    """Return the limits that the section ``retrain.limits`` declares."""
     return RateLimits(
         timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )

@@ -127,7 +127,7 @@ def convert(function: Callable[[Any], Any]) -> Conversion:
 
 
 def look_up(table: Mapping[str, str], description: str) -> Conversion:
-    """Return a conversion by ``table``: tunectl's value to the other tool's names of it, separated by blanks; others are refused."""
+    """Return a conversion of a value by its name: ``table`` maps tunectl's value to the other tool's names, separated by blanks; other names are refused."""
 
     def find(value: Any) -> str:
         for ours, theirs in table.items():
@@ -396,5 +396,5 @@ KEYS: tuple[ForeignKey, ...] = (
 
 
 def list_rules(tool: Tool) -> dict[str, ForeignKey]:
-    """Return the rows of the table by the setting's name in ``tool``."""
+    """Return the known settings of ``tool`` (``axolotl`` or ``llama-factory``), by their names there."""
     return {name: row for row in KEYS for name in (row.axolotl if tool == "axolotl" else row.llama_factory).split()}

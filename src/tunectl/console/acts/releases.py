@@ -142,7 +142,7 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
 def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     """Start a canary with the release ``form["release"]`` on ``form["share"]`` percent of the users; return the path to go to.
 
-    Raises  NotFoundError for an unknown release; UsageError without a reason, or for a share that is no number; ConflictError
+    Raises  NotFoundError for an unknown release; UsageError without a reason, or for a share that is not a number; ConflictError
             where the registry changed meanwhile.
     """
     store, name = _open(context), form["release"]

@@ -61,7 +61,7 @@ class Metrics:
     people: int
     """People who edited or approved."""
     left: dict[str, int]
-    """Number of inferences with feedback that are no example, by reason."""
+    """Number of inferences with feedback that are not examples, by reason."""
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three

@@ -112,7 +112,7 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
 
     Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
              ArtifactError       the sft adapter belongs to another base
-             UsageError          the loss or a reward is no number
+             UsageError          the loss or a reward is NaN or infinite
              InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.reward.root
