@@ -45,7 +45,7 @@ class TrustedKey(Struct, frozen=True):
     """32 bytes, base64."""
     created_at: datetime
     revoked_at: datetime | None = None
-    """When the key was revoked; it is good for nothing signed since. Null: it is good."""
+    """When the key was revoked; its signatures are no longer trusted. Null: it is trusted."""
 
     @property
     def key_id(self) -> str:

@@ -42,7 +42,7 @@ class Progress:
     remaining: int
     """Questions not yet answered."""
     undo: bool
-    """Whether there is something to take back."""
+    """Whether the last choice can be undone."""
 
 
 class AnnotationQueue:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEW = 10
-"""Permutations that reach the statistic, below which their share is no p-value to rely on."""
+"""Number of permutations that reach the statistic, below which the p-value is computed from the tail instead of their share."""
 BLOCK_NUMBERS = 4_000_000
 """Numbers of a block of permutations held at a time: 16 MB."""
 SMALLEST = 1e-12

@@ -34,7 +34,7 @@ class NewestPointer(Struct, frozen=True):
     location: str
     pointer: ChampionPointer
     others: list[ChampionPointer] = []
-    """The newest one of each other key that was seen before: they stay in force where the key of ``pointer`` is no longer trusted."""
+    """Newest pointer of each other key that was seen; they count where the key that signed ``pointer`` is no longer trusted."""
 
 
 class SequenceGuard:

@@ -38,7 +38,7 @@ def policy_of(limits: RateLimitConfig) -> RateLimits:
 
 
 class AdmissionDecision(Struct, frozen=True):
-    """Whether a trigger starts a run, and if not, why."""
+    """Whether a trigger starts a run (``attempt``), and if not, why (``reason``, ``detail``)."""
 
     attempt: int | None
     """Number of the attempt; None: no run is started."""

@@ -51,7 +51,7 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     state: Literal["complete", "pruned", "failed"]
     values: list[float] = []
-    """Values, one per objective."""
+    """Value of each objective, in their order."""
     reason: str = ""
     seconds: float = 0.0
     stages: int = 0
