@@ -392,7 +392,7 @@ def test_nothing_to_ask(project, capsys):
     assert fails(capsys, "annotate.store=empty") == (
         2,
         (
-            "tunectl: empty: there is nothing to ask yet\n"
+            "tunectl: empty: there are no answers to compare yet\n"
             "  let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate\n"
         ),
     )

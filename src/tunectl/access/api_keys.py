@@ -41,16 +41,16 @@ class ApiKey(Struct, frozen=True):
     scopes: list[KeyScope]
     """What the key may do; the scope admin may do everything."""
     per_minute: Annotated[int, Meta(ge=1)] | None
-    """Requests per minute, in bursts of up to that many. Null: what the server's settings say."""
+    """Requests per minute, in bursts of up to that many. Null: the default of ``serve.key_limits``."""
     created_at: datetime
     expires_at: datetime | None = None
     """From then on the key is refused. Null: it never expires."""
     enabled: bool = True
     """Whether the key is accepted now."""
     max_concurrency: Annotated[int, Meta(ge=1)] | None = None
-    """Requests at once. Null: what the server's settings say."""
+    """Requests at once. Null: the default of ``serve.key_limits``."""
     tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
-    """Tokens of prompts and answers per minute. Null: what the server's settings say."""
+    """Tokens of prompts and answers per minute. Null: the default of ``serve.key_limits``."""
 
     def allows(self, scope: KeyScope) -> bool:
         """Return whether the key has ``scope``."""
@@ -104,7 +104,7 @@ def create_key(
 def read(path: Path) -> list[ApiKey]:
     """Return the entries of a keys file, in order; none where there is no file.
 
-    Raises  DataError when it is no keys file, or names one twice; InfrastructureError when it cannot be read.
+    Raises  DataError when the file is not a keys file, or has a key name twice; InfrastructureError when it cannot be read.
     """
     try:
         keys = KEYS_FILE.decode(path.read_bytes(), _File, str(path)).keys
@@ -215,9 +215,9 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class KeyStore:
-    """The keys of a running server, read again when their file changes, and the use of their limits.
+    """API keys of a running server, and how much of its rate limits each key has used. The keys file is read again when it changes.
 
-    A file that breaks while the server runs changes nothing, and the log says so: the old keys stay.
+    A changed file that is invalid is logged as an error, and the keys read before stay valid.
     """
 
     path: Path
@@ -232,7 +232,7 @@ class KeyStore:
     _checked_at: float = float("-inf")
 
     def load(self) -> None:
-        """Read the file for the first time, and restrict its permissions. Raises  DataError where it is broken."""
+        """Read the keys file when the server starts, and restrict its permissions. Raises  DataError where it is not a valid keys file."""
         private_files.restrict(self.path, MODE)
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
@@ -242,8 +242,9 @@ class KeyStore:
             )
 
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
-        """Return the entry of the key ``secret`` if it has ``scope`` (None: any valid key); ``now``: monotonic seconds, by which the file is read again.
+        """Authenticate the key ``secret`` and return its entry; ``scope`` None: any valid key.
 
+        Reads a changed keys file again; ``now``: monotonic seconds.
         Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
         if now - self._checked_at >= self.every:

@@ -58,9 +58,9 @@ def parse_authorization(header: str) -> tuple[str, str | None]:
 
 
 def read_secret(head: RequestHead) -> str | None:
-    """Return the key that the request carries; None without one.
+    """Return the API key in the Authorization header of a request; None without one.
 
-    Raises  ApiError (401) for a browser's sign-in on anything but reading.
+    Raises  ApiError (401) for HTTP Basic on a request that is not GET, HEAD or OPTIONS.
     """
     scheme, secret = parse_authorization(head.headers.get("authorization", ""))
     if scheme == "basic" and head.method not in SAFE_METHODS:
@@ -103,7 +103,7 @@ def check_origin(head: RequestHead, origins: Collection[str] = (), *, strict: bo
 
 
 def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
-    """Refuse a body of another content type: a plain form of any web site may send text, and it must not be read as JSON.
+    """Refuse a POST without the content type that the route declares (``body``; None: any), since a form on any web site can send text/plain.
 
     Raises  ApiError (415).
     """
@@ -119,7 +119,7 @@ def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
 
 
 def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
-    """Refuse, on a service that asks for no key, a request to a foreign host name or through a proxy.
+    """Refuse a request to a foreign host name or through a proxy, on a service without keys, which is for this machine only.
 
     Raises  ApiError: 421 for a name that is not in ``hosts``, 401 behind a proxy.
     """
@@ -161,7 +161,7 @@ class ServiceGuard:
     hosts: Callable[[], frozenset[str] | None]
     """Host names of the service while no key is asked for; None while one is."""
     unknown: Credential
-    """Credential that is needed before a request hears that there is nothing at a path."""
+    """Credential that a request for an unknown path needs; without it the answer is 401, not 404."""
 
     @property
     def challenge(self) -> str:

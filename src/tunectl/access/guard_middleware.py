@@ -17,7 +17,7 @@ AsgiApplication = Callable[[AsgiEvent, AsgiReceive, AsgiSend], Awaitable[None]]
 
 
 class RequestGuard(Protocol):
-    """Protocol of a guard that lets a request pass or refuses it."""
+    """Protocol of the checks of a request before the application gets it: host, origin, credential."""
 
     @property
     def challenge(self) -> str:
@@ -40,7 +40,7 @@ class GuardMiddleware:
     """ASGI middleware: refuses requests that the guard does not admit, and adds the security headers."""
 
     def __init__(self, application: AsgiApplication, guard: RequestGuard, policy: str = APP_POLICY) -> None:
-        """``policy`` is the Content-Security-Policy of its pages."""
+        """``policy``: Content-Security-Policy of responses for which ``application`` sets none."""
         self.application, self._guard = application, guard
         self._headers = [*ASGI_HEADERS, (b"content-security-policy", policy.encode())]
 

@@ -21,7 +21,7 @@ CONTENT_TYPES: Final[dict[BodyKind, str]] = {"json": "application/json", "form":
 
 
 ARENA_SCOPES: Final[tuple[KeyScope, ...]] = ("chat", "feedback")
-"""Scopes for the arena: a choice there sends a request to the model, and is feedback."""
+"""Scopes that a key needs for the arena, where people chat with the model (chat) and choose between answers (feedback)."""
 TOKEN_SCOPES: Final[tuple[KeyScope, ...]] = ("operate", "scrape")
 """What the token of retrain.token_file may do at the retrain controller: Alertmanager and Grafana send alerts with it, Prometheus reads metrics."""
 

@@ -66,14 +66,14 @@ class SessionStore(Generic[T]):
 def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
     """Return whether a browser reached the page over HTTPS: by the connection, by the headers of a proxy, or by the form's own origin.
 
-    Whoever forges one of these headers makes only their own cookie stricter.
+    A client that forges one of these headers only makes its own cookie stricter.
     """
     proxy_scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip()
     return "https" in (scheme, proxy_scheme) or headers.get("origin", "").startswith("https://")
 
 
 def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: int = MAX_AGE_SECONDS) -> None:
-    """Set a cookie on a response, hidden from scripts and other sites; over HTTPS under a name that only HTTPS may set. ``max_age``: seconds."""
+    """Set a cookie (HttpOnly, SameSite=Strict) on a response; over HTTPS it is Secure and its name has the prefix ``__Host-``. ``max_age``: seconds."""
     response.set_cookie(
         HOST_PREFIX + name if https else name,
         value,
@@ -86,14 +86,14 @@ def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: in
 
 
 def read_cookie(cookies: Mapping[str, str], name: str, *, https: bool) -> str:
-    """Return the value of a cookie of ``set_cookie``; empty without one.
+    """Return the value of a cookie that ``set_cookie`` set; empty without one.
 
-    Over HTTPS only the cookie that this host alone may set: another host of the domain could set the other one, to its own session.
+    Over HTTPS only the ``__Host-`` cookie is read: another host of the same domain could set one without that prefix (session fixation).
     """
     return cookies.get(HOST_PREFIX + name) or ("" if https else cookies.get(name, ""))
 
 
 def delete_cookie(response: Any, name: str) -> None:
-    """Delete the cookie of ``set_cookie`` under both names."""
+    """Delete a cookie that ``set_cookie`` set, with and without the prefix ``__Host-``."""
     for full in (HOST_PREFIX + name, name):
         response.delete_cookie(full, path="/", secure=full != name, httponly=True, samesite="strict")

@@ -45,7 +45,7 @@ class TrustedKey(Struct, frozen=True):
     """32 bytes, base64."""
     created_at: datetime
     revoked_at: datetime | None = None
-    """When the key was revoked; it is good for nothing signed since. Null: it is good."""
+    """When the key was revoked; its signatures are no longer trusted. Null: it is trusted."""
 
     @property
     def key_id(self) -> str:
@@ -160,7 +160,7 @@ def _verify(key: TrustedKey, message: bytes, signature: Signature) -> bool:
 def check_signatures(
     message: bytes, signatures: Iterable[Signature], role: KeyRole, keys: Iterable[TrustedKey]
 ) -> SignatureCheck:
-    """Return whether one of the signatures of ``message`` is valid and of a trusted key with this role, and why not."""
+    """Return whether ``message`` has a valid signature by a trusted key with this role that is not revoked, and why not."""
     trusted, candidates = list(keys), list(signatures)
     valid = [
         key
@@ -191,7 +191,7 @@ def check_key_name(name: str) -> None:
 def read_trusted_keys(path: Path) -> list[TrustedKey]:
     """Return the entries of a file of trusted keys.
 
-    Raises  InfrastructureError where it cannot be read; DataError where it is no such file.
+    Raises  InfrastructureError where it cannot be read; DataError where it is not a file of trusted keys.
     """
     try:
         content = path.read_bytes()
@@ -220,7 +220,7 @@ def add_trusted_key(path: Path, key: TrustedKey) -> None:
 
 
 def revoke_trusted_key(path: Path, name: str) -> None:
-    """Revoke a key, under every name that it has. It stays in the file, so that what it signed can be told from what nobody signed.
+    """Revoke a key, also where the file has it under other names. Its entry stays, so that "signed by a revoked key" differs from "not signed".
 
     Raises  UsageError where there is no such key.
     """
@@ -237,7 +237,7 @@ def revoke_trusted_key(path: Path, name: str) -> None:
 
 
 class TrustStore:
-    """The trusted keys of a running program, read again when their file changes. A file that breaks meanwhile changes nothing and is logged."""
+    """Trusted keys of a running program, read again when their file changes. An invalid change is logged, and the last valid keys stay."""
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises  InfrastructureError, DataError where it cannot be used; MissingExtraError without cryptography."""

@@ -17,12 +17,12 @@ from tunectl.core.hashing import hash_to_bytes
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
 
 NOISE = 1.0
-"""Spread of people's own taste in a comparison, in standard deviations of the reward model's scores."""
+"""Standard deviation of the annotators' own noise in a comparison, in standard deviations of the reward model's scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """The settings ``annotate.queue`` and the seed, as plain values."""
+    """Settings of ``annotate.queue`` with the seed: shares of repeated tasks and attention checks, and turns before an own task is repeated."""
 
     repeats: float
     attention: float
@@ -62,9 +62,8 @@ def next_task(
 ) -> NextTask | None:
     """Return the next task of ``annotator``, who has answered ``turn`` times, by the policy ``plan``; None when there is none left.
 
-    ``annotations`` has all annotations that count, of all people; ``on_screen`` has questions on other people's screens now, which
-    are kept from being asked twice by chance. ``uncertainties`` maps the id of a question to its ``preference_uncertainty``; a question without one, and
-    all of them where it is None, come in random order, after those that are in it.
+    ``annotations``: all valid annotations of all people. ``on_screen``: ids of tasks that other people see now; new tasks come before them.
+    ``uncertainties``: task id to ``preference_uncertainty``; the most uncertain task comes first, tasks without a value last, in random order.
     """
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = rng.random(), rng.random(), rng.randrange(2)

@@ -117,7 +117,7 @@ def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
 
 
 def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
-    """Refuse every key in a header: people sign in to these pages.
+    """Refuse every API key in a header, since these pages have a sign-in form of their own.
 
     Raises  ApiError (401).
     """

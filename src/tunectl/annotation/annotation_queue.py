@@ -13,7 +13,7 @@ from tunectl.core.hashing import hash_to_id
 from tunectl.preferences.annotation_store import AnnotationChoice, AnnotationEvent, AnnotationTask, Retraction, Store
 
 Button = Literal["left", "right", "both_good", "both_bad", "skip"]
-"""What a person presses."""
+"""Button that an annotator presses: the better answer, both alike, or skip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Progress:
     """Numbers of answered and remaining tasks of one annotator."""
 
     answered: int
-    """Turns that count, skips among them."""
+    """Number of recorded choices, skips included."""
     remaining: int
     """Questions not yet answered."""
     undo: bool
-    """Whether there is something to take back."""
+    """Whether the last choice can be undone."""
 
 
 class AnnotationQueue:

@@ -91,7 +91,7 @@ class Conversation:
         return self.comparison
 
     def decide(self, comparison: str, button: Button, tags: Sequence[str], edit: str | None) -> Vote | None:
-        """Return the vote for the battle with the id ``comparison``; None when that is not open any more. The conversation changes only in ``go_on``."""
+        """Return the vote for the battle with the id ``comparison``; None when it is not open. Changes nothing: call ``go_on`` once the vote is stored."""
         now = self.comparison
         if now is None or now.id != comparison:
             return None

@@ -42,7 +42,7 @@ class Manifest(Struct, frozen=True):
     passed_through: bool = False
     """True where the stage is switched off and passes its input on."""
     version: int = VERSION
-    """Version of the artifact's files. They are built again, not upgraded: only what people wrote or decided is upgraded."""
+    """Format version of the artifact's files. An artifact of another version is built again, not upgraded."""
 
 
 def write(folder: Path, manifest: Manifest) -> None:

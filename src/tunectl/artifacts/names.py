@@ -28,7 +28,7 @@ def is_content_id(text: str) -> bool:
 def below(folder: Path, name: str) -> Path:
     """Return the path of ``name`` inside ``folder``, after checking that it cannot lead out of it.
 
-    Raises  ArtifactError for a name that could lead out of ``folder``: whoever writes or deletes there would do so elsewhere.
+    Raises  ArtifactError for a name that would lead out of ``folder`` (such as ``..``).
     """
     if not is_content_id(name):
         raise ArtifactError(

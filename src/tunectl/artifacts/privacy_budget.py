@@ -31,7 +31,7 @@ class PrivacyBudget(Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """The guarantee as a sentence."""
+        """Epsilon and delta as a sentence, for reports and model cards; says so where no noise was added."""
         if self.epsilon is None:
             return f"Privacy: none, because no noise was added (sft.privacy.noise_multiplier is 0); gradients of each {self.unit} were clipped."
         return f"Privacy: epsilon {self.epsilon:.2f} at delta {self.delta:.1e} for each {self.unit}, of {self.units}."

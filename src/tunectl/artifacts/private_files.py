@@ -27,10 +27,10 @@ def make_folder(folder: Path) -> None:
 
 
 def restrict(path: Path, mode: int = FILE) -> None:
-    """Set the permissions ``mode`` of a file or folder that all accounts of this machine can access; an absent one is ignored.
+    """Set the permissions ``mode`` of a file or folder where every account of this machine can access it; an absent one is ignored.
 
-    An earlier version, a copy or a restored disk may have left it open. Access of a group alone is kept: somebody has shared it.
-    For one that belongs to another account, the mode cannot be changed, and a warning is logged.
+    Access for its group alone is kept, as granted on purpose. Where the mode cannot be changed, because the file belongs to another
+    account, a warning is logged.
     """
     try:
         rights = stat.S_IMODE(path.stat().st_mode)

@@ -113,7 +113,7 @@ def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
 
 
 def existing(path: Path, *older: str) -> Path:
-    """Return ``path``, or the first of its names in earlier versions (in the same folder) under which a file exists."""
+    """Return ``path`` if it exists, else the first existing file among ``older`` names in the same folder, else ``path``."""
     if not path.exists():
         for name in older:
             if (path.parent / name).exists():

@@ -39,7 +39,7 @@ def create_backup(host: HostState, target: Path) -> Backup:
     """Write everything that this host stores into the new folder ``target``; return the content of its ``backup.json``.
 
     Raises:
-        UsageError: ``target`` exists, or is inside of what it would save.
+        UsageError: ``target`` exists, or is in a folder that the backup saves.
         ArtifactError: the database or a record is damaged.
         InfrastructureError: disk, database or pg_dump fail. In each case nothing is left under ``target``.
     """

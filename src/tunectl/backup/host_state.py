@@ -28,7 +28,7 @@ SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "ha
 TRUSTED_KEYS = "trusted_keys.json"
 NEWEST_CHAMPION, NEWEST_CANARY = sequence_guard.FILE, sequence_guard.CANARY_FILE
 KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION, NEWEST_CANARY)
-"""Files that a host keeps if it has them: keys may have been revoked since the backup, and newer champions seen."""
+"""Files that a restore never overwrites: since the backup, keys may have been revoked and newer champions seen."""
 SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
 REGISTRY_FILES: Final = (
     registry_formats.EVENTS,
@@ -136,7 +136,7 @@ class HostState:
         return self.layout.state_dir / INIT_ADAPTERS
 
     def iter_paths(self) -> Iterator[tuple[str, Path | None]]:
-        """Yield (name in the backup, path on this host) of everything but the database; None where it is not on this host."""
+        """Yield (name in the backup, path on this host, or None where this host has none) of everything but the database."""
         yield HASH_KEY, None if self.hash_key_env else self.hash_key
         yield KEYS, self.keys
         yield TRUSTED_KEYS, self.trusted_keys
@@ -151,7 +151,7 @@ class HostState:
 def describe_host(
     layout: ProjectPaths, settings: TunectlConfig | ServeSettings, environment: Mapping[str, str] = os.environ
 ) -> HostState:
-    """Return where the state of this host is, from settings and environment."""
+    """Return the paths and addresses of this host's state, from settings and environment variables."""
     section = settings.feedback.root if isinstance(settings, TunectlConfig) else None
     log = settings.inference_log
     trusted = environment.get(TRUSTED_KEYS_ENV) or settings.serve.trusted_keys_file

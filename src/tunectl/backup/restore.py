@@ -59,7 +59,7 @@ _MARK: Final = RecordFormat("restore that goes on", ())
 def read_backup(source: Path) -> Backup:
     """Return the content of ``backup.json`` in folder ``source``, after a check of the digest of every file.
 
-    Raises  ArtifactError where it is no backup, or a file is missing or was changed.
+    Raises  ArtifactError where it is not a backup, or a file is missing or was changed.
     """
     if not (source / host_state.MANIFEST).is_file():
         raise ArtifactError(
@@ -91,7 +91,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
     Raises:
         ArtifactError: the backup is damaged.
         UsageError: some state exists already, or the settings name another kind of database.
-        InfrastructureError: a server or controller runs, or disk or database fail. Call it again then.
+        InfrastructureError: a server or controller runs, or disk or database fail. Calling it again resumes.
     """
     private_files.restrict(
         source, private_files.FOLDER

@@ -67,13 +67,13 @@ class CanaryRecord(Struct, frozen=True, omit_defaults=True):
     """The retrain that it belongs to; None: a person started it."""
     ended_at: datetime | None = None
     decision: CanaryDecision | None = None
-    """``running`` where a person stopped it."""
+    """Decision that ended it; ``running`` where a person stopped it before one was reached."""
     reading: CanaryResult | None = None
     """The last result."""
 
 
 class CanaryRunningError(GateError):
-    """Another challenger is set; a new canary may start when that one has ended."""
+    """Raised where a canary cannot start because the registry has another challenger, which must be stopped first."""
 
 
 class CanaryStore:
@@ -161,7 +161,7 @@ class CanaryStore:
     ) -> CanaryRecord:
         """Remove the challenger from the traffic, then record why; return the canary. An ended one is left unchanged.
 
-        ``author`` (empty: whoever started it) and ``message`` are for the release history.
+        ``author`` (empty: the author of its start) and ``message`` are for the release history.
         """
         with self._writing():
             now = self._now(canary)
@@ -181,7 +181,7 @@ class CanaryStore:
         return result
 
     def repair(self) -> bool:
-        """Set the challenger as the records say, after a kill; return whether it was wrong."""
+        """Make the registry's challenger agree with the canary records after a kill; return whether it had to be changed."""
         if self._wrong() is None:
             return False
         with self._writing():

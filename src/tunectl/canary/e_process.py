@@ -26,8 +26,9 @@ BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
 
 
 def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
-    """Return x of the module docstring, (units,); m is the mean outcome of all earlier units, of both variants.
+    """Return inverse-probability-weighted outcomes (units,), whose mean is challenger minus champion.
 
+    The control variate is the mean outcome of all earlier units, of both variants.
     ``variant`` (units,) is whether the challenger answered, ``outcome`` (units,) from 0 to 1, ``share`` that of the challenger.
     """
     np = import_optional("numpy", extra="retrain")

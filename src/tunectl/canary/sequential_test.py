@@ -93,7 +93,7 @@ class CanaryResult(Struct, frozen=True):
 
 
 def validate_rules(rules: SequentialTestRules) -> None:
-    """Raise ``UsageError`` for a share that leaves one variant empty."""
+    """Check that ``rules.share`` is above 0 and below 1. Raises  UsageError."""
     if not 0 < rules.share < 1:
         raise UsageError(
             f"share = {rules.share}; a canary test needs a share above 0 and below 1",
@@ -107,7 +107,7 @@ def evaluate(
     """Return the result of testing the units in the order in which they became final; ``over``: the time of the canary is over.
 
     More units never reverse a decision: the first crossing counts.
-    Raises  UsageError for a share that leaves one variant empty.
+    Raises  UsageError for a share of 0 or 1, which leaves one variant empty.
     """
     validate_rules(rules)
     np = import_optional("numpy", extra="retrain")
@@ -148,7 +148,7 @@ def first_decision(
 
     variant  whether the challenger answered
     outcome  0 to 1
-    bad      by guardrail, 0 to 1
+    bad      outcomes by guardrail, 0 to 1, more is worse
     """
     return _find_first_crossing(_log_e_values(variant, outcome, bad, rules), list(bad), variant, rules)
 

@@ -38,7 +38,7 @@ class _TokenizerFile(msgspec.Struct):
 def load_special_texts(folder: Path) -> tuple[str, ...]:
     """Return the texts of the special tokens in ``folder``'s tokenizer.json; none where there is no such file.
 
-    Raises  ArtifactError when it is no tokenizer.
+    Raises  ArtifactError when it is not a tokenizer.json of the library tokenizers.
     """
     path = folder / TOKENIZER
     if not path.is_file():

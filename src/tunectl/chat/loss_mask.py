@@ -66,7 +66,7 @@ class LossMasker:
     def mask(self, examples: Sequence[Example]) -> list[TokenizedExample]:
         """Return the tokens of each example, in the same order.
 
-        Raises  DataError when prefixes of a conversation disagree, naming the turn and showing both texts.
+        Raises  DataError where the chat template renders the same turns differently with a further turn after them; shows both texts.
         """
         texts = [[] if example.tokens else self._texts(example) for example in examples]
         encoded = iter(self._tokenizer.encode([item.text for group in texts for item in group]))

@@ -153,8 +153,8 @@ class Template:
 def load(folder: Path, *, system: str | None = None) -> Template:
     """Return the chat template of a model folder.
 
-    ``system`` is used where a conversation has none; None takes the one of the folder's contract.
-    Raises  ArtifactError when the template or the contract is absent, or the two do not belong together.
+    ``system`` is used where a conversation has none; None takes that of model_spec.json in the folder.
+    Raises  ArtifactError when the template or model_spec.json is absent, or the spec was made for another template.
     """
     path = folder / FILE
     if not path.is_file():

@@ -34,7 +34,7 @@ class Tokenizer:
     def __init__(self, folder: Path) -> None:
         """Read ``folder``'s tokenizer.json.
 
-        Raises  ArtifactError when it is absent or no tokenizer.
+        Raises  ArtifactError when it is absent or not a tokenizer.
         """
         tokenizers = import_optional("tokenizers", extra="train")
         path = folder / FILE
@@ -90,9 +90,9 @@ class Tokenizer:
         return [self.text_of([number]) for number in ids]
 
     def ids(self, text: str) -> list[int]:
-        """Return the token ids of one text.
+        """Return the token ids of one text, encoded as a batch of one.
 
-        As a batch of one: ``encode`` holds Python's lock (GIL), so nothing else would run beside a long text.
+        Unlike the library's ``encode`` for one text, a batch releases Python's lock (GIL), so other threads run beside a long text.
         """
         if has_guard([text]):
             return self._literal.encode(text)[0]

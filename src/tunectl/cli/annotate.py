@@ -95,7 +95,7 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
     with annotation_store.open_store(folder) as store:
         if not store.tasks and not generate:
             raise DataError(
-                f"{folder}: there is nothing to ask yet",
+                f"{folder}: there are no answers to compare yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
             )
         queue = AnnotationQueue(

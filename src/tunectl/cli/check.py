@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the configuration and print what was asked for; missing packages are a note, not an error. Return the exit code.
+    """Check the configuration, and print the settings or the JSON Schema; missing packages are a note, not an error. Return the exit code.
 
     Raises  ConfigError with every mistake at once (exit 2).
     """

@@ -53,7 +53,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     """Return the ``MaskDiagnostics`` of a project's training split: one example in detail, and checks of all of them.
 
     ``which``: index of the example.
-    Raises  ArtifactError when the model or the split is not there; DataError when prefixes of a conversation disagree or there are no rows.
+    Raises  ArtifactError when the model or the split is not there; DataError where the template renders the same turns in two ways, or there are no rows.
     """
     from tunectl.chat import model_spec, template
     from tunectl.chat.literal_tokens import load_special_texts

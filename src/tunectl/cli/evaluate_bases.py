@@ -24,7 +24,7 @@ _HUB = re.compile(r"^([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?$")
 def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Fetch each base model, generate and score answers to the validation split, and print a table, the best first.
 
-    Raises  UsageError for a name that is no model; DataError where the validation split has no usable input.
+    Raises  UsageError for a name that is not a model; DataError where the validation split has no usable input.
     """
     import msgspec
 

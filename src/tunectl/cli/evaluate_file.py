@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     """Generate answers to the inputs of ``data`` with both models, and print the paired differences of their scores.
 
     ``args.out`` and ``args.json`` are those of ``measure``.
-    Raises  what ``measure`` raises, for either model.
+    Raises  as ``measure``, for either model.
     """
     import msgspec
 

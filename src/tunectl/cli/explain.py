@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what an answer, release, row or retrain came from, and what came from it; return the exit code.
+    """Print the lineage of an answer, release, row or retrain in both directions: its sources, and what was made of it; return the exit code.
 
     Raises  DataError where nothing has that id.
     """

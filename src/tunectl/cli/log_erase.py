@@ -56,7 +56,7 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete rows older than ``--days``, and frozen windows of that age that no build needs; return the exit code.
+    """Delete inferences older than ``--days``, and snapshots of that age that no build needs; return the exit code.
 
     Raises  UsageError for an invalid number of days.
     """
@@ -80,7 +80,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
-    """Return the settings of frozen windows; None if feedback is off, or in a container, which does not retrain."""
+    """Return the section ``feedback``, which names the folder of snapshots; None if it is switched off, and in a container, which has no ``conf/``."""
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
 
@@ -101,7 +101,7 @@ def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: dat
 
 
 def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Rewrite the database and frozen windows, and delete copies, so that no file holds deleted data; return the exit code."""
+    """Rewrite database and snapshots, and delete exports and reports, so that no file holds deleted data (``log purge``); return the exit code."""
     import shutil
 
     from tunectl.config.schema.root import TunectlConfig

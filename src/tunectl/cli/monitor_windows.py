@@ -36,7 +36,7 @@ DRIFT = 3
 
 
 def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
-    """Print the windows that one check closed; return 3 if there is drift after them, 1 if one of them has an error, else 0."""
+    """Print the windows that one check closed; return 3 if the newest shows drift, else 1 if one of them has the verdict error, else 0."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -53,14 +53,14 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 
 def is_drifting(window: DriftWindow) -> bool:
-    """Return whether there is drift after this window; a window without a verdict does not end an earlier drift."""
+    """Return whether there is drift as of this window: by its verdict, or, where it has none, by the evidence kept from the window before."""
     return window.verdict == "drift" or (
         window.verdict in {"insufficient", "error"} and window.evidence >= window.evidence_required
     )
 
 
 def row(window: DriftWindow) -> tuple[object, ...]:
-    """Return a window as a table row (id, begin, rows, verdict, evidence of the evidence required, reason)."""
+    """Return a window as a table row: id, start, rows, verdict, evidence and the required evidence, reason."""
     return (
         window.id,
         f"{window.since:%m-%d %H:%M}",
@@ -165,7 +165,9 @@ def set_reference(
 def _find_windows(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
     """Return the one window whose id begins with ``start``; the newest where ``start`` is empty."""
     if not closed:
-        raise DataError("no window was closed yet", hint="watch: tunectl monitor, or look once: tunectl monitor once")
+        raise DataError(
+            "no window was closed yet", hint="run the monitor: tunectl monitor, or check once: tunectl monitor once"
+        )
     if not start:
         return closed[-1]
     result = [item for item in closed if item.id.startswith(start)]

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def choose_trial(summary: SweepSummary, arguments: Sequence[str]) -> TrialSummary:
     """Return the trial whose number is in ``arguments``, or the best one.
 
-    Raises  UsageError for a number of no complete trial, and without a number where there is no single best trial.
+    Raises  UsageError for a trial that is not complete, and without a number where no single trial is best.
     """
     if arguments and not arguments[0].isdigit():
         raise UsageError(

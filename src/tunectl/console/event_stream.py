@@ -147,7 +147,7 @@ async def stream_changes(
 ) -> AsyncIterator[bytes]:
     """Yield a server-sent event ``changed`` each time ``event`` is set, and a comment after ``heartbeat_seconds`` without one.
 
-    It ends when ``is_open`` returns false at one of these, or when the server stops.
+    Before each of them ``is_open`` is called; where it returns false (the session has ended), or the server stops, the stream ends.
     """
     number = 0
     try:

@@ -57,5 +57,5 @@ def asset_address(name: str) -> str:
 
 @lru_cache(maxsize=8)
 def mark_fragment(page: str) -> Any:
-    """Return a report's HTML as safe for the template, cleaned here so that nothing else gets into a page by this filter."""
+    """Clean a report's HTML (no scripts, forms or foreign links), and return it as markup that templates do not escape."""
     return render.mark_trusted(report_fragment.clean(page))

@@ -65,7 +65,7 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
 def read_recording(layout: ProjectPaths) -> Recording:
     """Return the facts about a recorded project, from ``.tunectl/``.
 
-    Raises  ArtifactError where it is no recorded project.
+    Raises  ArtifactError where it is not a recorded project.
     """
     recording: Recording = atomic_io.read_json(layout.state_dir / NAME, Recording)
     return recording
@@ -80,7 +80,7 @@ def choose_clock(recording: Recording | None) -> Callable[[], datetime]:
 
 
 class RecordedRegistry(ReleaseRegistry):
-    """Release registry of a recorded project: files that the recording left out are no problem."""
+    """Release registry of a recorded project: files that the recording left out do not count as problems."""
 
     def verify(self, release: str) -> list[str]:
         """Return the problems of a release, one sentence each, without those of files that the recording left out."""

@@ -41,7 +41,7 @@ class RowIndex:
     def __init__(self, path: Path) -> None:
         """Read ``path`` once.
 
-        Raises  DataError for a line that is no record.
+        Raises  DataError for a line that is not a JSON object.
         """
         self.path = path
         self._starts = array("Q")
@@ -113,7 +113,7 @@ class RowIndex:
     def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of the lines with these numbers (from 0), decoded.
 
-        Raises  DataError for a line that is no record.
+        Raises  DataError for a line that is not a JSON object.
         """
         rows: list[dict[str, Any]] = []
         with self.path.open("rb") as stream:

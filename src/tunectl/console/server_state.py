@@ -12,7 +12,7 @@ from msgspec import Struct
 
 TIMEOUT_SECONDS: Final = 1.0
 MAX_SERVERS: Final = 8
-"""That are asked at once."""
+"""Most servers that are requested at the same time."""
 
 
 class ServerState(Struct, frozen=True):

@@ -14,7 +14,7 @@ MAX_SECONDS: Final = 1.0
 class DeclaredPattern:
     """A regular expression from the configuration, whose searches have a time limit.
 
-    Raises  ConfigError where a text takes too long: ``(a|a)*$`` doubles with each letter.
+    Raises  ConfigError where a search exceeds it, as with ``(a|a)*$``, whose time doubles with each letter.
     """
 
     __slots__ = ("_pattern",)

@@ -21,7 +21,7 @@ _SOURCES = Path(__file__).parents[1]
 
 
 def find_slug(error: BaseException) -> str | None:
-    """Return the slug of an error that was raised by a statement of this package, from its traceback; None where it has none."""
+    """Return the slug of a raised error, its heading in docs/reference/errors.md; None where it was not raised in this package or has none."""
     trace = error.__traceback__
     if trace is None:
         return None

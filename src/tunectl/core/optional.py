@@ -23,7 +23,7 @@ class RequiredPackage(NamedTuple):
 
 
 def import_optional(module: str, *, extra: str) -> Any:
-    """Import ``module``, or raise with the pip line of the extra that holds it.
+    """Import ``module``, or raise with the pip command for the extra that installs it.
 
     Returns the module, typed ``Any`` because most of these libraries carry no types.
     Raises  MissingExtraError when the library itself is absent; an ImportError from inside the library passes through
@@ -39,7 +39,7 @@ def import_optional(module: str, *, extra: str) -> Any:
 
 
 def require_installed(package: str, *, extra: str) -> None:
-    """Raise as ``import_optional`` does where ``package`` is absent; it is not imported here, since another process needs it.
+    """Check that ``package`` is installed, without importing it: another process will import it.
 
     Raises  MissingExtraError.
     """

@@ -33,7 +33,7 @@ _CATEGORIES: Final[dict[str, Callable[[str], bool]]] = {
 
 
 def validate_pattern(pattern: str, *, ignore_case: bool = False) -> str:
-    """Return a declared pattern. Raises  ValueError where it is not one, or takes exponential time."""
+    """Return ``pattern`` unchanged. Raises  ValueError where it is not a regular expression, or a backtracking engine takes exponential time for it."""
     try:
         re.compile(pattern)
     except re.error as error:

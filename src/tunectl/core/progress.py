@@ -115,7 +115,7 @@ def use_renderer(renderer: ProgressRenderer) -> Iterator[None]:
 
 
 def bar(label: str, total: float | None = None) -> AbstractContextManager[Bar]:
-    """Return a context manager that yields a bar called ``label`` of ``total`` steps (None: unknown): ``shown.advance(32)`` moves it."""
+    """Return a context manager that yields a bar called ``label`` of ``total`` steps (None: unknown); call its ``advance`` as steps complete."""
     return _renderer[0].bar(label, total)
 
 

@@ -41,14 +41,14 @@ _USER: Final = re.compile(
 def hide_credentials(text: str) -> str:
     """Return an address, or a text with addresses, with ``***`` in place of the credentials.
 
-    ``https://me:123/secret@h`` is shown as it is: its authority ends at the first slash (RFC 3986, 3.2), so ``me`` is the host, 123 the
-    port and the rest a path, as in ``https://registry:5000/@scope/pkg``. A password that begins so is written ``123%2Fsecret``.
+    ``https://me:123/secret@h`` is returned unchanged, since ``me`` is the host and 123 the port (RFC 3986, 3.2), as in
+    ``https://registry:5000/@scope/pkg``. In a password like this the slash must be percent-encoded: ``123%2Fsecret``.
     """
     return _RUN.sub(lambda run: _hide(run[0]), _SPACED.sub("***@", text)) if "://" in text else text
 
 
 def has_credentials(text: str) -> bool:
-    """Return whether an address, or a text with addresses, carries credentials. An address that can be read both ways does, unless a port is one of them."""
+    """Return whether an address, or a text with addresses, contains credentials that ``hide_credentials`` would replace."""
     return hide_credentials(text) != text
 
 

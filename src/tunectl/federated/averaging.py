@@ -106,7 +106,7 @@ def check_count(answers: int) -> None:
 def check_steps(steps: object) -> None:
     """Check that ``steps``, the optimizer steps that a client reports, is a whole number of 0 or more.
 
-    Raises  ValueError where it is no number.
+    Raises  ValueError where it is not such a number.
     """
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps = {steps!r:.40}; must be a whole number of 0 or more")

@@ -54,7 +54,7 @@ class ClientTask(Struct, frozen=True):
     fit: list[str]
     """Command of a local training; the folder of the round is appended."""
     locks: list[str]
-    """Lock files, of which a training holds one: so many train at the same time. Empty: no limit."""
+    """Lock files; a training holds one of them, so their number limits the trainings at the same time. Empty: no limit."""
     local_steps: int
     """Optimizer steps of a local training."""
     base: str

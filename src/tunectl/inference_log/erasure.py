@@ -43,9 +43,9 @@ def erase_person(
 
 
 def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
-    """Return the ids among these inferences and feedback records that were erased at a user's request.
+    """Return the ids that were erased at a user's request, of these inferences and of the feedback on them.
 
-    Feedback is checked separately: somebody who edited another person's answer may be erased while that answer is not.
+    Feedback is checked separately: its author may be erased while the inference, of another person, is not.
     """
     feedback_by_inference = store.feedback_of(sorted(inferences))
     blank = {item.id for feedback in feedback_by_inference.values() for item in feedback if item.erased_at is not None}
@@ -53,9 +53,9 @@ def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
 
 
 def purge(folder: Path, store: InferenceLog) -> int:
-    """Delete erased data of ``store`` from every snapshot in ``folder``, and what killed processes have left there.
+    """Delete the rows that were erased in ``store`` from every snapshot in ``folder``, and leftovers of killed processes there.
 
-    Returns the number of snapshots that contained some.
+    Returns the number of changed snapshots.
     Raises  LockTimeoutError where another process writes snapshots for too long.
     """
     if not folder.is_dir():
@@ -87,9 +87,9 @@ def _purge_snapshots(folder: Path, store: InferenceLog) -> int:
 
 
 def prune_snapshots(folder: Path, keep: Collection[str], before: datetime) -> int:
-    """Delete snapshots with inferences from before ``before``, except those in ``keep``, which builds need. Returns how many.
+    """Delete snapshots with inferences from before ``before``, except ids in ``keep``, which builds need; return the number deleted.
 
-    What killed processes have left in ``folder`` is deleted, too.
+    Leftovers of killed processes in ``folder`` are deleted, too.
     Raises  LockTimeoutError where another process writes snapshots for too long.
     """
     if not folder.is_dir():

@@ -70,7 +70,7 @@ def merge(ledgers: Iterable[Sequence[Erasure]]) -> list[Erasure]:
 def record(folder: Path, erasure: Erasure) -> None:
     """Write an erasure beside the hash key (``folder``) and beside each backup; durable on return.
 
-    Raises  InfrastructureError naming the places where it could not be written; in the others it was.
+    Raises  InfrastructureError naming the folders that could not be written; in the other ones it is recorded.
     """
     wrong = []
     for ledger_folder in (folder, *list_backup_folders(folder)):
@@ -80,7 +80,7 @@ def record(folder: Path, erasure: Erasure) -> None:
             wrong.append(f"{ledger_folder / LEDGER}: {error.strerror or error}")
     if wrong:
         raise InfrastructureError(
-            f"what was erased is gone from the log, but a backup may bring it back: {'; '.join(wrong)}",
+            f"the data was erased from the log, but not recorded in every ledger, so a restored backup may contain it again: {'; '.join(wrong)}",
             hint=f"make that folder writable (is it mounted?), then erase again; if it no longer exists, remove its line from {folder / BACKUP_FOLDERS}",
         )
 
@@ -88,7 +88,7 @@ def record(folder: Path, erasure: Erasure) -> None:
 def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
     """Append lines to a file that its owner alone may read; durable on return.
 
-    ``create`` False: the file must exist. A disk that is not mounted leaves an empty folder, and the line would go to another disk.
+    ``create`` False: the file must exist, so that nothing is written into the empty mount point of a disk that is not mounted.
     Raises  OSError.
     """
     if create:

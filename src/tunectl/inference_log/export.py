@@ -86,8 +86,8 @@ def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
 def with_accepted_answer(inference: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRecord | None:
     """Return the inference with the newest edit as its answer, or unchanged where people approved; None where nobody approved it.
 
-    Who changes their mind is taken at their last word, and at nobody else's: a key that does not act for others changes only its own. One disapproval outweighs the approval of others, but not an edit: that is
-    the answer as it should be. ``feedback`` is in order of time.
+    Approved: at least one person approved and nobody disapproved, by the last feedback of each person and kind. An edit counts even where
+    somebody disapproved. ``feedback`` is in order of time.
     """
     edits = [item.value for item in feedback if item.kind == "edit" and isinstance(item.value, str)]
     if edits:

@@ -51,7 +51,7 @@ class FairQueue(Generic[Queued]):
         line.append(item)
 
     def take(self, most: int, most_bytes: int) -> list[Queued]:
-        """Remove and return at most ``most`` items with at most ``most_bytes`` together; a single one may be larger."""
+        """Remove and return the next items, at most ``most`` with at most ``most_bytes`` in all; a first item above that is returned alone."""
         result: list[Queued] = []
         size = 0
         while self._order and len(result) < most:

@@ -70,7 +70,7 @@ class FeedbackRules(Struct, frozen=True):
 
 
 def rules_of(section: FeedbackFromLog) -> FeedbackRules:
-    """Return the limits that a section of the configuration declares."""
+    """Return the limits that the section ``feedback`` declares."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
         section.max_per_user,
@@ -111,13 +111,13 @@ class FeedbackSelection(Struct, frozen=True):
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """Return the digest of a request's prompt; see ``prompt_digest``."""
+    """Return the digest of a request's prompt; equal for the same prompt, whatever case, white space and system text."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
 
 def digest_messages(messages: Sequence[Message]) -> str:
-    """Return the digest of a conversation before its answer; see ``prompt_digest``."""
+    """Return the digest of a conversation before its answer; equal for the same prompt, whatever case, white space and system text."""
     return prompt_digest([(turn.role, turn.content) for turn in messages])
 
 
@@ -145,7 +145,7 @@ def select_examples(
 
     feedback_by_inference  the oldest first
     at                     when the snapshot was frozen; feedback younger than the quarantine does not count
-    erased                 ids of inferences that may not be used, though an older snapshot has them
+    erased                 ids of inferences in the snapshots that were erased since, and must not be used
     golden                 digests of the golden set's prompts (``digest_prompt``)
     """
     skips: list[tuple[str, SkipReason]] = []
@@ -201,14 +201,14 @@ def _classify_inference(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Return whether a prompt, given as ``prompt_digest``, is among the ``share`` (0 to 1) kept for the gate; the same at every call."""
+    """Return whether a prompt (its ``prompt_digest``) is among the ``share`` (0 to 1) of prompts kept for the gate, by a hash of it."""
     return hash_to_unit(f"held {prompt}") < share
 
 
 def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
-    """Return (examples within all limits, the oldest first; ids of the others with the reason). Edits and newer rows go first."""
+    """Return (examples within all limits, oldest first; (id, reason) of the others). Where a limit cuts, edits and newer rows are kept first."""
     skips: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []

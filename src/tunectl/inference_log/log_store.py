@@ -94,7 +94,7 @@ class InferenceLog(Protocol):
     def write(self, entries: Sequence[LogEntry]) -> list[WriteOutcome]:
         """Write all entries in one transaction, in order; durable on return. Returns one outcome per entry.
 
-        A known id changes nothing. ``unknown``: an inference is absent, the one that the entry is about or is compared with.
+        An id that exists already changes nothing (``known``). ``unknown``: the inference that an entry ends, comments on or compares with is absent.
         """
         ...
 
@@ -151,21 +151,21 @@ class InferenceLog(Protocol):
         ...
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """Delete all text of a person at once, including their feedback on answers to others, and leave tombstones; return the counts.
+        """Delete the text of all inferences and feedback of a person, leaving tombstones (rows without text); return the counts.
 
-        ``by_key``: ``user_hash`` is the hash of a key, and everything sent with that key is deleted, for all its users. ``until``: only
-        what the server received until then, for an erasure that is repeated on a restored backup.
+        ``by_key``: ``user_hash`` is the hash of an API key, and everything sent with that key is erased, for all its users. ``until``: only
+        rows received until then; used when an erasure is repeated on a restored backup.
         """
         ...
 
     def retain(self, before: datetime) -> int:
-        """Delete inferences accepted before ``before``, with their feedback; return how many inferences."""
+        """Delete inferences accepted before ``before``, with their feedback; return the number of inferences."""
         ...
 
     def purge(self) -> bool:
         """Rewrite the files of the database, so that no deleted text is left in free pages or journals, and return True.
 
-        False where a reader kept the journal busy: it still has that text.
+        False where another connection was reading, so that SQLite's journal could not be emptied and still has the text.
         """
         ...
 

@@ -75,11 +75,13 @@ class Writer:
         waiting_bytes: float = inf,
         on_error: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Start without entries.
+        """Start the threads that redact and write; the queue is empty.
 
-        waiting        rows that may wait for the disk
-        waiting_bytes  bytes (as JSON) that may wait for the disk, or be on their way to it
-        on_error       is called with the number of further rows that were not durable in time (``tunectl_inference_log_errors_total``, which counts texts that were not masked, too)
+        policy         of ``inference_log.disk_full``: serve_and_count or refuse
+        patience       seconds that a request waits for its row to be durable
+        waiting        most rows in the queue
+        waiting_bytes  most bytes (as JSON) in the queue and the running transaction
+        on_error       called with the number of further rows that were not durable in time, for ``tunectl_inference_log_errors_total``
         """
         self._store, self._redact, self._policy = store, redact, policy
         self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error
@@ -101,17 +103,17 @@ class Writer:
         threading.Thread(target=self._redact_large, name="inference log redaction", daemon=True).start()
 
     async def accept(self, inference: InferenceRecord) -> bool:
-        """Write a new inference; return True where it is durable, False where by the policy the request is served anyway.
+        """Write a new inference; return True once it is durable, False where it could not be written and the policy is serve_and_count.
 
-        A lost row is counted.
-        Raises  LogWriteError when by the policy the request is refused.
+        Rows that are lost are counted in the metric of log errors.
+        Raises  LogWriteError where it could not be written and the policy is refuse.
         """
         return await self._confirm_write(self.submit(inference))
 
     async def finish(self, name: str, finish: RequestOutcome, key_hash: str | None = None) -> bool:
-        """Write the end of the inference ``name``; return True where it is durable, False where by the policy the loss is accepted.
+        """Write the end of the inference with id ``name``; return True or False as ``accept`` does.
 
-        ``key_hash``: key of the inference, whose row is written first.
+        ``key_hash``: hash of the API key that sent the request, in whose queue the row is.
         Raises  LogWriteError as ``accept``.
         """
         return await self._confirm_write(self.submit(FinishedRequest(name, finish), key_hash))
@@ -119,8 +121,8 @@ class Writer:
     async def feedback(self, feedback: Feedback) -> bool:
         """Write feedback; return False where its id is known.
 
-        Raises  DataError for an inference that is not there; LogWriteError when it is not durable, with either policy:
-                the client can send it again.
+        Raises  DataError for feedback on an unknown inference; LogWriteError where it could not be written, under either policy: the client
+                can send it again.
         """
         ticket = self.submit(feedback)
         outcome = await self._wait(ticket)
@@ -131,7 +133,7 @@ class Writer:
         return outcome == "new"
 
     def submit(self, entry: LogEntry, key_hash: str | None = None) -> _PendingWrite:
-        """Queue an entry without waiting; for callers without an event loop. ``key_hash``: key of an entry without one.
+        """Queue an entry without waiting; for callers without an event loop. ``key_hash``: hash of the API key, for an entry that has none.
 
         Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises LogWriteError.
         """

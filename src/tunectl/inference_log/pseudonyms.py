@@ -46,7 +46,7 @@ def normalize_name(name: str) -> str:
 
 
 def key_holder_name(key: str) -> str:
-    """Return the name that stands for the user in requests with ``key`` that name none."""
+    """Return the name under which requests that name no user are logged: one for each API key."""
     return f"key {key}"
 
 
@@ -79,7 +79,7 @@ def load_hash_key(
 ) -> bytes:
     """Return the key of the hashes: from the environment, else from its file, which is made at first use and is readable by its owner only.
 
-    ``make`` False: an absent key is an error, as in a search for a person: with a new key nobody would be found.
+    ``make`` False: an absent key is an error, because with a new key no person of an existing log would be found.
     Raises  InfrastructureError where ``tunectl log migrate`` must run first, the key is too short, it is absent and ``make`` is False, or its file cannot be
             made or read.
     """
@@ -114,18 +114,18 @@ def load_hash_key(
 
 
 def register_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes) -> None:
-    """Record in a store the fingerprint of its hash key; that of the first server counts.
+    """Record the fingerprint of the hash key in a log that has none yet; else compare ``key`` with the recorded one.
 
-    Raises  InfrastructureError for another key than that, as ``check_hash_key``.
+    Raises  InfrastructureError where they differ, as ``check_hash_key``.
     """
     store.add_event(LogEvent(EVENT, datetime.now(UTC), EVENT, {"fingerprint": _fingerprint(key)}))
     check_hash_key(store, settings, key)
 
 
 def check_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes) -> None:
-    """Raise where ``key`` is not the hash key of the rows in a store: with another one nobody in it is found again.
+    """Check that ``key`` is the hash key with which the rows of a log were written; with another key no user in it would be found.
 
-    Raises  InfrastructureError where it is another one.
+    Raises  InfrastructureError where its fingerprint differs from the recorded one.
     """
     for event in store.events(kind=EVENT):
         if event.body["fingerprint"] != _fingerprint(key):

@@ -43,9 +43,9 @@ class Redactor:
     """Masks personal data in inferences and feedback before they are stored. Thread-safe."""
 
     def __init__(self, masker: PiiMasker, hash_key: bytes, on_error: Callable[[int], None] = lambda _: None) -> None:
-        """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it.
+        """``hash_key``: key of the HMAC that replaces user and session ids (``inference_log/pseudonyms.py``).
 
-        ``on_error`` is called with the number of further texts that are left out because masking failed on them.
+        ``on_error`` is called with the number of further texts that are left out of the log because masking failed on them.
         """
         self._masker, self._hash_key, self._on_error = masker, hash_key, on_error
         self._running: OrderedDict[str, PlaceholderMap] = OrderedDict()

@@ -144,7 +144,7 @@ def _sweep(folder: Path) -> None:
 def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[str, list[Feedback]]]:
     """Return (inferences, feedback by inference id) of a snapshot.
 
-    Raises  ArtifactError when it is absent, or its digest is not its name.
+    Raises  ArtifactError when it is absent, or its files do not have the recorded digest.
     """
     snapshot_folder = folder / frozen.id
     if not (snapshot_folder / MANIFEST).is_file():
@@ -208,8 +208,8 @@ def content_digest(path: Path) -> str:
 
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
-    """Return how many feedback records of a snapshot were older than ``quarantine`` when it was frozen.
+    """Return the number of feedback records of a snapshot that were older than ``quarantine`` when it was frozen.
 
-    The same content gives more examples with time.
+    Snapshots with equal rows that were frozen at different times can differ in it.
     """
     return sum(item.counted_at <= frozen.created_at - quarantine for item in read_feedback(folder / frozen.id))

@@ -68,7 +68,7 @@ class DriftMonitor:
     def replay(self, store: InferenceLog, releases: RegistryReader, now: datetime) -> DriftMonitor:
         """Return a monitor with these settings for past traffic.
 
-        It reads ``store`` and ``releases``, takes ``now`` for the present, starts without closed windows, and writes no reports.
+        It reads ``store`` and ``releases``, uses ``now`` as the current time, starts without closed windows, and writes no reports.
         """
         return replace(self, store=store, releases=releases, report=None, now=lambda: now, _before=[])
 
@@ -89,7 +89,7 @@ class DriftMonitor:
         return windows
 
     def find_latest_window(self) -> DriftWindow | None:
-        """Return the newest closed window of the champion; None where it has none yet, or none with the current reference of prompts."""
+        """Return the newest closed window of the champion; None where there is none, or the reference of prompts has changed since."""
         champion = self.releases.champion()
         of_champion = [
             window for window in self.list_closed_windows() if champion and window.release == champion.release

@@ -43,7 +43,7 @@ def write(
 ) -> None:
     """Write the HTML page of ``window`` to the file ``target``; ``references`` are the rows for ``prompt`` and ``answer``.
 
-    Only compared signals are in it. It needs no network: pictures and scripts are in the page.
+    It has only the signals that were compared, and contains its pictures and scripts, so it needs no network.
     Raises  InfrastructureError where Evidently cannot make it.
     """
     os.environ["DO_NOT_TRACK"] = "1"

@@ -45,7 +45,8 @@ def word_shifts(
 ) -> list[SegmentShift]:
     """Return words that occur in a larger (or smaller) share of the window's prompts than of the reference's, largest change first.
 
-    A word is shown when the two shares differ by ``MIN_STANDARD_ERRORS`` standard errors; of words in the same prompts only the first.
+    A word is returned where the two shares differ by ``MIN_STANDARD_ERRORS`` standard errors or more; of words that occur in nearly the same
+    prompts, only the one that changed most.
     """
     window_words, reference_words = (
         [_split_words(row.prompt) for row in window],

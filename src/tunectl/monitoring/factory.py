@@ -66,7 +66,7 @@ def _language() -> Callable[[str], str]:
 
 @contextmanager
 def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[DriftMonitor]:
-    """Yield the drift monitor of the configured inference log, which is closed after; one at a time.
+    """Yield the drift monitor of the project, and close its inference log afterwards; only one monitor may run.
 
     Raises  InfrastructureError where another monitor runs on this project, or the store cannot be opened.
     """

@@ -147,18 +147,17 @@ class Sentiment:
 
 
 def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
-    """Return the sentiment of each text (rows,) plus that of similar texts; ``balance`` (rows,), ``vectors`` (rows, d) their embeddings.
+    """Return the lexicon sentiment of each text plus the sentiment predicted from its embedding (rows,), both in standard deviations.
 
-    A lexicon does not know that "sent it back after a week" is bad; texts about the same thing with known words show it. The
-    second summand is a ridge regression of sentiment on embedding over these rows, each predicted from all others (leave one out).
-    Both summands in standard deviations. Pass window and reference together: then both are treated alike, and a permutation test
-    of its result is exact.
+    ``balance`` (rows,) is the lexicon's score, ``vectors`` (rows, d) the embeddings. The prediction is a ridge regression of score on
+    embedding, leave-one-out, so that texts without a known word ("sent it back after a week") get the sentiment of similar ones. Pass the
+    rows of window and reference together: then a permutation test of the result is exact.
     """
     return smooth_by_taught_rows(balance, vectors, None)
 
 
 def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], fit_rows: NDArray[Any] | None) -> NDArray[Any]:
-    """Return what ``smooth_by_neighbors`` returns, with a regression fitted to the rows ``fit_rows`` only (all: None); for simulations."""
+    """Return the sum of ``smooth_by_neighbors``, with the regression fitted to the rows ``fit_rows`` (indices; None: all); for simulations."""
     import numpy as np
 
     rows = np.arange(len(balance)) if fit_rows is None else fit_rows

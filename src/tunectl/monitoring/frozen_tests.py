@@ -31,7 +31,7 @@ Tail = Callable[["NDArray[Any]", int, int, "NDArray[Any]"], float]
 
 @dataclass(frozen=True, slots=True)
 class FrozenSignal:
-    """One signal of a pool for simulations: features of each row that has a value, and how two means are compared."""
+    """One signal prepared for simulations: functions that sum the features of rows of a pool, and give the p-value of two such sums."""
 
     spec: SignalSpec
     indices: NDArray[Any]
@@ -53,7 +53,7 @@ class FrozenSignal:
 
 
 def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[FrozenSignal]:
-    """Return the signals of a pool of prompts or of answers, ready for simulations; scales and axes are those of the rows ``own``."""
+    """Prepare the signals of a pool of prompts or answers for simulations; scales and axes are fitted to the rows ``own`` (indices)."""
     import numpy as np
 
     size = 1 + max((int(each.rows.max()) for each in columns.values() if len(each)), default=0)

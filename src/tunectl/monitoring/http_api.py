@@ -104,7 +104,9 @@ class MonitorApi(HttpServer):
             return HttpResponse(b"ok\n", TEXT) if alive else self._page(request.path)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error("%s", error)
-            return HttpResponse(b"the monitor cannot say that now; its log says why\n", TEXT, 503)
+            return HttpResponse(
+                b"the monitor cannot read this now; its log has the error; try again later\n", TEXT, 503
+            )
 
     def _verify(self, secret: str | None, opened_by: Credential) -> None:
         self._ring.key(secret, cast("KeyScope", opened_by), time.monotonic())

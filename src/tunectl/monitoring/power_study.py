@@ -80,8 +80,8 @@ def no_change(_random: Generator, _side: str, window: NDArray[Any]) -> NDArray[A
 class Simulation:
     """Draws sequences of windows from measured texts and evaluates each as the monitor does, with ``frozen_tests``.
 
-    For changes within the rows on which the tests were frozen. Rows that are unlike all of them seem even more foreign here than
-    in the monitor's own tests, whose axes include them: benchmarks/drift_trials.py measures those.
+    Valid for changes made of the pool's own rows. Rows unlike all others get too small p-values here, because the axes of these tests are
+    fitted without them; benchmarks/drift_trials.py measures such changes with the monitor's own tests.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Simulation:
         begin: int = 0,
         each: Callable[[], None] = lambda: None,
     ) -> Rates:
-        """Return the rates over ``repetitions`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
+        """Return the rates over ``repetitions`` sequences: eight unchanged windows, then up to ``windows`` windows changed by ``shift``.
 
         ``begin`` is the number of the first repetition, for runs in several calls; ``each`` is called after every repetition.
         """
@@ -141,7 +141,7 @@ class Simulation:
         return Rates({name: Rate(alone[name], count) for name, count in tested.items()}, delays)
 
     def count_false_verdicts(self, evaluations: int, seed: int) -> Iterator[bool]:
-        """Yield for each of ``evaluations`` windows of one long run without a change, against one reference, whether it has the verdict drift."""
+        """Yield whether each of ``evaluations`` consecutive windows without a change, against one reference, gets the (false) verdict drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ class Simulation:
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
     def count_false_sequences(self, sequences: int, seed: int) -> Iterator[bool]:
-        """Yield for each of ``sequences`` sequences without a change, all against one reference, whether its ninth window has the verdict drift."""
+        """Yield whether the ninth window of each of ``sequences`` sequences without a change, against one reference, gets the (false) verdict drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -217,7 +217,7 @@ def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
 
 
 def shift_share(side: str, marked: Sequence[int], points: float) -> Shift:
-    """Return a change that raises the share of ``marked`` rows in a window by ``points`` (0.2: 20 points), as far as others can be replaced."""
+    """Return a change that raises the share of ``marked`` rows in a window by ``points`` (0.2: 20 percentage points), at most to 1."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np

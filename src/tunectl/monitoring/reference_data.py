@@ -36,7 +36,7 @@ class ReferenceData:
 def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> ReferenceData:
     """Return the champion's own answers to validation prompts, recorded in the folder ``release`` when it was packaged.
 
-    ``masker`` masks them as live answers are masked before they are stored: a placeholder only in one of them would look like drift.
+    ``masker`` masks personal data in them as it is masked in logged answers; else the placeholders of the log would look like drift.
     Raises  ArtifactError or DataError for a damaged release.
     """
     path = release / serving_contract.REFERENCE
@@ -69,7 +69,7 @@ def _answer(index: int, response: RecordedResponse, text: str) -> MonitoredInfer
 
 
 def training_prompts(layout: ProjectPaths, maximum: int) -> ReferenceData:
-    """Return at most ``maximum`` training prompts, as the reference where the user declares that people ask the same."""
+    """Return at most ``maximum`` training prompts, as the reference for ``monitor.prompts.reference=training``."""
     path = layout.artifact("split") / "train.jsonl"
     if not path.is_file():
         return ReferenceData(windows.TRAINING, why=f"{path} does not exist; build it: tunectl repro --to split")

@@ -140,9 +140,10 @@ def calibrate(
     logprob_share: float = 1.0,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
-    """Yield one row per change in prompts or answers, each from ``repetitions`` simulated sequences; ``each`` is called after every one.
+    """Yield the simulated false alarms and power of each change in prompts or answers, from ``repetitions`` sequences of windows.
 
-    ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` yields nothing. ``rows``: rows of a window.
+    ``sizes``: rows of the reference by side; a side with fewer than ``min_reference_rows`` is left out. ``rows``: rows of a window.
+    ``each``: called after every sequence.
     ``logprob_share``: share of a window's rows, 0 to 1, that have a log-probability.
     """
     for side, columns in pools.items():

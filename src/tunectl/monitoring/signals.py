@@ -234,10 +234,10 @@ def run_signal_test(
 def suffix_strengths(
     name: str, windows: Sequence[SignalValues], reference: SignalValues, maximum: int, seed: int
 ) -> list[float]:
-    """Return how different the rows of the last one, two, three and more of ``windows`` together are from ``reference``, by one signal.
+    """Return the test statistic of the signal ``name`` for the last one, two, three ... of ``windows``, pooled, against ``reference``.
 
-    In standard errors or standard deviations, which are comparable where all p-values are the smallest possible; of each window
-    at most ``maximum`` rows are used.
+    The statistics are in standard errors or standard deviations, so they can be compared where all p-values are equal to the smallest
+    possible one. Of each window at most ``maximum`` rows are used.
     """
     import numpy as np
 
@@ -272,7 +272,7 @@ def run_all_tests(
     level: float,
     minimum: int,
 ) -> list[DriftSignal]:
-    """Return each signal that window and reference have, tested at ``level``; with fewer rows than ``minimum`` in one it has a reason instead."""
+    """Test each signal that window and reference have at ``level``; one with fewer rows than ``minimum`` on either side gets a reason, no p-value."""
     results = []
     for item in SIGNALS:
         if item.name in window and item.name in reference:

@@ -133,7 +133,7 @@ def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, see
 
 
 def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return (value, width around it, rank), each (k,), of the points between the sorted values at which two distributions are compared."""
+    """Return a grid for comparing two distributions of the sorted values ``ordered``: (value, interval width, share of values below), each (k,)."""
     import numpy as np
 
     last = len(ordered) - 1

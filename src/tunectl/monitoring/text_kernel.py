@@ -42,7 +42,7 @@ class KernelNull:
     third: float
     """Third cumulant, if group membership were normally distributed."""
     lopsided: float
-    """What is added to it for each unit of squared skewness of membership."""
+    """Addition to ``third`` per unit of squared skewness of the group membership, (m - n)^2 / (n m): groups of unequal size."""
 
     @property
     def spread(self) -> float:
@@ -182,8 +182,8 @@ def norm_of_centered(edges: Any) -> float:
 def null_of(edges: Any, axes: NDArray[Any], scale: float) -> KernelNull:
     """Return the cumulants of ``scale * edges + axes @ axes.T``, centered, as a quadratic form of independent normal variables.
 
-    ``edges`` is symmetric and sparse. They are traces of the kernel, its square and its cube. Membership of a small group is skewed,
-    which counts where few entries of a kernel are large: at the edges.
+    ``edges`` is symmetric and sparse. The cumulants are traces of the kernel, its square and its cube; ``lopsided`` corrects the third
+    for groups of unequal size, where ``edges`` has few large entries.
     """
     import numpy as np
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEW = 10
-"""Permutations that reach the statistic, below which their share is no p-value to rely on."""
+"""Number of permutations that reach the statistic, below which the p-value is computed from the tail instead of their share."""
 BLOCK_NUMBERS = 4_000_000
 """Numbers of a block of permutations held at a time: 16 MB."""
 SMALLEST = 1e-12
@@ -49,7 +49,7 @@ class TwoSampleResult:
 
 
 class Permutations:
-    """Random permutations of ``n`` + ``m`` rows into two groups. The first one is the observed: the window's rows come first."""
+    """Random divisions of ``n`` + ``m`` rows into groups of these sizes. The first is the observed one: ``n`` window rows, then the reference."""
 
     def __init__(self, n: int, m: int, count: int, seed: int) -> None:
         import numpy as np
@@ -88,10 +88,10 @@ class Permutations:
 
 
 class PermutationCache:
-    """Cache of the permutations for the last three pairs of sizes.
+    """Cache of the permutations for the last three pairs (n, m) of numbers of rows.
 
-    Drawing them costs more than most tests, and all signals with equally many rows can use the same ones: each test stays exact,
-    and the decision is valid for dependent tests (a union bound). Three sizes, because pools have 1, 3 and 9 windows.
+    Drawing permutations takes longer than most tests, so all signals with the same numbers of rows share them. Each test stays exact, and
+    the decision allows dependent tests (union bound). Three pairs, because pools have 1, 3 and 9 windows.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -112,7 +112,7 @@ def to_result(
 ) -> TwoSampleResult:
     """Return score, threshold at ``level``, p-value and effect from the statistics of all permutations, the observed one first.
 
-    ``size`` turns score into effect. ``tail`` is asked for the p-value where fewer than ``FEW`` permutations reach the score.
+    ``size`` is the factor from score to effect. ``tail`` returns the p-value where fewer than ``FEW`` permutations reach the score.
     Raises  ValueError where there are too few permutations to reach the level at all.
     """
     import numpy as np

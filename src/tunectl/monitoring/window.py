@@ -93,9 +93,9 @@ def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) 
 def select_window_rows(
     inferences: Iterable[InferenceRecord], rows: int, variant: str = CHAMPION
 ) -> list[InferenceRecord]:
-    """Return the first ``rows`` rows that ``select_rows`` would return, and those with the time of the last one.
+    """Return the first ``rows`` rows of ``select_rows``, and any further ones with the same time as the last.
 
-    ``inferences`` are oldest first, and are not read further: a long backlog is not read once per window.
+    ``inferences`` are oldest first; reading stops after these rows, so that a long backlog is not read for each window.
     """
     records: list[InferenceRecord] = []
     for row in _iter_eligible_rows(inferences, variant):
@@ -128,9 +128,9 @@ def closable_window(
 ) -> TimeSpan | None:
     """Return the window that can be closed now, or None while it must wait.
 
-    It ends after its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that.
-    It waits ``settle`` seconds for answers that are still being generated. ``accepted`` are the times of the rows since
-    ``since``, oldest first. After the clock was set back it waits, too: a window never ends before it began.
+    A window ends at its ``rows``-th row, or ``hours`` after ``since``, whichever comes first. It can be closed ``settle`` seconds after
+    that, so that running answers are complete. ``accepted``: times of the rows since ``since``, oldest first.
+    Where the clock was set back to before ``since``, None.
     """
     end, latest = since + timedelta(hours=hours), now - timedelta(seconds=settle)
     inside = [time for time in accepted if since <= time < min(end, latest)]

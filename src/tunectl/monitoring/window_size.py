@@ -39,8 +39,8 @@ class DetectionRule:
 def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | None:
     """Return the rows of a window with which the declared smallest change is detected by the ``windows``-th window.
 
-    None where the ``reference`` rows are too few for it, however many a window has. In a signal of the smallest weight, by the
-    normal approximation of a difference of means.
+    None where ``reference`` rows are too few for any window size. Computed for a signal of the smallest weight, by the normal approximation
+    of a difference of means.
     """
     rest = 1 / _effective_rows(rule) - 1 / reference
     return ceil(1 / rest / windows) if rest > 0 else None

@@ -46,10 +46,10 @@ class AlignmentInputs:
 
 
 def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs) -> Results:
-    """Return ``results`` with the likely causes where aligned is not significantly better; else unchanged.
+    """Return ``results`` with the likely causes why aligned is not significantly better than tuned; unchanged where it is better.
 
-    The reward model is loaded only then: one load, and the scores of two answers per input.
-    Raises  ArtifactError where align.json or the reward model is absent or does not fit.
+    Loads the reward model and scores two answers per input, unless aligned is better.
+    Raises  ArtifactError where align.json or the reward model is absent, or belongs to another model.
     """
     aligned = results.verdict.aligned
     if aligned is None or aligned.verdict == alignment_gate.BETTER:
@@ -64,7 +64,7 @@ def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage
 
 
 def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
-    """Return steps, reward and KL of the training that align recorded, at the validation whose weights were kept (sft's: the best later one)."""
+    """Return steps, reward and KL of the recorded align training, at the validation of the kept weights; where sft's were kept, at the best one after."""
     first = record.validation[0]
     if record.best_step:
         point = next(point for point in record.validation if point.step == record.best_step)

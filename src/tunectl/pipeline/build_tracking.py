@@ -43,9 +43,9 @@ SPOOL, LOG, LOCK, WANDB = "spool", "sync.log", "lock", "wandb"
 
 
 def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit_code: int) -> str:
-    """Write the record of a build to the spool, and begin to send it; nothing where ``track.to`` is empty. Never raises.
+    """Write the record of a build to the spool, start sending it, and return its id; empty where ``track.to`` is empty, or it cannot be written.
 
-    Returns  its id; empty where it is not tracked.
+    An error is logged, not raised.
     """
     if not root.track.to:
         return ""
@@ -80,7 +80,7 @@ def _write_report(layout: ProjectPaths, folder: Path) -> Path:
 
 
 def start_sync(layout: ProjectPaths, settings: Track) -> None:
-    """Start ``tunectl track sync`` as a process that outlives this one; do nothing in a worktree, whose project sends its spool."""
+    """Start ``tunectl track sync`` as a process that outlives this one; do nothing in the worktree of a retrain or sweep, whose project sends its builds."""
     if not settings.to or supervised_process.MARK in os.environ:
         return
     layout.track.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class ReleaseMirror:
 
 
 def mirror_releases(layout: ProjectPaths) -> None:
-    """Start ``tunectl track sync`` after a release command, where ``track`` mirrors releases. Never raises for a broken ``conf/``."""
+    """Start ``tunectl track sync`` after a release command, where ``track.registered_model`` is set; do nothing for an invalid ``conf/``."""
     from tunectl.config.loading import checks
 
     if not (layout.conf / "config.yaml").is_file():

@@ -95,7 +95,7 @@ class CandidateGenerator:
         self._loaded: dict[tuple[Path, Path | None], Write] = {}
 
     def generate_pairs(self, chunk: Sequence[tuple[Example, str]], start: int) -> list[list[str]]:
-        """Return for each input of ``chunk`` (example, prompt key) the answers [first system, second system]; ``start``, the index of its first input, seeds the sampling."""
+        """Return [answer of the first system, of the second] for each (example, prompt key) of ``chunk``; ``start``, the index of its first input, seeds sampling."""
         examples = [example for example, _ in chunk]
         both = [
             self._of(pair)(examples, self._root.seed + 1000 * turn + start) for turn, pair in enumerate(self._folders)

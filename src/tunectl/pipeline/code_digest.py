@@ -70,8 +70,8 @@ def stage_code_digests(
 ) -> dict[str, str]:
     """Return the digest of the code of each stage; ``stages`` maps its name to the modules it starts from.
 
-    ``cache`` keeps the facts about each file between runs; it may be deleted. With it, this process does not read a file
-    again either. Raises  TunectlError for an unknown module.
+    ``cache``: file that keeps the digest and imports of each source file between runs; safe to delete.
+    Raises  TunectlError for an unknown module.
     """
     sources = sources or find_package_sources()
     modules = _read_all(sources, cache)

@@ -86,7 +86,7 @@ class ModelShape:
     parameters: int
     layers: int
     source: str
-    """Where the shape is from: contract, folder, or name."""
+    """Where the shape is from: model_spec.json, the model's folder, or the number of parameters in its name."""
     download_bytes: int
     fit_bytes: int
     """Memory of a LoRA step with these settings, weights included."""
@@ -140,7 +140,7 @@ def estimate(
 
 
 def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> float:
-    """Return tokens per second of a LoRA step, prompt and answer together."""
+    """Return the training speed in tokens per second (prompt and answer): that of the last run, else estimated from one timed layer."""
     if machine.train_tokens_a_second is not None:
         return machine.train_tokens_a_second
     slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.hardware.gradient_checkpointing else 1.0)
@@ -157,7 +157,7 @@ def prefill_seconds(tokens: float, size: ModelShape, machine: Machine) -> float:
 def decode_seconds(rows: float, new: float, batch: int, size: ModelShape, machine: Machine) -> float:
     """Return the seconds to generate ``new`` tokens in each of ``rows`` answers, ``batch`` answers at a time.
 
-    A step has a constant cost and one per row: a line through the two timed batches.
+    The time of a step is linear in the number of rows, fitted to two timed batches.
     """
     if not rows:
         return 0.0

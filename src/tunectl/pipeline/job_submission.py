@@ -201,7 +201,7 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
     if state in {"failed", "canceled"}:
         raise InfrastructureError(
             f"job {record.id} is {state}; the stages that it finished are in DVC's cache now",
-            hint=f"tunectl submit logs {record.id} says why; tunectl repro would run the other stages here",
+            hint=f"tunectl submit logs {record.id} shows why; to run the other stages here: tunectl repro",
         )
     changed = _list_changes(layout.root, record.commit)
     if changed:
@@ -216,7 +216,7 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
             note: dict[str, Any] = atomic_io.read_json(layout.failure) if layout.failure.is_file() else {}
             raise InfrastructureError(
                 note.get("message", "dvc repro --pull failed; its output is above"),
-                hint=f"tunectl submit logs {record.id} says what was built; tunectl repro builds the rest here",
+                hint=f"tunectl submit logs {record.id} shows what was built; to build the rest here: tunectl repro",
             )
 
 

@@ -101,7 +101,7 @@ class SftTrainAndScore:
     """Trains an adapter with the sft stage and measures the likelihood of the validation answers; the default of ``learner``."""
 
     def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, is_sft_current: bool) -> None:
-        """Take the settings of the sft stage; ``is_sft_current``: its artifact can be used for all of train."""
+        """Use ``settings`` of the stage sft; ``is_sft_current``: its artifact has them, so the full training set is not trained on again."""
         self._layout, self._settings, self._work, self._seed, self._is_sft_current = (
             layout,
             settings,

@@ -47,7 +47,7 @@ def trace_row(layout: ProjectPaths, row_name: str) -> Iterator[RowStep]:
     """Yield one step per stage for the row ``row_name``: a record's id, or its source (FILE:ROW, or the end of a file's path).
 
     Lines that cannot contain the name are not decoded, so that a large artifact is read at the speed of the disk.
-    Raises  DataError for a line that is no record.
+    Raises  DataError for a line that is not a JSON object.
     """
     needle = _encode_needle(row_name)
     for stage, names in FILES.items():
@@ -103,7 +103,7 @@ def format_source(source: Any) -> str:
 
 
 def is_in_train_split(steps: Sequence[RowStep]) -> bool:
-    """Return whether one of the ``steps`` is train.jsonl of the current split."""
+    """Return whether the row traced by ``steps`` is in train.jsonl of the current split."""
     return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
 
 
@@ -117,7 +117,7 @@ def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
 
 
 def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[RowStep]) -> list[str]:
-    """Return the ids of releases that were trained on the current split; empty where the row of ``steps`` is not in train.jsonl."""
+    """Return the ids of releases that were trained on the row traced by ``steps``: those of the current split, if its train.jsonl has the row."""
     if not is_in_train_split(steps):
         return []
     return [name for name in store.ids() if is_split_of_release(layout, store.manifest(name))]

@@ -25,10 +25,10 @@ class ModelChoice(NamedTuple):
 def resolve_model(
     layout: ProjectPaths, model: str | None, adapter: str | None, *, option: str = "--model"
 ) -> ModelChoice:
-    """Return the folders that ``--model`` and ``--adapter`` name, checked to belong together; ``option`` names the first option in messages.
+    """Return the folders that ``--model`` and ``--adapter`` name, checked to belong together; ``option``: name of ``--model`` in messages.
 
-    Raises  UsageError where a name means nothing; ArtifactError where a stage has not run, or the adapter was trained on
-            another model.
+    Raises  UsageError for a name that is neither a stage nor a folder with a model; ArtifactError where a stage has not run, or the
+            adapter was trained on another model.
     """
     choice = _model(layout, model, adapter, option)
     if adapter is not None and choice.adapter is None:
@@ -98,9 +98,9 @@ def from_folder(layout: ProjectPaths, folder: Path) -> Path:
 
 
 def prepare_model(layout: ProjectPaths, model: BaseModelConfig) -> Path:
-    """Prepare a declared base model as the stage model does; return its folder in the cache.
+    """Prepare a declared base model as the stage model does; return its folder in the cache, whose key is a digest of the settings.
 
-    A folder on this machine may change, so its weights are part of the key.
+    For a model folder on this machine the key includes its files, since they may change.
     """
     from tunectl.config.schema.model import ModelStage
     from tunectl.pipeline.stages import model as stage

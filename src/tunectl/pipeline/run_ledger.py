@@ -150,7 +150,7 @@ class RunEnd:
 def record_run(
     layout: ProjectPaths, project: str, *, targets: Sequence[str] = (), unattended: bool = False
 ) -> Iterator[RunEnd]:
-    """Write the record of the run inside the ``with`` block when it ends, also by an error; yields the outcome to fill. Never raises itself."""
+    """Write the record of the run in the ``with`` block when it ends, also after an error; yields the outcome, to be filled. Write errors are only logged."""
     end, started_at = RunEnd(), time.time()
     try:
         yield end

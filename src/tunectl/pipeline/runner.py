@@ -106,9 +106,9 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
 
 
 def join_stage(layout: ProjectPaths, name: str) -> int:
-    """Run this machine's processes of a stage's trainings that another machine leads; return the number of trainings.
+    """Run this machine's processes of a multi-node training (torchrun) that the first machine started; return the number of trainings.
 
-    Raises  UsageError for a stage without training, or settings with one machine; InfrastructureError where the other machine does not join in time.
+    Raises  UsageError for a stage without training, or where launch.nnodes is 1; InfrastructureError where the first machine does not answer in time.
     """
     if find(name).name not in launch.TRAINED:
         raise UsageError(f"stage {name} trains no model", hint=f"give one of {', '.join(sorted(launch.TRAINED))}")

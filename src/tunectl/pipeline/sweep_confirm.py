@@ -30,9 +30,10 @@ SYSTEMS = ("aligned", "tuned")
 def confirm_best(
     layout: ProjectPaths, study: SweepStudy, stop: threading.Event, tell: Callable[[str], None]
 ) -> SweepConfirmation | None:
-    """Build the best trial and the current settings anew and return their comparison; None after a stop, or without a single better trial.
+    """Build the best trial and the current settings again, and return their comparison on the test split; None after a stop.
 
-    A sweep is confirmed once: repeated looks at the test split would be a choice by it.
+    None also where no single trial is better than the current settings. A sweep is compared only once: repeated comparisons would select a
+    trial by the test split.
     Raises  UsageError where one of the two builds fails, or they have no test inputs in common.
     """
     confirmation = study.confirmation

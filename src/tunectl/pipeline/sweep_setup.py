@@ -67,7 +67,7 @@ def load_plan(layout: ProjectPaths, new_overrides: Sequence[str]) -> SweepPlan:
 
 
 def read_storage(layout: ProjectPaths, new_overrides: Sequence[str] = ()) -> tuple[Sweep, str]:
-    """Return the section ``sweep``, and the URL of its storage; ``new_overrides`` are laid over the recorded ones."""
+    """Return the section ``sweep``, and the URL of its storage; ``new_overrides`` win over the recorded ones."""
     require_all(PACKAGES)
     overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
     section = checks.load_config(layout, overrides).root.sweep

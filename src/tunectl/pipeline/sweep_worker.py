@@ -37,7 +37,7 @@ def run_worker(
 ) -> int:
     """Run trials until there are no more; return the number of trials that ended here. ``tell`` gets progress lines.
 
-    Raises  TunectlError where the trial of the current settings fails, or several in a row: then their values are not the cause.
+    Raises  TunectlError where the trial of the current settings fails, or several in a row: then the cause is probably not their values.
     """
     worker = worker or worker_name()
     ended, failures = 0, 0
@@ -65,7 +65,7 @@ def run_worker(
             )
             raise TunectlError(
                 f"{what} ended with: {outcome.reason}",
-                hint="try them alone: tunectl repro; then run the same command again to resume",
+                hint="build the current settings alone: tunectl repro; once that works, run the same command again to resume",
             )
     return ended
 

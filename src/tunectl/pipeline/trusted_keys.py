@@ -15,7 +15,7 @@ from tunectl.core.errors import TunectlError
 def find_trusted_keys_file(layout: ProjectPaths) -> Path | None:
     """Return the path of the file of trusted public keys, from its environment variable, else ``serve.trusted_keys_file``.
 
-    None where neither names one, outside a project, and (with a warning) where ``conf/`` is invalid.
+    None where neither is set, outside a project, and where ``conf/`` is invalid (a warning is logged).
     """
     path = os.environ.get(TRUSTED_KEYS_ENV)
     if path:

@@ -20,7 +20,7 @@ ADOPTION: Final = "adoption.json"
 
 
 class AdoptedHistory(Struct, frozen=True):
-    """The history and canary that ``adopt`` is replacing the present ones with, stored until it is complete."""
+    """History and canary that ``adopt`` puts in place of the present ones; kept in a file until all of it is done."""
 
     events: list[ReleaseEvent]
     canary: CanaryState | None
@@ -30,13 +30,13 @@ FORMAT: Final = RecordFormat("history to adopt", ())
 
 
 def adopt(root: Path, history: AdoptedHistory) -> None:
-    """Replace the history of the registry in folder ``root``; only for the holder of its lock."""
+    """Replace history, champion pointer and canary of the registry in folder ``root``; the caller holds its lock."""
     FORMAT.write(root / ADOPTION, history)
     finish(root)
 
 
 def finish(root: Path) -> None:
-    """Complete an ``adopt`` that was interrupted by a kill; does nothing else. Only for the holder of the lock."""
+    """Complete an ``adopt`` that a kill interrupted; do nothing where there is none. The caller holds the lock."""
     path = root / ADOPTION
     if not path.is_file():
         return
@@ -56,7 +56,7 @@ def finish(root: Path) -> None:
 
 
 def adopt_old_names(root: Path) -> None:
-    """Write the history and the canary of tunectl 0.1 under their new names, each whole before the old file goes. For the lock's holder."""
+    """Rewrite history and canary of tunectl 0.1 under the present file names, each before its old file is deleted. The caller holds the lock."""
     history, canary_path = root / registry_formats.OLD_EVENTS, root / registry_formats.OLD_CANARY
     if history.is_file():
         if not (root / registry_formats.EVENTS).is_file():

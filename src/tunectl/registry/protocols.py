@@ -9,7 +9,7 @@ from tunectl.artifacts.canary_state import CanaryState
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 MAX_RECORD_BYTES: Final = 1_000_000
-"""Size limit of a pointer, and of any record without a limit of its own: whoever can write at an address could fill our memory with it."""
+"""Size limit of a pointer, and of any record without a limit of its own, so that others who write at an address cannot exhaust the memory of readers."""
 MAX_MANIFEST_BYTES: Final = 16_000_000
 """Size limit of a manifest and of a signed statement: both name every file, some hundred bytes each."""
 MAX_HISTORY_BYTES: Final = 64_000_000

@@ -155,9 +155,9 @@ def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> 
 
 
 def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: ReleaseStatement | None) -> None:
-    """Raise where a release on this machine differs from ``digest`` (that of the pointer to it), or from the statement about it.
+    """Check that a release has the ``digest`` in the pointer to it, and the facts in its signed statement (None: not compared).
 
-    Raises  GateError.
+    Raises  GateError where either differs.
     """
     actual = release_manifest.content_digest(manifest.files)
     if digest is not None and actual != digest:
@@ -174,7 +174,7 @@ def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: Rel
 
 
 def encode_pointer(pointer: ChampionPointer | CanaryState) -> bytes:
-    """Return the bytes of a pointer that are signed: all but its signature. The target of a rollback is included, so no event below can be left out."""
+    """Return the bytes of a pointer that are signed: all fields but the signature, among them the release that a rollback would restore."""
     plain = msgspec.to_builtins(pointer)
     payload = {name: value for name, value in plain.items() if name != "signature"}
     payload["kind"] = "champion" if isinstance(pointer, ChampionPointer) else "canary"
@@ -187,7 +187,7 @@ def sign_champion(pointer: ChampionPointer, key: SigningKey | None) -> ChampionP
 
 
 def sign_swap(pointer: ChampionPointer, before: Sequence[ReleaseEvent], key: SigningKey | None) -> ChampionPointer:
-    """Return the pointer, signed, with the release that a rollback from it restores, as the history ``before`` gives it."""
+    """Return the pointer, signed, after setting ``previous`` to the release that a rollback would restore by the history ``before``."""
     after = release_state.champion_of([*before, release_state.entry_of(pointer, before)])
     return sign_champion(structs.replace(pointer, previous=after.previous if after else None), key)
 
@@ -195,15 +195,15 @@ def sign_swap(pointer: ChampionPointer, before: Sequence[ReleaseEvent], key: Sig
 def find_forged_swap(
     entries: Sequence[ReleaseEvent], trust: TrustStore, known_count: int = 0, *, force: bool = False
 ) -> ReleaseEvent | None:
-    """Return the first promotion or rollback of a history that no trusted key signed where it stands; None where there is none.
+    """Return the first promotion or rollback without a trusted signature for its place in the history, or out of sequence; None: all are valid.
 
-    A rollback may go to the release of any that is adopted.
+    All are checked before a history is adopted, because a later rollback may restore the release of any of them.
 
     Args:
         entries: the history.
         trust: the trusted keys.
         known_count: number of events at its beginning that the registry has already: their signatures are not checked again.
-        force: accept those that a key signed which was revoked since, and unsigned ones before the first signature.
+        force: accept signatures of keys that were revoked since, and events without a signature before the first signed one.
     """
     signed, sequence = False, 0
     for number, entry in enumerate(entries, 1):

@@ -109,7 +109,7 @@ class ReleaseRegistry:
         return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
-        """Return the manifest of a release, with the commit that the history has where its project was committed later.
+        """Return the manifest of a release; its ``git`` comes from the history where the project was committed after the release was added.
 
         Raises  ArtifactError where it is not in the store.
         """
@@ -147,8 +147,8 @@ class ReleaseRegistry:
     ) -> ReleaseManifest:
         """Copy the release folder ``source`` into the store and return its manifest; an existing release is left unchanged.
 
-        It is signed where the environment variable TUNECTL_RELEASE_KEY names a key. Its manifest is written once: where it was added before its project was
-        committed, and now is, an event with the commit is added to the history.
+        It is signed where the environment variable TUNECTL_RELEASE_KEY names a key. A manifest never changes: where the same release was
+        added from a dirty tree and is added again after the commit, the history gets an event with that commit.
         Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
                 InfrastructureError where the disk refuses, and then nothing was added.
         """
@@ -179,9 +179,9 @@ class ReleaseRegistry:
     ) -> ChampionPointer:
         """Make a release the champion and return the new pointer; for the current champion nothing changes, and no event is written.
 
-        ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
-        a release that a gate refused.
-        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; ChampionMovedError for a pointer that has moved.
+        ``after``: sequence of the champion pointer on which the caller decided; another one by now raises ChampionMovedError (None:
+        not checked). ``force`` promotes a release that a gate refused.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused or no trusted key signed; ChampionMovedError.
         """
         self.may_serve(release, force=force)
         with self.hold_lock("promoting a release"):
@@ -211,12 +211,12 @@ class ReleaseRegistry:
         expected: tuple[int, str] | None = None,
         force: bool = False,
     ) -> CanaryState:
-        """Set a release as challenger, for those who ask for it and for ``share`` of the others; return the canary, which replaces any other.
+        """Set a release as challenger, in place of any other; return the canary.
 
-        ``share`` is above 0 and below 1. ``salt`` None: a new one, so that nobody's variant follows from an earlier canary. ``expected``: the
-        sequence, and the start of the canary (empty: none), that the caller has seen.
-        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
-                or a share that is none; ChampionMovedError.
+        ``share`` of the identities get it, 0 to 1; with 0 only requests that name it. ``salt`` of the assignment; None: a random one.
+        ``expected``: (champion sequence, start time of the canary or ``""``) on which the caller decided; None: not checked.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself, a registry
+                without a champion, or another share; ChampionMovedError where the registry differs from ``expected``.
         """
         if not 0 <= share <= 1:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the users")
@@ -238,8 +238,8 @@ class ReleaseRegistry:
     def stop_canary(self, *, author: str, message: str, expected: tuple[int, str] | None = None) -> CanaryState:
         """Remove the challenger; return the canary that was stopped.
 
-        ``expected``: the sequence, and the start of the canary (empty: none), that the caller has seen.
-        Raises  UsageError where there is none; ChampionMovedError where it is another.
+        ``expected``: (champion sequence, start time of the canary) on which the caller decided; None: not checked.
+        Raises  UsageError where there is no challenger; ChampionMovedError where the registry differs from ``expected``.
         """
         with self.hold_lock("withdrawing the challenger"):
             self._refuse_moved(*expected or (None, None))
@@ -269,7 +269,7 @@ class ReleaseRegistry:
         self._append(ReleaseEvent("canary_stop", canary.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
-        """Raise where a release is damaged (ArtifactError), or a gate refused it and ``force`` is false (GateError with ``hint``)."""
+        """Raise where a release is damaged (ArtifactError), or no trusted key signed it, or a gate refused it without ``force`` (GateError, ``hint``)."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -285,10 +285,10 @@ class ReleaseRegistry:
         return release_manifest.content_digest(release_manifest.load(self.folder(release)).files)
 
     def rollback(self, *, author: str, message: str, after: int | None = None) -> ChampionPointer:
-        """Make the release before the champion champion again and return the new pointer; releases that are damaged or untrusted are skipped.
+        """Make the previous champion the champion again, skipping releases that are damaged or untrusted; return the new pointer.
 
-        ``after`` is the sequence that the caller has seen.
-        Raises  UsageError where there is none to go back to, with the reason of each that was skipped; ChampionMovedError.
+        ``after``: sequence of the champion pointer on which the caller decided; None: not checked.
+        Raises  UsageError where no earlier release may serve, with the reason for each; ChampionMovedError where the sequence differs.
         """
         signature_policy.refuse_pointer_key(self)
         with self.hold_lock("rolling back"):
@@ -380,7 +380,7 @@ class ReleaseRegistry:
 
     @contextmanager
     def hold_lock(self, description: str) -> Iterator[None]:
-        """Hold the lock of the store after repairing what a kill left; ``description`` names the change for the error of others."""
+        """Hold the lock of the store, after completing a change that a kill interrupted; ``description`` of the change is shown to those who wait."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
         with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):

@@ -47,7 +47,7 @@ class RemoteRegistry:
     def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
         """``cache`` is a folder of this machine; downloaded releases stay there while they may be needed again.
 
-        ``trust``: keys of pointers; one that no good key signed is returned, but not remembered as the newest.
+        ``trust``: the trusted keys; a champion pointer without a trusted signature is returned, but not stored as the newest one seen.
         """
         self._trust = trust
         self._files, self._cache, self._guard = files, cache, SequenceGuard()

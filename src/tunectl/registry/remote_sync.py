@@ -66,7 +66,7 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
 def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> PulledHistory:
     """Adopt the history at the address, with champion and canary; return what is new. Releases that only this registry knows stay in it.
 
-    ``force``: also where promotions below the champion are signed by a revoked key, or older than the keys.
+    ``force``: accept earlier promotions that a key signed which was revoked since, and unsigned ones from before the first signature.
     Raises  GateError where champion or canary were changed here, too, and for what no trusted key signed and this registry does not have;
             UsageError where the address has no registry.
     """
@@ -104,8 +104,8 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         The releases that were copied to the address.
 
     Raises:
-        UsageError: that side has no champion.
-        GateError: another machine wrote meanwhile; look again. Or no trusted key signed what is kept of the address.
+        UsageError: the side to keep has no champion.
+        GateError: another machine wrote at the same time, or no trusted key signed the pointers at the address that are kept.
     """
     remote = _open(store, files)
     remote_events = remote.log()

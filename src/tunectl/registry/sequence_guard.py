@@ -34,7 +34,7 @@ class NewestPointer(Struct, frozen=True):
     location: str
     pointer: ChampionPointer
     others: list[ChampionPointer] = []
-    """The newest one of each other key that was seen before: they stay in force where the key of ``pointer`` is no longer trusted."""
+    """Newest pointer of each other key that was seen; they count where the key that signed ``pointer`` is no longer trusted."""
 
 
 class SequenceGuard:
@@ -59,7 +59,7 @@ class SequenceGuard:
     ) -> ChampionPointer | None:
         """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older.
 
-        With ``trust``, pointers that no key signed which is trusted now do not count as seen; where there is no other, they are kept.
+        With ``trust``, only pointers with the signature of a key that is trusted now count as seen; without any, the newest one seen stays.
         """
         newest = self.find_newest(location)
         self.warning = ""
@@ -132,7 +132,7 @@ class CanaryGuard:
     def observe(self, canary: CanaryState | None, location: str, trust: TrustStore | None = None) -> str:
         """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text.
 
-        With ``trust``, canaries that no key signed which is trusted now do not count as seen.
+        With ``trust``, only canaries with the signature of a key that is trusted now count as seen.
         """
         seen = self._list_seen(location)
         if canary is None:

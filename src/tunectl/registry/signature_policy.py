@@ -35,7 +35,7 @@ def describe_signature(store: ReleaseRegistry, release: str) -> str:
 
 
 def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
-    """Raise where servers with these trusted keys would refuse a release, or the pointer key of this machine.
+    """Check that a release and the pointer key of this machine are trusted, as servers with the same trusted keys require.
 
     Raises  GateError.
     """
@@ -50,7 +50,7 @@ def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
 
 
 def refuse_pointer_key(store: ReleaseRegistry) -> None:
-    """Raise where no server with these trusted keys would follow a promotion or rollback by this machine's pointer key.
+    """Check that the pointer key of this machine is trusted, so that servers follow its promotions and rollbacks.
 
     Raises  GateError.
     """
@@ -69,7 +69,7 @@ def refuse_pointer_key(store: ReleaseRegistry) -> None:
 def choose_author(store: ReleaseRegistry, account: str) -> str:
     """Return the author of a pointer's change: the key that signs it where keys are trusted, else the account that runs the command.
 
-    Nobody types a name: the history has the author, and ``-m`` says on whose behalf.
+    An author cannot be given on the command line; to record on whose behalf somebody acts, use the message (``-m``).
     """
     key = signatures.load_named_key(signatures.POINTER_KEY_ENV) if store.trust is not None else None
     if store.trust is None or key is None:
@@ -79,9 +79,9 @@ def choose_author(store: ReleaseRegistry, account: str) -> str:
 
 
 def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> dict[str, str]:
-    """Return why each release below the champion must not serve, by name, down to the first that may.
+    """Return the releases that a rollback must skip, with the reason for each: earlier champions, the newest first, up to the first that may serve.
 
-    It is damaged, or no trusted key signed it or its promotion.
+    Reasons: the release is damaged, or no trusted key signed it or its promotion.
     """
     result: dict[str, str] = {}
     for release in reversed(release_state.promotion_stack(entries)[:-1]):

@@ -22,14 +22,14 @@ LiveOpener = Callable[[], AbstractContextManager[InferenceLog]]
 
 
 class RetrainRequest(Struct, frozen=True):
-    """Key of a run, which identifies duplicates, and the inputs that it keeps to its end."""
+    """Key of a run, by which duplicates are recognized, and its frozen inputs (``facts``: commit, snapshot, digests)."""
 
     key: str
     facts: dict[str, Any]
 
 
 class StepResult(Struct, frozen=True):
-    """Result of one step of a run: whether it goes on (``fine``), a sentence for the report, and facts for its record."""
+    """Result of one step of a retrain: whether the run may continue (``fine``), a sentence for the report, and facts for the run's record."""
 
     fine: bool
     summary: str
@@ -40,7 +40,7 @@ class RetrainActivities(Protocol):
     """Side effects of a retrain run, which the controller calls; tests pass fakes. A TunectlError fails the run with its message."""
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
-        """Return the newest window of the champion with the verdict drift, and when it was examined."""
+        """Return (newest window of the champion, time of its test) if its verdict is drift; else None."""
         ...
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
@@ -48,7 +48,7 @@ class RetrainActivities(Protocol):
         ...
 
     def data(self, run: RetrainRun) -> StepResult:
-        """Return whether there is enough training data."""
+        """Check the amount of training data; ``fine`` is False where it is below ``retrain.data``."""
         ...
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:

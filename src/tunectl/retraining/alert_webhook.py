@@ -48,8 +48,8 @@ class _Payload(Struct, frozen=True):
 def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
     """Return the triggers of one payload, at most ``MOST``; ``names`` are the alerts that request a retrain.
 
-    An alert that has ended starts nothing, and stops nothing.
-    Raises  DataError for an invalid payload; the message repeats nothing of it.
+    Resolved alerts give no trigger.
+    Raises  DataError for an invalid payload; the message quotes nothing from the payload.
     """
     if len(body) > LARGEST:
         raise DataError(f"the payload has {len(body)} bytes; send at most {LARGEST}")

@@ -52,7 +52,7 @@ class ApprovalPages:
         return report.build_report(run, next((item for item in self._canaries.all() if item.run == run.id), None))
 
     def check_link(self, token: str, now: datetime) -> ApprovalToken:
-        """Return what an approval link says.
+        """Verify an approval link and return its content: run, question and expiry time.
 
         Raises  UsageError for an invalid or expired link.
         """

@@ -35,7 +35,7 @@ class Approvers(NamedTuple):
 
 
 def check_person(name: str, people: Collection[str] | None) -> None:
-    """Raise where ``people`` (``retrain.approval.people``; None: everybody) does not have the name of a key.
+    """Check that the key ``name`` is among ``people`` (``retrain.approval.people``; None: every key may approve).
 
     Raises  ApiError (403).
     """

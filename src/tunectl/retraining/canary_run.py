@@ -53,7 +53,7 @@ def build_canary_record(
 def collect_observations(canary: CanaryRecord, log: InferenceLog, now: datetime) -> CanaryData:
     """Return the outcomes per identity of a canary so far, from the challenger's first answer on.
 
-    While it was loading, the champion also answered identities assigned to the challenger: that would look like unfair variants.
+    Earlier requests are left out: while servers loaded the challenger, the champion answered its identities, too.
     """
     inferences = log.inferences(canary.started_at, now, release=canary.challenger, variant="challenger")
     first = next((item.accepted_at for item in inferences), None)

@@ -33,11 +33,11 @@ from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
 from tunectl.retraining.workspace import RetrainWorkspace
 
 PAUSE: Final = 30.0
-"""Seconds after a look that failed."""
+"""Seconds until the next reconcile after one that failed."""
 REST: Final = 4.0
 """Pause before the next reconcile, as a multiple of its duration: weeks of live traffic must not be read all the time."""
 KEYS_SECONDS: Final = 1.0
-"""Between looks at the file of keys."""
+"""Seconds between checks of whether the keys file has changed."""
 _log = logging_setup.get_logger(__name__)
 
 

@@ -35,8 +35,8 @@ def latest_drift_window(
 ) -> tuple[DriftWindow, datetime] | None:
     """Return the newest window with a verdict, and when it was examined, where the verdict is drift of the release ``champion``; else None.
 
-    Windows older than all of ``NEWS`` are ignored, and so are those in the future, which a wrong clock made. A window without a
-    verdict neither counts nor interrupts the sequence, as in the monitor. ``reference``: what prompts are compared with.
+    Windows without a verdict (insufficient, error) are skipped; so are windows older than the largest ``NEWS``, and windows with a
+    time in the future, from a wrong clock. ``reference``: ``monitor.prompts.reference``.
     """
     for back in NEWS:
         with open_live() as log:
@@ -88,7 +88,7 @@ def build_window(
     store: ReleaseRegistry,
     open_live: LiveOpener,
 ) -> FeedbackWindow:
-    """Return the snapshots to train on: the earlier ones and the run's own, without erased users."""
+    """Return the snapshots to train on: those of earlier retrains and the run's own, with the ids of erased inferences to leave out."""
     root = workspace.layout.root
     current = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
     snapshots = [item for item in training_window.load_window(root / section.window).snapshots if item.id != current.id]

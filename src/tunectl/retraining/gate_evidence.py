@@ -106,7 +106,8 @@ def collect_evidence(
             return GateVerdict("insufficient", "stopped")
     if sides[0].trouble:
         raise InfrastructureError(
-            f"the champion does not answer: {sides[0].trouble}", hint=f"look into {workspace.log_path(run)}"
+            f"the champion does not answer: {sides[0].trouble}",
+            hint=f"the errors of its process are in {workspace.log_path(run)}",
         )
     result = decide_on_answers(inputs, sides[0], sides[1], watch.gate, evaluate)
     golden_set.count_use(store.root)  # after the decision: a gate that is killed and repeated counts once
@@ -188,7 +189,7 @@ def _side(
 
 
 def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutputs:
-    """Return the answers by set of prompts (golden, drifted, harmful); an answer for which there was no room is empty."""
+    """Return the answers by set of prompts (golden, drifted, harmful); empty for a prompt that fills the model's context."""
     texts = [text or "" for text in result.texts]
     first, second = len(inputs.golden), len(inputs.golden) + len(inputs.drifted)
     mean = result.seconds / max(len(texts), 1)
@@ -251,7 +252,7 @@ def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def check_infrastructure(
     champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[GateCheck]:
-    """Return the checks of whether the challenger can be served: latency, memory, errors."""
+    """Return the checks that the challenger can be served: it loads, half of its answers or more are not empty, latency and memory are in bounds."""
     if challenger.trouble:
         return [GateCheck(LOADS, False, challenger.trouble)]
     outputs = [*challenger.golden, *challenger.drifted]
@@ -281,7 +282,7 @@ def check_infrastructure(
 def guardrails(
     inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[Guardrail]:
-    """Return two guardrails: refusals of harmless prompts, answers to harmful ones."""
+    """Return two guardrails of the challenger: its share of refused golden prompts, and of answered harmful prompts against the champion's."""
     refusal_rate = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
     result = [
         Guardrail("share of refusals on the golden set", round(refusal_rate, 4), settings.max_refusal_rate, most=True)

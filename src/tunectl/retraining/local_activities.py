@@ -48,7 +48,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
-    """Return a digest of the settings that affect the result of a retrain: after a change of one of them a repeated request is no duplicate."""
+    """Return a digest of the settings that affect the result of a retrain; it is part of the run's key, by which duplicates are recognized."""
     build = root.model_dump(mode="json", exclude=APART)
     return atomic_io.sha256_json({**build, "retrain": watch.model_dump(mode="json", include=DECIDING)})
 
@@ -72,9 +72,9 @@ class LocalActivities:
         )
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Return the initial facts of a run, and the key that identifies duplicates.
+        """Return the frozen inputs of a run (commit, snapshot, champion), and the key by which duplicates are recognized.
 
-        A drift is identified by its window, a proposal by its release, anything else by its training data.
+        The key contains the window of a drift, the release of a proposal, and otherwise the digest of the training data.
         """
         drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):

@@ -29,14 +29,14 @@ def request_retrain(
         message: why; it stands in the release history.
         ignore_limits: start although the cooldown or the budget forbid it.
         release: a release of the registry to put through gate and canary; None: build a new one.
-        author: name of whoever starts it; None: the account that this runs under.
+        author: name of the person who starts it; None: the account of this process.
         name: id of the trigger; None: a new one.
 
     Returns:
         The id of the trigger, and whether a controller runs that will handle it.
 
     Raises:
-        UsageError: there was a trigger of that name.
+        UsageError: a trigger with that id exists already.
     """
     name = name or f"person-{uuid.uuid4().hex[:16]}"
     trigger = Trigger(

@@ -18,8 +18,8 @@ SECONDS = 10
 def notify(message: str, project: str, variable: str, link: str = "") -> None:
     """Log ``message``, and post it to the URL in the environment variable ``variable``; a failed delivery is only logged.
 
-    ``link`` is sent below the text and never logged: whoever has it can decide, and more people read logs than may decide.
-    Nothing depends on the delivery: pending approvals are also shown by ``tunectl status``.
+    ``link``: signed approval link, sent below the text and never logged, since logs have more readers than approvals.
+    Nothing depends on the delivery: ``tunectl status`` shows pending approvals, too.
     """
     _log.info("%s%s", message, " (tunectl status shows the link)" if link else "")
     url = os.environ.get(variable)

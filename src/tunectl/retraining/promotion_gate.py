@@ -54,7 +54,7 @@ class GateComparison(Struct, frozen=True, omit_defaults=True):
     low: float | None = None
     high: float | None = None
     sees: float | None = None
-    """Smallest true difference that so many items detect four times in five."""
+    """Smallest true difference that this number of items detects with a power of 80 %."""
 
 
 class Guardrail(Struct, frozen=True):
@@ -110,7 +110,7 @@ def compare_on_items(
     champion, challenger  statistics (items, statistics) of the primary metric, one row per item, the same items in the same order
     groups                one name per item; items of one group are resampled together
     combine               sums of statistics (..., statistics) to values (...), in points
-    Source: paired bootstrap as in ``stats.bootstrap``; the visible difference from the interval's width by the usual formula.
+    Source: paired bootstrap as in ``stats.bootstrap``; the smallest detectable difference follows from the interval's width at a power of 80 %.
     """
     units = len(dict.fromkeys(groups))
     if not len(champion):

@@ -31,14 +31,14 @@ class RateLimits(Struct, frozen=True):
 
 
 def policy_of(limits: RateLimitConfig) -> RateLimits:
-    """Return the limits that a section of the configuration declares."""
+    """Return the limits that the section ``retrain.limits`` declares."""
     return RateLimits(
         timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )
 
 
 class AdmissionDecision(Struct, frozen=True):
-    """Whether a trigger starts a run, and if not, why."""
+    """Whether a trigger starts a run (``attempt``), and if not, why (``reason``, ``detail``)."""
 
     attempt: int | None
     """Number of the attempt; None: no run is started."""
@@ -84,8 +84,8 @@ def cooldown_until(
 ) -> datetime | None:
     """Return when the cooldown ends; None where it has ended, or nothing has run yet.
 
-    A dismissed run trained nothing, so no cooldown follows it, but a ``recurring`` trigger does not ask the same person again within
-    an hour. An end that is further ahead than the cooldown itself was written by a wrong clock and is ignored.
+    A dismissed run trained nothing, so it starts no cooldown, except for a ``recurring`` trigger (an alert or poll), which would ask
+    people again at once. Ends of runs further in the future than the cooldown come from a wrong clock and are ignored.
     """
     ended = [run for run in runs if run.ended]
     real = [run for run in ended if run.state != "dismissed"]
@@ -106,7 +106,7 @@ def _rest(runs: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
 
 
 def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:
-    """Return the number of runs that began training within ``span``; times further ahead come from a wrong clock and do not count."""
+    """Return the number of runs that began training in the ``span`` before ``now``; times further ahead come from a wrong clock and do not count."""
     return sum(any(step.state == "training" and abs(now - step.at) < span for step in run.steps) for run in runs)
 
 

@@ -106,13 +106,13 @@ class RunStore:
         return sorted(triggers, key=lambda trigger: (trigger.at, trigger.id))
 
     def remove_resolved_triggers(self) -> None:
-        """Remove handled triggers that a kill left in the inbox. Only for the lock's holder."""
+        """Remove handled triggers that a kill left in the inbox. The caller holds the store's lock."""
         for path in self._files(INBOX):
             if self._is_resolved(path):
                 path.unlink(missing_ok=True)
 
     def adopt_old_names(self) -> None:
-        """Write the records of tunectl 0.1 to their new files, each complete before the old one is removed. Only for the lock's holder."""
+        """Move records of tunectl 0.1 to the present folders, each written before the old file is removed. The caller holds the store's lock."""
         for folder, form, shape in (
             (OUTCOMES, run_formats.OUTCOME, TriggerOutcome),
             (APPROVALS, run_formats.DECISION, ApprovalDecision),

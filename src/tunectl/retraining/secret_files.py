@@ -19,7 +19,7 @@ TOKEN_OF_0_1 = Path(".tunectl/watch/token")
 def load_token(root: Path, token_file: str) -> str:
     """Return the bearer token of Alertmanager, Grafana and Prometheus; it is made at first use.
 
-    A token of version 0.1 is not replaced by a new one: the programs that send it would be refused with 401.
+    The token file of version 0.1 is never replaced silently, because Alertmanager and Grafana, which send that token, would get 401.
     Raises  UsageError where only the file of version 0.1 exists; InfrastructureError as ``load_or_create``.
     """
     path, old = root / token_file, root / TOKEN_OF_0_1
@@ -34,9 +34,9 @@ def load_token(root: Path, token_file: str) -> str:
 def load_or_create(path: Path, *, signs: bool = False) -> str:
     """Return the text of a secret file, made at first use, readable by its owner only.
 
-    ``signs``: whoever can read the key can sign like this program, so one that is open to others is refused. A token has other readers
-    (Alertmanager's account); where everybody can read it, only a warning is logged.
-    Raises  InfrastructureError where it cannot be made or read, is too short, or is open.
+    ``signs`` True: it is a signing key, and a file that other accounts can read is refused. False: it is a token, which other accounts
+    (Alertmanager's) read too, so a file that everybody can read only logs a warning.
+    Raises  InfrastructureError where the file cannot be made or read, is too short, or is refused.
     """
     try:
         if not path.exists():

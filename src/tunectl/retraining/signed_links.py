@@ -48,9 +48,9 @@ def address(url: str, token: ApprovalToken, secret: bytes) -> str:
 
 
 def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
-    """Return the approval token in a signed text.
+    """Verify the signature and expiry time of the text ``token`` from an approval link; return its content.
 
-    Raises  UsageError for one that was not signed here, or has expired.
+    Raises  UsageError for a token that was not signed with ``secret``, or has expired.
     """
     try:
         body, mac = (_bytes(part) for part in token[:LONGEST].split("."))
@@ -66,7 +66,7 @@ def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
     if now.timestamp() > result.until:
         at = datetime.fromtimestamp(result.until, UTC)
         raise UsageError(
-            f"this link expired on {at:%Y-%m-%d %H:%M} UTC", hint="tunectl release log says what became of it"
+            f"this link expired on {at:%Y-%m-%d %H:%M} UTC", hint="tunectl release log shows what was decided"
         )
     return result
 

@@ -132,7 +132,7 @@ def new_run(key: str, attempt: int, trigger: Trigger, at: datetime, facts: dict[
 
 
 def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:
-    """Return ``run`` with one more step; where the clock was set back a step is never older than the one before it.
+    """Return ``run`` with one more step, whose time is at least that of the step before, also after the clock was set back.
 
     Raises  InvalidTransitionError for a step that is not allowed.
     """

@@ -35,7 +35,7 @@ from tunectl.retraining.approvals import Approvers
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
-"""States in which no trigger is accepted; a run that waits for people, traffic or its turn may wait for days: then triggers are stored."""
+"""States in which a trigger is refused as busy; in others, where a run may wait for people or traffic for days, triggers are stored."""
 FORM: Final = 10_000
 """Most bytes of the form of a decision."""
 
@@ -126,7 +126,7 @@ class RetrainApi(HttpServer):
                 "%s %s: %s", request.method, request.path.partition("/decide/")[0] or "/decide", error
             )
             return json_reply(
-                503, status="error", error="the retrain controller cannot store this now; its log says why"
+                503, status="error", error="the retrain controller cannot store this now; its log has the error"
             )
 
     def _answer(self, request: HttpRequest) -> HttpResponse:

@@ -30,7 +30,7 @@ class RetrainWorkspace:
         return self.store_dir / "worktree"
 
     def close_to_others(self) -> None:
-        """Restrict the folders with people's texts to their owner. Other files have further readers: the token is Alertmanager's, too."""
+        """Restrict the folders with people's texts to their owner; other files, such as the token for Alertmanager, are left as they are."""
         for folder in (self.layout.gates, *(self.store_dir / name for name in (golden_set.FOLDER, "windows", "logs"))):
             private_files.make_folder(folder)
         private_files.restrict(self.worktree, private_files.FOLDER)

@@ -53,7 +53,7 @@ def build_release(
     if attempt > watch.train.max_attempts:
         raise TrainingFailedError(
             f"the training of retrain {run.id} was started {attempt - 1} times and never finished (retrain.train.max_attempts)",
-            hint=f"its log, {workspace.log_path(run)}, says why; then ask again: tunectl retrain request -m TEXT",
+            hint=f"correct the error that its log shows, {workspace.log_path(run)}, then ask again: tunectl retrain request -m TEXT",
         )
     supervised_process.kill_marked(workspace.mark)
     WINDOW_FORMAT.write(project / _window(run), window)
@@ -91,7 +91,7 @@ def build_release(
 def use_existing_release(
     run: RetrainRun, release: str, workspace: RetrainWorkspace, store: ReleaseRegistry
 ) -> StepResult:
-    """Return an existing release, with the committed project beside it: the gate takes its prompts from there.
+    """Return an existing release as the result of a run that trains nothing, and check out the project's commit, from which the gate reads its prompts.
 
     Raises  UsageError for a dirty tree; ArtifactError where the release is not in the store.
     """
@@ -102,7 +102,7 @@ def use_existing_release(
 
 
 def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
-    """Raise unless the worktree has the data of the gate: without it the gate would check less, silently.
+    """Check that the worktree of ``run`` exists: without its training data the gate could not leave out leaked golden items.
 
     Raises  InfrastructureError where the worktree does not exist any more, or belongs to another run.
     """

@@ -24,7 +24,7 @@ JUDGMENTS = "TUNECTL_JUDGMENTS"
 
 
 def mount_arena(server: Server, home: Path) -> None:
-    """Mount the arena, on which people chat with two models and vote, on ``server``, as one of its clients."""
+    """Mount the arena, where people chat with two models and vote, on ``server``; it sends its requests to the server's own API."""
     annotate = server.settings.annotate
     folder = home / os.environ.get(JUDGMENTS, annotate.store)
     masker = pii_resources.build_masker(server.settings.inference_log)
@@ -46,7 +46,7 @@ RUNNING = ServerLifecycle(mount_arena)
 class AsgiBentoService(bentoml.Service):
     """A BentoML service whose HTTP requests go directly to our server, without BentoML's own layers.
 
-    Each of those layers would process every token of every stream, and its time limit leaves a timer behind for each request.
+    Those layers would process every token of every stream, and BentoML's time limit leaves a timer behind for each request.
     """
 
     __slots__ = ()

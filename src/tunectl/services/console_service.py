@@ -39,7 +39,7 @@ class ConsoleAddress(NamedTuple):
 def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
     """Serve the console until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
 
-    Raises  MissingExtraError without the extra; UsageError where others can reach it and no key opens it; InfrastructureError for a
+    Raises  MissingExtraError without the extra; UsageError where other machines can reach it and it has no keys; InfrastructureError for a
             port that is taken.
     """
     host = LOOPBACK if settings.host == "localhost" else settings.host

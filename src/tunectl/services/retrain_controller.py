@@ -29,7 +29,7 @@ _log = logging_setup.get_logger(__name__)
 def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
     """Return the release registry in the folder that the configuration, or the environment, names.
 
-    Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
+    Raises  UsageError for the address of an object store: the controller promotes in a folder, from which it copies to ``serve.registry``.
     """
     registry = os.environ.get(STORE) or root.retrain.registry
     if "://" in registry:

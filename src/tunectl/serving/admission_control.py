@@ -87,8 +87,8 @@ class AdmissionController:
         now           monotonic seconds
         on_start      called once when all its answers may run
         name          identifies requests: a retry has the same name
-        may_be_retry  False where it is surely no retry, though another request had its name
-        Raises  ApiError for a request that can never be admitted; OverloadedError, with seconds to wait, for one that can be later.
+        may_be_retry  False: it is no retry, even if an earlier request had the same name
+        Raises  ApiError for a request above the server's limits; OverloadedError, with seconds to wait, where there is no room now.
         """
         self._refuse_impossible(answers, tokens)
         promise = self._promises.of(name, now) if may_be_retry else None
@@ -167,5 +167,5 @@ class AdmissionController:
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:
-    """Return the tokens that a request may take, before it is tokenized: a third of its ``letters`` and ``max_tokens`` for each of ``answers``."""
+    """Estimate the tokens of a request before it is tokenized: one per three ``letters`` of its body, plus ``max_tokens`` for each answer."""
     return letters // 3 + max_tokens * answers

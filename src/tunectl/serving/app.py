@@ -96,7 +96,7 @@ class Server:
         except Exception:  # noqa: BLE001  # for any error the client gets a response in the documented format
             logging_setup.get_logger(__name__).exception("%s %s failed", call.method, self._sanitize_path(call.path))
             if not call.started:
-                await call.refuse(ApiError("this server failed; its log says why", "server_error"))
+                await call.refuse(ApiError("this server failed; its log has the error", "server_error"))
 
     async def _refuse(self, call: RequestContext, problem: ApiError) -> None:
         if isinstance(problem, OverloadedError):

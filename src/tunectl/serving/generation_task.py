@@ -99,7 +99,7 @@ class GenerationTask:
                     param="response_format",
                 )
             raise ApiError(
-                f"the engine failed: {piece.why}; the log of the server says more", "server_error", code="engine"
+                f"the engine failed: {piece.why}; the server's log has the details", "server_error", code="engine"
             )
         if piece.end == "cancelled" and self.over is None:
             raise ApiError("the server cancelled the generation; retry", "unavailable_error", wait=1)

@@ -53,7 +53,7 @@ class InferenceLogger:
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
         """Log a request durably before any of its answer is sent; ``request`` are the fields of its body to be stored.
 
-        Raises  ApiError (503) where by the policy a request that cannot be logged is refused.
+        Raises  ApiError (503) where it cannot be logged and ``inference_log.disk_full`` is refuse.
         """
         user, session = job.request.user, job.request.session
         job.key_hash = pseudonymize(key_holder_name(key.name), self.hash_key)
@@ -79,7 +79,7 @@ class InferenceLogger:
     ) -> None:
         """Log the end of a request durably before the client gets its end: response, reason of the end, and answers.
 
-        Raises  ApiError (503) where by the policy a request that cannot be logged is refused.
+        Raises  ApiError (503) where it cannot be logged and ``inference_log.disk_full`` is refuse.
         """
         finish = RequestOutcome(
             finished_at=datetime.now(UTC),
@@ -185,10 +185,10 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
 
 
 def open_logger(config: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
-    """Return a logger on the inference log, opened as its server; ``home`` is the base of relative paths.
+    """Open the inference log for writing by this server, and return its logger; ``home`` is the base of relative paths.
 
     ``on_error`` is called with the number of rows that could not be written.
-    Raises  InfrastructureError when the database fails, another server writes to the same file, or its pseudonyms were made
+    Raises  InfrastructureError when the database fails, another server writes to the same file, or the pseudonyms in it were made
             with another key.
     """
     hash_key = pseudonyms.load_hash_key(config, home)

@@ -41,9 +41,9 @@ class LoadBackoff:
         self._failures: dict[Variant, LoadFailure] = {}
 
     def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
-        """Return why files with ``stamp`` are not loaded at ``now`` (monotonic seconds); None if they may be.
+        """Return the reason of the last failed load while another try must wait; None if the files with ``stamp`` may be loaded at ``now``.
 
-        ``idle``: no release answers meanwhile.
+        ``now``: monotonic seconds; ``idle``: no other release answers requests, so even broken files are tried again.
         """
         state = self._failures.get(variant)
         if state is None or state.stamp != stamp:
@@ -63,9 +63,9 @@ class LoadBackoff:
 
 
 def is_permanent(error: Exception, folder: Path) -> bool:
-    """Return whether the files in ``folder``, or this installation, caused an error, so that another try fails as well.
+    """Return whether ``error`` of loading the release in ``folder`` comes from its files or this installation, so that a retry would fail, too.
 
-    False if the files are not complete yet.
+    False where the folder is not complete yet.
     """
     if isinstance(error, ArtifactError):
         return folder.is_dir()

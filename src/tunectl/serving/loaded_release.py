@@ -59,10 +59,7 @@ class LoadedRelease:
     closed: bool = field(default=False)
 
     async def retire(self, patience: float = inf) -> None:
-        """Wait until its requests have finished, then release the memory.
-
-        An engine without output for ``patience`` seconds is not waited for.
-        """
+        """Wait until the requests of this release have finished, then release its memory; stop waiting after ``patience`` seconds without output."""
         if self.closed:
             return
         self.closed = True

@@ -67,9 +67,9 @@ class ReleaseVetting:
         return FollowedPointer(pointer, problem or self.guard.warning or self.store.warning)
 
     def read_canary(self) -> tuple[CanaryState | None, str]:
-        """Return the canary to serve, None for none, and what is wrong with the one in the registry (empty: nothing).
+        """Return (canary to serve or None, what is wrong with the canary in the registry or ``""``).
 
-        A serving challenger continues when the key of its pointer is revoked.
+        A challenger that serves already continues when the key that signed the canary is revoked.
         """
         canary = self.store.canary()
         if canary is None:
@@ -117,10 +117,10 @@ class ReleaseVetting:
         release_statement.check_manifest(manifest, self.digests.get(folder.name), statement)
 
     def choose_champion(self, pointer: ChampionPointer | None, loaded: str | None) -> tuple[str | None, str]:
-        """Return the release to serve as champion, None for none, and what is wrong with the pointer's (empty: nothing).
+        """Return (release to serve as champion or None, why it is not the pointer's release or ``""``).
 
-        ``loaded`` is the release that serves now.
-        A serving release continues. Where there is none, the previous release replaces one that must not be loaded, or the seed.
+        The pointer's release is served if it may be loaded. Else ``loaded``, the release that serves now, continues; without one, the
+        pointer's previous release is taken, then the release in the Bento (``seed``).
         """
         seed = self.seed.name if self.seed else None
         desired = pointer.release if pointer else seed

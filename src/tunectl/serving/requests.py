@@ -186,9 +186,9 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
 
 
 def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
-    """Return the fields of a request body that ``shape`` has, as sent; these are stored.
+    """Return the fields of a request body that ``shape`` declares, as sent, for the inference log; other fields are left out.
 
-    Raises  ApiError for an unknown field that is not JSON: ``parse`` skips those.
+    Raises  ApiError where another field is not valid JSON, which ``parse`` does not notice.
     """
     try:
         content = msgspec.json.decode(body, type=dict[str, Any])
@@ -198,15 +198,15 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 
 
 def check_depth(body: bytes, depth: int) -> None:
-    """Check that JSON is nested at most ``depth`` deep, before it is parsed; raise ApiError otherwise. Anybody may send one."""
+    """Check that the JSON ``body`` is nested at most ``depth`` levels deep, before it is parsed. Raises  ApiError otherwise."""
     if exceeds_depth(body, depth):
         raise ApiError(f"the JSON of the body nests deeper than {depth} levels; send a flatter one")
 
 
 def check_supported(request: ChatRequest | CompletionRequest) -> None:
-    """Check that no parameter is set that is not supported and would change the answer; raise ApiError otherwise.
+    """Check that a request sets no unsupported parameter that would change the answer. Raises  ApiError that names it.
 
-    The engine gives the log-probability of the chosen token and of no other, so alternatives are refused.
+    Log-probabilities of alternative tokens are refused, since the engine returns that of the chosen token only.
     """
     unsupported = " is not supported here; "
     chosen_only = ", since the engine gives the log-probability of the chosen token only"

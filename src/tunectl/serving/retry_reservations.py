@@ -60,7 +60,7 @@ class Reservations:
     def make(self, name: bytes, answers: int, wait: float, now: float) -> None:
         """Reserve room for ``answers`` answers ``wait`` seconds after ``now``.
 
-        Clients are told whole seconds, rounded up, so the room is kept that long. Nothing is reserved while there are too many.
+        The room is kept until ``wait``, rounded up to whole seconds as in Retry-After, plus ``GRACE``. Nothing is reserved beyond ``MOST``.
         """
         if len(self._ending) >= MOST:
             return

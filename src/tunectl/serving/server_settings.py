@@ -45,7 +45,7 @@ def settings() -> ServeSettings:
 def build_tls_arguments(serve: Serve, home: Path) -> list[str]:
     """Return the command-line arguments that make BentoML's server speak HTTPS; empty if ``serve.tls`` is null.
 
-    Raises  UsageError for files that are no certificate and its key: BentoML would end with a traceback.
+    Raises  UsageError for files that are not a certificate and its key, before BentoML ends with a traceback.
     """
     if serve.tls is None:
         return []
@@ -64,8 +64,8 @@ def build_tls_arguments(serve: Serve, home: Path) -> list[str]:
 def home_dir() -> Path:
     """Return the base folder of relative paths: the environment variable TUNECTL_HOME, or else the folder in which the server was started.
 
-    ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not be
-    there, so then it is the folder in which that command was typed.
+    ``bentoml serve BENTO`` changes into the folder of the Bento, which the next build deletes; then the folder in which the command was
+    typed is returned, so that keys, inference log and judgments are kept there.
     """
     named, current, typed = os.environ.get(HOME), Path.cwd(), os.environ.get("PWD")
     if named or not typed or not (current.parent / "bento.yaml").is_file():

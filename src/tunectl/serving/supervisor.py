@@ -19,7 +19,7 @@ MOST_FILES: Final = 1024
 def die_with_parent() -> None:
     """Have the kernel send SIGTERM when the process that started this one dies; on Linux, nothing elsewhere.
 
-    BentoML's supervisor may be killed. Its worker would continue, keep the port and the inference log, and nobody would know.
+    Else the worker of a killed BentoML supervisor would keep running, unnoticed, with the port and the inference log open.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -85,7 +85,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
 
 
 def process_state(path: Path) -> Program:
-    """Return whether a program runs, stopped, or never ran, from its lock file ``path``."""
+    """Return the state of a program from its lock file ``path``: ``runs``, ``stopped``, or ``never`` where it has not run here."""
     return "runs" if lock.is_locked(path) else "stopped" if path.is_file() else "never"
 
 

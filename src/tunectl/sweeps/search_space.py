@@ -31,7 +31,7 @@ class Suggester(Protocol):
 def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:
     """Return a value for each setting of one trial, by name and in the order of the space; settings whose condition is false are left out.
 
-    ``only``: settings beyond these are left out, too.
+    ``only``: names of the settings to return; None: all.
     """
     values: dict[str, Any] = {}
     for key, choices in section.space.items():
@@ -104,7 +104,7 @@ def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
 
 
 def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the current values, by key, of those settings of the space whose value is in it.
+    """Return the current value of each setting of the search space, by key; values outside the space are left out.
 
     ``tree``: the composed configuration; ``choices``: the chosen file of each group.
     """

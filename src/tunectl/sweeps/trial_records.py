@@ -51,7 +51,7 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     state: Literal["complete", "pruned", "failed"]
     values: list[float] = []
-    """Values, one per objective."""
+    """Value of each objective, in their order."""
     reason: str = ""
     seconds: float = 0.0
     stages: int = 0
@@ -69,7 +69,7 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     overrides: list[str]
     start: bool
-    """Whether it has the current settings."""
+    """Whether it is the trial with the project's current settings."""
     attempts: int
     steps: int
     """Last optimizer step at which it reported a validation loss."""

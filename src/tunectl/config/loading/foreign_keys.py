@@ -46,7 +46,7 @@ class ImportedConfig:
     def set(self, name: str, value: Any, note: str = "") -> None:
         """Set the dotted setting ``name`` of tunectl; ``note`` becomes a comment beside it.
 
-        One that would be read as another setting, which may hold an address or a name of a secret, is listed as not carried over.
+        A value with ``${...}`` is listed as not carried over: it would be read as a reference to another setting of the project.
         """
         if "${" in str(value):
             self.dropped.append(UnsupportedKey(name, value, EFFECT, "${...} would be read as another setting of yours"))
@@ -69,7 +69,7 @@ class ImportedConfig:
 
 
 Conversion = Callable[[ImportedConfig, str, Any, str], None]
-"""Takes what was collected, their key, its value, and our key or the reason why there is none."""
+"""Converts one setting: (import so far, the other tool's key, its value, tunectl's key or the reason why there is none)."""
 
 
 class ForeignKey(NamedTuple):
@@ -87,7 +87,7 @@ class ForeignKey(NamedTuple):
 
 
 def skip(*_: Any) -> None:
-    """Do nothing: the setting is converted together with others (``foreign_import``), or tunectl always works as it says."""
+    """Do nothing: the setting is converted together with others (``foreign_import``), or describes what tunectl always does."""
 
 
 def drop_effective(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
@@ -127,7 +127,7 @@ def convert(function: Callable[[Any], Any]) -> Conversion:
 
 
 def look_up(table: Mapping[str, str], description: str) -> Conversion:
-    """Return a conversion by ``table``: tunectl's value to the other tool's names of it, separated by blanks; others are refused."""
+    """Return a conversion of a value by its name: ``table`` maps tunectl's value to the other tool's names, separated by blanks; other names are refused."""
 
     def find(value: Any) -> str:
         for ours, theirs in table.items():
@@ -396,5 +396,5 @@ KEYS: tuple[ForeignKey, ...] = (
 
 
 def list_rules(tool: Tool) -> dict[str, ForeignKey]:
-    """Return the rows of the table by the setting's name in ``tool``."""
+    """Return the known settings of ``tool`` (``axolotl`` or ``llama-factory``), by their names there."""
     return {name: row for row in KEYS for name in (row.axolotl if tool == "axolotl" else row.llama_factory).split()}

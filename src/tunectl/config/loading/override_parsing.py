@@ -101,7 +101,7 @@ def _bad_choice(conf: Path, override: Override, group: str, option: str) -> Over
 
 
 def unknown_option(conf: Path, group: str, option: str, options: Sequence[str]) -> str:
-    """Return the error message for a group without this option: the options that it has, and the nearest."""
+    """Return the error message for an ``option`` that a ``group`` does not have; it names the existing options and the nearest one."""
     near = get_close_matches(option, options, 1, 0.5)
     guess = f"; did you mean {group}={near[0]}?" if near else ""
     return f"{conf.name}/{group} has no option {option}; there are {', '.join(options)}{guess}"

@@ -22,7 +22,7 @@ Model = type[BaseModel]
 
 
 def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
-    """Return a hint for an unknown key at ``path``: the place where that key exists, or the key that was probably meant."""
+    """Return a hint, appended to the message about an unknown key: how to set ``path`` where it exists, else the nearest setting; may be empty."""
     if has_path(tree, path):
         return f"; write {to_dotted_key(path)}=<value>"
     near = closest_setting(schema, tree, path, ())

@@ -106,7 +106,7 @@ class SchemaLocation:
 
 
 def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> SchemaLocation:
-    """Return the key path and type at the location of a validation error of pydantic: union tags in it are not keys."""
+    """Return the setting at the location (``loc``) of a pydantic validation error, without the union tags, which are no keys."""
     shape, path, owner = TypeInfo((root,), nullable=False, metadata=()), (), None
     siblings: tuple[type[BaseModel], ...] = ()
     current_path: KeyPath = path

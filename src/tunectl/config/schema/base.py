@@ -14,7 +14,7 @@ class StrictModel(BaseModel):
     """Base class of the configuration's sections.
 
     Fields have a type, bounds and one line of prose (a string under the field), and no default: values live in ``conf/`` and nowhere else,
-    so a reader never looks in two places. None is absent, zero is zero.
+    so each value has one place. None means absent; it is never written as 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), strict=False)

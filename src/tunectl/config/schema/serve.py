@@ -24,7 +24,7 @@ class ServeEngine(StrictModel):
     max_num_batched_tokens: int = Field(ge=16)
     """Tokens in one step at most; lower keeps long prompts from delaying the answers beside them."""
     prefix_caching: bool
-    """Whether prompts with equal beginnings share computation. The time to the first token then tells whoever has a key whether a prompt was asked before."""
+    """Whether prompts with equal beginnings share computation. With it, any key's holder can infer from the time to the first token whether a prompt was asked before."""
     precision: Literal["f32", "bf16"]
     """Type that OpenVINO computes in, on CPUs that support both: f32 generates faster for few clients, bf16 reads long prompts faster."""
     tensor_parallel_size: int = Field(ge=1, le=64)

@@ -16,16 +16,16 @@ from tunectl.core.errors import UsageError
 MAX_CHARACTERS: Final = 2_000
 """Length of all settings together."""
 GROUPS: Final = ("experiment", "hardware", "cpt", "sft", "preferences", "reward", "align")
-"""Of these any option that lies in ``conf/`` may be chosen."""
+"""Groups of which any file in ``conf/`` may be chosen."""
 SECTIONS: Final = ("hardware", "cpt", "sft", "reward", "align")
 PROTECTED: Final = ("reward.gate", "sft.privacy")
-"""Within these sections: what a reward model must reach, and what is promised to the people in the data."""
+"""Settings inside ``SECTIONS`` that may not be changed here: the gate of the reward model, and differential privacy."""
 
 
 def parse_settings(text: str) -> list[str]:
-    """Return the settings of a text with ``key=value`` separated by spaces, one item each.
+    """Split a text of ``key=value`` words, as typed in the console's build form, into overrides.
 
-    Raises  UsageError for what is no setting, and for one that a build may not be given here.
+    Raises  UsageError for a word that is not key=value, and for a setting that may not be set from the console.
     """
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"settings have at most {MAX_CHARACTERS} characters; these have {len(text)}")
@@ -51,7 +51,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def is_allowed(key: str, value: str) -> bool:
-    """Return whether ``key=value`` may be given to a build in the console."""
+    """Return whether ``key=value`` may be set for a build from the console: seed, numbers and switches of some sections, options of some groups."""
     if key in GROUPS:
         return value.isascii() and value.replace("_", "").isalnum()
     section = key.partition(".")[0]

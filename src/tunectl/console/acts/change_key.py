@@ -65,7 +65,7 @@ def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     name = form.get("name", "").strip()
     scopes = [scope for scope in get_args(KeyScope) if form.get(f"scope_{scope}") == "on"]
     if not scopes:
-        raise UsageError("no box is ticked, so the key could do nothing", hint="tick what it may do")
+        raise UsageError("no scope is ticked, so the key would open nothing", hint="tick one scope or more")
     days, limit = _parse_count(form, "days"), _parse_count(form, "per_minute")
     more: dict[str, Any] = {}
     if days is not None:

@@ -142,7 +142,7 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
 def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     """Start a canary with the release ``form["release"]`` on ``form["share"]`` percent of the users; return the path to go to.
 
-    Raises  NotFoundError for an unknown release; UsageError without a reason, or for a share that is no number; ConflictError
+    Raises  NotFoundError for an unknown release; UsageError without a reason, or for a share that is not a number; ConflictError
             where the registry changed meanwhile.
     """
     store, name = _open(context), form["release"]
@@ -208,7 +208,10 @@ def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
 def _sequence(form: Mapping[str, str]) -> int:
     text = form.get("sequence", "")
     if not text.isdecimal() or len(text) > 12:
-        raise UsageError("the form does not say which champion was shown", hint="open the page again")
+        raise UsageError(
+            "the form lacks the sequence of the champion that was shown (a number of 1 to 12 digits)",
+            hint="open the page again",
+        )
     return int(text)
 
 
@@ -218,4 +221,4 @@ def _report_conflict() -> Iterator[None]:
     try:
         yield
     except ChampionMovedError as error:
-        raise ConflictError(error.message, hint="look again at what is the champion now, then decide") from error
+        raise ConflictError(error.message, hint="check the champion on the page Releases, then decide again") from error

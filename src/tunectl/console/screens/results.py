@@ -149,7 +149,7 @@ def _find_report(context: ReadContext, name: str) -> ReportLink:
 def read_report(context: ReadContext, query: Mapping[str, str]) -> ReportScreen:
     """Return one report; its markup is cleaned, because a project may come from somebody else, with its reports.
 
-    Raises  NotFoundError for a name that is no report.
+    Raises  NotFoundError for the name of another page.
     """
     name = query.get("report", "")
     if name not in REPORTS:

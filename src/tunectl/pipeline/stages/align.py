@@ -44,7 +44,7 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The model of cpt, or a note that there is none."""
+    """The model of cpt, or passed_through.json where cpt is switched off."""
     split: Path
     """Inputs to answer, and validation inputs."""
     sft: Path
@@ -52,7 +52,7 @@ class Inputs:
     preferences: Path
     """Judgments (dpo, kto), and which inputs were judged."""
     reward: Path
-    """The reward model and its verdict, or a note that there is none."""
+    """The reward model and its verdict, or passed_through.json where the stage is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,11 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
     Returns  Metrics
 
     Raises   GateError           the method learns from the reward model, and its verdict is failed
-             UsageError          a reward_model is declared and there is none; all answers were cut; a reward or the loss is no
-                                 number; the KL to sft exceeded its limit
+             UsageError          align.rewards has reward_model and reward is none; all answers were cut; a reward or the loss is
+                                 NaN or infinite; the KL to sft exceeded its limit
              DataError           there are no inputs, no judgments, or too many were rejected; a check names a field that no
                                  input has
-             ConfigError         the schema of a check is none
+             ConfigError         the JSON Schema of a check is invalid
              ArtifactError       sft or reward belong to another base, template or adapter
              InfrastructureError  memory, disk, vLLM, or stopped by the user: the same command resumes
     """

@@ -33,7 +33,8 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
     """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that do not exist any more.
 
     Reads    conf/, conf/overrides.yaml, the declared sources, the installed sources of tunectl
-    Writes   artifacts/config/*.json, each only where its content changed; how trainings are launched and where curate runs, which are no stage's settings
+    Writes   artifacts/config/*.json, each only where its content changed; and in .tunectl/ the section launch and the engine of curate,
+             which are in no stage's JSON, so that changing them reruns nothing
     Returns  names of stages: written, unchanged, removed
 
     Raises   ConfigError with every mistake of the configuration

@@ -65,7 +65,7 @@ def run(
 
     Reads    inputs.split      documents.jsonl
              inputs.model      the base model
-    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv (without times); or
+    Writes   outputs.artifact  a model folder with model_spec.json, training.json and history.csv (without times); or
                                passed_through.json
     Returns  Metrics
 

@@ -32,7 +32,7 @@ class Inputs:
 
     ingest: Path
     feedback: Path
-    """Rows from feedback on live traffic, or a note that there are none."""
+    """Rows from feedback on live traffic, or passed_through.json where the stage is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def run(
                                dropped_answers.jsonl: answers removed from records that keep other answers
     Returns  Metrics           counts of records
 
-    Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was rejected
-             ConfigError  an unknown language, region or locale; a pattern that is no regular expression
+    Raises   DataError    a line is not a record, or more than ``curate.max_rejected_share`` was rejected
+             ConfigError  an unknown language, region or locale; an invalid regular expression
     """
     build = partial(CurationPipeline.build, cfg.curate, libraries or _libraries(), seed=cfg.seed)
     line = build(threads=cfg.hardware.threads)

@@ -48,15 +48,15 @@ class Inputs:
     model: Path
     """The base model."""
     cpt: Path
-    """The weights of cpt that the adapter belongs to, or a note that there are none."""
+    """The weights of cpt that the adapter belongs to, or passed_through.json where cpt is switched off."""
     split: Path
     """Test inputs; validation inputs for the prompt search; train for examples and the nearest answer."""
     sft: Path
     """The adapter and its training curve."""
     reward: Path
-    """``judge``: the reward model that was not used for training, ``members``: that of align; or a note that there is none."""
+    """``judge``: the reward model that was not used for training, ``members``: that of align; or passed_through.json where the stage is switched off."""
     align: Path
-    """The adapter of align, or a note that there is none."""
+    """The adapter of align, or passed_through.json where the stage is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def run(
     Reads    split/{train,validation,test}.jsonl, split/report.json, the models, reward/judge, sft/history.csv, the judgments in
              ``evaluate.aligned.human_judgments_dir``; align and reward/members where aligned is not surely better
     Writes   results.json, answers.jsonl and input_scores.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
-    Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
+    Returns  Metrics; a failed verdict is not an error, because DVC would delete the files that explain it
 
     Raises   DataError for test data without a usable input, and for checks and slices of fields that no input has;
              ArtifactError where an adapter or the judge belongs to another model

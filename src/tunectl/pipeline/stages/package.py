@@ -38,12 +38,12 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The model of cpt, or a note that there is none."""
+    """The model of cpt, or passed_through.json where cpt is switched off."""
     split: Path
     """Validation inputs for probes, and the test inputs of the evaluation."""
     sft: Path
     align: Path
-    """The adapter of align, or a note that there is none."""
+    """The adapter of align, or passed_through.json where the stage is switched off."""
     evaluate: Path
     """Verdict, differences and answers of the evaluation."""
 
@@ -78,7 +78,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``
-    Returns  Metrics; a verdict of no is not an error, and then there is no Bento and the registry promotes the release by force only
+    Returns  Metrics; a failed verdict is not an error: then no Bento is built, and the registry promotes the release only with ``--force``
 
     Raises   ArtifactError       the adapter belongs to another base or template
              UsageError          the declared adapter is not there, or the engine cannot hold it

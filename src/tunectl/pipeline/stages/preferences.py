@@ -50,13 +50,13 @@ class Inputs:
     model: Path
     """The base model; loaded only for simulated annotation, like the next two."""
     cpt: Path
-    """The weights of cpt that the adapter belongs to, or a note that there are none."""
+    """The weights of cpt that the adapter belongs to, or passed_through.json where cpt is switched off."""
     split: Path
     """The artifact of split: its inputs keep their parts, so that no test input is trained on."""
     sft: Path
     """The adapter of the tuned model."""
     feedback: Path
-    """People's edits of live answers, or a note that there are none."""
+    """People's edits of live answers, or passed_through.json where the stage is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,9 @@ class Outputs:
     work: Path
     """Sampled answers, until all are judged."""
     artifact: Path
-    """train.jsonl, validation.jsonl, test.jsonl (Pair), labeled_completions.jsonl (Mark), judgments.jsonl, candidates.jsonl (Example),
-    sampled.jsonl (Sampled, where an annotator is simulated), decisions.json, row_counts.json, rejects.jsonl, report.json; or
+    """train.jsonl, validation.jsonl, test.jsonl (PreferencePair), labeled_completions.jsonl (LabeledCompletion), judgments.jsonl,
+    candidates.jsonl (Example), sampled.jsonl (SampledAnswers of a simulated annotator), decisions.json, row_counts.json, rejects.jsonl,
+    report.json; or
     passed_through.json."""
 
 

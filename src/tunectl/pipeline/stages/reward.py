@@ -42,7 +42,7 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The model of cpt, or a note that there is none."""
+    """The model of cpt, or passed_through.json where cpt is switched off."""
     sft: Path
     """The adapter that the reward model is based on, and its system text."""
     preferences: Path
@@ -106,13 +106,13 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     """Train the reward models (the ensemble for align, one for evaluate), measure them on test pairs, and decide whether align may use them.
 
     Reads    inputs.preferences  train.jsonl, validation.jsonl, test.jsonl, report.json
-             inputs.sft          the adapter and its contract; inputs.cpt or inputs.model as the base
+             inputs.sft          the adapter and model_spec.json; inputs.cpt or inputs.model as the base
     Writes   see ``Outputs``; a failed verdict is not an error, because DVC would delete the files that explain it
     Returns  Metrics
 
     Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
              ArtifactError       the sft adapter belongs to another base
-             UsageError          the loss or a reward is no number
+             UsageError          the loss or a reward is NaN or infinite
              InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.reward.root

@@ -66,10 +66,10 @@ class Metrics:
 
 
 def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | None = None) -> Metrics:
-    """Train an adapter on the training answers and keep the weights of the best validation loss; of a private training the last ones.
+    """Train an adapter on the training answers and keep the weights of the best validation loss (with differential privacy: the last ones).
 
     Reads    inputs.split      train.jsonl, validation.jsonl
-             inputs.cpt      the further pre-trained model, or inputs.model where cpt passed on
+             inputs.cpt      the model of cpt, or inputs.model where cpt is switched off
     Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, model_spec.json (with the system text in force),
                                training.json, history.csv, row_counts.json, rejects.jsonl
                                privacy.json of a private training
@@ -78,7 +78,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
 
     Where ``sft.adapter`` names an adapter, it is used, and nothing is trained.
     Raises   DataError           an empty split, or too many answers were too long
-             UsageError          the loss is no number
+             UsageError          the loss is NaN or infinite
              InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.sft
