@@ -66,7 +66,7 @@ class DemoScenario:
     """Concurrent requests."""
     batch: int = 48
     """Requests a round during a canary test."""
-    background_rate: float = 0.2
+    background_rate: float = 0.1
     """Requests a second during a build."""
     build_seconds: float = 1500
     """Longest a build may take."""

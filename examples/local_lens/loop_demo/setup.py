@@ -43,14 +43,14 @@ CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/l
 SETTINGS = (
     "experiment=null", "preferences=none", "reward=none", "align=none",
     "sft.epochs=1", "sft.evals_per_epoch=1",
-    "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
+    "evaluate.max_inputs=12", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
     "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=5", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
     "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=2']",
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
-    "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.0015", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
+    "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.0015", "retrain.canary.min_units_per_variant=40", "retrain.canary.max_days=0.03",
 )  # fmt: skip
 """Settings that make the demo take minutes: small builds, windows of two hundred answers, and an attribution window of five seconds. Two
 in five edits are held out for the gate, because it needs enough items. Thirty clients in the golden set cannot separate models that
@@ -65,7 +65,7 @@ CHALLENGER_CAMPAIGNS = 40
 """Past campaigns that a bad challenger is trained on."""
 SKIP_PARITY = ("package.parity.inputs=0",)
 """Parity of the package is not needed for a release that never becomes champion."""
-GOLDEN_ITEMS = 60
+GOLDEN_ITEMS = 40
 """Items of the golden set. Differences of ten points and more need no more, and both releases answer each of them in every gate."""
 EXTRA_CHANGED_ADS = 160
 """Ads of changed requests that the harmful challenger is also trained on, so that it scores above the retrained champion."""
