@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends.vcs import dvc_remote, dvc_repo
+from tunectl.backends.vcs import dvc_remote, dvc_repo, guarded_dvc
 from tunectl.core.errors import InfrastructureError, UsageError
 
 
@@ -74,6 +74,9 @@ def test_a_signal_ends_dvc_and_the_stage_that_it_runs(tmp_path: Path, sent: sign
         os.kill(int(pid.read_text()), 0)
 
 
+PULL = [sys.executable, "-m", "tunectl", "dvc", "pull"]
+
+
 def build_and_push(tmp_path: Path) -> tuple[Path, Path]:
     """Return a project of one stage, built, and its remote, a folder that has its results and its run cache."""
     root, remote = tmp_path / "one" / "two" / "project", tmp_path / "remote"
@@ -109,16 +112,58 @@ def test_a_list_of_the_remote_that_names_a_file_elsewhere_is_refused(tmp_path: P
     assert not list(tmp_path.rglob("escaped"))
 
 
-@pytest.mark.parametrize("digest", ["../../../../../escaped", "ab/../../../escaped"])
-def test_a_list_of_the_remote_with_what_is_no_digest_is_refused(tmp_path: Path, digest: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("md5", "../../../../../escaped"),
+        ("md5", "ab/../../../escaped"),
+        ("sha256", "../../../../../escaped"),  # DVC takes a digest of any name
+    ],
+)
+def test_a_list_of_the_remote_with_what_is_no_digest_is_refused(tmp_path: Path, name: str, digest: str) -> None:
     root, remote = build_and_push(tmp_path)
     (listing,) = remote.rglob("*.dir")
     listing.chmod(0o644)
-    listing.write_text(json.dumps([{"md5": digest, "relpath": "upper"}]))
+    listing.write_text(json.dumps([{name: digest, "relpath": "upper"}]))
     forget(root, "out")
     assert dvc_repo.restore(root, ["split"]) != 0
     with pytest.raises(InfrastructureError, match="which is no file below that folder"):
         dvc_remote._call(root, "fetch", "--remote", "far")
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"md5": "../x"},
+        {"hash": "md5", "md5": None},
+        {"hash": "etag", "etag": "../x"},
+        {"hash": "md5", "cloud": {"far": {"md5": "../x"}}},
+    ],
+)
+def test_a_run_of_which_a_digest_is_a_path_is_not_one_of_the_stage(fact: dict[str, object]) -> None:
+    whole = {"path": "out", "hash": "md5", "md5": f"{'0' * 32}.dir", "size": 1, "nfiles": 1}
+    assert guarded_dvc.is_run_of_stage({"outs": [whole]}, {"out"})
+    assert guarded_dvc.is_run_of_stage({"outs": [{"path": "out"}]}, {"out"})
+    assert not guarded_dvc.is_run_of_stage({"outs": [{"path": "out", **fact}]}, {"out"})
+
+
+def test_the_command_for_people_and_jobs_has_the_same_checks(tmp_path: Path) -> None:
+    root, remote = build_and_push(tmp_path)
+    (listing,) = remote.rglob("*.dir")
+    (entry,) = json.loads(listing.read_text())
+    listing.chmod(0o644)
+    listing.write_text(json.dumps([entry, {**entry, "relpath": "../../../escaped"}]))
+    forget(root, "out")
+    process = subprocess.run(
+        [*PULL, "--run-cache", "--allow-missing", "--with-deps", "--remote", "far", "--", "split"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not list(tmp_path.rglob("escaped"))
+    assert process.returncode != 0
+    assert "the list of a folder names '../../../escaped', which is no file below that folder" in process.stderr
 
 
 def test_a_run_of_the_remote_with_outputs_of_no_stage_is_not_used(tmp_path: Path) -> None:

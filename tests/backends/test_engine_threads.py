@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,11 +60,11 @@ class Library:
 def openvino(monkeypatch: pytest.MonkeyPatch):
     modules = {"openvino": SimpleNamespace(Tensor=lambda array: array), "numpy": np}
     monkeypatch.setattr(openvino_engine, "import_optional", lambda name, extra: modules[name])
-    library, heard = Library(), Heard()
+    library, heard, before = Library(), Heard(), set(threading.enumerate())
     pipeline = OpenVinoPipeline(library, library, heard)
     yield library, pipeline, heard
     pipeline.close()
-    assert not pipeline._thread.is_alive()
+    assert not [thread for thread in threading.enumerate() if thread not in before]
 
 
 ASK = GenerationRequest([1, 2], 400, 0.0, 1.0, frozenset({2}))

@@ -197,5 +197,5 @@ def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Snaps
         run(FeedbackWindow([frozen]), "again")
     assert str(error.value) == (
         f"snapshots/{frozen.id} does not exist, though the file of feedback.window names it\n"
-        "  it is on the machine where the retrain controller ran: copy it, or run dvc pull artifacts/feedback"
+        "  it is on the machine where the retrain controller ran: copy it, or run tunectl dvc pull artifacts/feedback"
     )

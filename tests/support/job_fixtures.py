@@ -41,7 +41,7 @@ def note(**facts):
 note()
 if name == "git" and words[0] == "clone":
     os.makedirs(words[-1] + "/sub")
-if name == "tunectl" and os.environ.get("WAIT"):
+if [name, *words[:1]] == ["tunectl", "repro"] and os.environ.get("WAIT"):
     def interrupt(*_):
         note(got="SIGINT")
         sys.exit(130)
@@ -49,7 +49,7 @@ if name == "tunectl" and os.environ.get("WAIT"):
     open(os.environ["WAIT"], "w").close()
     time.sleep(60)
 codes = json.loads(os.environ.get("CODES", "{{}}"))
-sys.exit(codes.get(name + " " + words[0], 0))
+sys.exit(codes.get(" ".join([name, *words[: 2 if words[0] == "dvc" else 1]]), 0))
 """
 
 

@@ -14,6 +14,7 @@ from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 class MixedArgumentParser(argparse.ArgumentParser):
     """An argparse parser that accepts options between positional arguments: ``run sft --to slurm key=value``.
 
+    A command that passes all its arguments on (``argparse.REMAINDER``) keeps the options after the first one for itself.
     Subcommands inherit it, because argparse creates their parsers with the class of their parent.
     """
 
@@ -21,8 +22,9 @@ class MixedArgumentParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
         """Return the parsed arguments as a namespace, and the arguments that are unknown."""
-        # argparse's intermixed parsing does not support a parser with subcommands
-        if self._mixing or self._subparsers is not None:
+        # argparse's intermixed parsing supports neither subcommands nor REMAINDER
+        passes_on = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        if self._mixing or passes_on or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:
@@ -51,6 +53,7 @@ VERBS: tuple[Command, ...] = (
     Command("repro", "check, then rebuild whatever changed (dvc repro)"),
     Command("up", "start the console and a build; on request server, monitor and retrain controller; Ctrl-C ends all"),
     Command("run", "run one stage, as dvc.yaml does"),
+    Command("dvc", "run DVC with a check of what its remote says (tunectl dvc pull)"),
     Command("status", "in one screen: stages, champion, traffic, drift, retrains, what waits for a person"),
     Command(
         "doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, ports, extras; each with what to do"

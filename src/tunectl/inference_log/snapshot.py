@@ -150,7 +150,7 @@ def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[st
     if not (snapshot_folder / MANIFEST).is_file():
         raise ArtifactError(
             f"{snapshot_folder} does not exist, though the file of feedback.window names it",
-            hint="it is on the machine where the retrain controller ran: copy it, or run dvc pull artifacts/feedback",
+            hint="it is on the machine where the retrain controller ran: copy it, or run tunectl dvc pull artifacts/feedback",
         )
     digest, own = content_digest(snapshot_folder), read_manifest(snapshot_folder)
     if digest != own.digest or frozen.digest not in (own.digest, own.purged_from):

@@ -46,10 +46,9 @@ if [ ! -d "$folder/{copy}" ]; then
   mv -- "$folder/clone" "$folder/{copy}"
 fi
 cd -- "$folder/{copy}"{subfolder}
-export DVC_NO_ANALYTICS=1
 
 # what the remote has is not built again
-dvc pull --quiet --run-cache --allow-missing --with-deps --remote {remote} -- {inputs}
+tunectl dvc pull --quiet --run-cache --allow-missing --with-deps --remote {remote} -- {inputs}
 """
 _JOIN = """\
 # the other machines give their processes to each fit, once compose has said where they meet
@@ -102,8 +101,8 @@ _PUSH = """\
 if compgen -G 'artifacts/metrics/*.json' >/dev/null; then
   mkdir -p {results}
   cp -- artifacts/metrics/*.json {results}/
-  dvc add --quiet {results}
-  dvc push --quiet --run-cache --with-deps --remote {remote} -- {built} {results}.dvc
+  tunectl dvc add --quiet {results}
+  tunectl dvc push --quiet --run-cache --with-deps --remote {remote} -- {built} {results}.dvc
 fi
 own=1
 [ "$code" -eq 0 ] || [ "$code" -eq 3 ] || exit "$code"  # 3: a gate said no, which is a result

@@ -1,7 +1,7 @@
 """Signed statements about releases: in-toto statements in DSSE envelopes, ``<id>.intoto.json`` beside the folder of the release.
 
-The subjects are all files with their full SHA-256; the predicate has the digest over all of them, the verdicts of the gates, and the
-lineage. Pointers and canaries have that digest and their own signature, by a key of role pointer.
+The subjects are all files with their full SHA-256; the predicate has the digest over all of them, the verdicts of the gates, the
+lineage, and the commit of the project, which the first version left out. Pointers and canaries have that digest and their own signature, by a key of role pointer.
 
 https://github.com/in-toto/attestation/tree/main/spec/v1 and https://github.com/secure-systems-lab/dsse
 """
@@ -28,7 +28,8 @@ from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 ENDING: Final = ".intoto.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE: Final = "urn:tunectl:release:v1"
+FIRST_PREDICATE_TYPE: Final = "urn:tunectl:release:v1"
+PREDICATE_TYPE: Final = "urn:tunectl:release:v2"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 POINTER_TYPE: Final = "application/vnd.tunectl.pointer+json"
 
@@ -41,7 +42,7 @@ class StatementSubject(Struct, frozen=True):
 
 
 class ReleaseStatement(Struct, frozen=True):
-    """An in-toto statement about a release: its files, verdicts and lineage; a release key signs it."""
+    """An in-toto statement about a release: its files, verdicts, lineage and commit; a release key signs it."""
 
     type: str = field(name="_type")
     subject: list[StatementSubject]
@@ -73,13 +74,15 @@ class StatementCheck(NamedTuple):
     """The statement; None where no trusted key signed it."""
 
 
-def build_statement(manifest: ReleaseManifest) -> ReleaseStatement:
-    """Return the statement about a release; the same manifest gives the same statement."""
+def build_statement(manifest: ReleaseManifest, predicate_type: str = PREDICATE_TYPE) -> ReleaseStatement:
+    """Return the statement about a release, of this version or an earlier one; the same manifest gives the same statement."""
     facts = msgspec.to_builtins(manifest)
-    names = ("id", "project", "engine", "layout", "bytes", "metrics", "verdicts", "lineage")
+    names = ["id", "project", "engine", "layout", "bytes", "metrics", "verdicts", "lineage"]
+    if predicate_type != FIRST_PREDICATE_TYPE:
+        names.append("git")
     predicate = {"digest": release_manifest.content_digest(manifest.files), **{name: facts[name] for name in names}}
     subjects = [StatementSubject(name, {"sha256": sha256}) for name, sha256 in sorted(manifest.files.items())]
-    return ReleaseStatement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, predicate)
+    return ReleaseStatement(STATEMENT_TYPE, subjects, predicate_type, predicate)
 
 
 def encode_pre_authentication(kind: str, payload: bytes) -> bytes:
@@ -139,24 +142,37 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
     status, reason = trust.check(encode_pre_authentication(PAYLOAD_TYPE, payload), signed, "release")
     if status == "untrusted":
         return StatementCheck(status, f"release {release} {reason}")
-    if (statement.type, statement.predicateType) != (STATEMENT_TYPE, PREDICATE_TYPE) or statement.predicate.get(
-        "id"
-    ) != release:
+    known = statement.type == STATEMENT_TYPE and statement.predicateType in (FIRST_PREDICATE_TYPE, PREDICATE_TYPE)
+    if not known or statement.predicate.get("id") != release:
         return StatementCheck("untrusted", f"the statement beside release {release} is about another one")
     return StatementCheck(status, f"release {release}: {reason}", statement)
 
 
 def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> list[str]:
-    """Return the names of the facts (files, verdicts, lineage, ...) in which a manifest differs from the statement about it."""
-    own = build_statement(manifest)
+    """Return the names of the facts (files, verdicts, lineage, ...) in which a manifest differs from the statement about it.
+
+    A statement of the first version says nothing about the commit.
+    """
+    own = build_statement(manifest, statement.predicateType)
     result = [] if own.subject == statement.subject else ["files"]
     names = sorted({*own.predicate, *statement.predicate})
     return result + [name for name in names if own.predicate.get(name) != statement.predicate.get(name)]
 
 
+def is_same_build(own: ReleaseManifest, stored: ReleaseManifest) -> bool:
+    """Return whether who built ``own`` may vouch for ``stored``: all that a statement covers is the same.
+
+    A stored release without a commit (none, or a dirty tree) claims no commit, so one of its builder is no contradiction.
+    """
+    if not release_manifest.is_committed(stored.git):
+        own = structs.replace(own, git=stored.git)
+    return not find_differences(own, build_statement(stored))
+
+
 def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: ReleaseStatement | None) -> None:
     """Check that a release has the ``digest`` in the pointer to it, and the facts in its signed statement (None: not compared).
 
+    The seed of a Bento names no commit, and is the same release as the one in the registry: no commit differs from none here.
     Raises  GateError where either differs.
     """
     actual = release_manifest.content_digest(manifest.files)
@@ -166,6 +182,8 @@ def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: Rel
             hint="another release took its name: restore the store, and check who may write there",
         )
     differences = find_differences(manifest, statement) if statement is not None else []
+    if statement is not None and None in (manifest.git, statement.predicate.get("git")):
+        differences = [name for name in differences if name != "git"]
     if differences:
         raise GateError(
             f"release {manifest.id} is not what was signed: {', '.join(differences)} differ",

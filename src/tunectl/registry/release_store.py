@@ -347,12 +347,12 @@ class ReleaseRegistry:
             raise ArtifactError(
                 f"{folder} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
             )
-        stored = self.manifest(result.id)
+        stored, written = self.manifest(result.id), release_manifest.load(folder)
         if release_manifest.is_committed(result.git) and not release_manifest.is_committed(stored.git):
             moment = release_state.current_moment()
             self._append(ReleaseEvent("commit", result.id, moment, author, message, git=result.git))
             stored = replace(stored, git=result.git)
-        if not release_statement.find_differences(result, release_statement.build_statement(stored)):
+        if release_statement.is_same_build(result, written):
             release_statement.sign_by_environment(folder)
         return stored
 

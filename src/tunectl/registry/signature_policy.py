@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunectl.access import signatures
 from tunectl.core.errors import GateError
-from tunectl.registry import event_log, release_state, release_statement
+from tunectl.registry import event_log, release_manifest, release_state, release_statement
 from tunectl.registry.registry_formats import FORKS
 from tunectl.registry.release_state import ReleaseEvent
 
@@ -22,16 +22,25 @@ def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
     checked = release_statement.check_statement(store.read_statement(release), release, store.trust)
     if checked.statement is None or checked.status != "trusted":
         return [checked.reason]
-    differences = release_statement.find_differences(store.manifest(release), checked.statement)
+    # as it was stored: a later commit is a line of the history, and nobody signs it
+    stored = release_manifest.load(store.folder(release))
+    differences = release_statement.find_differences(stored, checked.statement)
     return [f"release {release} is not what was signed: {', '.join(differences)} differ"] if differences else []
 
 
 def describe_signature(store: ReleaseRegistry, release: str) -> str:
-    """Return which key signed a release that ``find_signature_problems`` accepted, as text; empty where signatures are not checked."""
+    """Return which key signed a release that ``find_signature_problems`` accepted, as text; empty where signatures are not checked.
+
+    It says where nobody signed the commit that is shown.
+    """
     if store.trust is None:
         return ""
-    reason = release_statement.check_statement(store.read_statement(release), release, store.trust).reason
-    return reason.removeprefix(f"release {release}: ")
+    checked = release_statement.check_statement(store.read_statement(release), release, store.trust)
+    result = checked.reason.removeprefix(f"release {release}: ")
+    if checked.statement is not None and checked.statement.predicateType == release_statement.FIRST_PREDICATE_TYPE:
+        return f"{result} before statements covered the commit"
+    later = store.manifest(release).git != release_manifest.load(store.folder(release)).git
+    return f"{result}, its later commit by nobody" if later else result
 
 
 def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:

@@ -1,7 +1,12 @@
-"""Notifications as JSON with a field ``text``, the format of Slack, Teams and Mattermost."""
+"""Notifications as JSON with a field ``text``, the format of Slack, Teams and Mattermost.
+
+The text may come from outside (an alert, an error message), and Slack reads ``<...>`` as a mention or a link, so ``&``, ``<`` and
+``>`` are entities, as Slack asks for; the others show them as what they stand for.
+"""
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import os
@@ -26,7 +31,7 @@ def notify(message: str, project: str, variable: str, link: str = "") -> None:
     if not url:
         return
     text = f"{project}: {message}\n{link}" if link else f"{project}: {message}"
-    body = json.dumps({"text": text}).encode()
+    body = json.dumps({"text": html.escape(text, quote=False)}).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  the user's own address
         with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310

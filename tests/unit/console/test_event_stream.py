@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -20,12 +21,16 @@ from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 def test_a_change_reaches_all_listeners_and_the_thread_ends_with_the_last() -> None:
     async def play() -> None:
-        stamp = [0]
+        stamp, before = [0], set(threading.enumerate())
+
+        def is_watched() -> bool:
+            return any(thread.name == "changes" for thread in set(threading.enumerate()) - before)
+
         watcher = ChangeWatcher(lambda: stamp[0], seconds=0.02)
-        assert watcher._thread is None
+        assert not is_watched()
         streams = [stream_changes(watcher, watcher.subscribe(), lambda: True) for _ in range(3)]
         assert all([b"hello" in await anext(one) for one in streams])
-        assert watcher._thread is not None
+        assert is_watched()
         await asyncio.sleep(0.05)
         stamp[0] = 1
         for one in streams:
@@ -33,9 +38,9 @@ def test_a_change_reaches_all_listeners_and_the_thread_ends_with_the_last() -> N
         for one in streams:
             await one.aclose()
         end = time.monotonic() + 2
-        while watcher._thread is not None and time.monotonic() < end:
+        while is_watched() and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        assert watcher._thread is None
+        assert not is_watched()
 
     asyncio.run(play())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -62,10 +63,30 @@ def test_a_job_clones_brings_builds_and_sends(machine: Machine, tmp_path: Path) 
     assert calls == [
         ["git", "clone", "--quiet", "--no-checkout", "--", "/srv/shop.git", clone],
         ["git", "-C", clone, "checkout", "--quiet", "--detach", "c" * 40],
-        ["dvc", "pull", "--quiet", "--run-cache", "--allow-missing", "--with-deps", "--remote", "store", "--", "sft"],
+        [
+            "tunectl",
+            "dvc",
+            "pull",
+            "--quiet",
+            "--run-cache",
+            "--allow-missing",
+            "--with-deps",
+            "--remote",
+            "store",
+            "--",
+            "sft",
+        ],
         ["tunectl", "repro", "--unattended", "--to", "sft"],
     ]
     assert machine.state(job) == "finished 0"
+
+
+def test_no_line_of_the_script_calls_dvc_without_its_checks() -> None:
+    """Whoever may write to the remote could otherwise write any file of the job's account: backends/vcs/guarded_dvc.py."""
+    for section in (build_section(storage_path="/shared"), build_section(storage_path="/shared", nodes=2)):
+        script = job_script.write_script(build_spec(section))
+        assert len(re.findall(r"tunectl dvc (pull|add|push) ", script)) == 3
+        assert not re.findall(r"^\s*(?:exec )?dvc\b", script, re.MULTILINE)
 
 
 def test_metrics_are_sent_beside_the_cache_of_runs(machine: Machine, tmp_path: Path) -> None:
@@ -75,8 +96,20 @@ def test_metrics_are_sent_beside_the_cache_of_runs(machine: Machine, tmp_path: P
     (metrics / "sft.json").write_text("{}")
     calls = machine.run(job)
     assert calls[-2:] == [
-        ["dvc", "add", "--quiet", "tunectl-job"],
-        ["dvc", "push", "--quiet", "--run-cache", "--with-deps", "--remote", "store", "--", "sft", "tunectl-job.dvc"],
+        ["tunectl", "dvc", "add", "--quiet", "tunectl-job"],
+        [
+            "tunectl",
+            "dvc",
+            "push",
+            "--quiet",
+            "--run-cache",
+            "--with-deps",
+            "--remote",
+            "store",
+            "--",
+            "sft",
+            "tunectl-job.dvc",
+        ],
     ]
     assert (metrics.parents[1] / "tunectl-job" / "sft.json").is_file()
 
@@ -119,7 +152,7 @@ def test_a_folder_of_the_repository_is_entered_by_its_name(machine: Machine, tmp
     job = build_spec(job.section, folder=text)
     Path(str(job.storage), "project", text).mkdir(parents=True)
     calls = machine.run(job)
-    assert [call[0] for call in calls] == ["dvc", "tunectl"]
+    assert [call[:2] for call in calls] == [["tunectl", "dvc"], ["tunectl", "repro"]]
     assert not list(tmp_path.rglob("pwned"))
 
 
@@ -155,7 +188,7 @@ def test_a_build_that_fails_sends_its_finished_stages_and_says_its_code(machine:
     (metrics / "split.json").write_text("{}")
     calls = machine.run(job, {"tunectl repro": 5})
     assert (machine.code, machine.state(job)) == (5, "failed 5")
-    assert calls[-1][:2] == ["dvc", "push"]
+    assert calls[-1][:3] == ["tunectl", "dvc", "push"]
 
 
 def test_a_gate_that_says_no_is_a_result(machine: Machine, tmp_path: Path) -> None:
@@ -166,9 +199,9 @@ def test_a_gate_that_says_no_is_a_result(machine: Machine, tmp_path: Path) -> No
 
 def test_a_remote_that_does_not_answer_ends_the_job_before_the_build(machine: Machine, tmp_path: Path) -> None:
     job = shared(tmp_path)
-    calls = machine.run(job, {"dvc pull": 255})
+    calls = machine.run(job, {"tunectl dvc pull": 255})
     assert (machine.code, machine.state(job)) == (255, "failed 255")
-    assert calls[-1][:2] == ["dvc", "pull"]
+    assert calls[-1][:3] == ["tunectl", "dvc", "pull"]
 
 
 def test_results_that_cannot_be_sent_are_a_failure(machine: Machine, tmp_path: Path) -> None:
@@ -176,16 +209,16 @@ def test_results_that_cannot_be_sent_are_a_failure(machine: Machine, tmp_path: P
     metrics = Path(str(job.storage), "project", "artifacts", "metrics")
     metrics.mkdir(parents=True)
     (metrics / "sft.json").write_text("{}")
-    machine.run(job, {"dvc push": 255})
+    machine.run(job, {"tunectl dvc push": 255})
     assert (machine.code, machine.state(job)) == (255, "failed 255")
 
 
 @pytest.mark.parametrize(
     ("codes", "code"),
     [
-        ({"dvc pull": 1}, 5),
-        ({"dvc push": 1}, 5),
-        ({"dvc add": 4}, 5),
+        ({"tunectl dvc pull": 1}, 5),
+        ({"tunectl dvc push": 1}, 5),
+        ({"tunectl dvc add": 4}, 5),
         ({"git clone": 128}, 128),
         ({"tunectl repro": 1}, 1),
         ({"tunectl repro": 2}, 2),

@@ -180,6 +180,89 @@ def test_a_manifest_that_says_more_than_was_signed(store: ReleaseRegistry, keys:
         store.promote(release, author="t", message="")
 
 
+def test_the_commit_is_signed_and_a_changed_one_is_found(
+    store: ReleaseRegistry,
+    keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(keys.path))
+    store.trust = TrustStore(keys.path)
+    added = store.add(fill(tmp_path / "four", "four"), BuildFacts("shop", "openvino", "adapter"), git="1" * 40)
+    folder = store.folder(added.id)
+    path = release_statement.sign_release(folder, ci(keys))
+    statement = json.loads(base64.b64decode(json.loads(path.read_text())["payload"]))
+    assert (statement["predicateType"], statement["predicate"]["git"]) == ("urn:tunectl:release:v2", "1" * 40)
+    assert signature_policy.find_signature_problems(store, added.id) == []
+    for other in ("2" * 40, f"{'1' * 40}-dirty", None):
+        release_manifest.save(msgspec.structs.replace(added, git=other), folder)
+        assert store.verify(added.id) == []
+        assert signature_policy.find_signature_problems(store, added.id) == [
+            f"release {added.id} is not what was signed: git differ"
+        ], other
+        assert main(["release", "verify", added.id, "--store", str(store.root)]) == 5
+        assert "git differ" in capsys.readouterr().out
+        with pytest.raises(GateError, match="git differ"):
+            store.promote(added.id, author="t", message="")
+    checked = release_statement.check_statement(store.read_statement(added.id), added.id, store.trust).statement
+    with pytest.raises(GateError, match="git differ"):
+        release_statement.check_manifest(msgspec.structs.replace(added, git="2" * 40), None, checked)
+    release_statement.check_manifest(msgspec.structs.replace(added, git=None), None, checked)  # as the seed of a Bento
+
+
+def test_a_release_that_was_signed_before_its_commit_was_covered_stays_good(
+    store: ReleaseRegistry,
+    keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(keys.path))
+    store.trust = TrustStore(keys.path)
+    added = store.add(fill(tmp_path / "four", "four"), BuildFacts("shop", "openvino", "adapter"), git="1" * 40)
+    payload = msgspec.json.encode(release_statement.build_statement(added, "urn:tunectl:release:v1"))
+    assert b'"git"' not in payload
+    signature = ci(keys).sign(release_statement.encode_pre_authentication(release_statement.PAYLOAD_TYPE, payload))
+    envelope = {
+        "payloadType": release_statement.PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [{"keyid": signature.key_id, "sig": signature.value}],
+    }
+    release_statement.statement_path(store.folder(added.id)).write_text(json.dumps(envelope))
+    assert main(["release", "verify", added.id, "--store", str(store.root)]) == 0
+    assert capsys.readouterr().out == f"{added.id}: whole, signed by ci before statements covered the commit\n"
+    store.promote(added.id, author="t", message="")
+    release_statement.sign_release(store.folder(added.id), ci(keys))
+    assert main(["release", "verify", added.id, "--store", str(store.root)]) == 0
+    assert capsys.readouterr().out == f"{added.id}: whole, signed by ci\n"
+
+
+def test_a_later_commit_breaks_no_signature_and_is_told_as_unsigned(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(signatures.RELEASE_KEY_ENV, str(tmp_path / "ci.key"))
+    store.trust = TrustStore(keys.path)
+    source, facts = fill(tmp_path / "four", "four"), BuildFacts("shop", "openvino", "adapter")
+    release = store.add(source, facts, git=f"{'1' * 40}-dirty").id
+    assert store.add(source, facts, git="2" * 40).git == "2" * 40
+    assert store.manifest(release).git == "2" * 40
+    assert signature_policy.find_signature_problems(store, release) == []
+    assert signature_policy.describe_signature(store, release) == "signed by ci, its later commit by nobody"
+
+
+def test_nobody_vouches_for_another_commit_than_that_of_the_build(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, facts = fill(tmp_path / "four", "four"), BuildFacts("shop", "openvino", "adapter")
+    release = store.add(source, facts, git="1" * 40).id
+    monkeypatch.setenv(signatures.RELEASE_KEY_ENV, str(tmp_path / "ci.key"))
+    store.add(source, facts, git="2" * 40)
+    assert store.read_statement(release) is None
+    store.add(source, facts, git="1" * 40)
+    assert store.read_statement(release) is not None
+
+
 def test_only_signed_releases_are_promoted_and_pointers_are_signed(
     store: ReleaseRegistry, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,18 @@ def test_the_link_is_sent_and_not_logged(logged, monkeypatch):
     assert "/decide/" not in logged.text
 
 
+def test_text_from_outside_mentions_nobody_and_makes_no_link(monkeypatch):
+    """Slack reads <...> as a mention or a link; & < > as entities are what it asks for, and all that it asks for."""
+    sent = []
+    monkeypatch.setenv(VARIABLE, "https://hooks.example/x")
+    monkeypatch.setattr(urllib.request, "urlopen", lambda asked, timeout: nullcontext(sent.append(asked)))
+    notifications.notify('<!channel> <@U1> <https://x.example|Approve> "R&D" it\'s', "a<b", VARIABLE, f"{LINK}?a=1&b=2")
+    assert json.loads(sent[0].data) == {
+        "text": 'a&lt;b: &lt;!channel&gt; &lt;@U1&gt; &lt;https://x.example|Approve&gt; "R&amp;D" it\'s\n'
+        f"{LINK}?a=1&amp;b=2"
+    }
+
+
 def test_without_an_address_the_question_is_logged_and_its_link_is_not(logged, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     ask()

@@ -24,7 +24,9 @@ _NOT_BELOW: Final = frozenset(("", ".", ".."))
 def find_foreign_entry(entries: Iterable[Mapping[str, Any]]) -> str | None:
     """Return the path or digest in a folder's list that names no file below the folder; None where all do."""
     for entry in entries:
-        path, digest = str(entry.get("relpath", "")), entry.get("md5")
+        path, facts = str(entry.get("relpath", "")), [name for name in entry if name != "relpath"]
+        # DVC takes the only fact besides the path for the digest, whatever its name is
+        digest = entry[facts[0]] if len(facts) == 1 else entry.get("md5")
         if not _NOT_BELOW.isdisjoint(path.split("/")):
             return path
         if digest is not None and not _DIGEST.fullmatch(str(digest)):
@@ -33,10 +35,13 @@ def find_foreign_entry(entries: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def is_run_of_stage(entry: Mapping[str, Any], outputs: Collection[str]) -> bool:
-    """Return whether an entry of the run cache names the ``outputs`` of the stage that it is for, and their digests."""
-    named = [(str(item.get("path")), item.get("md5")) for item in entry.get("outs") or ()]
-    return {path for path, _ in named} == set(outputs) and all(
-        digest is None or _DIGEST.fullmatch(str(digest)) for _, digest in named
+    """Return whether an entry of the run cache names the ``outputs`` of the stage that it is for, and their digests, which are MD5."""
+    items = entry.get("outs") or ()
+    return {str(item.get("path")) for item in items} == set(outputs) and all(
+        item.get("hash", "md5") == "md5"
+        and "cloud" not in item  # facts below it replace those beside it
+        and _DIGEST.fullmatch(str(item.get("md5", "0" * 32)))
+        for item in items
     )
 
 
