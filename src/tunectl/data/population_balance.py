@@ -58,7 +58,7 @@ class FieldBalance(Struct, frozen=True):
 
     @property
     def size(self) -> str:
-        """Word of Cohen for the distance of the shares: negligible, small, medium or large."""
+        """Cohen's label for the distance between both sets of shares: negligible, small, medium or large."""
         return goodness_of_fit.effect_size_label(self.test.effect) if self.test else "unknown"
 
 
@@ -121,8 +121,8 @@ def resample_counts(
 ) -> list[int]:
     """Return how often each record is written, 0 to ``most`` times, so that the counts follow ``weights`` and have their sum.
 
-    Systematic sampling along the records sorted by their values of ``fields``, then by hashed id: chance moves no combination of values by
-    one record, and the order of rows does not matter.
+    Systematic sampling over the records sorted by their values of ``fields``, then by hashed id: each combination of values gets
+    its weighted number of copies within one record, whatever the order of the rows.
     """
     keys = [
         (tuple(example.fields.get(name, "") for name in fields), hash_to_unit(f"{seed}\0{example.id}"), example.id)

@@ -44,7 +44,7 @@ class AnnotationTask(Struct, frozen=True, omit_defaults=True):
     attention: bool = False
     fields: dict[str, str] = field(default_factory=dict)
     tools: list[dict[str, Any]] = field(default_factory=list)
-    """Tools on offer in the conversation."""
+    """Tools that the model may call."""
 
 
 class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation", tag_field="kind"):

@@ -169,7 +169,7 @@ def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bo
     """Return a runner on the release in folder ``release``: OpenVINO in this environment, or transformers for every other ``engine``.
 
     ``stops`` are the ids of the tokens that end an answer; ``adapter`` says whether ``release/adapter`` is applied.
-    Raises  ArtifactError for files that it cannot load; MissingExtraError where it is not installed.
+    Raises  ArtifactError for files that the engine cannot load; MissingExtraError where its library is not installed.
     """
     if engine == "openvino":
         from tunectl.backends.engines.openvino_engine import OpenVinoEngine
@@ -181,7 +181,7 @@ def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bo
 
 
 def main(job: Path, answer: Path) -> None:
-    """Read a ``RunnerJob`` from the file ``job``, run it, and write the answers to ``answer`` as JSON.
+    """Run the ``RunnerJob`` in the file ``job``, and write its results to the file ``answer`` as JSON.
 
     NaN is written as ``NaN``, which Python's parser reads although JSON does not have it.
     """

@@ -62,7 +62,7 @@ class SubprocessEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
         """Start a process that loads the release, and return its session once it is loaded.
 
-        Raises  ArtifactError with the engine's error message where it cannot, or when its process dies.
+        Raises  ArtifactError with the engine's error message where the release cannot be loaded, or when the process dies.
         """
         session_settings = {
             "factory": self.factory,
@@ -123,7 +123,7 @@ class SubprocessSession:
     def load(self) -> None:
         """Wait until the process has loaded the release.
 
-        Raises  ArtifactError with the engine's error message where it cannot be, or when its process dies.
+        Raises  ArtifactError with the engine's error message where the release cannot be loaded, or when the process dies.
         """
         message = self._first()
         if message:
@@ -278,7 +278,7 @@ def _let_go(connection: socket.socket) -> None:
 def main(number: int, session_settings: dict[str, Any]) -> None:
     """Run one engine session in this process, on the socket with file descriptor ``number``.
 
-    It ignores the signals that stop a server: open answers finish before the server closes the socket.
+    SIGINT and SIGTERM are ignored, so that a server that shuts down can finish its answers; closing the socket ends this process.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)

@@ -31,7 +31,7 @@ class TransformersEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> TransformersSession:
         """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's error message where it cannot.
+        Raises  ArtifactError with the library's error message where the release cannot be loaded.
         """
         torch, transformers = import_optional("torch", extra=EXTRA), import_optional("transformers", extra=EXTRA)
         if adapter:

@@ -33,13 +33,13 @@ class VllmEngine:
     batch_tokens: int
     prefix_caching: bool = True
     cards: int = 1
-    """Number of cards over which the model is divided."""
+    """Number of GPUs over which the model is divided (tensor parallelism)."""
     name: str = "vllm"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
         """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's error message where it cannot.
+        Raises  ArtifactError with the library's error message where the release cannot be loaded.
         """
         import_optional("vllm", extra=EXTRA)
         arguments = import_optional("vllm.engine.arg_utils", extra=EXTRA).AsyncEngineArgs(

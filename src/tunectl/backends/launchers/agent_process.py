@@ -41,8 +41,8 @@ class StopRequest:
 def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = None) -> int:
     """Start the torchrun agent whose agent.json is in ``folder`` and wait for its end; return its exit code.
 
-    Ctrl-C creates ``stop``, so that the current step finishes; a second one ends all at once. Once a rank here has written
-    ``failure``, the agent is ended: it would wait five minutes for agents that may never hear of it.
+    Ctrl-C creates the file ``stop``, so that the current step finishes; a second one ends all at once. Once a rank of this
+    machine has written the file ``failure``, the agent is ended: it would wait five minutes for the agents of other machines.
     """
     command = ["-m", "tunectl.backends.system.process_guard", "0", "0", sys.executable, "-m", torchrun_agent.__name__]
     process = subprocess.Popen(
@@ -80,7 +80,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) -> InfrastructureError:
-    """Return an error that says why the agent with exit code ``code`` failed: its rank, traceback and logs, or that no machine joined.
+    """Return an error that says why the agent with exit code ``code`` failed: the failed rank, its traceback and logs, or that no machine joined.
 
     ``folder`` is the agent's folder; ``label`` names the training.
     """

@@ -1,4 +1,4 @@
-"""A model that several processes hold, one per card, so that stages which only generate answers use the whole machine.
+"""A model that several processes hold, one per GPU, so that stages which only generate answers use the whole machine.
 
 Batches are cut as one process would cut them and distributed to the processes in turn, so the answers are those of one process.
 """
@@ -88,7 +88,7 @@ class Replica:
     def read(self, bar: Any = None) -> bytes:
         """Return the result of the last call as msgpack; progress messages meanwhile advance ``bar``.
 
-        Raises  the error that it raised; InfrastructureError where it died.
+        Raises  the error that the process raised; InfrastructureError where it died.
         """
         with suppress(OSError):  # a process that dies before it has read everything resets the connection
             for frame in self._frames:
@@ -123,7 +123,7 @@ class Replica:
 
 
 class ReplicaPool:
-    """A fixed number of replica processes that hold the same model, one per card."""
+    """A fixed number of replica processes that hold the same model, one per GPU."""
 
     def __init__(self, request: ReplicaRequest, count: int) -> None:
         """Start ``count`` processes and wait until all have loaded.
@@ -140,7 +140,7 @@ class ReplicaPool:
     def call(self, calls: Sequence[Call], shape: type[T], bar: Any = None) -> list[T]:
         """Send ``calls[rank]`` to each process, and return their results, decoded as ``shape``, by rank.
 
-        Raises  the first error that one raised, after all were ended.
+        Raises  the first error of a process, after all have been ended.
         """
         used = self._replicas[: len(calls)]
         for replica, message in zip(used, calls, strict=True):
@@ -241,7 +241,7 @@ class ReplicatedReference:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return, for each answer, the log-probability (nats) of the tokens ``of`` at each of its positions: one list of floats per answer."""
+        """Return, for each answer, the log-probability (nats) of ``of``'s token at each position, given the prompt and the answer so far."""
         shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))
@@ -281,7 +281,7 @@ class ReplicaLauncher:
 
     @cached_property
     def count(self) -> int:
-        """Number of processes; it is computed when a model is opened, because a stage that opens none needs no card."""
+        """Number of processes; it is computed when a model is opened, because a stage that opens none needs no GPU."""
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:

@@ -61,8 +61,8 @@ class RayLauncher:
     def run(self, job: FitJob) -> FitEnd[Any]:
         """Train on the cluster; return the trainer's result with ranks, nodes, device and restarts.
 
-        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where it cannot be
-                written, workers fail too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
+        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where the storage
+                cannot be written, workers fail too often, no cluster is reachable, or after Ctrl-C; MissingExtraError without Ray.
         """
         prepare_environment()
         ray = import_optional("ray", extra=EXTRA)
@@ -148,7 +148,7 @@ class RayLauncher:
 def open_storage(address: str) -> None:
     """Create the folder for checkpoints at ``address``, so that a wrong address or key is reported before a worker starts.
 
-    Raises  InfrastructureError with the error message of the store.
+    Raises  InfrastructureError with the storage's error message.
     """
     pyarrow = import_optional("pyarrow.fs", extra=EXTRA)
     try:

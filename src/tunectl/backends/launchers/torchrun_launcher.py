@@ -127,9 +127,9 @@ class TorchrunLauncher:
 
 
 def count_ranks(settings: TorchrunLaunch, device: str) -> int:
-    """Return the number of ranks on this machine: ``nproc_per_node``, or for ``auto`` its number of cards.
+    """Return the number of ranks on this machine: ``nproc_per_node``, or for ``auto`` its number of GPUs.
 
-    Raises  UsageError where ``auto`` has no cards to count; InfrastructureError where there are too few.
+    Raises  UsageError for ``auto`` where ``device`` is not cuda; InfrastructureError where torch sees no GPU, or fewer than ranks.
     """
     ranks = settings.nproc_per_node
     if device != "cuda":

@@ -1,6 +1,6 @@
-"""Divide the frozen layers of a model among the ranks (FSDP2), so that they take less memory of a card in training.
+"""Divide the frozen layers of a model among the ranks (FSDP2), so that they take less GPU memory in training.
 
-Each rank loads the whole model first, so a model that is larger than one card does not load.
+Each rank loads the whole model first, so a model that is larger than the memory of one GPU does not load.
 Only frozen weights are divided. Adapter, optimizer, average, checkpoints and export stay plain tensors, so nothing else changes.
 """
 

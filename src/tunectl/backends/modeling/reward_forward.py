@@ -84,7 +84,7 @@ def _ends(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
 
 
 def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight: float | None) -> Any:
-    """Return the sum over all pairs of -log P(the chosen answer wins by its margin), in nats; a float32 scalar.
+    """Return the sum over all pairs of ``bundles`` of -log P(the chosen answer wins by its margin), in nats; a float32 scalar.
 
     Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``center_weight`` weighs (sum of both rewards) squared,
     arXiv 2312.09244 eq. 2.

@@ -16,8 +16,8 @@ from tunectl.training.rl.rl_types import RlArgs
 def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
     """Check that vLLM can be used as ``vllm`` asks, before anything is loaded.
 
-    Raises  UsageError where several ranks would each start a vLLM; InfrastructureError where it is asked for without a card, or is
-            not installed.
+    Raises  UsageError where several ranks would each start a vLLM; InfrastructureError without a GPU, or where vLLM is not
+            installed.
     """
     if not isinstance(vllm, VllmColocate):
         return

@@ -105,7 +105,7 @@ def split_of(row: RawRow, options: RowOptions) -> Literal["train", "validation",
 def read_split(row: RawRow, column: str | None) -> Literal["train", "validation", "test"] | None:
     """Return the split that a row's column names; ``column`` None: the one called split, where it has such a value.
 
-    Raises  RowError ``unknown_split`` when the named column says something else than train, validation or test.
+    Raises  RowError ``unknown_split`` when the named column holds another value than train, validation or test.
     """
     label = scalar(get_column(row.columns, column or "split"))
     split = None if label is None else SPLITS.get(label.strip().lower())

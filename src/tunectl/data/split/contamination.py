@@ -24,7 +24,7 @@ class Leak:
     """Index in the list of validation and test records."""
     what: What
     overlap: float
-    """Share of the held-out text's pieces that are in the train text; 1 is all of it."""
+    """Share of the held-out text's n-grams that are in the train text; 1 is all of it."""
 
 
 def find_contaminated(
