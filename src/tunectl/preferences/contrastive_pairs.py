@@ -143,10 +143,7 @@ class NearestInputs:
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Return the inputs that differ from the attributes ``own`` in 1 to ``most`` of them: their differences by index.
-
-        Large groups are sampled with ``rng``.
-        """
+        """Return the inputs that differ from ``own`` in 1 to ``most`` attributes, as differences by index; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])

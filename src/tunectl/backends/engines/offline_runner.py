@@ -43,6 +43,7 @@ class LocalRunner:
     def __init__(self, engine: Engine, release: Path, stops: Sequence[int], *, adapter: bool) -> None:
         self._chunks: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
         self._stops = frozenset(stops)
+        self._label = f"{release}: the engine {engine.name}"
         self._pipeline: EngineSession = engine.open(release, self._deliver, adapter=adapter)
 
     def _deliver(self, pieces: Sequence[tuple[int, TokenChunk]]) -> None:
@@ -121,7 +122,8 @@ class LocalRunner:
             result[number][1].extend(piece.logprobs)
             if piece.end in {"failed", "cancelled"}:
                 raise InfrastructureError(
-                    f"the engine failed: {piece.why or piece.end}", hint="look at its messages above, then run again"
+                    f"{self._label} failed on prompt {number + 1} of {len(asks)}: {piece.why or piece.end}",
+                    hint="its log lines above may say more; if memory ran out, close other programs; then run again",
                 )
             if piece.end is not None:
                 at_work -= 1

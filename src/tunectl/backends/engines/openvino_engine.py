@@ -93,7 +93,7 @@ def _unloadable(path: Path, error: Exception) -> ArtifactError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return ArtifactError(
         f"{path}: OpenVINO cannot load it: {lines[-1][:300]}",
-        hint="check the release: tunectl release verify",
+        hint="if memory ran out, close other programs; otherwise check the release: tunectl release verify",
     )
 
 

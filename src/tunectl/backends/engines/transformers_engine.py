@@ -49,7 +49,7 @@ class TransformersEngine:
         except Exception as error:  # whatever the libraries raise for broken files, safetensors an Exception of its own
             raise ArtifactError(
                 f"{release}: transformers cannot load it: {str(error).strip()[:300]}",
-                hint="check the release: tunectl release verify",
+                hint="if memory ran out, close other programs; otherwise check the release: tunectl release verify",
             ) from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return TransformersSession(torch, model.to(device).eval(), deliver)

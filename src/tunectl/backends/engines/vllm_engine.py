@@ -64,7 +64,7 @@ class VllmEngine:
             pipeline.close()
             raise ArtifactError(
                 f"{release}: vLLM cannot load it: {str(error).strip()[:300]}",
-                hint="vLLM's own lines above say why; if memory is short, free some on the card, lower serve.limits.max_concurrency, "
+                hint="vLLM's own lines above say why; if GPU memory is short, free some (nvidia-smi), lower serve.limits.max_concurrency, "
                 "or raise serve.engine.tensor_parallel_size; otherwise check the release: tunectl release verify",
             ) from error
         return pipeline

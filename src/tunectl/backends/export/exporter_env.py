@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.system.exit_status import describe_exit, suggest_after_kill
 from tunectl.core import logging_setup, progress
 from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError
@@ -167,8 +168,10 @@ def run_in_env(
     process = subprocess.run([str(folder), *arguments], env=environment, capture_output=True, text=True, check=False)
     _log.debug("%s: %s", description, process.stderr.strip()[-10_000:])
     if process.returncode:
+        cause = error_line(process.stderr) if process.returncode > 0 else ""
         raise InfrastructureError(
-            f"{description} failed: {error_line(process.stderr) or f'exit code {process.returncode}'}",
-            hint="--verbose shows all of its output; if it ran out of memory, close other programs",
+            f"{description} failed: {cause or describe_exit(process.returncode)}",
+            hint=suggest_after_kill(process.returncode, "close other programs, or take a smaller model")
+            + "--verbose shows all of its output",
         )
     return process.stdout

@@ -6,7 +6,6 @@ Batches are cut as one process would cut them and distributed to the processes i
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from tunectl.backends.launchers.replica_worker import (
 from tunectl.backends.launchers.torchrun_launcher import count_ranks
 from tunectl.backends.launchers.worker import CARDS, choose_card
 from tunectl.backends.system import framed_socket
+from tunectl.backends.system.exit_status import describe_exit, suggest_after_kill
 from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.launch import TorchrunLaunch
@@ -100,10 +100,10 @@ class Replica:
                 if bar is not None:
                     bar.advance(msgspec.msgpack.decode(value, type=float))
         code = self._process.wait()
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise InfrastructureError(
-            f"generation process {self.rank} ended with {cause} before it had written its answers",
-            hint="run the same command again; start fewer processes (launch.nproc_per_node) if memory ran out",
+            f"generation process {self.rank} ended with {describe_exit(code)} before it had written its answers",
+            hint=suggest_after_kill(code, "lower hardware.generate_batch or launch.nproc_per_node")
+            + "its log lines are above; run the same command again",
         )
 
     def close(self) -> None:

@@ -204,8 +204,8 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
     where = "" if rank is None else f"rank {rank}: "
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return InfrastructureError(
-        f"{label}: {where}{lines[-1].strip()} (launch.max_failures = {settings.max_failures})",
-        hint="its log is in the session folder of Ray; checkpoints are kept: run the same command again to resume",
+        f"{label}: training on Ray failed, and launch.max_failures is {settings.max_failures}: {where}{lines[-1].strip()}",
+        hint="its log is in /tmp/ray/session_latest/logs of its node; checkpoints are kept: run the same command again to resume",
     )
 
 

@@ -59,8 +59,8 @@ def _find_cause(error: BaseException) -> TunectlError:
         step = getattr(step, "cause", None) or step.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InfrastructureError(
-        f"curate.engine = ray: {lines[-1].strip()}",
-        hint="look at the log in Ray's session folder, or work without Ray: curate.engine=local",
+        f"curate.engine = ray: a step failed on the cluster: {lines[-1].strip()}",
+        hint="look at the log in /tmp/ray/session_latest/logs of its node, or work without Ray: curate.engine=local",
     )
 
 

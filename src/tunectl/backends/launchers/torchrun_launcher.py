@@ -135,14 +135,14 @@ def count_ranks(settings: TorchrunLaunch, device: str) -> int:
     if device != "cuda":
         if ranks == "auto":
             raise UsageError(
-                f"launch.nproc_per_node = auto counts cards, and hardware.device is {device}",
+                f"launch.nproc_per_node = auto counts GPUs, and hardware.device is {device}",
                 hint="give the number of processes, for example launch.nproc_per_node=2, or stay in one: launch=local",
             )
         return ranks
     cards = int(import_optional("torch.cuda", extra="train").device_count())
     if cards < 1 or (ranks != "auto" and ranks > cards):
         raise InfrastructureError(
-            f"launch.nproc_per_node = {ranks}, and torch sees {cards} cards",
+            f"launch.nproc_per_node = {ranks}, and torch sees {cards} GPUs",
             hint="give a smaller number, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
     return cards if ranks == "auto" else ranks

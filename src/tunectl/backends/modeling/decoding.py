@@ -192,7 +192,7 @@ class Decoder:
         totals = sums[:, -1:]
         if not bool((totals.isfinite() & (totals > 0)).all()):
             raise UsageError(
-                "the model gives probabilities that are not numbers, so no token can be sampled",
+                "the model's probabilities are NaN or infinite, so no token can be sampled",
                 hint="lower the learning rate that it was trained with, or compute with higher precision: hardware.dtype=float32",
             )
         if uniform is None:

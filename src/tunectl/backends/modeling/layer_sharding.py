@@ -34,7 +34,7 @@ def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
     layers = [module for module in base.modules() if type(module).__name__ in kinds]
     if not layers:
         raise UsageError(
-            f"launch.shard = layers: {type(base).__name__} does not say which of its parts are layers",
+            f"launch.shard = layers: {type(base).__name__} declares no layers to divide (_no_split_modules)",
             hint="set launch.shard=none",
         )
     mesh = import_optional("torch.distributed.device_mesh", extra="train").init_device_mesh(

@@ -28,8 +28,8 @@ def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) 
         )
     if device != "cuda":
         raise InfrastructureError(
-            f"align.vllm.mode is colocate: vLLM shares a CUDA card with the trainer, and hardware.device is {device}",
-            hint="write answers with transformers: align.vllm=null, or take a card: hardware=gpu",
+            f"align.vllm.mode is colocate: vLLM shares a GPU with the trainer, and hardware.device is {device}",
+            hint="write answers with transformers: align.vllm=null, or use a GPU: hardware=gpu",
         )
     from importlib.util import find_spec
 
