@@ -73,7 +73,7 @@ def measure_shares(
 ) -> FieldBalance:
     """Return the shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population, 0 to 1).
 
-    With ``weights`` the shares are weighted. Rows of one name in ``clusters`` are not independent; without it each row is.
+    With ``weights`` the shares are weighted. ``clusters`` names the cluster of each row, within which rows are not independent.
     """
     number = {value: code for code, value in enumerate(target)}
     counts = Counter(row.get(field, "") for row in rows)

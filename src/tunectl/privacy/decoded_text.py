@@ -95,7 +95,7 @@ class DecodedText:
     """End of each character in the original."""
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
-        """Return the span in the original of ``text[start:end]``; the span is not empty."""
+        """Return the span in the original of ``text[start:end]``, which must not be empty."""
         if self.starts is None or self.ends is None:
             return start, end
         return self.starts[start], self.ends[end - 1]

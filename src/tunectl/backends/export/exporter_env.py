@@ -157,7 +157,7 @@ def run_in_env(
     """Run ``python ARGUMENTS`` in the exporter environment, offline and without telemetry; return its standard output.
 
     ``description`` names the work in an error.
-    ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
+    ``extras`` names further lock files (with hashes), which are installed into the environment at the first use.
     tunectl is importable there. Raises  InfrastructureError with the command's error message where it fails.
     """
     hidden = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OPENVINO_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}

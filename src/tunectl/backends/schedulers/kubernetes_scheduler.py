@@ -128,7 +128,7 @@ def read_state(record: JobRecord) -> str:
 
 
 def parse_state(text: str) -> str:
-    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, a Job that does not exist any more."""
+    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, which means that the Job does not exist any more."""
     if not text.strip():
         return "lost"
     status: dict[str, Any] = json.loads(text).get("status", {})

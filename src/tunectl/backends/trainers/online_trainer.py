@@ -18,7 +18,7 @@ from tunectl.training.rl.rl_types import RlArgs
 class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
     """Mixin over TRL's RLOOTrainer or GRPOTrainer: replaces generation, log-probabilities and rewards.
 
-    ``run`` is set before training starts.
+    The attribute ``run`` must be set before training starts.
     """
 
     run: PolicyRun

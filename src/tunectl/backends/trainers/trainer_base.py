@@ -55,7 +55,7 @@ class TrainRun(Protocol):
 class PolicyTrainerMixin(Base):
     """Mixin over TRL's trainers of policies: replaces data loader, validation and checkpoints.
 
-    ``run`` is set before training starts.
+    The attribute ``run`` must be set before training starts.
     """
 
     args: Any

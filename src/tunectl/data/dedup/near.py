@@ -112,7 +112,7 @@ class ClusterMarks:
 
 
 def find_members(labels: Indexes) -> Iterator[list[int]]:
-    """Yield the ascending positions of each label that occurs twice or more; the smallest label first."""
+    """Yield for each label that occurs at least twice its positions in ``labels``, ascending; the smallest label first."""
     import numpy as np
 
     order = np.argsort(labels, kind="stable")

@@ -78,9 +78,9 @@ def _decode_raw(text: str | msgspec.Raw) -> str:
 
 
 def read_json(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
-    """Yield the objects of a list, of the only list inside an object, or one object; row numbers count from 1.
+    """Yield the objects of a JSON file: of its list, of the only list inside its object, or that object; row numbers count from 1.
 
-    The whole text is in memory, its rows are decoded one by one. JSON lines under this name are read as such.
+    The whole text is in memory, its rows are decoded one by one. A file that holds JSON lines is read as JSON lines.
     A file that is not JSON gives one reject, ``not_json``.
     """
     with open_text_file(file, options.encoding, newline="") as stream:

@@ -98,7 +98,7 @@ def fields_of(row: RawRow, options: RowOptions) -> dict[str, str]:
 
 
 def split_of(row: RawRow, options: RowOptions) -> Literal["train", "validation", "test"] | None:
-    """Return the split that the row's own column names; None where it names none."""
+    """Return the split that the row's split column declares; None where there is no such column or value."""
     return read_split(row, options.columns.split)
 
 
