@@ -56,7 +56,7 @@ class TrainedModel(Protocol):
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return, for each answer, the log-probability (nats) of ``of``'s token at each position, given the prompt and the answer so far."""
+        """Return, for each answer, the log-probability (nats) of the token that ``of`` has at each position, given what precedes it."""
         ...
 
     def close(self) -> None:

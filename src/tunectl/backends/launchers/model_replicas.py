@@ -241,7 +241,7 @@ class ReplicatedReference:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return, for each answer, the log-probability (nats) of ``of``'s token at each position, given the prompt and the answer so far."""
+        """Return, for each answer, the log-probability (nats) of the token that ``of`` has at each position, given what precedes it."""
         shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))

@@ -33,7 +33,7 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
     """Return the model in ``folder`` with ``adapter`` merged in, and a new score head in place of its output layer.
 
     The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would.
-    Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers knows no such form of the model.
+    Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers has no sequence classifier of this architecture.
     """
     torch = import_optional("torch", extra="train")
     transformers = import_optional("transformers", extra="train")

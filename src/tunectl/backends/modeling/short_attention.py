@@ -21,7 +21,7 @@ MOST_SCORES = 2**26
 
 
 def patch_attention(model: Any) -> None:
-    """Replace the attention of a transformers model on the CPU by this module's, which is faster for short rows, if it is torch's."""
+    """Let a transformers model on the CPU use this module's attention, faster for short rows, in place of torch's fused one if it uses that."""
     if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers has no public accessor for it
         _register()
         model.set_attn_implementation(NAME)

@@ -79,7 +79,7 @@ def restore_postgres(url: str, dump: Path) -> None:
 def has_tables(url: str, root: Path) -> bool:
     """Return whether the PostgreSQL database at ``url`` has tables of an inference log.
 
-    Raises  InfrastructureError where the server refuses.
+    Raises  InfrastructureError where the server cannot be reached, or refuses the login.
     """
     sa = import_optional("sqlalchemy", extra="inference-log")
     engine = inference_log_schema.engine(url, root)

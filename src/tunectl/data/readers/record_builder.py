@@ -103,7 +103,7 @@ def split_of(row: RawRow, options: RowOptions) -> Literal["train", "validation",
 
 
 def read_split(row: RawRow, column: str | None) -> Literal["train", "validation", "test"] | None:
-    """Return the split that a row's column names; ``column`` None: the one called split, where it has such a value.
+    """Return the split that a row's column names; ``column`` None: the column called ``split``, if its value is one.
 
     Raises  RowError ``unknown_split`` when the named column holds another value than train, validation or test.
     """
