@@ -165,7 +165,7 @@ def test_tokens_are_drawn_as_often_as_their_chance_says(loaded, top_p):
 def test_chances_that_are_no_numbers_are_refused(loaded, top_p):
     how = Sampling(method="sampling", max_new_tokens=1, temperature=1.0, top_p=top_p)
     logits = torch.tensor([[0.0, 1.0], [0.0, math.nan]])
-    with pytest.raises(UsageError, match="probabilities that are not numbers"):
+    with pytest.raises(UsageError, match="probabilities are NaN or infinite"):
         decoding.Decoder(loaded.model, ())._pick(logits, how, torch.Generator().manual_seed(3))
 
 
@@ -322,7 +322,7 @@ def test_too_little_memory_says_what_to_lower(loaded, monkeypatch, error):
         ask(loaded, PROMPTS)
     assert caught.value.message == "out of memory while 4 answers were generated together"
     assert caught.value.hint == (
-        "lower hardware.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens"
+        "lower hardware.generate_batch (now 4), evaluate.prompts.shots or evaluate.decoding.max_new_tokens"
     )
 
 

@@ -107,7 +107,7 @@ def test_one_process_is_this_one(tiny_model):
     assert one.ends == []
     with pytest.raises(UsageError) as error:
         ReplicaLauncher("evaluate", launch("auto"), tiny_fits.PROFILE).open_generator(tiny_model, None)
-    assert error.value.message == "launch.nproc_per_node = auto counts cards, and hardware.device is cpu"
+    assert error.value.message == "launch.nproc_per_node = auto counts GPUs, and hardware.device is cpu"
 
 
 def test_the_trained_model_of_packaging_is_divided_too(launcher, tiny_model):

@@ -484,9 +484,9 @@ def test_vllm_without_a_card_or_absent(start, tmp_path):
     vllm = {"mode": "colocate", "gpu_memory_utilization": 0.3, "tensor_parallel_size": 1}
     error = fails(start, tmp_path, plan(vllm=vllm))
     assert error.message == (
-        "align.vllm.mode is colocate: vLLM shares a CUDA card with the trainer, and hardware.device is cpu"
+        "align.vllm.mode is colocate: vLLM shares a GPU with the trainer, and hardware.device is cpu"
     )
-    assert error.hint == "write answers with transformers: align.vllm=null, or take a card: hardware=gpu"
+    assert error.hint == "write answers with transformers: align.vllm=null, or use a GPU: hardware=gpu"
     error = fails(start, tmp_path, plan(vllm=vllm, machine=profile(device="cuda")))
     assert error.message == "align.vllm.mode is colocate, but vllm is not installed"
 

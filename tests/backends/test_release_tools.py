@@ -178,8 +178,8 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
 
 
 def test_the_error_of_a_child_is_reported_with_the_lines_that_it_announces():
-    stderr = "Traceback (most recent call last):\nInfrastructureError: the engine failed: Exception from a.cpp:224:\n"
-    stderr += "Exception from src/node.cpp:823:\n[CPU] node q_proj could not create a primitive\n  look at its messages above, then run again\n"
+    stderr = "Traceback (most recent call last):\nInfrastructureError: out/release: the engine openvino failed on prompt 1 of 2: Exception from a.cpp:224:\n"
+    stderr += "Exception from src/node.cpp:823:\n[CPU] node q_proj could not create a primitive\n  its log lines above may say more\n"
     assert (
         exporter_env.error_line(stderr)
         == "Exception from src/node.cpp:823: [CPU] node q_proj could not create a primitive"

@@ -104,8 +104,14 @@ def test_a_broken_pipeline_says_so_before_its_pieces_do(pipeline) -> None:
     ("mood", "words"),
     [
         ("absent", "/releases/one: there is nothing, adapter True\n  look there$"),
-        ("odd", "^/releases/one: the engine frail cannot open it: ZeroDivisionError: no error of ours$"),
-        ("dead", r"the engine frail cannot be opened: its process was ended by signal 8 \(SIGFPE\)"),
+        (
+            "odd",
+            "^/releases/one: the engine frail cannot open it: ZeroDivisionError: no error of ours\n  its log lines above",
+        ),
+        (
+            "dead",
+            r"the engine frail cannot be opened: its process was ended by signal 8 \(SIGFPE\)\n  its log lines above",
+        ),
     ],
 )
 def test_what_cannot_be_opened_is_an_error_with_its_words(mood: str, words: str) -> None:

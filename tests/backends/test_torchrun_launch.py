@@ -140,11 +140,11 @@ def test_more_ranks_than_rows_are_refused(tiny_model, tmp_path):
 def test_auto_counts_cards_and_a_cpu_has_none(tiny_model, tmp_path):
     with pytest.raises(UsageError) as error:
         TorchrunLauncher(build_launch(nproc_per_node="auto")).run(sft_job(tiny_model, tmp_path))
-    assert error.value.message == "launch.nproc_per_node = auto counts cards, and hardware.device is cpu"
+    assert error.value.message == "launch.nproc_per_node = auto counts GPUs, and hardware.device is cpu"
     job = sft_job(tiny_model, tmp_path, plan(profile=tiny_fits.PROFILE.model_copy(update={"device": "cuda"})))
     with pytest.raises(InfrastructureError) as error:
         TorchrunLauncher(build_launch()).run(job)
-    assert error.value.message == f"launch.nproc_per_node = 2, and torch sees {torch.cuda.device_count()} cards"
+    assert error.value.message == f"launch.nproc_per_node = 2, and torch sees {torch.cuda.device_count()} GPUs"
 
 
 @pytest.mark.slow

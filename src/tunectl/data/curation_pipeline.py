@@ -34,7 +34,7 @@ class FilterDeps:
 
 
 class CurationEngine(Protocol):
-    """Runs the filters outside this process, on Ray, with the same result as in it."""
+    """Runs the filters on Ray, in other processes, with the same result as in this one."""
 
     def __call__(
         self,
@@ -84,7 +84,7 @@ class CurationPipeline:
         return [block for block in map(self.find_block, BLOCKS) if block is not None]
 
     def find_block(self, name: str) -> Transform | None:
-        """Return the filter with a name of ``BLOCKS``; None where it is switched off."""
+        """Return the filter called ``name`` (a name in ``BLOCKS``); None where it is switched off."""
         block: Transform | None = getattr(self, name)
         return block
 

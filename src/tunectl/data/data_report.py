@@ -32,7 +32,7 @@ class Lengths(Struct):
     answers: list[int] = field(default_factory=list)
     """Words of every reference."""
     references: list[int] = field(default_factory=list)
-    """Number of answers of each input."""
+    """Number of reference answers of each input."""
 
 
 class RejectCount(Struct, frozen=True):
@@ -178,7 +178,7 @@ def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -
 
 
 def findings(facts: DataFacts) -> list[tuple[str, str]]:
-    """Return the main findings of the report as (``bad``, ``warn`` or ``good``, sentence)."""
+    """Return the main findings of the report as (severity, sentence); the severity is ``bad``, ``warn`` or ``good``."""
     notes = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
         ("good", "Every row is accounted for.")
     ]

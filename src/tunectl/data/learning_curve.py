@@ -118,7 +118,8 @@ def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tupl
 def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, clusters: Mapping[str, str]) -> Curve:
     """Return the curve fitted through ``points`` (ascending sizes), with the verdict whether twice the data is worth collecting.
 
-    ``worth`` is in nats per token; ``clusters`` maps the id of a validation example to its group. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
+    ``worth`` is the smallest gain that justifies more data, in nats per token; ``clusters`` maps the id of a validation example to its
+    group. More data helps if even the lower end of the expected gain reaches ``worth``; there is enough if not even the upper end does.
     Raises  DataError where validation has fewer than two groups of examples with answers.
     """
     np, statistics = _statistics(points, clusters)

@@ -58,7 +58,7 @@ class StageRowCounts(Struct, frozen=True):
 
 
 def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
-    """Return the row counts of each stage of ``folders`` (artifact folder by stage, in pipeline order) that keeps some.
+    """Return the row counts of each stage of ``folders`` (artifact folder by stage, in pipeline order) that records them.
 
     Counts the lines of the files themselves, so that changed counts or a truncated file are found.
     Raises  ArtifactError when no folder has row counts: nothing was built yet.

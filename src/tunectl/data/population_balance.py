@@ -58,7 +58,7 @@ class FieldBalance(Struct, frozen=True):
 
     @property
     def size(self) -> str:
-        """Word of Cohen for the distance of the shares: negligible, small, medium or large."""
+        """Cohen's label for the distance between both sets of shares: negligible, small, medium or large."""
         return goodness_of_fit.effect_size_label(self.test.effect) if self.test else "unknown"
 
 
@@ -73,7 +73,7 @@ def measure_shares(
 ) -> FieldBalance:
     """Return the shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population, 0 to 1).
 
-    With ``weights`` the shares are weighted. Rows of one name in ``clusters`` are not independent; without it each row is.
+    With ``weights`` the shares are weighted. ``clusters`` names the cluster of each row, within which rows are not independent.
     """
     number = {value: code for code, value in enumerate(target)}
     counts = Counter(row.get(field, "") for row in rows)
@@ -121,8 +121,8 @@ def resample_counts(
 ) -> list[int]:
     """Return how often each record is written, 0 to ``most`` times, so that the counts follow ``weights`` and have their sum.
 
-    Systematic sampling along the records sorted by their values of ``fields``, then by hashed id: chance moves no combination of values by
-    one record, and the order of rows does not matter.
+    Systematic sampling over the records sorted by their values of ``fields``, then by hashed id: each combination of values gets
+    its weighted number of copies within one record, whatever the order of the rows.
     """
     keys = [
         (tuple(example.fields.get(name, "") for name in fields), hash_to_unit(f"{seed}\0{example.id}"), example.id)

@@ -10,7 +10,7 @@ _EDGES = ".,;:!?'\"…\u2018\u2019“”„«»"
 def normalize(text: str) -> str:
     """Return the text case-folded, with one space between words and no punctuation at their edges; signs inside and between words stay.
 
-    A text of such punctuation only is unchanged, so that ``?`` and ``!`` differ.
+    A text of punctuation only is unchanged, so that ``?`` and ``!`` differ.
     """
     words = [word.strip(_EDGES) for word in text.casefold().split()]
     return " ".join(word for word in words if word) or text

@@ -14,9 +14,9 @@ from tunectl.evaluation.system import SystemResult
 def select_cases(
     items: Sequence[Item], entries: Mapping[str, SystemResult], tables: Mapping[str, Statistics], count: int
 ) -> list[Case]:
-    """Return the worst, the lost and the best answers of the tuned model, and those that aligning changed most, by sentence chrF.
+    """Return test inputs for people to read: the tuned model's worst and best answers, and those where the base did better.
 
-    At most ``count`` of each kind.
+    Where there is an aligned model, also those that alignment changed most. At most ``count`` of each kind, by sentence chrF.
     """
     if "tuned" not in entries or not count:
         return []

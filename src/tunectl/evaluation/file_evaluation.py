@@ -62,7 +62,7 @@ class EvalTask:
 
 
 def generate_answers(task: EvalTask, generator: Generator, prompter: FewShotRenderer) -> system.SystemResult:
-    """Return the model's answers to the unchanged inputs, with the system text that it was trained with."""
+    """Return the model's zero-shot answers to the inputs, with the system text that it was trained with."""
     plain = few_shot.render_items(task.items, ZERO_SHOT, FewShotSampler([], None, task.seed), prompter, task.references)
     asking = GenerationSettings(task.how, task.seed, task.latency_inputs)
     return system.generate_answers("model", generator, plain, ZERO_SHOT, asking)

@@ -65,7 +65,7 @@ def sentence(difference: MetricDifference, title: str, confidence: float) -> str
 
 
 def rival(name: str) -> str:
-    """Return the name of a system (``base``, ``prompted``, ...) as text."""
+    """Return the name of a system (``base``, ``prompted``, ...) as text for a sentence, such as ``the untuned model``."""
     titles = {
         "base": "the untuned model",
         "prompted": "the best prompt",

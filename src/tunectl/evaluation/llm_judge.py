@@ -88,7 +88,7 @@ def judge_both_orders(
 
 
 def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
-    """Return 1: tuned won in both positions. 0: it lost in both. 0.5: a tie, or two positions that do not agree."""
+    """Return tuned's score: 1 if it won in both positions, 0 if it lost in both, 0.5 for a tie or if the positions disagree."""
     return {("first", "second"): 1.0, ("second", "first"): 0.0}.get(both or ("tie", "tie"), 0.5)
 
 

@@ -63,7 +63,7 @@ def chrf(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def mean(sums: NDArray[Any]) -> NDArray[Any]:
-    """Return the average (...); ``sums`` (..., 2): total and count. NaN where nothing was counted."""
+    """Return the mean, shape (...), from ``sums``, shape (..., 2): total and count. NaN where the count is 0."""
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,7 +71,7 @@ def mean(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def percentage(sums: NDArray[Any]) -> NDArray[Any]:
-    """Return the average of shares times 100 (...); ``sums`` (..., 2): total and count. NaN where nothing was counted."""
+    """Return the mean of shares as a percentage, shape (...), from ``sums``, shape (..., 2): total and count. NaN where the count is 0."""
     return 100 * mean(sums)
 
 

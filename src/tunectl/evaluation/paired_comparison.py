@@ -58,7 +58,10 @@ def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
 def differences(
     tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
 ) -> list[MetricDifference]:
-    """Return the differences in every metric that both systems of a pair have, first minus second; ``tables``: statistics by system."""
+    """Return for each of ``pairs`` the difference (first system minus second) in every metric that both have.
+
+    ``tables`` holds the statistics of each metric by system.
+    """
     result = []
     for system, against in pairs:
         for name, table in tables[system].items():

@@ -70,8 +70,8 @@ def expect_agreement(first: float, second: float) -> float:
 
 
 def bradley_terry_win_probability(spread: float, scale: float) -> float:
-    """Return the probability, by Bradley and Terry's model, that the better of two answers to one prompt wins, at their mean distance.
+    """Return the probability, by Bradley and Terry's model, that the better of two answers to one prompt wins.
 
-    ``spread``: standard deviation of their scores; ``scale``: natural log units of odds in one unit of the score.
+    Their scores differ by the mean distance of two draws with standard deviation ``spread``; ``scale``: logits per unit of the score.
     """
     return 1 / (1 + exp(-MEAN_DISTANCE_OF_TWO_NORMALS * spread * scale))

@@ -132,7 +132,7 @@ def run_model(
 
 
 def run_retrieval_baseline(setting: EvaluationSettings, data: EvaluationData) -> SystemOutputs:
-    """Return as answer to each test input that of the nearest training input: a baseline that only remembers. Empty without training inputs."""
+    """Answer each test input with the answer to the nearest training input: a baseline that only remembers. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
     index: Index = setting.tools.index([item.question for item in data.pool])
@@ -142,7 +142,7 @@ def run_retrieval_baseline(setting: EvaluationSettings, data: EvaluationData) ->
 
 
 def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
-    """Return every system by name, in the order of the tables."""
+    """Return every system by name, in the order of the report's tables."""
     entries = {entry.name: entry for round_ in rounds for entry in round_.entries}
     return {name: entries[name] for name in system.TITLES if name in entries}
 
@@ -156,7 +156,8 @@ def evaluate(
 ) -> tuple[Results, list[InputScores]]:
     """Return the results for the report, and the metrics of each input.
 
-    ``rounds`` are the answers of each loaded model; ``panel`` is None where there is no aligned model.
+    ``rounds`` are the answers of each loaded model; ``panel`` holds reward scores and people's judgments for the win rates, None
+    where there is no aligned model.
     """
     cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
     entries = all_systems(rounds)

@@ -23,7 +23,7 @@ def report(
     cut: paired_comparison.SliceSettings,
     worst: int,
 ) -> SlotReport:
-    """Return the value of ``results.slots``, with the ``worst`` answers; ``entries`` are in the order of the tables."""
+    """Return the slot errors of all systems (``entries``, in table order): by attribute, by number of attributes, and the ``worst`` answers."""
     answers = {name: entry.answers for name, entry in entries.items()}
     result = {name: match_answers(rules, items, texts) for name, texts in answers.items()}
     sizes = [len(rules.attributes(item)) for item in items]

@@ -49,7 +49,7 @@ class AlignedPair:
 def win_rates(
     match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: WinRateSettings
 ) -> list[WinRate]:
-    """Return one win rate per judge; a judge without judgments has the reason."""
+    """Return one win rate per judge; for a judge without judgments it has the reason instead."""
     return [
         by_scores(match, panel, cfg.aligned.tie_threshold, counting),
         by_checks(match, counting),
@@ -84,7 +84,7 @@ def by_checks(match: AlignedPair, counting: WinRateSettings) -> WinRate:
 
 
 def by_slots(match: AlignedPair, counting: WinRateSettings) -> WinRate:
-    """Return the win rate by slot errors: the answer with fewer wins; inputs without attributes are left out."""
+    """Return the win rate by slot errors: the answer with fewer errors wins; inputs without attributes are left out."""
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
     own, other = (match.tables[item.name]["slot_error"] for item in (match.aligned, match.tuned))

@@ -47,7 +47,7 @@ class TokenChunk(Struct, frozen=True, array_like=True):
     logprobs: list[float]
     """Natural logarithms, one per token of ``ids``, under the sampled distribution; none where the request does not ask for them."""
     end: FinishReason | None = None
-    """Set on the last piece."""
+    """Set on the last chunk of an answer."""
     why: str = ""
     """The engine's message, where ``end`` is failed."""
 
@@ -87,7 +87,7 @@ class Engine(Protocol):
         """Return a session on ``release/model``, with its adapter if ``adapter``; blocks until it is loaded.
 
         ``deliver`` is called with the tokens of each step.
-        Raises  ArtifactError for files that this engine cannot load, with its words.
+        Raises  ArtifactError with the engine's error message for files that it cannot load.
         """
         ...
 

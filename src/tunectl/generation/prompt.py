@@ -45,7 +45,7 @@ class PromptRenderer:
     tokenizer: TokenizerLike
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Return the ids of a conversation, up to the begin of the assistant's answer.
+        """Return the ids of a conversation, up to the beginning of the assistant's answer.
 
         Raises  ApiError where the template refuses it.
         """

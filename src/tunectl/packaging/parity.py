@@ -91,7 +91,7 @@ def token_agreement(
 
 
 def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBounds, *, probes: int) -> RecordedVerdict:
-    """Return passed only where every limit holds and there are ``probes`` (their number), else failed with every reason."""
+    """Return a passed verdict where every limit holds, else a failed one with all reasons; it fails for 0 ``probes``, too."""
     if not probes:
         return RecordedVerdict(False, NOTHING, NOTHING_MESSAGE)
     wrong = []

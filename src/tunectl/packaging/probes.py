@@ -70,8 +70,8 @@ def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, lea
 def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
     """Return one comparison as the record that the contract file stores.
 
-    The record has the prompt, and of the tuned and the base model the answer's token ids, log-probabilities (nats) and decoded
-    text; ``texts`` are those two texts, the tuned model's first.
+    The record has the prompt, and for both models the answer's token ids, log-probabilities (nats) and text; ``texts`` are the two
+    decoded answers, the tuned model's first.
     """
     return ParityProbe(
         messages=comparison.conversation.messages,

@@ -56,7 +56,7 @@ class TrainedModel(Protocol):
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return log-probabilities (nats) of the tokens ``of`` at each position of the given ``answers``, all three of equal length."""
+        """Return, for each answer, the log-probability (nats) of the token that ``of`` has at each position, given what precedes it."""
         ...
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class ReleaseSession(Protocol):
         ...
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """Return the engine's prediction at each position of given answers, computed as for requests."""
+        """Return the engine's prediction at each position of the given answers, by the same code that serves requests."""
         ...
 
     def close(self) -> None:

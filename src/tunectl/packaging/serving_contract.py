@@ -77,7 +77,7 @@ class RenderFixture(Struct, frozen=True):
     text: str
     """With the assistant's turn opened at its end, and the contract's system text where the conversation has none.
 
-    U+FDD2 is after the first letter of a special token in a message: it is text, and its ids are those of text.
+    Where a message spells out a special token, U+FDD2 follows its first letter, so that it is tokenized as plain text.
     """
     token_ids: list[int]
 

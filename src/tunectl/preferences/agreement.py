@@ -81,7 +81,7 @@ class InterAnnotatorAgreement(Struct, frozen=True):
 
 
 def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
-    """Return the agreement of ``judgments``, with ``alpha`` to compute Krippendorff's alpha; attention checks count only as such.
+    """Return the agreement of ``judgments``, with ``alpha`` to compute Krippendorff's alpha; attention checks count in ``attention`` only.
 
     A person's answers to a repeated task are compared with each other; the first of them is compared with other people's.
     Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.

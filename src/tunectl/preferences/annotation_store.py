@@ -44,7 +44,7 @@ class AnnotationTask(Struct, frozen=True, omit_defaults=True):
     attention: bool = False
     fields: dict[str, str] = field(default_factory=dict)
     tools: list[dict[str, Any]] = field(default_factory=list)
-    """Tools on offer in the conversation."""
+    """Tools that the model may call."""
 
 
 class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation", tag_field="kind"):
@@ -168,7 +168,7 @@ def open_store(folder: Path) -> Iterator[Store]:
 def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
     """Yield every annotation in ``folder``: as a judgment, or rejected as ``skipped`` or ``taken_back``.
 
-    Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
+    Reads without a lock: the journal only grows, and a last line that is still being written is ignored.
     Raises  DataError when there is no store, or a line of it is wrong.
     """
     if not has_annotations(folder):

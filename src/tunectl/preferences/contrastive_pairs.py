@@ -143,7 +143,7 @@ class NearestInputs:
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Return the differences of each input similar to attributes ``own``, by its index, 1 to ``most`` of them; large groups are sampled."""
+        """Return the inputs that differ from ``own`` in 1 to ``most`` attributes, as differences by index; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
@@ -186,10 +186,10 @@ def build_prompt_records(
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
     """Return at most ``rules.pairs`` judgments per split; every input gets one before any gets two, and so on.
 
-    The difference (kind and attribute) that is the rarest so far comes first, so that an attribute that few inputs
-    lack is represented beside one in which most differ. Where an input has no similar one with it, the next difference is taken.
+    The difference (kind and attribute) that is the rarest so far is tried first, so that rare differences are represented beside
+    frequent ones. Where an input has no similar one with that difference, the next rarest is tried.
 
-    Raises  DataError when no input has attributes, or a split has no pair
+    Raises  DataError when no input has attributes, or a split has no pair.
     """
     split_names: dict[str, SplitName] = {}
     reports: dict[SplitName, ContrastReport] = {}

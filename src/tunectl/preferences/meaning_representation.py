@@ -37,7 +37,7 @@ def _slots(text: str) -> Iterator[_Slot]:
 def parse_mr(text: str) -> dict[str, str]:
     """Return attributes of a meaning representation such as ``name[The Vaults], eatType[pub]``; empty where there are none.
 
-    Blanks at the ends do not count. A name that occurs twice has all its values, in sorted order, as one.
+    Surrounding blanks are removed. The values of a name that occurs twice are sorted and joined to one value.
     Source of the form: Novikova, Dušek and Rieser (2017), "The E2E dataset", SIGDIAL.
     """
     result: dict[str, list[str]] = defaultdict(list)

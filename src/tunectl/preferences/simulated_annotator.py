@@ -40,7 +40,7 @@ class AnnotationSummary(Struct, frozen=True):
     """Number of comparisons with too small a difference: not judged."""
     judged: int
     turned: int
-    """Number of reversed judgments: declared errors."""
+    """Number of judgments that were reversed by the declared flip rate."""
     scores: dict[str, float]
     """Mean of each criterion over all usable answers, 0 to 1; where it is near 0 or 1 it rarely distinguishes answers."""
 

@@ -90,12 +90,12 @@ class DecodedText:
 
     text: str
     starts: array[int] | None = None
-    """Begin of each letter in the original; None where the two texts are equal."""
+    """Start of each character in the original; None where the two texts are equal."""
     ends: array[int] | None = None
-    """End of each letter in the original."""
+    """End of each character in the original."""
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
-        """Return the span in the original of ``text[start:end]``; the span is not empty."""
+        """Return the span in the original of ``text[start:end]``, which must not be empty."""
         if self.starts is None or self.ends is None:
             return start, end
         return self.starts[start], self.ends[end - 1]
@@ -123,7 +123,10 @@ def decode_text(text: str) -> DecodedText:
 
 
 def find_base64_texts(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where ``text`` has Base64 (RFC 4648) that holds text, and what that says; first what is in several lines."""
+    """Yield (start, end, decoded text) of each Base64 string (RFC 4648) in ``text`` that encodes text.
+
+    Strings that are broken over several lines come first.
+    """
     for match in chain(_BASE64_LINES.finditer(text), _BASE64.finditer(text)):
         raw = "".join(match[0].split()).rstrip("=").translate(_URL_SAFE)
         try:

@@ -17,9 +17,9 @@ _NEAR: Final = 64
 
 
 def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
-    """Return the begin of each found number that is a JSON value, and the quotation mark that makes a string of its placeholder.
+    """Return the start of each of ``spans`` that is a JSON number, with the quotation mark to put around its placeholder.
 
-    JSON inside a string of JSON counts, too; its marks have backslashes. Empty where ``text`` is no JSON.
+    In JSON inside a JSON string the mark is escaped with backslashes. Empty where ``text`` is no JSON.
     """
     if text.lstrip()[:1] not in ("{", "[", '"'):
         return {}

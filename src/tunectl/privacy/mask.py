@@ -51,7 +51,7 @@ class MaskedText:
 
 @dataclass(slots=True)
 class PlaceholderMap:
-    """The placeholders used in one record."""
+    """The placeholders used in one record, so that equal values get the same one."""
 
     placeholders: dict[tuple[EntityType, str], str] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)

@@ -116,7 +116,7 @@ def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  
 
 
 def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Yield e-mail addresses, also written with (at) and (dot), with blanks around the sign, and in words where they are clear."""
+    """Yield e-mail addresses, also with (at) and (dot), with blanks around ``@``, or spelled out (``ann at mail dot org``) if unambiguous."""
     if "@" in text or _AT.search(text):
         for match in _EMAIL.finditer(text):
             yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", match[0])).casefold())
@@ -149,7 +149,7 @@ def _is_clear_address(text: str, match: re.Match[str]) -> bool:
 
 
 def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Yield bank accounts with the form of their country and a valid checksum; words after them are left alone."""
+    """Yield bank accounts with the form of their country and a valid checksum; words after them are not masked."""
     for match in _IBAN.finditer(text):
         run = match[0]
         while len(run) >= 15:
@@ -161,9 +161,9 @@ def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Yield payment card numbers, also as a whole float: digits with an issuer's prefix and length, and a valid check digit.
+    """Yield payment card numbers: digits with an issuer's prefix and length, and a valid check digit; also those ending in ``.0``.
 
-    Commas are inside a number or around it, as in CSV: with both it is a part of something longer.
+    A number with commas inside that also has a comma beside it is skipped, as part of a longer list of numbers.
     """
     for match in _CARD.finditer(text):
         digits, (start, end) = re.sub(r"\D", "", match[1]), match.span()
@@ -183,7 +183,7 @@ def find_ssns(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_ip_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Yield IP addresses, except this machine's own; a version number after the word version is left alone."""
+    """Yield IP addresses, except this machine's own (loopback); a version number after the word *version* is not masked."""
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
             if _public(match[0]) and not _VERSION.search(text[max(0, match.start() - 12) : match.start()]):

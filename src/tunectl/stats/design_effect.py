@@ -25,7 +25,7 @@ def effective_size(
     """Return the effective sample size of rows with value ``codes`` (0 to ``values`` - 1), loss weights and cluster names.
 
     Ten ads of one business say as much about its neighbourhood as one. The variance of each share is taken between clusters
-    (linearized), and the worth is what gives the same variance to independent rows; never more than Kish's number of rows.
+    (linearized); the effective size is the number of independent rows with the same variance, at most Kish's number.
     Source: Kish (1965) for the design effect; Rao and Scott (1981), JASA 76, for the test; Korn and Graubard (1998),
     Survey Methodology 24, for intervals with an effective number.
     Raises  ValueError where there are no rows.

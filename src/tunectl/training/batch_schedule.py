@@ -24,12 +24,12 @@ class Batchable(Protocol):
 
     @property
     def branches(self) -> Sized:
-        """The answers of the item; only their number is used."""
+        """The answers of the row, or of all rows of the group; ``build_schedule`` only counts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStep:
-    """One optimizer step: micro-batches of positions in the list of training items, and the epoch (1-based) that it belongs to."""
+    """One optimizer step: its micro-batches, each as indices of training rows, and its epoch (from 1)."""
 
     batches: tuple[tuple[int, ...], ...]
     epoch: int
@@ -96,7 +96,7 @@ def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) 
 def rank_batches(
     rows: Sequence[Batchable], order: Sequence[int], tokens: int, *, rank: int, world_size: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the micro-batches of ``rank``, one of ``world_size`` processes: rows are dealt in turn by increasing length.
+    """Return the micro-batches of ``rank``, one of ``world_size`` processes: rows are sorted by length and dealt to the ranks in turn.
 
     Together the ranks read each row of ``order`` once; micro-batches have at most ``tokens`` tokens. A rank gets none where
     there are fewer rows than ranks.

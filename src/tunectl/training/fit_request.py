@@ -43,7 +43,7 @@ TrainerName = Literal["sft", "reward", "align"]
 
 @dataclass(frozen=True, slots=True)
 class FitJob:
-    """Arguments of one call of a trainer's ``fit``; a launcher writes them to files as a FitRequest and rows."""
+    """Arguments of one call of a trainer's ``fit``; a launcher writes them to ``fit.json`` and ``rows.msgpack`` for the ranks."""
 
     trainer: TrainerName
     plan: TrainingArgs | RewardArgs | RlArgs
@@ -61,7 +61,7 @@ class FitJob:
 
     @property
     def fit(self) -> TrainingArgs | RlArgs:
-        """The plan's ``TrainingArgs`` or ``RlArgs``; of a reward model, the ones inside its ``RewardArgs``."""
+        """The ``TrainingArgs`` or ``RlArgs`` in ``plan``; for a reward model those inside its ``RewardArgs``."""
         return self.plan.fit if isinstance(self.plan, RewardArgs) else self.plan
 
 
@@ -96,7 +96,7 @@ class FitRequest(Struct, frozen=True):
     """Folder of the checkpoints."""
     device: str
     id: str
-    """Id of this training: a rank that reads another one is in another folder."""
+    """Random id of this training, which ranks compare to detect that they read different folders."""
     sharded: bool
     collective_timeout_seconds: int
 
@@ -145,7 +145,7 @@ def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
 
 
 def decode_rl_plan(plan: dict[str, Any]) -> RlArgs:
-    """Return the arguments of align from an encoded plan; the type of their settings depends on the method."""
+    """Return the arguments of align from an encoded plan; their ``settings`` get the class of the method (Rloo, Grpo, Dpo or Kto)."""
     settings: Any = AlignConfig.model_validate(plan["settings"]).root
     return RlArgs(settings, plan["seed"], HardwareProfile(**plan["profile"]), plan["project"])
 
@@ -183,7 +183,7 @@ def read_rows(folder: Path, shape: type[T]) -> tuple[list[T], list[T]]:
 
 
 def record_failure(folder: Path, error: TunectlError, rank: int) -> None:
-    """Write ``error`` of ``rank`` to ``failure.json`` in ``folder``, where no other rank has written one."""
+    """Write ``error`` of ``rank`` to ``failure.json`` in ``folder``, unless another rank has written one."""
     if not (folder / FAILURE).is_file():
         atomic_io.write_json(folder / FAILURE, Failure(type(error).__name__, error.message, error.hint, rank))
 
@@ -194,9 +194,9 @@ def record_crash(folder: Path, traceback: str, rank: int, attempt: int) -> None:
 
 
 def first_crash(folder: Path) -> Crash | None:
-    """Return the first crash of the last attempt: the others followed from it.
+    """Return the earliest crash of the last attempt, which caused the others; None without a crash.
 
-    A rank that torchrun ends before it can write leaves its record of an earlier attempt.
+    Records of earlier attempts are ignored: a rank that torchrun kills before it can write leaves its old one.
     """
     crashes: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
     return min(crashes, key=lambda crash: (-crash.attempt, crash.at), default=None)

@@ -40,7 +40,7 @@ class DataDiagnostics(Struct, frozen=True):
     system: str | None
     findings: list[DiagnosticCheck]
     shown: list[TokenView]
-    """The tokens of one example through the real collator."""
+    """The tokens of one example as the training collator arranges them."""
     source: str = field(name="place")
     """File and row of that example."""
 
@@ -60,7 +60,7 @@ def run_diagnostics(
     system: str | None,
     which: int,
 ) -> DataDiagnostics:
-    """Return the diagnostics of all examples, with the tokens of number ``which`` (0-based).
+    """Check the loss masks of all examples; return the diagnostics, with the tokens of example ``which`` (0-based).
 
     ``max_tokens`` is the longest prompt with answer that is trained; ``max_share`` the share of longer ones that is allowed.
     """

@@ -14,9 +14,9 @@ SHORTEST = 8
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[PackedRow]:
-    """Return the rows of ``size`` tokens that ``texts``, one after the other, fill; token ``end`` follows each text.
+    """Concatenate ``texts`` as tokens, with the token ``end`` after each, and return them cut into rows of ``size`` tokens.
 
-    Every token is trained on. A special token in a text is encoded as text: it closes nothing.
+    The last row may be shorter. Every token is trained on. A special token that is spelled out in a text is encoded as plain text.
     """
     line: list[int] = []
     for encoded in tokenizer.encode([guard_text(text, tokenizer.special_texts) for text in texts]):

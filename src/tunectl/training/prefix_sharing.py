@@ -24,7 +24,7 @@ class PackedRow:
     weight: float
     """Weight of each trained token in the loss."""
     unit: str = ""
-    """Person or source of the row in private training: no row has answers of two."""
+    """In differentially private training: the person or source from which all answers of the row come."""
 
     @property
     def length(self) -> int:
@@ -48,7 +48,7 @@ class PackedRow:
 def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[PackedRow]:
     """Return the rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens, else each has its own.
 
-    Answers are distributed evenly, so that no row has only a short rest.
+    Answers are spread evenly over the rows, so that the last row is not nearly empty.
     """
     base = PackedRow(masked.prompt, (), masked.example.weight)
     if not share or not masked.prompt.ids:

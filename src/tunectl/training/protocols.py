@@ -71,6 +71,6 @@ class Trainer(Protocol):
     ) -> TrainResult:
         """Train on ``train``, write the adapter of the best loss on ``validation`` to folder ``out``, and return losses and curve.
 
-        Of a private training the last weights are kept. ``model`` is a model folder. ``work`` is a folder that survives a kill:
+        With differential privacy the last weights are kept. ``model`` is a model folder. ``work`` is a folder that survives a kill:
         training resumes from the last complete checkpoint in it.
         """

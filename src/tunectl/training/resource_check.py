@@ -27,7 +27,8 @@ def estimate_memory(
 ) -> int:
     """Return the approximate peak memory of a training in bytes.
 
-    ``tokens`` of one micro-batch, ``trainable`` weights, ``checkpointing`` of activations, ``weight_bytes`` per frozen weight.
+    ``tokens``: those of one micro-batch; ``trainable``: number of trained weights; ``checkpointing``: whether activations are
+    recomputed in the backward pass; ``weight_bytes``: bytes per frozen weight.
     Counted are weights; 16 bytes per trained weight (value, gradient, two moments); what the backward pass keeps of each
     layer, about 16 hidden and 5 intermediate vectors per token in 2 bytes, and as much again that the allocator holds between
     batches of different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.

@@ -54,7 +54,7 @@ class TrainingArgs:
     init_adapter: Path | None = None
     """Folder of the adapter to start from."""
     privacy: Privacy | None = None
-    """Differential privacy; then the rows have their units."""
+    """Settings of differential privacy; None without. With them each row names its unit (person or source)."""
     keep_last: bool = False
     """Keep the last weights, not those of the best validation."""
 
@@ -124,7 +124,7 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
 
 
 def suggest_for_lost_loss(section: str, learning_rate: float, max_grad_norm: float | None) -> str:
-    """Return a hint which settings of ``section`` to change where a loss or score is not finite; never to the current value."""
+    """Return a hint on which settings of ``section`` to change after a NaN or infinite loss; it never suggests the current value."""
     if max_grad_norm is None or max_grad_norm > USUAL_GRAD_NORM:
         clip = f"set {section}.max_grad_norm={USUAL_GRAD_NORM}"
     else:

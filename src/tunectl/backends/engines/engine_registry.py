@@ -20,7 +20,7 @@ ENGINES: Final = {
 def get_engine(name: str, serve: Serve) -> Engine:
     """Return the engine called ``name`` (openvino, transformers or vllm), built from the settings ``serve``.
 
-    Raises  ArtifactError for an unknown name; UsageError for settings that it does not have; MissingExtraError when its library
+    Raises  ArtifactError for an unknown name; UsageError for settings that this engine does not have; MissingExtraError when its library
             is not installed.
     """
     module = ENGINES.get(name)

@@ -43,6 +43,7 @@ class LocalRunner:
     def __init__(self, engine: Engine, release: Path, stops: Sequence[int], *, adapter: bool) -> None:
         self._chunks: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
         self._stops = frozenset(stops)
+        self._label = f"{release}: the engine {engine.name}"
         self._pipeline: EngineSession = engine.open(release, self._deliver, adapter=adapter)
 
     def _deliver(self, pieces: Sequence[tuple[int, TokenChunk]]) -> None:
@@ -121,7 +122,8 @@ class LocalRunner:
             result[number][1].extend(piece.logprobs)
             if piece.end in {"failed", "cancelled"}:
                 raise InfrastructureError(
-                    f"the engine failed: {piece.why or piece.end}", hint="look at its messages above, then run again"
+                    f"{self._label} failed on prompt {number + 1} of {len(asks)}: {piece.why or piece.end}",
+                    hint="its log lines above may say more; if memory ran out, close other programs; then run again",
                 )
             if piece.end is not None:
                 at_work -= 1
@@ -169,7 +171,7 @@ def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bo
     """Return a runner on the release in folder ``release``: OpenVINO in this environment, or transformers for every other ``engine``.
 
     ``stops`` are the ids of the tokens that end an answer; ``adapter`` says whether ``release/adapter`` is applied.
-    Raises  ArtifactError for files that it cannot load; MissingExtraError where it is not installed.
+    Raises  ArtifactError for files that the engine cannot load; MissingExtraError where its library is not installed.
     """
     if engine == "openvino":
         from tunectl.backends.engines.openvino_engine import OpenVinoEngine
@@ -181,7 +183,7 @@ def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bo
 
 
 def main(job: Path, answer: Path) -> None:
-    """Read a ``RunnerJob`` from the file ``job``, run it, and write the answers to ``answer`` as JSON.
+    """Run the ``RunnerJob`` in the file ``job``, and write its results to the file ``answer`` as JSON.
 
     NaN is written as ``NaN``, which Python's parser reads although JSON does not have it.
     """

@@ -33,11 +33,11 @@ class OpenVinoEngine:
     threads: int
     """CPU threads; 0 takes all."""
     cache_tokens: int
-    """Tokens whose keys and values are kept in memory, shared prefixes of answered prompts among them."""
+    """Size of the KV cache in tokens, shared prefixes of answered prompts included."""
     batch_tokens: int
-    """Most tokens of one step, so that a long prompt does not hold up the streams beside it."""
+    """Most tokens of one step, so that a long prompt does not delay the other requests."""
     running: int
-    """Most answers at once."""
+    """Most requests that are generated at once."""
     prefix_caching: bool = True
     precision: str = "f32"
     """Precision of the computation, f32 or bf16; weights keep their own."""
@@ -46,7 +46,7 @@ class OpenVinoEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
         """Return a pipeline on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's error message where it cannot.
+        Raises  ArtifactError with the library's error message where the release cannot be loaded.
         """
         genai = import_optional("openvino_genai", extra=EXTRA)
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision}
@@ -93,7 +93,7 @@ def _unloadable(path: Path, error: Exception) -> ArtifactError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return ArtifactError(
         f"{path}: OpenVINO cannot load it: {lines[-1][:300]}",
-        hint="check the release: tunectl release verify",
+        hint="if memory ran out, close other programs; otherwise check the release: tunectl release verify",
     )
 
 

@@ -1,6 +1,6 @@
 """Generate the answers of a release in a process of its own: the gate compares them, with the time and the memory they took.
 
-Run as a module: ``python -m tunectl.backends.engines.release_generation JOB ANSWERS``. The engine is the one that serves (``engine_side``).
+Run as a module: ``python -m tunectl.backends.engines.release_generation JOB ANSWERS``. The engine is the one that serves the release.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GenerationResult(msgspec.Struct, frozen=True):
     """Seconds of all answers together, without loading."""
     load_seconds: float
     peak_bytes: int
-    """Resident memory of the process and those it started, at its largest."""
+    """Largest resident memory of the process and its children."""
 
 
 def generate(job: GenerationJob) -> GenerationResult:

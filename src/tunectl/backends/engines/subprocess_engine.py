@@ -41,6 +41,10 @@ PACKAGES: Final = Path(__file__).resolve().parents[3]
 """The folder that holds this package, for a process that was not installed with it."""
 PATIENCE: Final = 30.0
 """Seconds from the request to end until a process is killed."""
+OPEN_HINT: Final = (
+    "its log lines above say why; if memory ran out, free some (with OpenVINO also: lower serve.engine.kv_cache_tokens); "
+    "otherwise check the release: tunectl release verify"
+)
 EngineRequest = tuple[int, GenerationRequest | None]
 EngineMessage = list[tuple[int, TokenChunk]] | str
 _decode_request = msgspec.msgpack.Decoder(EngineRequest).decode
@@ -62,7 +66,7 @@ class SubprocessEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
         """Start a process that loads the release, and return its session once it is loaded.
 
-        Raises  ArtifactError with the engine's error message where it cannot, or when its process dies.
+        Raises  ArtifactError with the engine's error message where the release cannot be loaded, or when the process dies.
         """
         session_settings = {
             "factory": self.factory,
@@ -123,12 +127,13 @@ class SubprocessSession:
     def load(self) -> None:
         """Wait until the process has loaded the release.
 
-        Raises  ArtifactError with the engine's error message where it cannot be, or when its process dies.
+        Raises  ArtifactError with the engine's error message where the release cannot be loaded, or when the process dies.
         """
         message = self._first()
         if message:
             self._end()
-            raise ArtifactError(message)
+            text, _, hint = message.partition("\n  ")  # as ``str`` joins the two of an error
+            raise ArtifactError(text, hint=hint)
         for thread in self._threads:
             thread.start()
 
@@ -136,7 +141,7 @@ class SubprocessSession:
         """Return why the session is not open; empty when it is."""
         message = next(self._frames, None)
         if message is None:
-            return f"the engine {self._name} cannot be opened: its process {self._fate()}"
+            return f"the engine {self._name} cannot be opened: its process {self._fate()}\n  {OPEN_HINT}"
         return str(_decode_message(message))
 
     def _fate(self) -> str:
@@ -145,7 +150,7 @@ class SubprocessSession:
         except subprocess.TimeoutExpired:
             return "does not answer"
         if code >= 0:
-            return f"ended with {code}; its lines above say why"
+            return f"ended with exit code {code}; its log lines above say why"
         cause = ": mostly the system does so when memory is short" if code == -signal.SIGKILL else ""
         return f"was ended by signal {-code} ({signal.Signals(-code).name}){cause}"
 
@@ -257,7 +262,7 @@ class _EngineServer:
         except Exception as error:  # noqa: BLE001  # errors of the libraries, for example of a full GPU
             logging_setup.get_logger(__name__).exception("the engine %s failed", engine.name)
             reason = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
-            self._socket.sendall(encode_frame(reason))
+            self._socket.sendall(encode_frame(f"{reason}\n  {OPEN_HINT}"))
             return
         self._socket.sendall(encode_frame(""))
         for frame in read_frames(self._socket):
@@ -278,7 +283,7 @@ def _let_go(connection: socket.socket) -> None:
 def main(number: int, session_settings: dict[str, Any]) -> None:
     """Run one engine session in this process, on the socket with file descriptor ``number``.
 
-    It ignores the signals that stop a server: open answers finish before the server closes the socket.
+    SIGINT and SIGTERM are ignored, so that a server that shuts down can finish its answers; closing the socket ends this process.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)

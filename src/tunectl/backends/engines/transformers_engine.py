@@ -31,7 +31,7 @@ class TransformersEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> TransformersSession:
         """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's error message where it cannot.
+        Raises  ArtifactError with the library's error message where the release cannot be loaded.
         """
         torch, transformers = import_optional("torch", extra=EXTRA), import_optional("transformers", extra=EXTRA)
         if adapter:
@@ -49,7 +49,7 @@ class TransformersEngine:
         except Exception as error:  # whatever the libraries raise for broken files, safetensors an Exception of its own
             raise ArtifactError(
                 f"{release}: transformers cannot load it: {str(error).strip()[:300]}",
-                hint="check the release: tunectl release verify",
+                hint="if memory ran out, close other programs; otherwise check the release: tunectl release verify",
             ) from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return TransformersSession(torch, model.to(device).eval(), deliver)

@@ -33,13 +33,13 @@ class VllmEngine:
     batch_tokens: int
     prefix_caching: bool = True
     cards: int = 1
-    """Number of cards over which the model is divided."""
+    """Number of GPUs over which the model is divided (tensor parallelism)."""
     name: str = "vllm"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
         """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's error message where it cannot.
+        Raises  ArtifactError with the library's error message where the release cannot be loaded.
         """
         import_optional("vllm", extra=EXTRA)
         arguments = import_optional("vllm.engine.arg_utils", extra=EXTRA).AsyncEngineArgs(
@@ -64,7 +64,7 @@ class VllmEngine:
             pipeline.close()
             raise ArtifactError(
                 f"{release}: vLLM cannot load it: {str(error).strip()[:300]}",
-                hint="vLLM's own lines above say why; if memory is short, free some on the card, lower serve.limits.max_concurrency, "
+                hint="vLLM's own lines above say why; if GPU memory is short, free some (nvidia-smi), lower serve.limits.max_concurrency, "
                 "or raise serve.engine.tensor_parallel_size; otherwise check the release: tunectl release verify",
             ) from error
         return pipeline

@@ -42,9 +42,9 @@ LEFT_OUT = ("__pycache__", "*.pyc", "_project", "_site")
 
 
 def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:
-    """Build the Bento that carries ``release`` in the folder ``out``; ``name`` is its name, the name of the release its version.
+    """Build a Bento that contains ``release`` in the folder ``out``; ``name`` is the Bento's name, the release's name its version.
 
-    ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
+    ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) for the manifest of the release in it.
     Raises  InfrastructureError with BentoML's error message; MissingExtraError where it is not installed.
     """
     import_optional("bentoml", extra="serve")
@@ -114,7 +114,7 @@ def _requirements(engine: str, store: str) -> str:
 
 
 def template_file(name: str) -> Path:
-    """Return the path of the file ``name`` of the project, or of this installation's default for it.
+    """Return the path of the project's own file ``name``, or of tunectl's default if the project has none.
 
     Raises  InfrastructureError where there is neither.
     """

@@ -43,7 +43,7 @@ def _run(scratch: Path, name: str) -> None:
     if process.returncode:
         raise InfrastructureError(
             f"the image {name} cannot be built: bentoml containerize ended with {process.returncode}",
-            hint="the lines above say why",
+            hint="the lines of BentoML and Docker above say why; if the disk is full, docker system df shows what takes space",
         )
 
 

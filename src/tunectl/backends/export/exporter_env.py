@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.system.exit_status import describe_exit, suggest_after_kill
 from tunectl.core import logging_setup, progress
 from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError
@@ -52,7 +53,7 @@ FLOWER = ToolEnvironment("federated", "federated", "requirements/federated.txt",
 def lock_file(name: str = LOCK) -> Path:
     """Return the path of the lock file ``name``: inside an installed wheel, or in the checkout that this code runs from.
 
-    Raises  InfrastructureError where neither is there.
+    Raises  InfrastructureError where neither has it.
     """
     for folder in (PACKAGE / "_project", PACKAGE.parents[1]):
         if (folder / name).is_file():
@@ -64,7 +65,7 @@ def ensure_interpreter(exporters: Path | None = None, tool: ToolEnvironment = EX
     """Return the Python interpreter of the environment of ``tool``; the environment is made if it is absent.
 
     ``exporters`` is the folder of all such environments. Making the exporter's takes some minutes and 2 GB.
-    Raises  InfrastructureError with pip's error message where it cannot be made.
+    Raises  InfrastructureError with pip's error message where the installation fails.
     """
     named = os.environ.get(tool.variable)
     if named:
@@ -153,11 +154,11 @@ def error_line(stderr: str) -> str:
 def run_in_env(
     arguments: Sequence[str], description: str, *, exporters: Path | None = None, extras: Sequence[str] = ()
 ) -> str:
-    """Run ``python WORDS`` in the exporter environment, offline and without telemetry; return its standard output.
+    """Run ``python ARGUMENTS`` in the exporter environment, offline and without telemetry; return its standard output.
 
     ``description`` names the work in an error.
-    ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
-    Our own package is importable there. Raises  InfrastructureError with its error message where it fails.
+    ``extras`` names further lock files (with hashes), which are installed into the environment at the first use.
+    tunectl is importable there. Raises  InfrastructureError with the command's error message where it fails.
     """
     hidden = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OPENVINO_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, **hidden, "PYTHONPATH": str(PACKAGE.parent)}
@@ -167,8 +168,10 @@ def run_in_env(
     process = subprocess.run([str(folder), *arguments], env=environment, capture_output=True, text=True, check=False)
     _log.debug("%s: %s", description, process.stderr.strip()[-10_000:])
     if process.returncode:
+        cause = error_line(process.stderr) if process.returncode > 0 else ""
         raise InfrastructureError(
-            f"{description} failed: {error_line(process.stderr) or f'exit code {process.returncode}'}",
-            hint="--verbose shows all of its output; if it ran out of memory, close other programs",
+            f"{description} failed: {cause or describe_exit(process.returncode)}",
+            hint=suggest_after_kill(process.returncode, "close other programs, or take a smaller model")
+            + "--verbose shows all of its output",
         )
     return process.stdout

@@ -41,7 +41,7 @@ class ReadLimits(NamedTuple):
 def load_gguf(file: Path) -> tuple[Any, Any]:
     """Return the model (float32) and the tokenizer of a GGUF file, as transformers objects.
 
-    Raises  UsageError when transformers does not know the architecture, or it is no GGUF file.
+    Raises  UsageError when transformers does not know the architecture, or ``file`` is no GGUF file.
     """
     torch = import_optional("torch", extra="train")
     transformers = import_optional("transformers", extra="train")
@@ -78,8 +78,8 @@ def _parse_once(gguf: Any) -> Iterator[None]:
 def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
     """Convert the GGUF file ``file`` to a model folder ``out``: config, weights in bfloat16, tokenizer and chat template.
 
-    A separate process reads the file, because a malicious one can take any memory or time, or crash the library.
-    Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.
+    A separate process reads the file, because a malicious file can take any memory or time, or crash the library.
+    Raises  UsageError when transformers does not know the architecture, or reading exceeds ``limits``.
     """
     read_limits = limits or ReadLimits.of(file)
     arguments = [

@@ -27,7 +27,7 @@ OUTPUT = "output.txt"
 
 
 def main(folder: Path) -> int:
-    """Train in every round until the server has no more, with the task file in ``folder``; returns the exit code."""
+    """Run the Flower client: train in every round until the server ends, with the task file in ``folder``; return the exit code."""
     task: ClientTask = atomic_io.read_json(folder / exchange.CLIENT, ClientTask)
     try:
         take_part(folder, task)
@@ -41,7 +41,7 @@ def take_part(folder: Path, task: ClientTask) -> None:
     """Connect to the server and train whenever it asks, until it has no more rounds.
 
     A server that is not up yet, or restarts, is tried again for ``task.wait_timeout_seconds``.
-    Raises  TimeoutError where it is away for longer than ``wait_timeout_seconds``.
+    Raises  TimeoutError where the server cannot be reached for longer than that.
     """
     from flwr.client import start_client
     from grpc import RpcError
@@ -116,7 +116,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
 def check_base(task: ClientTask, base: str) -> None:
     """Check that the server's base model (``base``, its digest) is the client's: an adapter fits no other.
 
-    Raises  OSError where they differ.
+    Raises  OSError where the digests differ.
     """
     if base != task.base:
         raise OSError(

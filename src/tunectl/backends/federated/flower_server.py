@@ -42,7 +42,7 @@ def main(folder: Path) -> int:
 
 
 def serve(folder: Path, task: ServerTask) -> None:
-    """Run the rounds that ``folder`` has no record of; the averaged weights of round N are then in ``round-N.npz``."""
+    """Run the rounds that ``folder`` has no record of yet; write the averaged weights of round N to ``round-N.npz``."""
     from flwr.server import ServerConfig, start_server
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log
@@ -119,10 +119,10 @@ class RoundKeeper:
         self._sample_size = 0
 
     def draw(self, server_round: int, client_manager: Any) -> list[Any]:
-        """Return Flower's proxies of the clients of a round, drawn by the seed once enough clients are connected.
+        """Return the Flower client proxies of a round, sampled with the federation's seed once enough clients are connected.
 
         ``server_round`` counts the rounds of this process from 1.
-        Raises  TimeoutError where there are too few for too long.
+        Raises  TimeoutError where too few clients connect in time.
         """
         if not self.past_rounds and server_round == 1:
             self._wait_for_clients(client_manager, self.task.expected_clients, GRACE_SECONDS)
@@ -138,7 +138,7 @@ class RoundKeeper:
     ) -> dict[str, Any]:
         """Average the adapters of round ``server_round`` by ``mean``, write its weights and its record, and return the weights.
 
-        Answers that do not fit are left out; with too few of them the weights stay as they were. Equal answers give equal bytes.
+        Malformed answers are left out; with fewer than ``min_clients`` left, the weights do not change. Equal answers give equal bytes.
         """
         number = self.past_rounds + server_round
         before = exchange.read_weights(exchange.round_file(self.folder, number - 1))

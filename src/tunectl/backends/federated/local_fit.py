@@ -34,7 +34,7 @@ LR_DECAY = {"constant": 0.0, "linear": 1.0, "cosine": 1.0}
 
 
 def init(folder: Path) -> None:
-    """Write a new adapter, drawn from the seed, to ``folder/adapter``, and its tensors to ``start.npz``."""
+    """Write a new adapter, randomly initialized with the seed, to ``folder/adapter``, and its tensors to ``start.npz``."""
     request, plan = _read(folder)
     model, _, _ = load_with_adapter(plan, Path(request.model))
     weights = {name: value.clone() for name, value in peft_adapter.trainable_state(model).items()}
@@ -47,7 +47,7 @@ def init(folder: Path) -> None:
 def fit(folder: Path, round_folder: Path) -> None:
     """Train one round from ``round_folder/start.npz`` on the client's rows in ``folder``; write the adapter's tensors and the counts.
 
-    The last weights are kept, as in FedAvg.
+    The weights of the last step are the result, as in FedAvg.
     """
     request, plan = _read(folder)
     round_request: RoundRequest = atomic_io.read_json(round_folder / "request.json", RoundRequest)

@@ -13,6 +13,7 @@ from pathlib import Path
 from tunectl.artifacts import atomic_io
 from tunectl.backends.launchers import torchrun_agent
 from tunectl.backends.launchers.torchrun_agent import AgentSettings, FailedRank
+from tunectl.backends.system.exit_status import describe_exit, suggest_after_kill
 from tunectl.backends.trainers import trainer_loop
 from tunectl.core.errors import InfrastructureError
 from tunectl.training import fit_request
@@ -41,8 +42,8 @@ class StopRequest:
 def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = None) -> int:
     """Start the torchrun agent whose agent.json is in ``folder`` and wait for its end; return its exit code.
 
-    Ctrl-C creates ``stop``, so that the current step finishes; a second one ends all at once. Once a rank here has written
-    ``failure``, the agent is ended: it would wait five minutes for agents that may never hear of it.
+    Ctrl-C creates the file ``stop``, so that the current step finishes; a second one ends all at once. Once a rank of this
+    machine has written the file ``failure``, the agent is ended: it would wait five minutes for the agents of other machines.
     """
     command = ["-m", "tunectl.backends.system.process_guard", "0", "0", sys.executable, "-m", torchrun_agent.__name__]
     process = subprocess.Popen(
@@ -80,7 +81,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) -> InfrastructureError:
-    """Return an error that says why the agent with exit code ``code`` failed: its rank, traceback and logs, or that no machine joined.
+    """Return an error that says why the agent with exit code ``code`` failed: the failed rank, its traceback and logs, or that no machine joined.
 
     ``folder`` is the agent's folder; ``label`` names the training.
     """
@@ -92,16 +93,16 @@ def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) 
         )
     if not (folder / torchrun_agent.FAILED).is_file():
         return InfrastructureError(
-            f"{label}: the torchrun agent ended before its ranks",
-            hint=f"its log is {folder / torchrun_agent.LOGS / 'agent.log'}",
+            f"{label}: the torchrun agent ended with {describe_exit(code)} before its ranks",
+            hint=f"its log is {folder / torchrun_agent.LOGS / 'agent.log'}; checkpoints are kept: run the same command again to resume",
         )
     failed: FailedRank = atomic_io.read_json(folder / torchrun_agent.FAILED, FailedRank)
     crash = fit_request.first_crash(Path(agent.fit)) if failed.exit_code >= 0 else None
     rank = failed.rank if crash is None else crash.rank
-    cause = signal.Signals(-failed.exit_code).name if failed.exit_code < 0 else f"exit code {failed.exit_code}"
     tail = crash.traceback.strip().splitlines()[-LOG_LINES:] if crash else []
     lines = "".join(f"\n    {line}" for line in tail)
     return InfrastructureError(
-        f"{label}: rank {rank} ended with {cause}, and launch.max_restarts is {agent.max_restarts}{lines}",
-        hint=f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command again to resume",
+        f"{label}: rank {rank} ended with {describe_exit(failed.exit_code)}, and launch.max_restarts is {agent.max_restarts}{lines}",
+        hint=suggest_after_kill(failed.exit_code, "lower hardware.train_batch_tokens or launch.nproc_per_node")
+        + f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command again to resume",
     )

@@ -72,7 +72,7 @@ class LaunchedPolicyTrainer:
     def check_reward_model(self, base: Path, sft: Path, reward: Path, _profile: HardwareProfile) -> RewardModel:
         """Check the reward model in the folder ``reward``, and remember it for the ranks; returns a placeholder that cannot score.
 
-        Raises  ArtifactError where it does not fit.
+        Raises  ArtifactError where it belongs to another base model or adapter, or one of its files was changed.
         """
         reward_scorer.load_verified(base=base, sft=sft, reward=reward, part="members")
         self._reward = reward

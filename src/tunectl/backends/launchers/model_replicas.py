@@ -1,4 +1,4 @@
-"""A model that several processes hold, one per card, so that stages which only generate answers use the whole machine.
+"""A model that several processes hold, one per GPU, so that stages which only generate answers use the whole machine.
 
 Batches are cut as one process would cut them and distributed to the processes in turn, so the answers are those of one process.
 """
@@ -6,7 +6,6 @@ Batches are cut as one process would cut them and distributed to the processes i
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from tunectl.backends.launchers.replica_worker import (
 from tunectl.backends.launchers.torchrun_launcher import count_ranks
 from tunectl.backends.launchers.worker import CARDS, choose_card
 from tunectl.backends.system import framed_socket
+from tunectl.backends.system.exit_status import describe_exit, suggest_after_kill
 from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.launch import TorchrunLaunch
@@ -88,7 +88,7 @@ class Replica:
     def read(self, bar: Any = None) -> bytes:
         """Return the result of the last call as msgpack; progress messages meanwhile advance ``bar``.
 
-        Raises  the error that it raised; InfrastructureError where it died.
+        Raises  the error that the process raised; InfrastructureError where it died.
         """
         with suppress(OSError):  # a process that dies before it has read everything resets the connection
             for frame in self._frames:
@@ -100,10 +100,10 @@ class Replica:
                 if bar is not None:
                     bar.advance(msgspec.msgpack.decode(value, type=float))
         code = self._process.wait()
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise InfrastructureError(
-            f"generation process {self.rank} ended with {cause} before it had written its answers",
-            hint="run the same command again; start fewer processes (launch.nproc_per_node) if memory ran out",
+            f"generation process {self.rank} ended with {describe_exit(code)} before it had written its answers",
+            hint=suggest_after_kill(code, "lower hardware.generate_batch or launch.nproc_per_node")
+            + "its log lines are above; run the same command again",
         )
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Replica:
 
 
 class ReplicaPool:
-    """A fixed number of replica processes that hold the same model, one per card."""
+    """A fixed number of replica processes that hold the same model, one per GPU."""
 
     def __init__(self, request: ReplicaRequest, count: int) -> None:
         """Start ``count`` processes and wait until all have loaded.
@@ -140,7 +140,7 @@ class ReplicaPool:
     def call(self, calls: Sequence[Call], shape: type[T], bar: Any = None) -> list[T]:
         """Send ``calls[rank]`` to each process, and return their results, decoded as ``shape``, by rank.
 
-        Raises  the first error that one raised, after all were ended.
+        Raises  the first error of a process, after all have been ended.
         """
         used = self._replicas[: len(calls)]
         for replica, message in zip(used, calls, strict=True):
@@ -241,7 +241,7 @@ class ReplicatedReference:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return, for each answer, the log-probability (nats) of the tokens ``of`` at each of its positions: one list of floats per answer."""
+        """Return, for each answer, the log-probability (nats) of the token that ``of`` has at each position, given what precedes it."""
         shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))
@@ -281,7 +281,7 @@ class ReplicaLauncher:
 
     @cached_property
     def count(self) -> int:
-        """Number of processes; it is computed when a model is opened, because a stage that opens none needs no card."""
+        """Number of processes; it is computed when a model is opened, because a stage that opens none needs no GPU."""
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:

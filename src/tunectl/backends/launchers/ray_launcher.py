@@ -61,8 +61,8 @@ class RayLauncher:
     def run(self, job: FitJob) -> FitEnd[Any]:
         """Train on the cluster; return the trainer's result with ranks, nodes, device and restarts.
 
-        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where it cannot be
-                written, workers fail too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
+        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where the storage
+                cannot be written, workers fail too often, no cluster is reachable, or after Ctrl-C; MissingExtraError without Ray.
         """
         prepare_environment()
         ray = import_optional("ray", extra=EXTRA)
@@ -148,7 +148,7 @@ class RayLauncher:
 def open_storage(address: str) -> None:
     """Create the folder for checkpoints at ``address``, so that a wrong address or key is reported before a worker starts.
 
-    Raises  InfrastructureError with the error message of the store.
+    Raises  InfrastructureError with the storage's error message.
     """
     pyarrow = import_optional("pyarrow.fs", extra=EXTRA)
     try:
@@ -204,8 +204,8 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
     where = "" if rank is None else f"rank {rank}: "
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return InfrastructureError(
-        f"{label}: {where}{lines[-1].strip()} (launch.max_failures = {settings.max_failures})",
-        hint="its log is in the session folder of Ray; checkpoints are kept: run the same command again to resume",
+        f"{label}: training on Ray failed, and launch.max_failures is {settings.max_failures}: {where}{lines[-1].strip()}",
+        hint="its log is in /tmp/ray/session_latest/logs of its node; checkpoints are kept: run the same command again to resume",
     )
 
 

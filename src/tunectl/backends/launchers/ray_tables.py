@@ -25,7 +25,7 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     """Yield tables on the cluster that ``RAY_ADDRESS`` names, or on one that is started here and ended afterwards.
 
     ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
-    Raises  InfrastructureError where it is not there, or where work failed too often; what the work itself raises; MissingExtraError.
+    Raises  InfrastructureError where no cluster is reachable, or a step failed too often; the errors of the steps; MissingExtraError.
     """
     ray_launcher.prepare_environment()
     ray = import_optional("ray", extra=EXTRA)
@@ -59,15 +59,15 @@ def _find_cause(error: BaseException) -> TunectlError:
         step = getattr(step, "cause", None) or step.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InfrastructureError(
-        f"curate.engine = ray: {lines[-1].strip()}",
-        hint="look at the log in Ray's session folder, or work without Ray: curate.engine=local",
+        f"curate.engine = ray: a step failed on the cluster: {lines[-1].strip()}",
+        hint="look at the log in /tmp/ray/session_latest/logs of its node, or work without Ray: curate.engine=local",
     )
 
 
 class RayTables:
-    """Tables of curation as Ray data sets: a table is a materialized data set, or None without rows.
+    """Runs the steps of curation on Ray Data: a table is a materialized data set, or None if it has no rows.
 
-    Each block is passed to the work as columns.
+    A step (``work``) is a function that gets one block of rows as columns, and returns columns.
     """
 
     def __init__(self, ray: Any, partitions: int) -> None:

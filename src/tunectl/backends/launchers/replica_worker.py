@@ -68,7 +68,7 @@ class GenerateCall(Struct, frozen=True, tag="generate"):
 
 
 class LikelihoodCall(Struct, frozen=True, tag="likelihood"):
-    """Call to a replica process: return the log-probability (nats) of the tokens ``of`` at each position of ``answers``."""
+    """Call to a replica process: return the log-probability (nats) of the token that ``of`` has at each position of ``answers``."""
 
     prompts: list[list[int]]
     answers: list[list[int]]

@@ -55,7 +55,7 @@ class FailedRank(Struct, frozen=True):
 
 
 def main(folder: Path) -> int:
-    """Run the ranks of this machine, as ``agent.json`` in ``folder`` says; returns 0 if all of them ended well."""
+    """Run the ranks of this machine with the settings in ``folder``'s ``agent.json``; return the exit code, 0 if all succeeded."""
     settings: AgentSettings = atomic_io.read_json(folder / AGENT, AgentSettings)
     os.environ[FIX] = "1"
     launcher = import_optional("torch.distributed.launcher.api", extra="train")
@@ -88,9 +88,9 @@ def main(folder: Path) -> int:
 
 
 def choose_failed(failures: Mapping[int, Any]) -> FailedRank:
-    """Return the rank that failed first of ``failures`` (by rank): one ended by a signal, else one with an error.
+    """Return the rank in ``failures`` (failures by rank) that caused the others: one killed by a signal, else one with an error.
 
-    The other ranks wait for it and fail too, or torchrun ends them by SIGTERM.
+    The other ranks lose their connection to it and fail too, or torchrun ends them with SIGTERM.
     """
     ends = [FailedRank(rank, failure.exitcode) for rank, failure in sorted(failures.items())]
     order = {True: 0, False: 1}  # order: ended by another signal, by an error, by torchrun's SIGTERM

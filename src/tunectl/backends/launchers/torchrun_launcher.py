@@ -127,22 +127,22 @@ class TorchrunLauncher:
 
 
 def count_ranks(settings: TorchrunLaunch, device: str) -> int:
-    """Return the number of ranks on this machine: ``nproc_per_node``, or for ``auto`` its number of cards.
+    """Return the number of ranks on this machine: ``nproc_per_node``, or for ``auto`` its number of GPUs.
 
-    Raises  UsageError where ``auto`` has no cards to count; InfrastructureError where there are too few.
+    Raises  UsageError for ``auto`` where ``device`` is not cuda; InfrastructureError where torch sees no GPU, or fewer than ranks.
     """
     ranks = settings.nproc_per_node
     if device != "cuda":
         if ranks == "auto":
             raise UsageError(
-                f"launch.nproc_per_node = auto counts cards, and hardware.device is {device}",
+                f"launch.nproc_per_node = auto counts GPUs, and hardware.device is {device}",
                 hint="give the number of processes, for example launch.nproc_per_node=2, or stay in one: launch=local",
             )
         return ranks
     cards = int(import_optional("torch.cuda", extra="train").device_count())
     if cards < 1 or (ranks != "auto" and ranks > cards):
         raise InfrastructureError(
-            f"launch.nproc_per_node = {ranks}, and torch sees {cards} cards",
+            f"launch.nproc_per_node = {ranks}, and torch sees {cards} GPUs",
             hint="give a smaller number, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
     return cards if ranks == "auto" else ranks

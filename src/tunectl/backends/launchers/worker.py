@@ -78,7 +78,7 @@ def main(folder: Path) -> int:
 
 
 def choose_card(local_rank: int) -> str:
-    """Return the CUDA card (its number or id) for the process ``local_rank`` (from 0) of this machine, among the visible ones."""
+    """Return the CUDA device (its index or UUID) for the process ``local_rank`` (from 0) of this machine, among the visible ones."""
     visible = os.environ.get(CARDS)
     return visible.split(",")[local_rank] if visible else str(local_rank)
 
@@ -92,7 +92,7 @@ def _read_request(folder: Path) -> FitRequest | None:
 
 
 def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
-    """Join the other ranks and return the process group; environment variables that tell libraries of other processes are removed.
+    """Join the other ranks and return the process group; RANK, WORLD_SIZE and the like are then hidden from accelerate.
 
     ``request`` is None on a rank that cannot read ``folder``.
     Raises  UsageError where a rank does not see the folder that the others see.

@@ -121,9 +121,9 @@ class Decoder:
         likely: bool = False,
         uniforms: Any = None,
     ) -> None:
-        """Append tokens to each sequence until it ends its turn or reaches the limit; ``likely`` keeps their log-probabilities.
+        """Append tokens to each of ``lines`` until it ends its turn or reaches the limit; ``likely`` keeps their log-probabilities.
 
-        uniforms  (lines, limit) float64 from 0 to 1, the random numbers of each line: then no answer depends on the lines beside it.
+        uniforms  (sequences, limit) float64 from 0 to 1, the random numbers of each sequence, so that no answer depends on the others.
                   None: they are drawn together, from ``seed``.
         """
         random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
@@ -192,7 +192,7 @@ class Decoder:
         totals = sums[:, -1:]
         if not bool((totals.isfinite() & (totals > 0)).all()):
             raise UsageError(
-                "the model gives probabilities that are not numbers, so no token can be sampled",
+                "the model's probabilities are NaN or infinite, so no token can be sampled",
                 hint="lower the learning rate that it was trained with, or compute with higher precision: hardware.dtype=float32",
             )
         if uniform is None:

@@ -144,7 +144,7 @@ class HfGenerator:
             if isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message:
                 raise InfrastructureError(
                     f"out of memory while {rows} answers were generated together",
-                    hint="lower hardware.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens",
+                    hint=f"lower hardware.generate_batch (now {self._batch}), evaluate.prompts.shots or evaluate.decoding.max_new_tokens",
                 ) from error
             raise
 

@@ -1,6 +1,6 @@
-"""Divide the frozen layers of a model among the ranks (FSDP2), so that they take less memory of a card in training.
+"""Divide the frozen layers of a model among the ranks (FSDP2), so that they take less GPU memory in training.
 
-Each rank loads the whole model first, so a model that is larger than one card does not load.
+Each rank loads the whole model first, so a model that is larger than the memory of one GPU does not load.
 Only frozen weights are divided. Adapter, optimizer, average, checkpoints and export stay plain tensors, so nothing else changes.
 """
 
@@ -34,7 +34,7 @@ def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
     layers = [module for module in base.modules() if type(module).__name__ in kinds]
     if not layers:
         raise UsageError(
-            f"launch.shard = layers: {type(base).__name__} does not say which of its parts are layers",
+            f"launch.shard = layers: {type(base).__name__} declares no layers to divide (_no_split_modules)",
             hint="set launch.shard=none",
         )
     mesh = import_optional("torch.distributed.device_mesh", extra="train").init_device_mesh(

@@ -108,7 +108,7 @@ class KlStats(NamedTuple):
 def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], AbstractContextManager[None]]) -> KlStats:
     """Run ``batch`` with the current weights and once more within ``second``; return their divergence at each trained token. No gradients.
 
-    ``kl`` is exact over the vocabulary at each position, ``ratio`` is that of the one token that is there. Summed over an answer
+    ``kl`` is exact over the vocabulary at each position, ``ratio`` is the log-ratio of the row's own token. Summed over an answer
     sampled with the current weights, ``kl`` estimates the divergence of whole answers (Rao-Blackwellized: Amini, Vieira and
     Cotterell, arXiv 2504.10637); over a greedy answer it is the divergence along that answer alone.
     """
@@ -163,6 +163,6 @@ def answer_logps(
 
 
 def target_positions(row: PackedRow, number: int) -> int:
-    """Return the number of trained tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
+    """Return how many tokens of answer ``number`` of ``row`` are in the loss; without a prompt the first is not, as nothing precedes it."""
     trained = row.branches[number].trained
     return sum(trained if row.prompt.ids else trained[1:])

@@ -29,7 +29,7 @@ class MergedWeights:
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Let the adapted layers use the merged weights, as of now, while the block runs."""
+        """Merge the adapter as it is now, and let the adapted layers use the merged weights while the block runs."""
         before = [module.__dict__.get("forward") for module, _ in self._layers]
         for module, room in self._layers:
             name = module.active_adapters[0]

@@ -74,7 +74,7 @@ def trainable_state(model: Any) -> dict[str, Any]:
 def load_trainable(model: Any, weights: dict[str, Any]) -> None:
     """Copy ``weights`` (name to tensor) into the trained weights of ``model``, in place; weights that it does not name stay.
 
-    Raises  KeyError for a name that is no trained weight; call it without gradients.
+    Call it under ``torch.no_grad``. Raises  KeyError for a name that is no trained weight.
     """
     current = trainable_state(model)
     for name, value in weights.items():
@@ -104,7 +104,7 @@ def read_adapter(folder: Path) -> dict[str, Any]:
 
 
 def write_adapter(folder: Path, weights: dict[str, Any], like: Path) -> None:
-    """Write the adapter ``weights`` (numpy arrays by peft's names) to ``folder``, which is replaced, with the settings of the one in ``like``."""
+    """Write the adapter ``weights`` (numpy arrays by peft's names) to ``folder``, which is replaced, with the adapter_config.json of the folder ``like``."""
     files = import_optional("safetensors.numpy", extra="train")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(like, folder)

@@ -33,7 +33,7 @@ class ProcessGroup:
     publish: Callable[[Path | None], None] | None = None
     """Called with each complete checkpoint of the first rank, and with None on the others, to copy it to where a restart finds it. None: no copy is needed."""
     size_setting: str = "launch.nproc_per_node"
-    """Says how many processes there are."""
+    """Dotted key of the setting for the number of processes, for messages."""
 
     @property
     def first(self) -> bool:

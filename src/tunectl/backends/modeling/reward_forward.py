@@ -33,7 +33,7 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
     """Return the model in ``folder`` with ``adapter`` merged in, and a new score head in place of its output layer.
 
     The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would.
-    Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers knows no such form of the model.
+    Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers has no sequence classifier of this architecture.
     """
     torch = import_optional("torch", extra="train")
     transformers = import_optional("transformers", extra="train")
@@ -84,7 +84,7 @@ def _ends(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
 
 
 def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight: float | None) -> Any:
-    """Return the sum over all pairs of -log P(the chosen answer wins by its margin), in nats; a float32 scalar.
+    """Return the sum over all pairs of ``bundles`` of -log P(the chosen answer wins by its margin), in nats; a float32 scalar.
 
     Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``center_weight`` weighs (sum of both rewards) squared,
     arXiv 2312.09244 eq. 2.

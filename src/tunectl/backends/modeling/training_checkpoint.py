@@ -78,7 +78,7 @@ def finish_checkpoint(folder: Path) -> None:
 
 
 def checkpoints(work: Path) -> list[Path]:
-    """Return the checkpoint folders in ``work`` by rising step, complete or not."""
+    """Return the checkpoint folders in ``work``, complete or not, sorted by step."""
     result = [path for path in work.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     return sorted(result, key=lambda path: int(path.name.rpartition("-")[2]))
 

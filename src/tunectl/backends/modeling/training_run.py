@@ -157,7 +157,7 @@ def no_gradients(run: TrainingRun) -> Any:
 def check_finite(run: TrainingRun, step: int, loss: float) -> None:
     """Store ``loss`` as the last good one if it is finite.
 
-    Raises  UsageError on any other, naming the step, the last good loss, and what to change.
+    Raises  UsageError for NaN and infinity, naming the step, the last good loss, and what to change.
     """
     if loss - loss == 0:  # neither infinite nor NaN
         run.last_good = (step, loss)
@@ -176,7 +176,7 @@ def check_finite(run: TrainingRun, step: int, loss: float) -> None:
 def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
     """Keep the current weights as the best ones if ``loss`` (validation, nats) is the lowest so far; count misses for early stopping.
 
-    Raises  UsageError where the loss is no number and there are no better ones to keep.
+    Raises  UsageError where the loss is NaN or infinite and no earlier weights can be kept.
     """
     state = run.state
     if run.plan.keep_last:
@@ -207,7 +207,7 @@ def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
 
 
 def update_ema(run: TrainingRun, model: Any, step: int) -> None:
-    """Update the moving average of the weights. Its decay grows with the steps up to ``ema_decay``, so that the start is forgotten."""
+    """Update the moving average of the weights. Its decay grows with the steps up to ``ema_decay``, so that the initial weights soon do not count."""
     if run.plan.ema_decay is None:
         return
     if not run.state.average:

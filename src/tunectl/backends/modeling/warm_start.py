@@ -17,7 +17,7 @@ from tunectl.training.train_args import LoraArgs
 def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs, *, setting: str = "sft.init_adapter") -> None:
     """Copy the weights of the adapter in ``folder`` into the new adapter of ``model``; ``setting`` names the folder's setting in errors.
 
-    Raises  ArtifactError where there is none, or it cannot be read; UsageError where its shape is not the one that ``plan`` trains.
+    Raises  ArtifactError where ``folder`` has no readable adapter; UsageError where its layers, rank or scaling differ from ``plan``.
     """
     peft, files = import_optional("peft", extra="train"), import_optional("safetensors.torch", extra="train")
     path = folder / peft_adapter.WEIGHTS

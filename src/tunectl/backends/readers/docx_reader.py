@@ -22,8 +22,8 @@ SMALL = 1 << 20
 def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a Word document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
 
-    A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``; one
-    that unpacks to more than ``limits.max_file_bytes`` or to ``RATIO`` times its size, ``file_too_big``.
+    A file that is no Word document is rejected as ``unreadable``, one without text as ``image_without_text`` or ``no_text``, one
+    that unpacks to more than ``limits.max_file_bytes`` or ``RATIO`` times its size as ``file_too_big``.
     """
     docx = import_optional("docx", extra="data")
     with file.path.open("rb") as stream:

@@ -28,7 +28,7 @@ _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
 def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield the text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
 
-    A page without text is a reject ``no_text``, or ``image_without_text`` where it shows pictures.
+    A page without text is rejected as ``no_text``, or as ``image_without_text`` if it shows pictures.
     Raises  DecodeError, NotTextError.
     """
     encoding = _find_encoding(file, reading.encoding)
@@ -44,7 +44,9 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def check_encoding(file: SourceFile, encoding: str | None) -> str | None:
-    """Return the encoding of a page, after reading it once: ``encoding`` as its source sets it, or the declared one; None is UTF-8.
+    """Read a page once to check its encoding, and return it: ``encoding`` if set, else what the server or the page declares.
+
+    None is UTF-8.
 
     Raises  DecodeError, NotTextError, CorruptArchiveError.
     """

@@ -13,7 +13,7 @@ from tunectl.data.readers.row import RawRow
 
 
 def read_hub(hub: HubDataset) -> Iterator[RawRow | RejectedRow]:
-    """Yield the rows of the declared split, or of all of them; row numbers count from 1 in each split.
+    """Yield the rows of the declared split, or of all splits if none is declared; row numbers count from 1 in each split.
 
     Where all splits are read, each row gets a ``split`` column with its split's name, unless it has one.
     Raises  InfrastructureError when the Hub cannot be reached, DataError when the data set, subset or split is not there.

@@ -34,7 +34,7 @@ INSPECTED_TYPES = ("date", "time", "duration", "decimal", "dictionary", "run_end
 def read_batches(file: SourceFile) -> Iterator[Any]:
     """Yield the contents of a Parquet or Arrow file as pyarrow record batches.
 
-    Raises  DataError when it cannot be read.
+    Raises  DataError when the file cannot be read.
     """
     arrow = import_optional("pyarrow", extra="data")
     parquet = import_optional("pyarrow.parquet", extra="data")
@@ -70,7 +70,7 @@ def _build_read_error(file: SourceFile, description: str, error: Exception) -> D
 def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
     """Return the columns of a pyarrow batch as lists of plain Python values: dictionary, run-length and view encodings are resolved.
 
-    A text longer than ``max_characters`` is cut to one character more: the rejection for its length stays true.
+    A text longer than ``max_characters`` is cut to one character more than that, so that it is still rejected as too long.
     """
     columns = []
     for column in batch.columns:

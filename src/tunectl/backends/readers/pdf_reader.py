@@ -21,8 +21,8 @@ HEAD = 1024
 def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield one row per page of a PDF, with ``page``, ``title`` and ``author``; row numbers are page numbers.
 
-    A page without text is a reject ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password is a
-    reject ``encrypted``; one that is no PDF, or a broken one, ``unreadable``.
+    A page without text is rejected as ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password as
+    ``encrypted``; one that is no PDF, or a broken one, as ``unreadable``.
     """
     pypdf = import_optional("pypdf", extra="data")
     with open_decompressed(file.path) as stream:

@@ -101,7 +101,7 @@ def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
 
 
 def read_html_in_child(file: SourceFile, reading: FileOptions) -> ReaderRows:
-    """Yield the text of a page as one row, as ``html_reader.read_html``; its encoding is found and checked here, so errors of it are raised here.
+    """Yield the text of a page as one row, as ``html_reader.read_html``; its encoding is detected in this process, which raises the errors about it.
 
     Raises  DecodeError, NotTextError, CorruptArchiveError.
     """
@@ -120,7 +120,7 @@ def _read(kind: str, file: SourceFile, reading: FileOptions, encoding: str | Non
 
 
 def limit_frame(max_characters: int) -> int:
-    """Return the most bytes of one frame: a batch, or a row of ``MAX_ROW_TEXTS`` texts that are as long as they may be."""
+    """Return the largest allowed frame in bytes: room for a batch, and for a row of ``MAX_ROW_TEXTS`` texts of ``max_characters``."""
     return BATCH_BYTES + MAX_ROW_TEXTS * 4 * max_characters
 
 
@@ -145,7 +145,10 @@ class ReaderProcess:
         """Whether it waits for a file."""
 
     def read(self, request: ReadRequest) -> ReaderRows:
-        """Yield the rows and rejects of one file. Raises what the reader raises: DataError, MissingExtraError."""
+        """Yield the rows and rejects of one file, read in the child process.
+
+        Raises  the errors of the reader: DataError, MissingExtraError.
+        """
         self.idle = False
         number, limit = 0, limit_frame(request.max_characters)
         try:

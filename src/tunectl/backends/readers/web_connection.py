@@ -30,7 +30,7 @@ NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
 
 
 class FetchRefusedError(Exception):
-    """Raised for a page that is not fetched; has the reject reason and a detail for the reject."""
+    """Raised for a page that must not, or cannot, be fetched; has the reject reason and a detail."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -142,7 +142,7 @@ class CheckedBackend:
         raise failure or self._httpcore.ConnectError(f"{host} has no address")
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
-        """Raise: a web page is never read from a socket of this machine."""
+        """Raise FetchRefusedError: a web page is never read from a socket of this machine."""
         raise FetchRefusedError("private_address", f"{path} is a socket of this machine")
 
     def sleep(self, seconds: float) -> None:

@@ -113,9 +113,9 @@ class Fetcher:
     def get(self, url: str) -> SourceFile | RejectedRow:
         """Return the page at ``url`` as a file in the cache, newly fetched or confirmed to be unchanged.
 
-        Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``,
-        ``private_address``. A page whose server cannot be reached, or is too slow, comes from the cache, with a warning,
-        where it was fetched before.
+        A RejectedRow has the reason ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``,
+        ``too_many_redirects`` or ``private_address``. If the server cannot be reached or is too slow, a page that was fetched
+        before comes from the cache, with a warning.
         """
         try:
             _require_web_address(url)

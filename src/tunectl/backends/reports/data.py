@@ -198,7 +198,7 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
 
 
 def by_target(entry: FieldBalance) -> list[ValueShare]:
-    """Return the values of a field by falling share of the declared population."""
+    """Return the values of a field, sorted by their share of the declared population, the largest first."""
     return sorted(entry.values, key=lambda value: (-value.target, value.value))
 
 

@@ -52,7 +52,7 @@ def build_environment(*folders: Path, extra: str) -> Any:
 
     Args:
         folders: Folders of templates that are looked into first.
-        extra: The extra that installs jinja2 for whoever renders.
+        extra: The package extra that installs jinja2, named in the error where it is absent.
     """
     jinja = import_optional("jinja2", extra=extra)
     environment = jinja.Environment(

@@ -110,7 +110,7 @@ def _build_pod(job: JobSpec) -> dict[str, Any]:
 def submit(job: JobSpec, folder: Path) -> str:
     """Create the Job of the manifest in ``folder``; return its name, which is the job id.
 
-    Raises  InfrastructureError where kubectl is not here, or the cluster refuses.
+    Raises  InfrastructureError where kubectl is not installed, or the cluster refuses.
     """
     scheduler_command.require_program("kubectl")
     arguments = ["--filename", str(folder / FILE), "--output=name", f"--namespace={job.section.kubernetes.namespace}"]
@@ -121,14 +121,14 @@ def submit(job: JobSpec, folder: Path) -> str:
 def read_state(record: JobRecord) -> str:
     """Return the state of the job: pending, running, finished, failed or lost.
 
-    Raises  InfrastructureError where kubectl is not here, or the cluster does not answer.
+    Raises  InfrastructureError where kubectl is not installed, or the cluster does not answer.
     """
     arguments = ["get", record.scheduler_id, "--ignore-not-found", "--output=json"]
     return parse_state(_call_kubectl(record, *arguments))
 
 
 def parse_state(text: str) -> str:
-    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, a Job that does not exist any more."""
+    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, which means that the Job does not exist any more."""
     if not text.strip():
         return "lost"
     status: dict[str, Any] = json.loads(text).get("status", {})
@@ -150,7 +150,7 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 def cancel(record: JobRecord) -> None:
     """Delete the Job and its pod; do nothing if it does not exist any more.
 
-    Raises  InfrastructureError where kubectl is not here, or the cluster refuses.
+    Raises  InfrastructureError where kubectl is not installed, or the cluster refuses.
     """
     _call_kubectl(record, "delete", record.scheduler_id, "--ignore-not-found")
 

@@ -34,7 +34,7 @@ def render_job_file(job: JobSpec) -> str:
 def submit(job: JobSpec, folder: Path) -> str:
     """Send the folder with the script to the cluster; return the submission id.
 
-    Raises  InfrastructureError where ray is not here, or the cluster refuses.
+    Raises  InfrastructureError where ray is not installed, or the cluster refuses.
     """
     section = job.section
     arguments = ["submit", "--no-wait", "--submission-id", job.name, "--working-dir", str(folder.absolute())]
@@ -51,7 +51,7 @@ def submit(job: JobSpec, folder: Path) -> str:
 def read_state(record: JobRecord) -> str:
     """Return the state of the job: pending, running, finished, canceled or failed.
 
-    Raises  InfrastructureError where ray is not here, or the cluster does not answer.
+    Raises  InfrastructureError where ray is not installed, or the cluster does not answer.
     """
     return parse_state(_call_ray(record.location, "status", record.scheduler_id))
 
@@ -72,7 +72,7 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 def cancel(record: JobRecord) -> None:
     """Ask the cluster to stop the job, without waiting for its end.
 
-    Raises  InfrastructureError where ray is not here, or the cluster refuses.
+    Raises  InfrastructureError where ray is not installed, or the cluster refuses.
     """
     _call_ray(record.location, "stop", "--no-wait", record.scheduler_id)
 

@@ -84,7 +84,7 @@ def _quote_path(path: str) -> str:
 def submit(job: JobSpec, folder: Path) -> str:
     """Submit the script in ``folder`` with sbatch; return the job id.
 
-    Raises  InfrastructureError where sbatch is not here or refuses, and where storage_path cannot be written here.
+    Raises  InfrastructureError where sbatch is not installed or refuses, or storage_path cannot be written from this machine.
     """
     scheduler_command.require_program("sbatch")
     try:
@@ -108,7 +108,7 @@ def read_state(record: JobRecord) -> str:
     """Return the state of the job: pending, running, finished, canceled, failed or lost.
 
     SLURM forgets a job some minutes after its end; then the state comes from the job's folder.
-    Raises  InfrastructureError where squeue is not here.
+    Raises  InfrastructureError where squeue is not installed.
     """
     note = read_note(record)
     if note in {"finished", "failed"}:
@@ -122,7 +122,7 @@ def read_state(record: JobRecord) -> str:
 def read_reason(record: JobRecord) -> str:
     """Return why a job waits, as SLURM's code, for example PartitionTimeLimit; empty where there is none.
 
-    Raises  InfrastructureError where squeue is not here.
+    Raises  InfrastructureError where squeue is not installed.
     """
     reason = _ask(record, "%r")
     return "" if reason == "None" else reason
@@ -137,7 +137,7 @@ def _ask(record: JobRecord, field: str) -> str:
 
 
 def read_note(record: JobRecord) -> str | None:
-    """Return the first word of the state file that the job writes to its storage; None if there is no such file here."""
+    """Return the first word of the state file that the job writes to its storage; None if this machine has no such file."""
     if record.storage is None:
         return None
     path = Path(record.storage) / job_script.STATE
@@ -158,7 +158,7 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
 def cancel(record: JobRecord) -> None:
     """Cancel the job with scancel.
 
-    Raises  InfrastructureError where SLURM's programs are not here, or it refuses.
+    Raises  InfrastructureError where scancel is not installed, or SLURM refuses.
     """
     scheduler_command.require_program("sbatch")
     scheduler_command.call(["scancel", record.scheduler_id])

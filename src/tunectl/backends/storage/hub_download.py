@@ -14,7 +14,7 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
 def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
     """Return the folder in ``cache`` with the files of the Hub repository ``repo`` at the commit ``revision``; downloaded if absent.
 
-    Raises  UsageError when the repository or the commit does not exist or is closed; InfrastructureError without a connection.
+    Raises  UsageError when the repository or commit does not exist, or is private or gated; InfrastructureError without a connection.
     """
     hub = import_optional("huggingface_hub", extra="train")
     errors = import_optional("huggingface_hub.errors", extra="train")
@@ -46,7 +46,7 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
 def find_dataset_commit(name: str) -> str:
     """Return the newest commit of the data set ``name`` on the Hub, so that its revision can be pinned.
 
-    Raises  UsageError where there is none of that name, or it is closed; InfrastructureError without a connection.
+    Raises  UsageError where there is none of that name, or it is private or gated; InfrastructureError without a connection.
     """
     hub = import_optional("huggingface_hub", extra="train")
     errors = import_optional("huggingface_hub.errors", extra="train")

@@ -20,9 +20,9 @@ TABLES: Final = ("inferences", "feedback", "windows", "events", inference_log_mi
 
 
 def copy_sqlite(file: Path, target: Path) -> None:
-    """Copy an SQLite file, its journal included, as it is at one moment; writers do not wait.
+    """Copy an SQLite database, journal included, by its online backup: one consistent state, without blocking writers.
 
-    Raises  ArtifactError where the copy is damaged, because the file is; InfrastructureError where the copy cannot be written.
+    Raises  ArtifactError where the source, and so the copy, is damaged; InfrastructureError where the copy cannot be written.
     """
     try:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -79,7 +79,7 @@ def restore_postgres(url: str, dump: Path) -> None:
 def has_tables(url: str, root: Path) -> bool:
     """Return whether the PostgreSQL database at ``url`` has tables of an inference log.
 
-    Raises  InfrastructureError where the server refuses.
+    Raises  InfrastructureError where the server cannot be reached, or refuses the login.
     """
     sa = import_optional("sqlalchemy", extra="inference-log")
     engine = inference_log_schema.engine(url, root)

@@ -108,8 +108,8 @@ def _find_orphans(connection: Any) -> list[str]:
 def watch_stop(file: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Check an SQLite file if its server did not stop properly, and record that it is in use while the block runs.
 
-    Only for the holder of the file's lock. ``say`` is called with a line about the check.
-    Raises  ArtifactError where it is damaged: a server that started would read from it, and write into it.
+    The caller must hold the lock of the file. ``say`` is called with a line about the check.
+    Raises  ArtifactError where the file is damaged, so that no server starts on it.
     """
     mark = file.with_name(f"{file.name}.open")
     if mark.exists() and file.is_file():

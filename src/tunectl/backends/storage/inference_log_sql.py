@@ -316,7 +316,7 @@ class SqlInferenceLog:
         return total
 
     def purge(self) -> bool:
-        """Overwrite what was deleted; return False if it is still in SQLite's journal. PostgreSQL locks both tables meanwhile."""
+        """Overwrite deleted rows on the disk; return False if some remain in SQLite's journal. PostgreSQL locks both tables meanwhile."""
         postgres = self._engine.dialect.name == "postgresql"
         with self._errors(), self._engine.connect() as connection:
             driver = connection.connection.driver_connection  # VACUUM runs outside of transactions

@@ -47,7 +47,7 @@ class FsspecObjectStore:
     def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
         """Return the content of object ``name``; None if there is none.
 
-        Raises  ArtifactError for one of more than ``limit`` bytes.
+        Raises  ArtifactError for an object of more than ``limit`` bytes.
         """
         try:
             with self._asking(name):
@@ -106,7 +106,7 @@ class FsspecObjectStore:
     def fetch(self, name: str, path: Path, limit: int) -> int:
         """Download object ``name`` to the file ``path``; returns its size in bytes.
 
-        Raises  ArtifactError where it has more than ``limit``, at the first byte beyond; nothing is left of it then.
+        Raises  ArtifactError for more than ``limit`` bytes, as soon as they are exceeded; ``path`` is then removed.
         """
         total = 0
         with path.open("wb") as target:

@@ -17,7 +17,7 @@ def choose_sslmode(url: Any, environment: Mapping[str, str] = os.environ) -> dic
 
     Args:
         url: SQLAlchemy's address.
-        environment: May have PGSSLMODE and PGHOST.
+        environment: Environment variables, of which PGSSLMODE and PGHOST count.
     """
     if "sslmode" in url.query or environment.get("PGSSLMODE"):
         return {}

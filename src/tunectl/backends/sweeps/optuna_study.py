@@ -183,7 +183,7 @@ class SweepStudy:
         )
 
     def stage_note(self, claim: TrialClaim) -> dict[str, Any]:
-        """Return the settings as JSON values that a stage's process gets to report validation losses to this trial."""
+        """Return JSON values with which the process of a stage can report its validation losses to this trial."""
         return {
             "storage": self.url,
             "study": self.name,
@@ -320,7 +320,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
     """Return the sweep at ``url`` of the name in ``definition``, created if it is absent.
 
     ``start``: the settings of the first trial, None for none.
-    Raises  UsageError where it exists with another space, objective, seed or overrides; InfrastructureError without storage.
+    Raises  UsageError where it exists with another space, objective, seed or overrides; InfrastructureError where the storage cannot be reached.
     """
     optuna = import_optional("optuna", extra="sweep")
     section = Sweep.model_validate(definition.section)
@@ -350,7 +350,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
 def open_study(url: str, name: str, root: Path) -> SweepStudy:
     """Return the existing sweep ``name`` in the storage at ``url``; ``root`` is the folder of a relative SQLite path.
 
-    Raises  UsageError naming the existing ones; InfrastructureError without storage.
+    Raises  UsageError naming the existing sweeps; InfrastructureError where the storage cannot be reached.
     """
     optuna = import_optional("optuna", extra="sweep")
     probe = optuna_storage.open_storage(url, root, 60, MISSING_BEATS)

@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 def valid(text: str, document: Mapping[str, Any]) -> bool:
     """Return whether ``text`` is JSON that the schema ``document`` (draft 2020-12) accepts.
 
-    NaN and Infinity, which Python would accept, are no JSON. Endless digits and brackets, as of a model that repeats itself, are invalid, too.
+    NaN and Infinity, which Python would accept, are invalid; so are endless digits or brackets, as of a model that repeats itself.
     """
     try:
         value = json.loads(text, parse_constant=_no_json)
@@ -30,7 +30,7 @@ def _no_json(constant: str) -> None:
 def check_schema(document: Mapping[str, Any], key: str) -> None:
     """Refuse an invalid JSON schema.
 
-    Raises  ConfigError with the dotted ``key``, the place inside the schema and what is wrong there.
+    Raises  ConfigError with the dotted ``key``, the location inside the schema and the error there.
     """
     library = import_optional("jsonschema", extra="evaluate")
     try:

@@ -13,8 +13,8 @@ Guess = tuple[str, float]
 def make_detector(allowed: list[str]) -> Callable[[str], Guess]:
     """Return a function from text to (likeliest ISO 639-1 code, confidence from 0 to 1).
 
-    The confidence is that the text is in one of ``allowed`` when the code is, and that it is in none of them otherwise: a
-    text that may be Spanish or Galician is surely not English.
+    For a code in ``allowed``, the confidence is the probability that the text is in any of ``allowed``; for another code, that it
+    is in none of them: a text that may be Spanish or Galician is surely not English.
 
     Raises  ConfigError when one of ``allowed`` is a language that the model does not know.
     """

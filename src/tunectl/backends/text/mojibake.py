@@ -10,7 +10,7 @@ from tunectl.core.optional import import_optional
 def make_fixer() -> Callable[[str], str]:
     """Return a function that repairs mojibake line by line, and leaves correct text unchanged.
 
-    ASCII cannot be mojibake, so such lines are skipped. Each line is repaired by itself, because files are often mixed.
+    ASCII cannot be mojibake, so such lines are skipped. Each line is repaired by itself, because a file may have been decoded wrongly in part.
     """
     fix = import_optional("ftfy", extra="data").fix_encoding
 

@@ -28,7 +28,7 @@ LONGEST: Final = 256
 
 
 class EncoderEmbedding:
-    """Embeds texts by running the encoder: a hundred times slower than its static table, and more sensitive to drift."""
+    """Embeds texts by running the encoder: a hundred times slower than a StaticEmbedding of it, and more sensitive to drift."""
 
     def __init__(self, folder: Path) -> None:
         self._encoder = SentenceEncoder(folder)

@@ -24,7 +24,7 @@ class WandbTracker:
         self._folder = folder
 
     def send(self, folder: Path) -> str:
-        """Send the build in the spool folder ``folder``; a build that was sent before keeps its ids, so it is there once.
+        """Send the build in the spool folder ``folder``; a build that was sent before keeps its run ids, so it is not duplicated.
 
         Returns  the address of its page; empty offline.
 

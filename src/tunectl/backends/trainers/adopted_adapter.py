@@ -44,7 +44,7 @@ class AdoptedAdapter:
     ) -> TrainResult:
         """Check and validate the adapter, store it in ``out``, and return the result; its ``first_loss`` is that of the base model.
 
-        Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its shape or strength is not the one that ``plan`` declares.
+        Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its layers, rank or scaling differ from ``plan``.
         """
         started = time.perf_counter()
         if (self._folder / model_spec.NAME).is_file():

@@ -31,7 +31,7 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, Rl
 
 
 class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
-    """First base class of TRL's DPO and KTO trainers: replaces their step, loss inputs and logs."""
+    """Mixin over TRL's DPOTrainer or KTOTrainer: replaces their training step, loss inputs and logs."""
 
     run: OfflineRun
     accelerator: Any
@@ -116,7 +116,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return total / answers, sum(right) / len(right)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does, without the values that are not measured; ``start_time`` is TRL's."""
+        """Log as TRL does, without the values that are not measured here; ``start_time`` is passed on to TRL."""
         for metrics in self._metrics.values():
             for name in NOT_MEASURED:
                 metrics.pop(name, None)
@@ -135,7 +135,7 @@ class DpoKtoTrainer:
     ) -> RlResult:
         """Train on judged answers, and return the run with the weights of the best validation, which are written to ``out``.
 
-        Raises  UsageError when the loss is no number, or every answer of a validation was cut; ArtifactError where an adapter does
+        Raises  UsageError when the loss is NaN or infinite, or every answer of a validation was cut; ArtifactError where an adapter does
                 not load; InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
         with trainer_loop.oom_to_error(plan, trainer_base.suggest_less_memory(plan)):

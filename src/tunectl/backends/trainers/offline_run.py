@@ -100,7 +100,7 @@ def prepare_run(
     work: Path,
     group: ProcessGroup = SINGLE,
 ) -> OfflineRun:
-    """Return the state of a training whose log-probabilities under sft are computed or loaded."""
+    """Return the state of a dpo or kto training; log-probabilities under sft are computed, or loaded if ``work`` has them."""
     settings = plan.settings
     assert isinstance(settings, Dpo | Kto)
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)

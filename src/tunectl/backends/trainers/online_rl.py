@@ -50,7 +50,7 @@ class OnlineRlTrainer:
     ) -> RlResult:
         """Sample answers, compute rewards and train, step by step; return the run with the weights of the best validation.
 
-        Raises  UsageError when every answer was cut, a reward or the loss is no number, or the KL to sft exceeds its limit;
+        Raises  UsageError when every answer was cut, a reward or the loss is NaN or infinite, or the KL to sft exceeds its limit;
                 ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not
                 available, its servers do not answer or hold another model, or after Ctrl-C; MissingExtraError.
         """

@@ -16,9 +16,9 @@ from tunectl.training.rl.rl_types import RlArgs
 
 
 class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
-    """First base class of TRL's RLOO and GRPO trainers: replaces generation, log-probabilities and rewards.
+    """Mixin over TRL's RLOOTrainer or GRPOTrainer: replaces generation, log-probabilities and rewards.
 
-    ``run`` is set before training starts.
+    The attribute ``run`` must be set before training starts.
     """
 
     run: PolicyRun
@@ -112,7 +112,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return nats, torch.full_like(nats, torch.nan), None  # entropies would need a pass over all logits
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does, without the entropy, which is not measured; ``start_time`` is TRL's."""
+        """Log as TRL does, without the entropy, which is not measured here; ``start_time`` is passed on to TRL."""
         self._metrics["train"].pop("entropy", None)
         super().log(logs, start_time)
 

@@ -110,7 +110,7 @@ class PrivateRun(TrainingRun):
 
 
 def check(privacy: Privacy, rows: Sequence[PackedRow], group: ProcessGroup) -> None:
-    """Refuse what a private training does not support, before a model is loaded.
+    """Refuse settings and data that a private training does not support, before a model is loaded.
 
     Raises  UsageError for several processes, and for settings that the number of units does not allow; DataError for too few units.
     """
@@ -224,7 +224,7 @@ def _quiet_opacus() -> Iterator[None]:
 def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ) -> bytes:
     """Return the secret key for noise and sampling: from the environment, else from its file, which is created for its owner only.
 
-    Raises  InfrastructureError where it is too short to be secret, or its file cannot be made or read.
+    Raises  InfrastructureError where the key is too short to be secret, or its file cannot be made or read.
     """
     path, value = Path(privacy.noise_key_file), environment.get(privacy.noise_key_env)
     if value is None and not path.exists():

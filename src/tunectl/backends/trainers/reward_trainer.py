@@ -103,9 +103,9 @@ class RewardModelTrainer:
     ) -> TrainResult:
         """Train one reward model on pairs of answers, write the weights of the best validation to ``out``, and return the result.
 
-        Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the
-                model has no form with one output; InfrastructureError when memory or disk do not suffice, or after Ctrl-C;
-                MissingExtraError.
+        Raises  UsageError when the loss is NaN or infinite (with the step and the last good loss), a LoRA target module does not
+                exist, or transformers has no sequence classifier of this architecture; InfrastructureError when memory or disk do
+                not suffice, or after Ctrl-C; MissingExtraError.
         """
         with trainer_loop.oom_to_error(plan.fit):
             return _fit(plan, (model, sft), list(train), list(validation), out, work, self._group)

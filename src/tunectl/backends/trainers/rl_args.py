@@ -16,8 +16,8 @@ from tunectl.training.rl.rl_types import RlArgs
 def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
     """Check that vLLM can be used as ``vllm`` asks, before anything is loaded.
 
-    Raises  UsageError where several ranks would each start a vLLM; InfrastructureError where it is asked for without a card, or is
-            not installed.
+    Raises  UsageError where several ranks would each start a vLLM; InfrastructureError without a GPU, or where vLLM is not
+            installed.
     """
     if not isinstance(vllm, VllmColocate):
         return
@@ -28,8 +28,8 @@ def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) 
         )
     if device != "cuda":
         raise InfrastructureError(
-            f"align.vllm.mode is colocate: vLLM shares a CUDA card with the trainer, and hardware.device is {device}",
-            hint="write answers with transformers: align.vllm=null, or take a card: hardware=gpu",
+            f"align.vllm.mode is colocate: vLLM shares a GPU with the trainer, and hardware.device is {device}",
+            hint="write answers with transformers: align.vllm=null, or use a GPU: hardware=gpu",
         )
     from importlib.util import find_spec
 

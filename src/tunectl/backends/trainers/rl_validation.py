@@ -88,7 +88,7 @@ class PolicyModel:
             )
 
     def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
-        """Return two lists, one value per answer of ``rows``, in nats: the log-ratio of policy to sft, and their KL divergence along it."""
+        """Return two lists, one value per answer of ``rows``, in nats: the log-ratio of policy to sft, and their KL divergence summed over its tokens."""
         torch = import_optional("torch", extra="train")
 
         def read(batch: Any) -> Any:

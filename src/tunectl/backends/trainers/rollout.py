@@ -144,7 +144,7 @@ def generate_completions(run: PolicyRun) -> None:
 def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
     """Store the answers of the step as completions for the reward functions.
 
-    Raises  UsageError where all were cut.
+    Raises  UsageError where all were cut at the token limit.
     """
     run.turn.lines = lines
     run.turn.completions = [run.policy.writer.to_completion(line) for line in lines]
@@ -155,7 +155,7 @@ def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
 def score_answers(run: PolicyRun) -> list[float]:
     """Compute and return the reward of each answer; NaN for those that were cut at the limit.
 
-    Raises  UsageError or ArtifactError where a reward is no number, with step and answer.
+    Raises  UsageError or ArtifactError where a reward is NaN or infinite, with step and answer.
     """
     turn = run.turn
     assert run.judges.rewards is not None

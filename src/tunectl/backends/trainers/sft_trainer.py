@@ -50,8 +50,8 @@ class SftTrainer:
     ) -> TrainResult:
         """Train an adapter, write the weights of the best validation loss (in a private training: the last ones) to ``out``, and return the result.
 
-        Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the settings of a
-                private training are impossible; DataError where it has too few units;
+        Raises  UsageError when the loss is NaN or infinite (with the step and the last good loss), a LoRA target module does not exist,
+                or the settings of a private training are impossible; DataError where it has too few people or sources;
                 InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
         if plan.privacy is not None:

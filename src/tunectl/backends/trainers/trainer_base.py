@@ -53,9 +53,9 @@ class TrainRun(Protocol):
 
 
 class PolicyTrainerMixin(Base):
-    """First base class of TRL's trainers of policies: replaces data loader, validation and checkpoints.
+    """Mixin over TRL's trainers of policies: replaces data loader, validation and checkpoints.
 
-    ``run`` is set before training starts.
+    The attribute ``run`` must be set before training starts.
     """
 
     args: Any
@@ -71,7 +71,7 @@ class PolicyTrainerMixin(Base):
         )
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Validate with greedy answers, stop the training if the result says so, and return the metrics by name."""
+        """Validate with greedy answers, stop the training if the result demands it, and return the metrics by name."""
         run: TrainRun = self.run
         point = run.run_validation(self.state.global_step)
         run.clock = time.monotonic()  # the time of a validation does not count as a step's
@@ -112,7 +112,7 @@ def check_rank_count(group: ProcessGroup, device: str, items: int, unit: str, hi
     """Check that ``group`` can share a step of ``items`` items, and log ranks and device.
 
     ``unit`` is the noun for the items, ``hint`` the setting that gives a step more of them.
-    Raises  UsageError where a step has fewer items than there are ranks, or layers are to be divided.
+    Raises  UsageError where a step has fewer items than there are ranks, or ``launch.shard`` is set.
     """
     if group.world_size > items:
         raise UsageError(

@@ -97,7 +97,7 @@ REWARD = TrainerKind(
 def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tuple[Any, bool]:
     """Return ``model`` with a new adapter and faster kernels, and whether it needs autocast.
 
-    Raises  UsageError when a declared target does not exist; MissingExtraError.
+    Raises  UsageError when a declared LoRA target module does not exist; MissingExtraError.
     """
     torch = import_optional("torch", extra="train")
     peft = import_optional("peft", extra="train")
@@ -170,10 +170,7 @@ def _section(plan: TrainerPlan) -> str:
 
 @contextmanager
 def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
-    """Raise a failed memory allocation as an error that says which settings to lower; ``hint`` replaces that advice.
-
-    Raises  InfrastructureError.
-    """
+    """Raise a failed memory allocation in the block as InfrastructureError, with the settings to lower (or ``hint`` instead)."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -189,7 +186,7 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
 def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind) -> int:
     """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; return the number of steps done.
 
-    Raises  InfrastructureError after Ctrl-C; UsageError where the loss is no number.
+    Raises  InfrastructureError after Ctrl-C; UsageError where the loss is NaN or infinite.
     """
     training_run.check_ranks(run)
     resumed = latest_checkpoint(run.group, work)

@@ -23,9 +23,9 @@ def add(
     commit: str,
     extra_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Create a worktree of the project ``root`` at ``folder``, and return the project inside it; what was there is removed.
+    """Create a Git worktree of the project ``root`` at ``folder``, which is replaced; return the project's path inside it.
 
-    ``branch`` begins anew at ``commit``; None: no branch. ``extra_environment`` is added to DVC's environment.
+    ``branch`` is created at ``commit``, or reset to it; None: detached HEAD. ``extra_environment`` is added to DVC's environment.
     """
     project = git_worktree.add(root, folder, branch, commit)
     (project / ".tunectl").mkdir(exist_ok=True)

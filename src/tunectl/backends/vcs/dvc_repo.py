@@ -23,7 +23,7 @@ from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageErr
 
 
 def build_command(root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the first words of a DVC command line, and the environment variables to run it with.
+    """Return the beginning of a DVC command line (interpreter and module), and the environment variables to run it with.
 
     Raises  MissingExtraError without DVC; UsageError where ``root`` is no project, or no DVC repository.
     """

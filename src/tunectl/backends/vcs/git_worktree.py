@@ -74,9 +74,9 @@ def list_remote_branches(root: Path, commit: str) -> list[str]:
 
 
 def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
-    """Create a worktree at ``folder``, on a branch that begins anew at ``commit`` or on none; what was there is removed.
+    """Create a worktree at ``folder``, which is replaced: on ``branch``, created at or reset to ``commit``, or detached (None).
 
-    Returns  the project inside it (a project may be a folder of its repository).
+    Returns  the path of the project inside it (a project may be a folder of its repository).
     """
     remove(root, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def list_changed_files(root: Path, before: str, after: str) -> list[str]:
 def list_differences(root: Path, commit: str) -> list[str]:
     """Return the project's files that differ from ``commit``, as paths relative to the project.
 
-    Raises  InfrastructureError where the commit is not here.
+    Raises  InfrastructureError where the repository lacks the commit.
     """
     return _check_output(root, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
 

@@ -78,7 +78,7 @@ def guard_runs() -> None:
 
 
 def guard_copies() -> None:
-    """Make DVC refuse to copy a run cache of which a file leads out of its folder, as a key in a bucket may."""
+    """Make DVC refuse to copy a run cache with a file outside of its folder, as a bucket key with ``..`` would create."""
     cache = import_optional("dvc.stage.cache", extra=EXTRA).StageCache
     error = import_optional("dvc.exceptions", extra=EXTRA).DvcException
     copy = cache.transfer

@@ -73,7 +73,7 @@ def build_server(application: Any) -> Any:
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on ``host`` and ``port`` of this machine; port 0 takes a free one.
 
-    Raises  OSError where it cannot.
+    Raises  OSError where the address is not available.
     """
     result = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -31,7 +31,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 
 class HttpRequest(NamedTuple):
-    """HTTP request that the guard has admitted, with its whole body."""
+    """HTTP request that has passed authentication and the size limits, with its whole body."""
 
     method: str
     path: str

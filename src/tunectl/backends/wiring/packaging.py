@@ -73,7 +73,7 @@ class PackagingBackend:
         return offline_runner.open_runner(release, "transformers", stops, adapter=adapter)
 
     def build_bento(self, release: Path, facts: BuildFacts, name: str, out: Path, settings: ServeSettings) -> None:
-        """Build the Bento that carries ``release`` in the folder ``out``."""
+        """Build a Bento that contains ``release`` in the folder ``out``."""
         from tunectl.backends.export import bento_build
 
         bento_build.build(

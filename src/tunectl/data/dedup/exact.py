@@ -19,21 +19,21 @@ Form = Callable[[str], str]
 
 
 def identity(text: str) -> str:
-    """Return the text unchanged: the form of comparison where ``curate.exact.normalize`` is false."""
+    """Return the text unchanged: texts are compared as they are where ``curate.exact.normalize`` is false."""
     return text
 
 
 def exact_input_key(example: Example, form: Form = identity) -> bytes:
-    """Return the key of an example's input as bytes: roles, texts in ``form``, tool calls, tools, and the user's own split.
+    """Return the key of an example's input as bytes: roles, texts (normalized by ``form``), tool calls, tools, and declared split.
 
-    The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
+    The split is in the key because an input in two splits is a leak, which the split stage handles; merging would hide it.
     """
     turns = [(turn.role, form(turn.content), turn.name, turn.tool_calls, turn.train) for turn in example.messages]
     return msgspec.json.encode([turns, example.tools, example.split], order="sorted")
 
 
 class ExactDedup:
-    """The filter that removes exact duplicates; the first one is kept."""
+    """The filter that rejects exact duplicates of an earlier record."""
 
     name = "exact duplicates"
     scope: Scope = "input"
@@ -86,7 +86,7 @@ def _body(example: Example) -> bytes:
 class MergeReferences:
     """The filter that merges all examples with one input into one record: the first gets the answers of the others.
 
-    Fields, kind and weight are those of the first; ``conflicts`` counts the merged records with other fields.
+    The first record's fields, kind and weight are kept; ``conflicts`` counts the merged records that had other fields.
     """
 
     name = "references"

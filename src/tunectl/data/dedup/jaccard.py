@@ -36,7 +36,7 @@ class JaccardMatrix:
         self._sizes: Indexes | None = None
 
     def parts(self, left: Indexes, right: Indexes, indexes: Indexes) -> list[Links]:
-        """Return the pairs (left, right), cut into runs whose texts fit in memory; both are positions in ``indexes``."""
+        """Return the pairs (left, right) in portions whose texts fit in memory; both are positions in ``indexes``."""
         import numpy as np
 
         if not len(left):
@@ -69,7 +69,10 @@ class JaccardMatrix:
         return alike
 
     def similarity(self, texts: Sequence[str], left: Indexes, right: Indexes) -> Floats:
-        """Return the similarity, 0 to 1, of each pair (left, right) of ``texts``: shared over all shingles; 1 for two texts without words; shape (pairs,)."""
+        """Return the Jaccard similarity of each pair (left, right) of ``texts``: shared shingles divided by all; shape (pairs,).
+
+        Two texts without words have the similarity 1.
+        """
         import numpy as np
 
         used, where = np.unique(np.concatenate((left, right)), return_inverse=True)

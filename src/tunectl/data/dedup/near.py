@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class NearDedup:
     """The filter for near duplicates: rejects all records of a cluster but one, or gives all of them the cluster's id.
 
-    There must be one record per input before (``exact.MergeReferences``), so that answers to one input are never compared. Rows
-    that were tokenized before have no text and pass.
+    It runs after ``exact.MergeReferences``, so that answers to one input are never compared. Rows that came in as token ids have
+    no text and pass.
     """
 
     name = "near duplicates"
@@ -107,12 +107,12 @@ class ClusterMarks:
 
     @classmethod
     def make(cls, count: int) -> ClusterMarks:
-        """Return an instance for ``count`` records of which none has a cluster."""
+        """Return marks for ``count`` records, none of them in a cluster yet."""
         return cls(array("q", [-1]) * count, array("d", [0.0]) * count, {})
 
 
 def find_members(labels: Indexes) -> Iterator[list[int]]:
-    """Yield the ascending positions of each label that occurs twice or more; the smallest label first."""
+    """Yield for each label that occurs at least twice its positions in ``labels``, ascending; the smallest label first."""
     import numpy as np
 
     order = np.argsort(labels, kind="stable")

@@ -51,7 +51,7 @@ def text_lengths(texts: Sequence[str]) -> Iterable[int]:
 
 
 def char_batches(texts: Sequence[str], characters: int = CHUNK_CHARACTERS) -> Iterator[tuple[int, int]]:
-    """Yield (first, last + 1) index of each run of texts that together have about ``characters`` characters."""
+    """Yield (start, stop) indices of consecutive texts that together have about ``characters`` characters."""
     start = total = 0
     for index, length in enumerate(text_lengths(texts)):
         total += length + 1

@@ -21,7 +21,10 @@ _SIDES: dict[TextSide, list[Callable[[Example], str]]] = {
 
 
 def read_sides(records: Sequence[Record], indexes: Sequence[int], side: TextSide) -> list[Sequence[str]]:
-    """Return for each text to compare (document; input and/or answer by ``side``) its values in the records at ``indexes``, all of one type."""
+    """Return the texts by which the records at ``indexes`` (all documents, or all examples) are compared.
+
+    Documents have one list of texts; examples have one of inputs, one of answers, or both, by ``side``.
+    """
     if indexes and isinstance(records[indexes[0]], Document):
         return [_read_texts(records, indexes, _document_text)]
 

@@ -34,7 +34,7 @@ _OPEN_WORDS = frozenset(
 
 
 def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) -> list[Rule]:
-    """Return the rules (reject reason, test of a text) for the fewest and most words."""
+    """Return the rules (reject reason, test of a text) against texts with too few and too many words."""
 
     def short(text: str) -> str | None:
         count = len(text.split())
@@ -56,7 +56,7 @@ def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) 
 
 
 def min_words_with_letters(minimum: float) -> list[Rule]:
-    """Return rules for texts with less than ``minimum`` (0 to 1) words with a letter, and for those without any letter."""
+    """Return rules against texts in which less than the share ``minimum`` (0 to 1) of the words has a letter, and those without any."""
 
     def none(text: str) -> str | None:
         return None if any(map(str.isalpha, text)) else "no letter in it"
@@ -71,7 +71,10 @@ def min_words_with_letters(minimum: float) -> list[Rule]:
 
 
 def max_symbol_share(maximum: float) -> list[Rule]:
-    """Return a rule for texts with more than ``maximum`` (0 to 1) characters that are no letter, digit, space or usual punctuation."""
+    """Return a rule against texts in which more than the share ``maximum`` (0 to 1) of the characters are unusual symbols.
+
+    Unusual is what is no letter, digit, space or common punctuation.
+    """
 
     def check(text: str) -> str | None:
         if text.isascii():
@@ -90,7 +93,7 @@ def _mark(sign: str) -> bool:
 
 
 def repetition_bounds(bounds: Repetition) -> list[Rule]:
-    """Return rules (reject reason, test of a text) for repeated lines and sequences of words."""
+    """Return rules (reject reason, test of a text) against repeated lines and sequences of words."""
     tops = [(2, bounds.top_2_gram_frac), (3, bounds.top_3_gram_frac), (4, bounds.top_4_gram_frac)]
 
     def lines(text: str) -> str | None:
@@ -117,7 +120,7 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
 
 
 def boilerplate(bounds: Boilerplate) -> list[Rule]:
-    """Return a rule for texts with too many lines that match boilerplate phrases."""
+    """Return a rule against texts with too many lines that match boilerplate phrases."""
     pattern = any_of(bounds.phrases)
 
     def check(text: str) -> str | None:
@@ -144,7 +147,7 @@ def any_of(patterns: list[str]) -> DeclaredPattern:
 
 
 def find_truncation(text: str) -> str | None:
-    """Return the end at which a text is cut off (comma, opening bracket, dash, or a word that ends no sentence); None where it is complete."""
+    """Return the ending that shows that a text is cut off (comma, opening bracket, dash, or a word that ends no sentence); else None."""
     end = text.rstrip()
     if end.endswith((",", ";", "(", "[", "{", "\u2013", "\u2014", "&")):
         return f"ends in {end[-1]}"

@@ -94,7 +94,7 @@ def normalize_whitespace(text: str) -> str:
 
 
 def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, RepairStep]]:
-    """Return the declared steps as (name, function) in the order in which they must run; ``mojibake`` comes from a library."""
+    """Return the declared steps as (name, function) in the order in which they must run; ``mojibake`` is the function of the step of that name."""
     form = repair.unicode_form
     table: list[tuple[str, RepairStep | None]] = [
         ("mojibake", mojibake if repair.mojibake else None),

@@ -135,7 +135,9 @@ def _line_number(path: Path, position: int) -> int:
 def run_block(
     block: Transform, number: int, rows: list[int], records: Sequence[Record], events: EventRows
 ) -> tuple[list[int], list[Record]]:
-    """Run the filter with the index ``number`` on records numbered ``rows``; return (numbers, records) that are kept; the others become events.
+    """Run the filter ``block``, the ``number``-th of the pipeline, on records numbered ``rows``; return the kept (numbers, records).
+
+    Rejected and merged records are added to ``events``.
 
     Raises  TunectlError when the filter loses or invents a record: a bug in that filter.
     """

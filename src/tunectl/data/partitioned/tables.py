@@ -26,7 +26,7 @@ BLOCK_BITS = 56
 
 
 class CurationTables(Protocol):
-    """Distributed tables and the work on them (Ray Data; in tests plain lists). Work may run twice, so it changes nothing but its result."""
+    """Runs functions (``work``) on distributed tables, by Ray Data or, in tests, plain lists. A function may run twice, so it has no side effects."""
 
     partitions: int
     """Fewest groups into which equal keys are spread."""

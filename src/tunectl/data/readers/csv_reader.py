@@ -133,7 +133,10 @@ class PushbackLines(Iterator[str]):
         self._size = 0
 
     def put_back(self) -> list[str]:
-        """Put back all lines read since ``start``, except the first, which is returned; return all where too many were read again already."""
+        """Put back the lines read since ``start`` except the first, and return that one in a list.
+
+        Where too many lines were read again already, all are returned and none is put back: this bounds the time.
+        """
         self._credit -= self._size
         kept_count = 1 if self._credit >= 0 else len(self.lines)
         lines, rest = self.lines[:kept_count], self.lines[kept_count:]
@@ -164,8 +167,8 @@ def read_table(file: SourceFile, options: FileOptions) -> Iterator[RawRow | Reje
 def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRow | RejectedRow]:
     """Yield the rows of a table's lines, each with the names of the header.
 
-    A row with another number of cells is a reject ``wrong_cell_count``, one with a cell over the limit ``too_long``. Broken
-    quoting is a reject ``broken_quotes``, and the next line begins a new row; where most rows are broken, each line of one is a reject.
+    A row with another number of cells is rejected as ``wrong_cell_count``, one with a cell over the limit as ``too_long``, one with
+    broken quoting as ``broken_quotes``; after that the next line begins a new row. Where most rows are broken, each line is rejected.
     """
     table = PushbackLines(lines)
     cells_of = dialect.reader(table)

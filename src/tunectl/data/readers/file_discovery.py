@@ -80,7 +80,7 @@ class SourceFile:
 def glob_files(path: str, root: Path, key: str) -> list[Path]:
     """Return the files that a declared path means, sorted; without files and folders whose names begin with a dot.
 
-    ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
+    ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key of this setting, for messages.
     Raises  DataError when there is no such file or folder, or nothing in it.
     """
     pattern = root / Path(path).expanduser()
@@ -143,8 +143,8 @@ def is_dead_link(path: Path) -> bool:
 def find_outside(file: Path, declared: str, root: Path) -> Path | None:
     """Return the real path of a link that leads out of the declared path and the project; None for any other file.
 
-    An archive of somebody else may hold a link to any file of this machine. Names that begin with a dot are left out inside the
-    project, too: keys and records lie there. Files of DVC's cache are named by their digest.
+    Such links are not followed: in data from others they may point to any file of this machine. Hidden files and folders of the
+    project (``.env``, ``.git``) count as outside, since they hold keys; files of DVC's cache, which ``dvc add`` links to, do not.
     """
     target, base = file.resolve(), root / Path(declared).expanduser()
     if has_magic(declared) and not base.exists():
@@ -169,7 +169,7 @@ def plain_suffix(path: Path) -> str:
 
 
 def open_decompressed(path: Path) -> IO[bytes]:
-    """Open a file for reading and return the stream of its bytes, decompressed where its name says that it is compressed."""
+    """Open a file for reading and return the stream of its bytes, decompressed where its extension is that of a compressed file."""
     opener = OPENERS.get(path.suffix.lower())
     return path.open("rb") if opener is None else cast("IO[bytes]", opener(path, "rb"))
 
@@ -209,10 +209,9 @@ def require_known(files: list[SourceFile], path: str, key: str) -> None:
 
 
 def sniff_binary(head: bytes, *, zeros: bool = False) -> str | None:
-    """Return the type of a file that is not text, from its first bytes; None where it may be text. ``zeros``: zero bytes are no sign of it.
+    """Return the type of a file that is not text, from its first bytes; None where it may be text. ``zeros``: text may hold zero bytes.
 
-    UTF-16 and UTF-32 hold zero bytes and are text: they begin with a byte order mark, or ``zeros`` says that the user
-    declared the encoding.
+    UTF-16 and UTF-32 hold zero bytes: such files begin with a byte order mark, or the user has declared the encoding (``zeros``).
     """
     for magic, what in MAGIC:
         if head.startswith(magic):

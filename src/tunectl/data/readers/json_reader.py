@@ -28,7 +28,7 @@ _MOST_DEEP: Final = 100
 def read_json_lines(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
     """Yield one row per line; row numbers are line numbers, blank lines are not rows.
 
-    A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``. A list, or objects over
+    A line that is not JSON is rejected as ``not_json``, one that is not an object as ``not_an_object``. A list, or objects over
     several lines, are read as ``read_json`` does: such files often have this name.
     """
     if _spread(file, options):
@@ -78,10 +78,10 @@ def _decode_raw(text: str | msgspec.Raw) -> str:
 
 
 def read_json(file: SourceFile, options: FileOptions) -> Iterator[RawRow | RejectedRow]:
-    """Yield the objects of a list, of the only list inside an object, or one object; row numbers count from 1.
+    """Yield the objects of a JSON file: of its list, of the only list inside its object, or that object; row numbers count from 1.
 
-    The whole text is in memory, its rows are decoded one by one. JSON lines under this name are read as such.
-    A file that is not JSON is one reject ``not_json``.
+    The whole text is in memory, its rows are decoded one by one. A file that holds JSON lines is read as JSON lines.
+    A file that is not JSON gives one reject, ``not_json``.
     """
     with open_text_file(file, options.encoding, newline="") as stream:
         text = stream.read()

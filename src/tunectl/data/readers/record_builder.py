@@ -98,14 +98,14 @@ def fields_of(row: RawRow, options: RowOptions) -> dict[str, str]:
 
 
 def split_of(row: RawRow, options: RowOptions) -> Literal["train", "validation", "test"] | None:
-    """Return the split that the row's own column names; None where it names none."""
+    """Return the split that the row's split column declares; None where there is no such column or value."""
     return read_split(row, options.columns.split)
 
 
 def read_split(row: RawRow, column: str | None) -> Literal["train", "validation", "test"] | None:
-    """Return the split that a row's column names; ``column`` None: the one called split, where it has such a value.
+    """Return the split that a row's column names; ``column`` None: the column called ``split``, if its value is one.
 
-    Raises  RowError ``unknown_split`` when the named column says something else than train, validation or test.
+    Raises  RowError ``unknown_split`` when the named column holds another value than train, validation or test.
     """
     label = scalar(get_column(row.columns, column or "split"))
     split = None if label is None else SPLITS.get(label.strip().lower())

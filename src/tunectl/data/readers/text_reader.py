@@ -61,7 +61,7 @@ class DecodeError(DataError):
 
 
 class NotTextError(DataError):
-    """Raised for a file of another type than its name or the settings say."""
+    """Raised for a file that is of another type than its name or the settings declare."""
 
     def __init__(self, file: SourceFile, description: str) -> None:
         super().__init__(f"{file.name} is read as {file.type}, but it is {description}", hint=NOT_TEXT)
@@ -83,8 +83,8 @@ class CorruptArchiveError(DataError):
 def usable_charset(label: str) -> str | None:
     """Return the encoding that a page or its server means by ``label``; None where it is UTF-8 or unknown.
 
-    As in browsers (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page whose label could be
-    read is not UTF-16. Python's other codecs are unknown: some take quadratic time, or raise errors of their own.
+    As in browsers (WHATWG Encoding), Latin-1 and ASCII are read as Windows-1252, and UTF-16 is ignored: the label itself could not
+    be read then. Python codecs that browsers lack count as unknown: some take quadratic time, or raise errors of their own.
     """
     try:
         codec_name = codecs.lookup(label.strip().strip("\"'").lower()).name
@@ -174,7 +174,7 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
 
 
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
-    """Return a text as one row with ``columns`` beside it, or a reject ``no_text`` where it is blank."""
+    """Return a text as one row with ``columns`` beside it, or rejected as ``no_text`` where it is blank."""
     if not text.strip():
         return RejectedRow(Source(file.name), "no_text", "there is no text in it")
     return RawRow(Source(file.name), {**columns, "text": text})

@@ -26,7 +26,7 @@ HELD: tuple[SplitName, ...] = ("test", "validation")
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """Settings of the split as plain values: shares, strata, groups, and ``held_out``: by field its values of validation and of test."""
+    """Settings of the split as plain values: shares, strata, groups; ``held_out`` has by field the values kept for validation and test."""
 
     shares: Mapping[SplitName, float]
     stratify: tuple[str, ...]

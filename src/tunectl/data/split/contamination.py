@@ -24,7 +24,7 @@ class Leak:
     """Index in the list of validation and test records."""
     what: What
     overlap: float
-    """Share of the held-out text's pieces that are in the train text; 1 is all of it."""
+    """Share of the held-out text's n-grams that are in the train text; 1 is all of it."""
 
 
 def find_contaminated(
@@ -89,7 +89,7 @@ def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
 
 
 def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tuple[str, ...]]:
-    """Return the distinct runs of ``size`` words; none for a shorter text, or all of it as one run where ``whole``."""
+    """Return the distinct n-grams of ``size`` words; none for a shorter text, or with ``whole`` all of its words as one."""
     if len(tokens) < size:
         return {tuple(tokens)} if whole and tokens else set()
     return {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}

@@ -42,12 +42,12 @@ class PairIndex:
     """A preference pair as two indices into the answers of a PromptGroup."""
 
     chosen: int
-    """Index of the better answer among the answers of the bundle."""
+    """Index of the better answer among the answers of the group."""
     rejected: int
     margin: float
     """0 where there is none, or margins are not used."""
     pair: int
-    """Index of the pair in the list from which the bundles were made."""
+    """Index of the pair in the list from which the groups were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed
 
 
 def position(prompt: str, line: str) -> bytes:
-    """Return a pseudorandom sort key of ``prompt``, the same in every run; ``line`` names the order, as a seed does."""
+    """Return a pseudorandom sort key for ``prompt``, the same in every run; another ``line`` gives another order, as a seed does."""
     return hash_to_bytes(f"{line} {prompt}")
 
 

@@ -24,7 +24,7 @@ class ScoredPrompt(NamedTuple):
     messages: Sequence[Message]
     """The conversation without the model's default system text."""
     tools: Sequence[dict[str, Any]] = ()
-    """Tools on offer in it."""
+    """Tools that the model may call in it."""
 
 
 class RewardModel(Protocol):
@@ -33,8 +33,8 @@ class RewardModel(Protocol):
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """Return one score per answer, in their order.
 
-        Answers are batched by length inside; equal prompts of neighbors are read once.
-        Raises  ArtifactError where a score is no number.
+        Batches are formed by length; a prompt that consecutive answers share is read once.
+        Raises  ArtifactError where a score is NaN or infinite.
         """
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class RewardArgs:
 def from_config(
     section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
 ) -> RewardArgs:
-    """Return the arguments of one reward model from its config section; ``answers`` are those of one optimizer step."""
+    """Return the arguments of one reward model from its config section; ``answers`` is their number per optimizer step."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     fit = TrainingArgs(
@@ -77,7 +77,7 @@ class RewardTrainer(Protocol):
     def rewards(
         self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
     ) -> list[list[list[float]]]:
-        """Return raw rewards (natural log units): for each member one list per bundle, with one number per answer, in their order.
+        """Return raw rewards (logits): for each reward model one list per prompt group, with one number per answer, in their order.
 
-        ``members`` are folders that ``fit`` wrote.
+        ``members`` are folders that ``fit`` wrote, one per reward model; ``bundles`` are the prompt groups.
         """

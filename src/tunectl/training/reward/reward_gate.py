@@ -42,15 +42,15 @@ class GateContext:
     judgments: int
     """Number of people's judgments; 0 where all pairs were made from references."""
     alpha: float | None
-    """Agreement of the annotators."""
+    """Krippendorff's alpha of the annotators."""
     longer_wins: float | None
     """Share of the pairs in which the longer answer won, where its interval excludes a half."""
 
 
 def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: GateContext) -> RewardGateResult:
-    """Return whether the reward model's held-out accuracy (``test``) beats chance and ``length``, the accuracy of lengths alone.
+    """Return whether the reward model's held-out accuracy (``test``) beats chance (0.5) and ``length``, the accuracy of lengths alone.
 
-    It passes where the interval is above the better of the two. ``gain`` is the paired difference to ``length``.
+    It does where the lower end of its interval is above both. ``gain`` is the accuracy minus ``length`` on the same pairs, for the text.
     """
     rival, name, bar = (
         ("what lengths alone say", LENGTH, length.value) if length.value > 0.5 else ("chance", CHANCE, 0.5)

@@ -112,7 +112,7 @@ def accuracy(differences: Sequence[float], prompts: Sequence[str], settings: Int
 def accuracy_gain(
     first: Sequence[float], second: Sequence[float], prompts: Sequence[str], settings: IntervalSettings
 ) -> Estimate:
-    """Return the accuracy of one model minus that of another on the same pairs and the same resamples."""
+    """Return the accuracy of the ``first`` model minus that of the ``second``, with an interval from the same resamples of prompts."""
     left, right = (bootstrap.sum_by_group(_statistics(item, 2), prompts) for item in (first, second))
     counts = bootstrap.resample_counts(len(left), settings.resamples, settings.seed)
     result = bootstrap.difference(left, right, _accuracy, counts, settings.confidence)
@@ -147,7 +147,7 @@ def slices(
 def fit_length(differences: Sequence[int]) -> float:
     """Return the weight per character of a logistic model that sees only how much longer the better answer is.
 
-    Newton's method on the log-loss of ``differences`` (characters, better minus worse), with a little ridge.
+    Newton's method on the log-loss of ``differences`` (characters, better minus worse), with a small ridge penalty.
     """
     import numpy as np
 

@@ -55,8 +55,8 @@ def measure_validation(
 ) -> ValidationSample:
     """Return the measurements of one validation: reward, independent metric, KL (nats per answer), length, repetition.
 
-    Raises  UsageError where every answer was cut: then there is no reward, and nothing can be compared; and where the metric is
-            no number, as that of a check that applies to no input.
+    Raises  UsageError where every answer was cut at the token limit, since then none has a reward; and where the metric is NaN,
+            as that of a check that applies to no input.
     """
     if not any(answer.finished for answer in answers):
         raise all_truncated(step, len(answers), max(len(answer.ids) for answer in answers))
@@ -89,7 +89,10 @@ def all_truncated(step: int, answers: int, limit: int) -> UsageError:
 def compare_with_start(
     now: ValidationSample, first: ValidationSample, measure: ValidationScorer, settings: ValidationConfig, seed: int
 ) -> ValidationPoint:
-    """Return ``now`` with its changes since ``first``, the validation before the first step; in both, at least one answer was not cut."""
+    """Return the means of validation ``now``, and their changes since ``first``, the validation before the first step.
+
+    In both, at least one answer must have ended before the token limit.
+    """
     import numpy as np
 
     def bootstrap_difference(
@@ -142,7 +145,7 @@ def detect_reward_hacking(
     """Return why to stop, as a sentence; None where there is no reason.
 
     The reward must have risen, the metric fallen by more than the tolerance, and the whole paired interval of its fall must
-    be below zero. In training on judgments there is no reward, and the fall is enough.
+    be below zero. In training on judgments (dpo, kto) there is no reward, and the fall is enough.
     """
     if point.within or point.metric_high >= 0:
         return None
@@ -160,9 +163,8 @@ def detect_reward_hacking(
 def best_checkpoint(points: Sequence[ValidationPoint]) -> ValidationPoint:
     """Return the validation with the highest mean reward among those whose metric is within tolerance; the first of equals.
 
-    The validation before the first step always is, so a policy that never got better in this sense returns the weights of sft.
-    In training on judgments the lowest loss on held-out ones decides: there, a rising reward shows no more than
-    that the policy has moved.
+    The validation before the first step is always within tolerance, so a policy that never improved gets the weights of sft.
+    For dpo and kto the lowest loss on held-out judgments decides: their rising reward shows only that the policy has moved.
     """
     fit = [item for item in points if item.within]
     losses = {item.step: item.held_out_loss for item in fit if item.held_out_loss is not None}

@@ -75,7 +75,7 @@ def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
-    """Return the result of the run as one sentence, with its kind."""
+    """Return the result of the run as one sentence, with the color in which the report shows it."""
     point = find_selected_checkpoint(aligned)
     reason = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if point.step == 0:

@@ -31,7 +31,7 @@ class RewardFunction:
     def score(
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one score per answer; ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
+        """Return one reward per answer; ``fixed`` skips the normalization over the answers of a step, so that validations are comparable."""
         indexes = [index for index, answer in enumerate(answers) if answer.finished]
         finished_prompts = [prompts[index] for index in indexes]
         finished_answers = [answers[index] for index in indexes]
@@ -87,7 +87,7 @@ def impute_mean(values: Sequence[float | None]) -> list[float]:
 
 
 def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
-    """Return ``values`` normalized over the step where ``term`` declares it and not ``fixed``, then clipped."""
+    """Return ``values`` normalized over the step (if ``term`` declares it and ``fixed`` is false), then clipped."""
     result = list(values)
     if term.normalize == "step" and not fixed and len(result) > 1:
         middle, spread = statistics.fmean(result), statistics.pstdev(result)
@@ -105,6 +105,6 @@ def length_penalty(tokens: int, term: LengthTerm) -> float:
 
 
 def ngram_repetition(words: Sequence[str], size: int) -> float:
-    """Return the share of the runs of ``size`` words that occurred before, 0 to 1."""
+    """Return the share of the n-grams (``size`` words each) that repeat an earlier one, 0 to 1."""
     runs = list(zip(*(words[start:] for start in range(size)), strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

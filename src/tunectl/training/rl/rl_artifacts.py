@@ -66,7 +66,7 @@ def to_record(aligned: RlResult, settings: AlignSettings, *, inputs: int, measur
 def curve(points: Sequence[StepMetrics], *, timed: bool) -> str:
     """Return CSV with one line per step; an empty cell was not measured.
 
-    ``timed`` keeps the seconds, for plots, and no digest of answers.
+    ``timed``: with the seconds of each step, for plots, and without the checksums of the answers.
     """
     absent = "completions_crc32" if timed else "seconds"
     names = [name for name in StepMetrics.__struct_fields__ if name != absent]

@@ -48,7 +48,7 @@ class Prompt:
     references: tuple[str, ...]
     fields: Mapping[str, str]
     tools: Sequence[dict[str, Any]] = ()
-    """Tools on offer in the conversation."""
+    """Tools that the model may call."""
     cluster: str = ""
     """Prompts of one cluster (near duplicates, or one group of the split) are resampled together; empty: it is in none."""
 
@@ -85,7 +85,7 @@ class Rewards(Protocol):
     def score(
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one reward per answer. ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
+        """Return one reward per answer. ``fixed`` skips the normalization over the answers of a step, so that validations are comparable."""
 
 
 class ValidationScorer(Protocol):
@@ -97,7 +97,7 @@ class ValidationScorer(Protocol):
 
     @property
     def combine(self) -> Combine:
-        """Function that converts sums of statistics (..., statistics) to points, 0 to 100 (...)."""
+        """Function that turns summed statistics, shape (..., statistics), into metric values from 0 to 100, shape (...)."""
 
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
         """Return sufficient statistics, shape (answers, statistics)."""

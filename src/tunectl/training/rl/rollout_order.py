@@ -12,7 +12,7 @@ from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
 def prompts_per_step(prompt_count: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
-    """Return for each of ``steps`` steps the numbers of ``each`` different prompts (all, where there are fewer).
+    """Return for each of ``steps`` steps the indices of its prompts: ``each`` different ones, or all where there are fewer.
 
     ``prompt_count`` is the number of prompts; every prompt is used once per epoch.
     """
@@ -38,7 +38,7 @@ def prompt_seed(seed: int, step: int, index: int) -> int:
 def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
     """Return the sorted indices of the prompts that ``rank``, one of ``world_size`` processes, works on.
 
-    Prompts are dealt in turn by falling length in tokens. All answers to a prompt stay on one rank. A rank gets none where
+    Prompts are sorted by length in tokens, the longest first, and dealt to the ranks in turn. A rank gets none where
     there are fewer prompts than ranks.
     """
     falling = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))

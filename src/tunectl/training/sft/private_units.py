@@ -26,7 +26,7 @@ def split_by_unit(examples: Sequence[Example], privacy: Privacy, tally: RowCount
 
 
 def find_unit(example: Example, privacy: Privacy) -> str:
-    """Return the name of the person or source of an example that ``split_by_unit`` returned."""
+    """Return the unit of privacy of an example that ``split_by_unit`` returned: the name of its person or source."""
     if privacy.unit == "source":
         return (example.answers[0].source if example.answers else example.source).file
     return example.fields[str(privacy.person_field)]

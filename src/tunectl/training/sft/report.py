@@ -91,7 +91,7 @@ def example_tokens(row: PackedRow, tokenizer: Tokenizer) -> list[TokenView]:
 
 
 def curve(points: Sequence[LogPoint], *, timed: bool) -> str:
-    """Return the training curve as CSV, one line per point; an empty cell was not measured. ``timed``: with the ``TIMED`` columns."""
+    """Return the training curve as CSV, one line per point; an empty cell was not measured. ``timed``: with the tokens per second."""
     columns = [name for name in LogPoint.__struct_fields__ if timed or name not in TIMED]
     out = text_io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
