@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import curation_corpus
 import pytest
 from curation_corpus import curate_into, make_corpus, make_giant_bucket
+from listening_sockets import ListenWatch, find_open_addresses
 
 from tunectl.backends.launchers import ray_tables
 from tunectl.backends.launchers.ray_launcher import prepare_environment
@@ -23,8 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def cluster() -> Any:
     """One cluster for all tests of this file: its start takes longer than they do."""
+    prepare_environment(local=True)
     ray = pytest.importorskip("ray")
-    prepare_environment()
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     ray.cloudpickle.register_pickle_by_value(curation_corpus)  # workers do not have the folder of the tests
     yield ray
@@ -112,3 +115,17 @@ def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         ray_tables.open_tables(),
     ):
         pass
+
+
+def test_a_cluster_that_is_started_here_opens_no_port_to_others(tmp_path):
+    pytest.importorskip("ray")
+    words = (
+        "import time; from tunectl.backends.launchers import ray_tables\n"
+        "with ray_tables.open_tables(2): time.sleep(5)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GLOO_"))}
+    with ListenWatch(tmp_path) as watch:
+        subprocess.run([sys.executable, "-c", words, str(tmp_path)], env=environment, check=True, timeout=300)
+    assert find_open_addresses(watch) == set()
+    for name in ("gcs_server", "raylet"):
+        assert any(addresses for (_, words), addresses in watch.seen.items() if name in words), name

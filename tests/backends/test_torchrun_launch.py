@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_fits
 from launched_fits import WORKER, build_launch, fit_all, write_requests
+from listening_sockets import ListenWatch, find_open_addresses
 from pydantic import ValidationError
 from tiny_fits import digest, plan, reward_job, rows, sft_job
 
@@ -158,6 +159,22 @@ def test_a_killed_rank_costs_nothing_but_time(both, tiny_model, tmp_path):
     assert (end.ranks, end.nodes, end.device, end.restarts) == (2, 1, "cpu", 2)
     assert end.result.best_loss == both[0]["dropout"][1].best_loss
     assert not (job.work / "launch").exists()
+
+
+@pytest.mark.slow
+def test_one_machine_opens_no_port_to_others(tiny_model, tmp_path, monkeypatch):
+    """Before and after a restart; whoever reaches the rendezvous of torchrun runs code, because its state is a pickle."""
+    others = [name for _, name in socket.if_nameindex() if not name.startswith("lo")]
+    up = [name for name in others if Path(f"/sys/class/net/{name}/operstate").read_text() == "up\n"]
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if up else ():
+        monkeypatch.setenv(variable, up[0])  # as where the machine's name resolves to its address
+    launcher = scripted(tmp_path, {"kills": [[0, 1, "after_backward"]]}, max_restarts=1)
+    with ListenWatch(tmp_path) as watch:
+        assert launcher.run(sft_job(tiny_model, tmp_path)).restarts == 1
+    assert find_open_addresses(watch) == set()
+    ranks = [addresses for (_, words), addresses in watch.seen.items() if str(WORKER) in words]
+    assert len(ranks) == 4  # two attempts of two
+    assert all(ranks)  # gloo's own
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])

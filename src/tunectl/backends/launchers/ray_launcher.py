@@ -37,6 +37,9 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # Ray's default of 15 gives way to all other processes, trainings included
 }
+LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""What a cluster on this machine alone needs so that its processes listen on loopback: Ray does so where it has no clusters of several
+machines, and this variable, which it reads on each system, says that it has none. Source: ray/_private/services.py, get_node_ip_address."""
 FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
 """What the workers get of our environment; not by Ray's ``runtime_env``, which its dashboard shows: a trial's may hold a password."""
 START_HINT = "start a cluster (ray start --head), name it, or start one here: launch.address=local"
@@ -44,9 +47,14 @@ _BLIND = "Unable to set up cluster storage"
 """Ray's message where a worker does not find what the driver wrote into the storage."""
 
 
-def prepare_environment() -> None:
-    """Set the environment variables that Ray reads at import and start, unless they are set already."""
+def prepare_environment(*, local: bool = False) -> None:
+    """Set the environment variables that Ray reads at import and start, unless they are set already.
+
+    ``local``: the cluster is started here and ends with this process; other machines do not reach it.
+    """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    if local:
+        os.environ.update(LOCAL)
 
 
 @dataclass

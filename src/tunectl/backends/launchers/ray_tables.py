@@ -27,15 +27,16 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
     Raises  InfrastructureError where no cluster is reachable, or a step failed too often; the errors of the steps; MissingExtraError.
     """
-    ray_launcher.prepare_environment()
+    named = os.environ.get("RAY_ADDRESS") or "local"
+    ray_launcher.prepare_environment(local=named == "local")
     ray = import_optional("ray", extra=EXTRA)
     started = not ray.is_initialized()
     if started:
-        address = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://")
+        address = named.removeprefix("ray://")
         if ":" in address and not is_listening(address):  # Ray would try for minutes
             raise InfrastructureError(f"RAY_ADDRESS = {address}: nothing listens there", hint=START_HINT)
         try:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+            ray.init(address=named, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InfrastructureError(
                 f"RAY_ADDRESS = {address}: {str(error).strip().splitlines()[0]}", hint=START_HINT

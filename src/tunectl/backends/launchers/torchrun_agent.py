@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ RANK_FAILED, NOBODY_THERE = 1, 3
 AGENT, LOGS, FAILED = "agent.json", "logs", "failed_ranks.json"
 FIX = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Without it a restart reads the addresses of the attempt before, and may never connect. Source: pytorch/pytorch#135712."""
+STORE = "TUNECTL_STORE_FOLDER"
+"""Variable that names the folder where the ranks of one machine find each other; unset with several machines."""
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
+"""Variables that make gloo and NCCL listen on the interface that no other machine reaches; NCCL takes a name without = for a prefix."""
 
 
 class AgentSettings(Struct, frozen=True):
@@ -33,7 +39,7 @@ class AgentSettings(Struct, frozen=True):
     nnodes: int
     max_restarts: int
     rdzv_endpoint: str
-    """HOST:PORT of the rendezvous of the agents; port 0 with one node: any."""
+    """HOST:PORT of the rendezvous of the agents; not used with one node."""
     is_host: bool
     """Whether this agent listens at the rendezvous."""
     join_timeout_seconds: int
@@ -63,28 +69,44 @@ def main(folder: Path) -> int:
     rendezvous = import_optional("torch.distributed.elastic.rendezvous.api", extra="train")
     _log_to(folder / LOGS / "agent.log")
     quiet = dict.fromkeys(range(1, settings.nproc_per_node), multiprocessing.Std.ALL)
-    config = launcher.LaunchConfig(
-        min_nodes=settings.nnodes,
-        max_nodes=settings.nnodes,
-        nproc_per_node=settings.nproc_per_node,
-        logs_specs=multiprocessing.DefaultLogsSpecs(
-            log_dir=str(folder / LOGS), redirects={0: multiprocessing.Std.NONE} | quiet
-        ),
-        run_id=settings.run_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint=settings.rdzv_endpoint,
-        rdzv_configs={"is_host": settings.is_host, "join_timeout": settings.join_timeout_seconds},
-        max_restarts=settings.max_restarts,
-        local_addr=settings.local_addr,
-    )
     try:
-        launcher.elastic_launch(config, sys.executable)(*settings.worker, settings.fit)
+        with _open_rendezvous(settings) as rendezvous_settings:
+            config = launcher.LaunchConfig(
+                min_nodes=settings.nnodes,
+                max_nodes=settings.nnodes,
+                nproc_per_node=settings.nproc_per_node,
+                logs_specs=multiprocessing.DefaultLogsSpecs(
+                    log_dir=str(folder / LOGS), redirects={0: multiprocessing.Std.NONE} | quiet
+                ),
+                run_id=settings.run_id,
+                rdzv_backend="c10d",
+                max_restarts=settings.max_restarts,
+                local_addr=settings.local_addr,
+                **rendezvous_settings,
+            )
+            launcher.elastic_launch(config, sys.executable)(*settings.worker, settings.fit)
     except multiprocessing.errors.ChildFailedError as error:
         atomic_io.write_json(folder / FAILED, choose_failed(error.failures))
         return RANK_FAILED
     except rendezvous.RendezvousError:
         return NOBODY_THERE
     return 0
+
+
+@contextmanager
+def _open_rendezvous(settings: AgentSettings) -> Iterator[dict[str, Any]]:
+    """Yield torchrun's settings of the rendezvous; with one node all goes through files, or through loopback.
+
+    torch's TCPStore listens on every address and asks for no key, and the rendezvous unpickles what it finds in its store.
+    """
+    joining: dict[str, Any] = {"is_host": settings.is_host, "join_timeout": settings.join_timeout_seconds}
+    if settings.nnodes > 1:
+        yield {"rdzv_endpoint": settings.rdzv_endpoint, "rdzv_configs": joining}
+        return
+    # not in the folder of the training, which may be on a shared disk: a FileStore needs file locks; this one has mode 0700
+    with tempfile.TemporaryDirectory(prefix="tunectl-store-") as folder:
+        os.environ.update(LOOPBACK | {STORE: folder})
+        yield {"rdzv_endpoint": f"{folder}/agent", "rdzv_configs": joining | {"store_type": "file"}}
 
 
 def choose_failed(failures: Mapping[int, Any]) -> FailedRank:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunectl.artifacts import atomic_io
+from tunectl.backends.launchers import torchrun_agent
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.system import process_guard, terminal
 from tunectl.core import logging_setup, progress_journal
@@ -100,8 +101,8 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
     torch = import_optional("torch", extra="train")
     distributed = import_optional("torch.distributed", extra="train")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    seconds = request.collective_timeout_seconds if request else MEETING_SECONDS
-    distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    timeout = timedelta(seconds=request.collective_timeout_seconds if request else MEETING_SECONDS)
+    distributed.init_process_group(backend, timeout=timeout, **_open_store(distributed, timeout))
     group = ProcessGroup(
         rank=distributed.get_rank(),
         world_size=distributed.get_world_size(),
@@ -115,6 +116,20 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
     logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     _refuse_another_folder(request, folder, group)
     return group
+
+
+def _open_store(distributed: Any, timeout: timedelta) -> dict[str, Any]:
+    """Return the arguments by which ``init_process_group`` finds the other ranks: none with several machines.
+
+    With one it is a file, a new one for each attempt: the store that torch opens by default listens on every address.
+    """
+    if torchrun_agent.STORE not in os.environ:
+        return {}
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    store = distributed.FileStore(f"{os.environ[torchrun_agent.STORE]}/ranks-{attempt}", ranks)
+    store.set_timeout(timeout)
+    return {"store": store, "rank": rank, "world_size": ranks}
 
 
 def _refuse_another_folder(request: FitRequest | None, folder: Path, group: ProcessGroup) -> None:
