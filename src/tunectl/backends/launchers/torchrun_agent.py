@@ -28,7 +28,7 @@ FIX = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Without it a restart reads the addresses of the attempt before, and may never connect. Source: pytorch/pytorch#135712."""
 STORE = "TUNECTL_STORE_FOLDER"
 """Variable that names the folder where the ranks of one machine find each other; unset with several machines."""
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "NCCL_SOCKET_IFNAME": "=lo"}
 """Variables that make gloo and NCCL listen on the interface that no other machine reaches; NCCL takes a name without = for a prefix."""
 
 
