@@ -2,8 +2,8 @@
 
 Starts a service, a monitor and a retrain controller as users start them, Prometheus and Alertmanager if they are installed, and simulated
 users that request ads. The requests change; the monitor detects the drift, the controller retrains, and the gate and a canary test
-promote the new release. Then two challengers that are bad on purpose are proposed and must be stopped. Progress is printed, and a
-timeline of measured times at the end. Exit code 1 if a check failed.
+promote the new release. Then two bad challengers are proposed and must be stopped: the former champion, and one that
+is bad on purpose. Progress is printed, and a timeline of measured times at the end. Exit code 1 if a check failed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +21,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "monitoring")]
 from loop_demo import chapters, runner, setup, simulated_users, timeline_text  # noqa: E402
 from loop_demo.console_log import ConsoleLog  # noqa: E402
 from loop_demo.processes import NotReadyError  # noqa: E402
-from loop_demo.scenario import DemoScenario, SyntheticTraffic, UserRequest  # noqa: E402
+from loop_demo.scenario import BadChallenger, DemoScenario, SyntheticTraffic, UserRequest  # noqa: E402
 from synthetic_data import distribution_shift  # noqa: E402
 
 from tunectl.backends.system import terminal  # noqa: E402
@@ -66,7 +65,7 @@ def main() -> int:
 def _prepare_scenario(root: Path, folder: Path, console_log: ConsoleLog) -> DemoScenario:
     console_log.start_chapter(
         "Setup",
-        "Creates a project from the build of `make run`, with small settings, and builds two challengers\nthat are bad on purpose, for the last two chapters.",
+        "Creates a project from the build of `make run`, with small settings, and builds a challenger\nthat is bad on purpose, for the last chapter.",
     )
     project = folder / "project"
     registry = setup.create_project(root, project)
@@ -77,13 +76,8 @@ def _prepare_scenario(root: Path, folder: Path, console_log: ConsoleLog) -> Demo
     def print_line(text: str) -> None:
         console_log.print_line(text, "active")
 
-    with ThreadPoolExecutor(
-        2
-    ) as pool:  # half of a build keeps one core busy: together they take two thirds of the time
-        poor, harmful = pool.map(
-            lambda build: build(project, registry, folder / "prebuilt", print_line),
-            (setup.build_poor_challenger, setup.build_harmful_challenger),
-        )
+    poor = BadChallenger(champion.release, "the champion before the retrain, which does not know the new requests")
+    harmful = setup.build_harmful_challenger(project, registry, folder / "prebuilt", print_line)
     traffic = SyntheticTraffic(
         distribution_shift.generate_baseline_requests, distribution_shift.generate_changed_requests, _score_answer
     )

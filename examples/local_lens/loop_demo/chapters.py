@@ -196,7 +196,7 @@ def check_poor_challenger(demo: DemoContext) -> None:
     challenger = demo.scenario.poor
     demo.console_log.start_chapter(
         "A poor challenger",
-        f"Release {challenger.release[:6]} is bad on purpose: {challenger.defect}.\nIt is proposed with `tunectl release propose`.",
+        f"Release {challenger.release[:6]}: {challenger.defect}.\nIt is proposed with `tunectl release propose`.",
     )
     before = demo.champion
     run = demo.follow(demo.propose(challenger), seconds=demo.scenario.build_seconds)

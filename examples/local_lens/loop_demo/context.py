@@ -210,7 +210,7 @@ class DemoContext:
             "propose",
             challenger.release,
             "-m",
-            f"bad on purpose: {challenger.defect}",
+            f"a bad challenger: {challenger.defect}",
             "--ignore-limits",
         )
         return self.wait_for_run(count)

@@ -38,7 +38,7 @@ def run_demo(
         users = SimulatedUsers(stack.ports["service"], stack.key, model, scenario.traffic, workers=scenario.workers)
         demo = DemoContext(scenario, stack, users, console_log, poller, began)
         if (built := demo.clock(ready)) > 1:
-            demo.spans.append(Span("build", "build of two bad challengers", 0.0, built, "normal"))
+            demo.spans.append(Span("build", "build of the harmful challenger", 0.0, built, "normal"))
         _run_chapters(demo)
         result = chapters.build_timeline(demo, datetime.now(UTC))
         try:

@@ -36,7 +36,7 @@ class SyntheticTraffic:
 
 @dataclass(frozen=True)
 class BadChallenger:
-    """A challenger that is bad on purpose."""
+    """A challenger that must not stay champion."""
 
     release: str
     defect: str

@@ -1,15 +1,14 @@
-"""Prepares the demo: a project from the artifacts of ``make run``, small settings, and two challengers that are bad on purpose.
+"""Prepares the demo: a project from the artifacts of ``make run``, small settings, and a challenger that is bad on purpose.
 
 The project is a repository of its own under ``.tunectl/loop``, so no file of the user changes; cache and exporters are shared.
-The same pipeline builds the bad challengers: the poor one is trained on ads that are cut to their first sentence; the harmful one is
-trained normally but packaged with a token limit that cuts its answers. The gate sets its own limit, so it does not reject that.
+The same pipeline builds the harmful challenger: it is trained normally but packaged with a token limit that cuts its answers. The gate
+sets its own limit, so it does not reject that.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -58,11 +57,10 @@ differ by a few points, hence the margin. After one epoch over the edits the cha
 approval rate was no better; hence two epochs."""
 MAX_PAST_CAMPAIGNS = 80
 """Past campaigns in the project, of 860: the champion was trained on them, and a retrain trains on them again with the edits."""
-POOR = "trained and evaluated on ads that are cut to their first sentence"
 HARMFUL = "trained normally, but packaged with a limit of 14 tokens, so its ads are cut off"
 HARMFUL_MAX_TOKENS = 14
 CHALLENGER_CAMPAIGNS = 40
-"""Past campaigns that a bad challenger is trained on."""
+"""Past campaigns that the harmful challenger is trained on."""
 SKIP_PARITY = ("package.parity.inputs=0",)
 """Parity of the package is not needed for a release that never becomes champion."""
 GOLDEN_ITEMS = 40
@@ -141,18 +139,6 @@ def _store_champion(built: ReleaseRegistry, release: str, store: ReleaseRegistry
     return store
 
 
-def build_poor_challenger(folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine) -> BadChallenger:
-    """Build the challenger that the gate must reject."""
-    past, fresh = read_rows(folder, CAMPAIGNS)[:CHALLENGER_CAMPAIGNS], read_rows(folder, NEW_CLIENTS)
-    spec = ChallengerSpec(
-        "poor",
-        POOR,
-        ("sft.epochs=1", *SKIP_PARITY),
-        {CAMPAIGNS: keep_first_sentences(past), NEW_CLIENTS: keep_first_sentences(fresh)},
-    )
-    return BadChallenger(build_challenger(spec, folder, store, path, print_line), POOR)
-
-
 def build_harmful_challenger(folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine) -> BadChallenger:
     """Build the challenger that passes the gate and that the canary test must stop."""
     files = {
@@ -171,11 +157,6 @@ def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
     """Read the rows of a source of the project."""
     with (folder / name).open(encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
-
-
-def keep_first_sentences(ads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cut each ad to its first sentence."""
-    return [{**row, "completion": re.split(r"(?<=[.!?])\s", row["completion"], maxsplit=1)[0]} for row in ads]
 
 
 def _make_changed_rows() -> Iterator[dict[str, Any]]:
