@@ -329,18 +329,6 @@ def test_poller_measures_seconds_until_a_change() -> None:
 # setup
 
 
-def test_keep_first_sentences() -> None:
-    given = [
-        {"prompt": "a", "completion": "One is this. Two is that."},
-        {"prompt": "b", "completion": "What? That 3.5 of it."},
-    ]
-    assert setup.keep_first_sentences([*given, {"prompt": "c", "completion": ""}]) == [
-        {"prompt": "a", "completion": "One is this."}, {"prompt": "b", "completion": "What?"}, {"prompt": "c", "completion": ""},
-    ]  # fmt: skip
-    every = setup.keep_first_sentences(setup.read_rows(parts.ROOT, setup.NEW_CLIENTS))
-    assert max(len(row["completion"].split()) for row in every) < 20
-
-
 def test_the_key_of_a_challenger_changes_with_its_rows_and_the_champion() -> None:
     spec = setup.ChallengerSpec("bad", "why", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "a"}]})
     same = setup.ChallengerSpec("bad", "other words", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "a"}]})
