@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from protego import Protego
 
 from tunectl.artifacts.records import RejectedRow
 from tunectl.backends.readers import web_fetch
@@ -95,6 +96,28 @@ def test_a_page_is_fetched_with_our_name_after_robots(tmp_path, site):
     assert (found.name, found.type, found.path.read_bytes()) == (f"{site.url}/a", "html", b"<p>hello</p>")
     assert site.paths() == ["/robots.txt", "/a"]
     assert {headers["User-Agent"] for _, headers, _ in site.requests} == {AGENT}
+
+
+@pytest.mark.parametrize(
+    ("robots", "forbidden"),
+    [
+        ("User-agent: Tunectl\nDisallow: /a", "/a"),
+        ("USER AGENT tunectl # us\nDisallow: /a", "/a"),
+        ("useragent: tune*ctl\nDisallow: /a", "/a"),
+        ("User-agent: one\nUser-agent: *\nUser-agent: two\nDisallow: /a", "/a"),
+        ("User-agent: one\nDisallow: /b\n\nUser-agent: tunectl\nUser-agent: two\nDisallow: /a", "/a"),
+        ("User-agent: one\nUser-agent: two\nDisallow: /", None),
+        ("User-agent: *\nDisallow: /\n\nUser-agent: tunectl\nDisallow: /a", "/a"),
+        ("User-agent:\nDisallow: /a", None),
+        ("User-agents: tunectl\nDisallow: /a", None),
+    ],
+)
+def test_rules_for_other_robots_are_one_group_and_ours_are_ours(robots, forbidden):
+    rules = web_fetch.parse_robots(robots, "tunectl")
+    plain = Protego.parse(robots)
+    for path in ("/a", "/b", "/c"):
+        allowed = rules.can_fetch(f"http://h{path}", "tunectl")
+        assert allowed == plain.can_fetch(f"http://h{path}", "tunectl") == (path != forbidden)
 
 
 def test_robots_is_obeyed_and_asked_once(tmp_path, site):

@@ -58,6 +58,7 @@ OUTSIDE = {
             "backends.vcs.guarded_dvc:_DIGEST",  # lists in DVC's remote
             "backends.readers.html_reader:_PICTURE",
             "backends.readers.html_reader:_XML",
+            "backends.readers.web_fetch:_AGENT",
             "config.loading.foreign_import:_set_base_model()",  # a configuration that somebody else wrote
             "config.loading.foreign_import:_add_axolotl_dataset()",
             "config.loading.foreign_import:_add_source()",
@@ -241,6 +242,12 @@ INTERNAL = {
 
 _BLANKS, _DEEP = " " * LETTERS, LETTERS // 4
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "backends.readers.web_fetch:parse_robots": (  # older versions of protego than pyproject.toml asks for take hours for the first two
+        "User-agent: *\nDisallow: /" + "*a" * 20 + "b\n",
+        "a " * LETTERS,
+        "".join(f"User-agent: a{number}\n" for number in range(3000)) + "Disallow: /\n" * 4000,
+        "".join(f"useragent t{'*' * number}\n" for number in range(300)) + "Disallow: /\n" * 4000,
+    ),
     "privacy.secret_keys:find_marked_keys": (
         *(mark * (LETTERS // len(mark)) for mark in secret_keys._BY_MARK),
         *(mark + "a" * LETTERS for mark in secret_keys._BY_MARK),
@@ -546,11 +553,19 @@ def attack() -> None:
         module, _, function = name.partition(":")
         act = getattr(importlib.import_module(f"tunectl.{module}"), function)
         say(name)
-        say(name, *hold(partial(with_rules, act) if function == "input_slots" else act, texts, partial(say, name)))
+        say(name, *hold(partial(ACTS[function], act) if function in ACTS else act, texts, partial(say, name)))
 
 
 def with_rules(act: Callable[[Any, Any], object], text: str) -> object:
     return act(SimpleNamespace(parse="brackets", attributes={"name": None}), SimpleNamespace(question=text))
+
+
+def ask_robots(act: Callable[[str, str], Any], text: str) -> object:
+    return act(text, "tunectl").can_fetch("http://h/" + "a" * 2000, "tunectl")
+
+
+ACTS = {"input_slots": with_rules, "parse_robots": ask_robots}
+"""How functions are called that take more than a text."""
 
 
 def say(name: str, seconds: float = 0.0, text: str = "") -> None:

@@ -7,6 +7,7 @@ token id: pad, end of text and end of turn may share one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -147,9 +148,12 @@ class LossMasker:
 
     def _piece(self, text: _RenderedText, encoded: Encoding) -> tuple[TokenSpan, int]:
         """Return tokens with their mask, and the number of tokens before the answer."""
-        trained = [False] * len(encoded.ids)
+        trained, offsets = [False] * len(encoded.ids), encoded.offsets
+        order = sorted((i for i, (a, b) in enumerate(offsets) if b > a), key=lambda i: offsets[i][0])
+        starts = [offsets[i][0] for i in order]
         for start, end in text.learned:
-            inside = [i for i, (a, b) in enumerate(encoded.offsets) if a >= start and b <= end and b > a]
+            begun = order[bisect_left(starts, start) : bisect_left(starts, end)]
+            inside = sorted(i for i in begun if offsets[i][1] <= end)
             if not self._template.marks_generation:
                 inside = self._up_to_end(encoded.ids, inside)
             for index in inside:

@@ -224,7 +224,8 @@ def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
             text, good = _text(answer), judgment.choice in {"good", "both_good"}
             key = hash_to_id(judgment.prompt, text, size=16)
             old = result.get((key, str(good)))
-            votes = [judgment.annotation] if old is None else [*old.annotations, judgment.annotation]
+            votes = old.annotations if old is not None else []
+            votes.append(judgment.annotation)
             result[key, str(good)] = LabeledCompletion(
                 id=f"m-{key[:16]}",
                 prompt=judgment.prompt,

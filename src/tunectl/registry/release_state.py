@@ -7,7 +7,7 @@ pointer for the present, and each can be repaired from the other after a kill.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -77,9 +77,19 @@ def current_moment() -> str:
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
     """Return the names of the promoted releases as a stack, the champion last; a rollback has removed the release above."""
     result: list[str] = []
+    for _, _, result in _iter_stacks(entries):  # noqa: B007  (the last one)
+        pass
+    return result
+
+
+def _iter_stacks(entries: Iterable[ReleaseEvent]) -> Iterator[tuple[int, ReleaseEvent, list[str]]]:
+    """Yield the number (from 1) of each promotion and rollback, the event, and the stack after it: one list, which changes."""
+    result: list[str] = []
     counts: Counter[str] = Counter()
     """How often each release is in the stack: looking for one among hundreds of thousands for each rollback takes hours."""
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
+        if entry.action not in SWAPS:
+            continue
         if entry.action == "promote" and result[-1:] != [entry.release]:
             result.append(entry.release)
             counts[entry.release] += 1
@@ -87,7 +97,7 @@ def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
             counts[result.pop()] -= 1
             while counts[entry.release] and result[-1] != entry.release:
                 counts[result.pop()] -= 1  # the rollback skipped releases that must not serve
-    return result
+        yield number, entry, result
 
 
 def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
@@ -162,20 +172,31 @@ def last_canary_event(entries: Sequence[ReleaseEvent]) -> tuple[int, ReleaseEven
 
 def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
     """Return the champion pointer that follows from a history; None before the first promotion."""
-    swaps, stack = swap_entries(entries), promotion_stack(entries)
-    if not swaps or not stack:
+    swaps = swap_entries(entries)
+    return _build_pointer(swaps[-1], len(swaps), promotion_stack(entries)) if swaps else None
+
+
+def iter_champions(entries: Iterable[ReleaseEvent]) -> Iterator[tuple[int, ReleaseEvent, ChampionPointer | None]]:
+    """Yield the number (from 1) of each promotion and rollback, the event, and the champion pointer that follows from the history up to it.
+
+    In one pass: an address may hold hundreds of thousands of events.
+    """
+    for count, (number, entry, stack) in enumerate(_iter_stacks(entries), 1):
+        yield number, entry, _build_pointer(entry, count, stack)
+
+
+def _build_pointer(last: ReleaseEvent, count: int, stack: Sequence[str]) -> ChampionPointer | None:
+    """Return the pointer after ``last``, the ``count``-th promotion or rollback, which left ``stack``; None where that is empty."""
+    if not stack:
         return None
-    last = swaps[-1]
-    below = stack[-2] if len(stack) > 1 else None
-    action: Literal["promote", "rollback"] = "rollback" if last.action == "rollback" else "promote"
     return ChampionPointer(
         last.release,
-        below,
+        stack[-2] if len(stack) > 1 else None,
         last.created_at,
         last.author,
         last.message,
-        last.sequence or len(swaps),
-        action,
+        last.sequence or count,
+        "rollback" if last.action == "rollback" else "promote",
         last.digest,
         last.signature,
     )

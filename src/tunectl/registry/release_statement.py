@@ -224,17 +224,15 @@ def find_forged_swap(
         force: accept signatures of keys that were revoked since, and events without a signature before the first signed one.
     """
     signed, sequence = False, 0
-    for number, entry in enumerate(entries, 1):
-        if entry.action not in release_state.SWAPS:
-            continue
+    for number, entry, pointer in release_state.iter_champions(entries):
         signed = signed or entry.signature is not None
-        pointer = release_state.champion_of(entries[:number])
         if pointer is None or pointer.sequence <= sequence:
             return entry
         sequence = pointer.sequence
+        if number <= known_count:
+            continue
         status = check_pointer(pointer, trust).status
-        forced = force and (status == "revoked" or not signed)
-        if number > known_count and status != "trusted" and not forced:
+        if status != "trusted" and not (force and (status == "revoked" or not signed)):
             return entry
     return None
 

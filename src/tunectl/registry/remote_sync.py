@@ -85,7 +85,8 @@ def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> 
             return PulledHistory(0, [])
         local_events = store.log()
         _adopt(store, remote, _rebase_additions(local_events, remote_events), releases)
-    return PulledHistory(len([event for event in remote_events if event not in local_events]), releases)
+    known = set(map(_EVENT.encode, local_events))
+    return PulledHistory(sum(_EVENT.encode(event) not in known for event in remote_events), releases)
 
 
 def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: str, message: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunectl.access import signatures
 from tunectl.core.errors import GateError
-from tunectl.registry import event_log, release_manifest, release_state, release_statement
+from tunectl.registry import event_log, registry_formats, release_manifest, release_state, release_statement
 from tunectl.registry.registry_formats import FORKS
 from tunectl.registry.release_state import ReleaseEvent
 
@@ -110,24 +110,22 @@ def _find_promotion_problems(store: ReleaseRegistry, release: str, entries: Sequ
     if store.trust is None:
         return []
     signed, forks = False, _read_forks(store)
-    for number, entry in enumerate(entries, 1):
-        if entry.action not in release_state.SWAPS:
-            continue
+    for _, entry, pointer in release_state.iter_champions(entries):
         signed = signed or entry.signature is not None
         if entry.release != release:
             continue
-        pointer = release_state.champion_of(entries[:number])
         status = release_statement.check_pointer(pointer, store.trust).status if pointer is not None else "untrusted"
         if status == "trusted":
             return []
-        if any((entry.sequence or 0) < sequence and entry not in before for sequence, before in forks.items()):
+        line = registry_formats.EVENT.encode(entry)
+        if any((entry.sequence or 0) < sequence and line not in before for sequence, before in forks.items()):
             continue  # it was not made here, and came from an address when a fork was resolved
         if status == "revoked" or (not signed and not store.manifest(release).refusals):
             return []  # its key was good here once; or it is older than the keys, and its gates did not refuse it
     return ["no trusted key signed its promotion"]
 
 
-def _read_forks(store: ReleaseRegistry) -> dict[int, list[ReleaseEvent]]:
-    """Return the history of this registry before each fork was resolved, by the sequence that resolved it."""
+def _read_forks(store: ReleaseRegistry) -> dict[int, set[bytes]]:
+    """Return the lines of the history of this registry before each fork was resolved, by the sequence that resolved it."""
     paths = [path for path in (store.root / FORKS).glob("*.jsonl") if path.stem.isdecimal()]
-    return {int(path.stem): event_log.read_lines(path) for path in paths}
+    return {int(path.stem): set(map(registry_formats.EVENT.encode, event_log.read_lines(path))) for path in paths}

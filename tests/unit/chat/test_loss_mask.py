@@ -1,5 +1,6 @@
 """Which tokens are learned from, through the real tokenizers library and a byte-level vocabulary."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -190,3 +191,14 @@ def test_the_mask_of_an_example_keeps_its_weight(tokenizer, chatml):
     (found,) = masker(tokenizer, chatml).mask([example("x", weight=2.5)])
     assert found.example.weight == 2.5
     assert replace(found).example.id == "e"
+
+
+def test_many_trained_parts_take_linear_time(tokenizer, chatml):
+    count = 20_000
+    row = Example("e", Source("in.csv", 7), segments=[Segment("ab ", False), Segment("cd ", True)] * count)
+    started = time.process_time()
+    (found,) = masker(tokenizer, chatml).mask([row])
+    assert time.process_time() - started < 8
+    assert tokenizer.text_of(
+        [n for n, on in zip(found.answers[0].ids, found.answers[0].trained, strict=True) if on]
+    ) == ("cd " * count)

@@ -13,10 +13,11 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Document, RejectedRow, Source
+from tunectl.artifacts.records import Document, Message, RejectedRow, Source
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError
+from tunectl.data.formats import preference_formats
 from tunectl.data.readers import csv_reader
 from tunectl.data.readers.example_collector import ExampleReader
 from tunectl.data.readers.file_discovery import SourceFile
@@ -233,6 +234,15 @@ def test_lines_that_all_leave_a_quote_open_take_linear_time():
     found = list(csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
     assert time.process_time() - started < 5
     assert [(item.source.row, item.reason) for item in found] == [(row, "broken_quotes") for row in range(1, 50_001)]
+
+
+def test_a_transcript_of_many_turns_takes_linear_time():
+    """Turns of one speaker are joined, whatever their number."""
+    text = "\n\nHuman: a" * 600_000
+    started = time.process_time()
+    (turn,) = preference_formats._transcript(RawRow(Source("f", 1), {"chosen": text}), "chosen")
+    assert time.process_time() - started < 5
+    assert turn == Message("user", "\n\n".join("a" * 600_000))
 
 
 def test_an_open_quote_takes_no_more_lines_than_the_cells_of_a_row_may_fill(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -485,6 +486,16 @@ def test_a_history_that_was_rewritten_below_a_signed_champion_is_not_adopted(
     with pytest.raises(GateError, match=r"(no trusted key signed|was altered).*nothing was adopted"):
         remote_sync.pull(other, FsspecObjectStore(f"file://{tmp_path}/remote"))
     assert other.log() == []
+
+
+def test_a_long_unsigned_history_is_looked_through_in_one_pass(keys: Keys) -> None:
+    """64 MB of an address hold half a million events, and for a hint they are looked through twice."""
+    moment, names = "2026-01-01T00:00:00+00:00", [f"{number:016x}" for number in range(100_000)]
+    entries = [ReleaseEvent("promote", name, moment, sequence=number) for number, name in enumerate(names, 1)]
+    started = time.process_time()
+    assert release_statement.find_forged_swap(entries, TrustStore(keys.path), force=True) is None
+    assert release_statement.find_forged_swap(entries, TrustStore(keys.path), 99_999) == entries[-1]
+    assert time.process_time() - started < 10
 
 
 def test_no_rollback_goes_to_a_release_whose_promotion_nobody_signed(

@@ -405,3 +405,13 @@ def test_a_long_history_of_somebody_else_takes_no_hours() -> None:
     started = time.process_time()
     assert release_state.promotion_stack(entries) == names[:1]
     assert time.process_time() - started < 5
+
+
+@given(st.lists(st.tuples(st.sampled_from(["promote", "rollback", "add"]), st.sampled_from("abcd")), max_size=30))
+def test_the_champions_of_one_pass_are_those_of_every_beginning(steps: list[tuple[str, str]]) -> None:
+    entries = [ReleaseEvent(action, name * 16, "2026-01-01T00:00:00+00:00") for action, name in steps]  # type: ignore[arg-type]
+    assert list(release_state.iter_champions(entries)) == [
+        (number, entry, release_state.champion_of(entries[:number]))
+        for number, entry in enumerate(entries, 1)
+        if entry.action in release_state.SWAPS
+    ]

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunectl.core.errors import ArtifactError
+from tunectl.registry import registry_formats
 from tunectl.registry.protocols import MAX_RECORD_BYTES
 from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import HALF_DONE, RemoteRegistry
-from tunectl.registry.remote_sync import push
+from tunectl.registry.remote_sync import pull, push
 
 
 class Objects:
@@ -221,3 +224,17 @@ def test_of_numbered_pointers_the_newest_alone_stays_in_memory(tmp_path: Path) -
         assert pointer is not None
         assert pointer.sequence == number
     assert len(remote._events) == 1
+
+
+def test_a_long_history_is_pulled_in_linear_time(tmp_path: Path) -> None:
+    events = [
+        registry_formats.EVENT.encode(ReleaseEvent("add", f"{number:016x}", "2026-01-01T00:00:00+00:00"))
+        for number in range(100_000)
+    ]
+    store, objects = ReleaseRegistry(tmp_path / "other"), Objects()
+    objects.write("events/000001.jsonl", b"".join(events[:-1]))
+    assert pull(store, objects).events == 99_999
+    objects.write("events/100000.jsonl", events[-1])
+    started = time.process_time()
+    assert pull(store, objects).events == 1
+    assert time.process_time() - started < 20  # a few seconds, most of them for reading and writing the lines

@@ -8,6 +8,7 @@ for a limited time.
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -57,7 +58,24 @@ CONTENT_TYPES = {
     "application/jsonl": "jsonl",
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
 }
+_AGENT = re.compile(r"\s*user(?:-|\s*)agent(?=[\s:])[\s:]*", re.IGNORECASE)
+"""Beginning of a line of robots.txt that names a robot, in all spellings that protego accepts."""
 _log = logging_setup.get_logger(__name__)
+
+
+def parse_robots(text: str, token: str) -> Any:
+    """Return protego's rules of a robots.txt for the robot named ``token``.
+
+    All other robots get one name: protego copies each rule for each name of its group, so 512 kB of names and rules took gigabytes.
+    """
+    lines, token = text.splitlines(), token.lower()
+    for number, line in enumerate(lines):
+        match = _AGENT.match(line)
+        value = line[match.end() :].partition("#")[0].strip().lower() if match else ""
+        if value:
+            name = value.replace("*", "")  # as protego does
+            lines[number] = f"User-agent: {(name or '*') if name in token else f'{token}-other'}"
+    return import_optional("protego", extra="data").Protego.parse("\n".join(lines))
 
 
 class CacheEntry(Struct, frozen=True):
@@ -184,7 +202,6 @@ class Fetcher:
         return self._manners.user_agent.split()[0].partition("/")[0]
 
     def _read_robots(self, origin: str) -> Any:
-        protego = import_optional("protego", extra="data")
         address = f"{origin}/robots.txt"
         for _ in range(HOPS + 1):
             answer = self._patiently(address, {}, limit=ROBOTS_BYTES)
@@ -196,7 +213,7 @@ class Fetcher:
                 "unreachable", f"{origin}/robots.txt says status {answer.status}, so nothing may be fetched"
             )
         text = answer.body.decode(errors="replace") if answer.status == 200 else ""
-        rules = protego.Protego.parse(text)
+        rules = parse_robots(text, self._token)
         delay = float(rules.crawl_delay(self._token) or 0)
         if not delay <= max(
             CRAWL_DELAY_SECONDS, self._manners.delay_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -80,13 +81,10 @@ def _transcript(row: RawRow, name: str) -> list[Message]:
 
 def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
     """Join consecutive turns of one speaker; HH has a few."""
-    joined: list[Message] = []
-    for item in turns:
-        if joined and joined[-1].role == item.role:
-            joined[-1] = Message(item.role, "\n\n".join(filter(None, (joined[-1].content, item.content))))
-        else:
-            joined.append(item)
-    return joined
+    return [
+        Message(role, "\n\n".join(filter(None, (turn.content for turn in same))))
+        for role, same in groupby(turns, key=lambda turn: turn.role)
+    ]
 
 
 def explicit_prompt(row: RawRow) -> ParsedPreference:
