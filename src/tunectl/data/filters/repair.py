@@ -127,12 +127,12 @@ class RepairText:
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Yield each record repaired, or a reject ``empty``, ``empty_input`` or ``empty_answer``."""
         for record in records:
-            repaired = map_texts(record, self._mend)
+            repaired = map_texts(record, lambda texts, kind: [self._mend(text, kind) for text in texts])
             yield _judge(repaired) if isinstance(repaired, Document) else self._judge_example(repaired)
 
     def _mend(self, text: str, kind: TextKind) -> str:
         for name, step in self.steps:
-            if (kind == "segment" and name in ("html", "white_space")) or kind == "argument":
+            if kind == "segment" and name in ("html", "white_space"):
                 continue
             after = step(text)
             if after != text:
