@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         _print_json(draft, body, name)
         return 0
     if args.overrides:
-        words = " ".join(_quote_for_shell(override) for override in foreign_yaml.to_overrides(draft))
-        sys.stdout.write(terminal.strip_control(words) + "\n")
+        overrides = " ".join(_quote_for_shell(override) for override in foreign_yaml.to_overrides(draft))
+        sys.stdout.write(terminal.strip_control(overrides) + "\n")
     else:
         sys.stdout.write(f"wrote {path}\n" if args.write else body)
     _print_dropped(draft)
