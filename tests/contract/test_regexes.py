@@ -74,6 +74,7 @@ OUTSIDE = {
             "data.filters.repair:_OPENING",
             "data.filters.repair:_PARAGRAPHS",
             "data.filters.repair:_TAGS",
+            "data.filters.repair:_TOO_LARGE",
             "data.formats.preference_formats:_SPEAKER",
             "data.formats.preference_formats:_TURN",
             "data.split.groups:_WORD",

@@ -229,6 +229,41 @@ def test_a_text_on_which_masking_fails_is_left_out_and_counted_and_the_row_is_ke
     assert "broken" not in caplog.text
 
 
+def test_a_value_in_two_parts_of_a_message_is_masked(masker):
+    """The model reads parts as one text, and so does whoever reads the log."""
+    for whole in (*CANARIES, "AKIAIOSFODNN7EXAMPLE", "my password: Tr0ub4dor77"):
+        for cut in range(1, len(whole)):
+            parts = [{"type": "text", "text": text} for text in (f"so: {whole[:cut]}", f"{whole[cut:]}, ok")]
+            kept = Redactor(masker, SALT)(inference(request={"messages": [{"role": "user", "content": parts}]})).request
+            assert squeezed(whole) not in squeezed("".join(part["text"] for part in kept["messages"][0]["content"]))
+    errors = []
+    split = [{"type": "text", "text": "bro"}, {"type": "text", "text": "ken"}]
+    row = inference(request={"messages": [{"role": "user", "content": split}]})
+    kept = Redactor(BreakingMasker(masker.tools), SALT, errors.append)(row).request["messages"][0]["content"]
+    assert ([part["text"] for part in kept], errors) == ([UNREAD, UNREAD], [2])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("password", "Tr0ub4dor77"),
+        ("first_name", "Amarachukwu"),
+        ("ssn", "123456789"),
+        ("ssn", 123456789),
+        ("api_key", "k9f8s7d6f5g4h3"),
+    ],
+)
+def test_the_key_of_an_object_says_what_its_value_is(masker, key, value):
+    call = {"type": "function", "function": {"name": "Lookup", "arguments": {key: value}}}
+    given = {"messages": [{"role": "assistant", "tool_calls": [call]}], "metadata": {key: value}, key: value}
+    kept = Redactor(masker, SALT)(inference(request=given)).request
+    text = Redactor(masker, SALT)(inference(request={"prompt": json.dumps({key: value})})).request["prompt"]
+    assert kept["metadata"] == {key: kept[key]} == json.loads(text)
+    assert kept["messages"][0]["tool_calls"][0]["function"] == {"name": "Lookup", "arguments": {key: kept[key]}}
+    assert str(value) not in json.dumps(kept)
+    assert Redactor(masker, SALT)(thumb(kind="edit", value={key: value})).value == {key: kept[key]}
+
+
 def test_a_prompt_of_token_ids_is_not_kept(masker):
     redact = Redactor(masker, SALT)
     for prompt in ([101, 7, 9], [[1, 2], [3]]):

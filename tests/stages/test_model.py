@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from tunectl.artifacts import atomic_io
 from tunectl.chat import model_spec, template
@@ -137,6 +138,24 @@ def test_a_template_that_never_ends_a_turn(copy, tmp_path):
     with pytest.raises(UsageError) as caught:
         run(folder(copy), tmp_path, eot_token="<stop>")
     assert caught.value.message == "model.eot_token = '<stop>' is not a token of this tokenizer"
+
+
+def test_a_tokenizer_whose_unknown_letters_end_a_turn_is_refused(copy, tmp_path):
+    names = sorted(json.loads((copy / "tokenizer.json").read_text())["added_tokens"], key=lambda token: token["id"])
+    for unknown in ("<|im_end|>", "hi"):
+        pieces = {token["content"]: token["id"] for token in names} | {"hi": len(names)}
+        inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(pieces, unknown))
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        inner.add_special_tokens([token["content"] for token in names])
+        inner.save(str(copy / "tokenizer.json"))
+        if unknown == "hi":
+            assert run(folder(copy), tmp_path)
+            continue
+        with pytest.raises(
+            UsageError, match=r"\(WordLevel\) reads letters that it does not know as <\|im_end\|>"
+        ) as raised:
+            run(folder(copy), tmp_path)
+        assert "byte_fallback" in raised.value.hint
 
 
 def test_pickled_weights_are_refused(copy, tmp_path):

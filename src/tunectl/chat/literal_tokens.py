@@ -7,8 +7,10 @@ ones as ordinary text. Without special tokens in the contents, text and ids are 
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -100,28 +102,40 @@ def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
 
 
 class LiteralEncoder:
-    """Encodes guarded texts with a copy of the tokenizer in which special tokens are renamed, so that one in a text stays plain text."""
+    """Encodes guarded texts with a copy of the tokenizer in which special tokens are renamed, so that one in a text stays plain text.
+
+    They are renamed in the model's vocabulary, too: Unigram, WordLevel, WordPiece and BPE that looks up whole words would else make one
+    out of the letters of a text.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         """``tokenizer`` is one of the library ``tokenizers``; it is not changed."""
-        self._inner: Any = type(tokenizer).from_str(tokenizer.to_str())
-        self._inner.encode_special_tokens = True
-        added = {number: token for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-        self._names = {token.content: f"{_OPEN}{number}{_CLOSE}" for number, token in added.items()}
-        self._inner.add_tokens(
-            [
-                type(token)(
-                    self._names[token.content],
-                    single_word=token.single_word,
-                    lstrip=token.lstrip,
-                    rstrip=token.rstrip,
-                    normalized=False,
-                    special=False,
-                )
-                for token in added.values()
-            ]
+        self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = {number: token.content for number, token in added.items() if token.special}
+        self._names = {content: f"{_OPEN}{number}{_CLOSE}" for number, content in self._special.items()}
+
+    @cached_property
+    def _inner(self) -> Any:
+        settings = _rename_tokens(json.loads(self._tokenizer.to_str()), self._names)
+        return type(self._tokenizer).from_str(json.dumps(settings))
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        model = json.loads(self._tokenizer.to_str())["model"]
+        text = model.get("unk_token")
+        number: int | None = model.get("unk_id") if text is None else self._tokenizer.token_to_id(text)
+        return number
+
+    def is_misread(self, text: str, ids: Sequence[int]) -> bool:
+        """Return whether the tokenizer's own ``ids`` of ``text`` hold special tokens that nobody wrote so: a normalizer made them.
+
+        The token for unknown letters does not count; ``model`` refuses one that begins or ends something.
+        """
+        return any(
+            ids.count(number) > text.count(self._special[number]) and number != self._unknown
+            for number in self._special.keys() & ids
         )
-        self._real = {self._inner.token_to_id(self._names[token.content]): number for number, token in added.items()}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return (token ids, [start, end) characters of ``text`` that each came from, guards included)."""
@@ -136,7 +150,6 @@ class LiteralEncoder:
             offsets += [(start, end)] * len(name)
         _append(text, end, len(text), pieces, offsets)
         encoded = self._inner.encode_batch(["".join(pieces)], add_special_tokens=False)[0]
-        ids = [self._real.get(number, number) for number in encoded.ids]
         spans = [
             (offsets[start][0], offsets[stop - 1][1])
             if stop > start
@@ -145,7 +158,7 @@ class LiteralEncoder:
             else (0, 0)
             for start, stop in encoded.offsets
         ]
-        return ids, spans
+        return list(encoded.ids), spans
 
     def _find_real(self, text: str) -> Iterator[tuple[int, str]]:
         """Yield special tokens that the template wrote, the longest where several begin; a token of one letter is broken by the guard after it."""
@@ -161,6 +174,37 @@ def _append(text: str, start: int, end: int, pieces: list[str], indexes: list[tu
     part = text[start:end]
     pieces.append(remove_guards(part))
     indexes += [(number, number + 1) for number, letter in enumerate(part, start) if letter != GUARD]
+
+
+def _rename_tokens(settings: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the content of a tokenizer.json with other names for its special tokens, the ids unchanged; merges that make one are left out."""
+    for token in settings["added_tokens"]:
+        if token["special"]:
+            token.update(content=names[token["content"]], special=False, normalized=False)
+    model = settings["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
+    else:
+        model["vocab"] = [(names.get(piece, piece), score) for piece, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    prefix = model.get("continuing_subword_prefix") or ""
+    if "merges" in model:
+        model["merges"] = [
+            (left, right)
+            for left, right in model["merges"]
+            if names.keys().isdisjoint((left, right, left + right.removeprefix(prefix)))
+        ]
+    return settings
+
+
+def encode_rendered(tokenizer: Any, texts: Sequence[str], ids: list[list[int]]) -> list[list[int]]:
+    """Return ``ids``, which ``tokenizer`` gave for rendered ``texts``, with those replaced in which a text of somebody became a special token."""
+    literal = LiteralEncoder(tokenizer)
+    return [
+        literal.encode(text)[0] if has_guard([text]) or literal.is_misread(text, own) else own
+        for text, own in zip(texts, ids, strict=True)
+    ]
 
 
 def has_guard(texts: Iterable[str]) -> bool:

@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tunectl.chat.literal_tokens import LiteralEncoder, has_guard
+from tunectl.chat.literal_tokens import LiteralEncoder, guard_text, has_guard
 from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional
 
 FILE = "tokenizer.json"
+_UNUSUAL = "\u16a0\u2603\U0001f9ff\U0010fffd"
+"""Letters that hardly any vocabulary has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,9 @@ class Tokenizer:
         """Return the ids of all ``texts``; several times faster than one text at a time."""
         result = self._inner.encode_batch(list(texts), add_special_tokens=False)
         encoded = [Encoding(list(item.ids), list(item.offsets)) for item in result]
-        if has_guard(texts):
-            for index, text in enumerate(texts):
-                if has_guard([text]):
-                    encoded[index] = Encoding(*self._literal.encode(text))
+        for index, text in enumerate(texts):
+            if has_guard([text]) or self._literal.is_misread(text, encoded[index].ids):
+                encoded[index] = Encoding(*self._literal.encode(text))
         return encoded
 
     @cached_property
@@ -97,7 +98,17 @@ class Tokenizer:
         if has_guard([text]):
             return self._literal.encode(text)[0]
         result: list[int] = self._inner.encode_batch([text], add_special_tokens=False)[0].ids
-        return result
+        return self._literal.encode(text)[0] if self._literal.is_misread(text, result) else result
+
+    @property
+    def kind(self) -> str:
+        """Kind of the model: BPE, Unigram, WordLevel or WordPiece."""
+        return type(self._inner.model).__name__
+
+    def find_forgeable_tokens(self) -> list[str]:
+        """Return special tokens that letters of a text become all the same, as the token for unknown letters."""
+        written = guard_text("\n".join((*self.special_texts, *_UNUSUAL)), self.special_texts)
+        return sorted(self._inner.id_to_token(number) for number in self.special.intersection(self.ids(written)))
 
     def bytes_of(self, number: int) -> bytes:
         """Return the UTF-8 bytes that one token adds to a text; they may end inside a character.

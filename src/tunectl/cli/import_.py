@@ -8,11 +8,12 @@ tunectl import axolotl lora-1b.yml --overrides               print key=value wor
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  UsageError for a file that cannot be read, and for an experiment that exists already.
     """
+    from tunectl.backends.system import terminal
     from tunectl.config.loading import foreign_yaml
 
     draft = _translate(args.tool, args.file)
@@ -51,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         _print_json(draft, body, name)
         return 0
     if args.overrides:
-        sys.stdout.write(" ".join(_quote_for_shell(override) for override in foreign_yaml.to_overrides(draft)) + "\n")
+        overrides = " ".join(_quote_for_shell(override) for override in foreign_yaml.to_overrides(draft))
+        sys.stdout.write(terminal.strip_control(overrides) + "\n")
     else:
         sys.stdout.write(f"wrote {path}\n" if args.write else body)
     _print_dropped(draft)
@@ -77,8 +80,8 @@ def _data_sets(file: Path, folder: str) -> dict[str, Any]:
         path = base / folder / "dataset_info.json"
         if path.is_file():
             try:
-                result = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
+                result = msgspec.json.decode(path.read_bytes())
+            except atomic_io.NOT_JSON as error:
                 raise UsageError(
                     f"{path}: is not JSON: {error}", hint="correct that file: an editor marks the place"
                 ) from error
@@ -110,6 +113,8 @@ def _print_json(draft: Any, body: str, name: str) -> None:
 
 def _print_dropped(draft: Any) -> None:
     """Print the settings without a counterpart on stderr, so that stdout holds the experiment only."""
+    from tunectl.backends.system import terminal
+
     if not draft.dropped:
         sys.stderr.write("every setting has a counterpart\n")
         return
@@ -118,4 +123,4 @@ def _print_dropped(draft: Any) -> None:
     for matters in sorted({item.matters for item in draft.dropped}):
         sys.stderr.write(f"  {matters}\n")
         for item in (item for item in draft.dropped if item.matters == matters):
-            sys.stderr.write(f"    {item.key:<{width}}  {item.reason}\n")
+            sys.stderr.write(f"    {terminal.strip_control(f'{item.key:<{width}}  {item.reason}')}\n")

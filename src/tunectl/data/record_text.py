@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Segment
 from tunectl.chat import tool_calls
 
-TextKind: TypeAlias = Literal["document", "input", "answer", "segment", "argument"]
-"""Kind of a text. segment: template-free, every character counts. argument: a string inside a tool call."""
-Change: TypeAlias = Callable[[str, TextKind], str]
+TextKind: TypeAlias = Literal["document", "input", "answer", "segment"]
+"""Kind of a text. segment: template-free, every character counts."""
+Change: TypeAlias = Callable[[list[str], TextKind], list[str]]
+ChangeValue: TypeAlias = Callable[[Any, str], Any]
 
 
 def all_texts(record: Document | Example) -> Iterator[str]:
@@ -25,53 +26,46 @@ def all_texts(record: Document | Example) -> Iterator[str]:
     yield from (segment.text for segment in record.segments)
 
 
-def map_texts(record: Document | Example, change: Change) -> Document | Example:
-    """Return ``record`` with each text replaced by ``change(text, kind)``; the same object where nothing changed."""
+def map_texts(
+    record: Document | Example, change: Change, change_value: ChangeValue | None = None
+) -> Document | Example:
+    """Return ``record`` with its texts replaced; the same object where nothing changed.
+
+    change        takes texts that are read one after the other, and their kind
+    change_value  takes tool calls, tools and the names of speakers, and the key of each; without it they are kept
+    """
     if isinstance(record, Document):
-        text = change(record.text, "document")
+        (text,) = change([record.text], "document")
         return record if text == record.text else replace(record, text=text)
-    messages = [_message(message, change, "input") for message in record.messages]
-    answers = [_answer(answer, change) for answer in record.answers]
-    segments = [_segment(segment, change) for segment in record.segments]
-    if (messages, answers, segments) == (record.messages, record.answers, record.segments):
+    values = change_value or (lambda value, _: value)
+    messages = [_message(message, change, values, "input") for message in record.messages]
+    answers = [_answer(answer, change, values) for answer in record.answers]
+    segments = _segments(record.segments, change)
+    tools = values(record.tools, "tools") if record.tools else record.tools
+    if (messages, answers, segments, tools) == (record.messages, record.answers, record.segments, record.tools):
         return record
-    return replace(record, messages=messages, answers=answers, segments=segments)
+    return replace(record, messages=messages, answers=answers, segments=segments, tools=tools)
 
 
-def _message(message: Message, change: Change, kind: TextKind) -> Message:
-    parts = [_segment(part, change) for part in message.parts]
-    content = "".join(part.text for part in parts) if parts else change(message.content, kind)
-    calls = message.tool_calls and [_strings(call, change) for call in message.tool_calls]
-    return replace(message, content=content, tool_calls=calls, parts=parts)
+def _message(message: Message, change: Change, values: ChangeValue, kind: TextKind) -> Message:
+    parts = _segments(message.parts, change)
+    content = "".join(part.text for part in parts) if parts else change([message.content], kind)[0]
+    calls = message.tool_calls and values(message.tool_calls, "tool_calls")
+    name = message.name and values(message.name, "" if message.role == "tool" else "name")
+    return replace(message, content=content, name=name, tool_calls=calls, parts=parts)
 
 
-def _answer(answer: ReferenceAnswer, change: Change) -> ReferenceAnswer:
+def _answer(answer: ReferenceAnswer, change: Change, values: ChangeValue) -> ReferenceAnswer:
     if not answer.calls and not answer.parts:
-        return replace(answer, text=change(answer.text, "answer"))
-    return tool_calls.to_answer(_message(tool_calls.to_message(answer), change, "answer"), answer.source)
+        return replace(answer, text=change([answer.text], "answer")[0])
+    return tool_calls.to_answer(_message(tool_calls.to_message(answer), change, values, "answer"), answer.source)
 
 
-def _segment(segment: Segment, change: Change) -> Segment:
-    return replace(segment, text=change(segment.text, "segment"))
-
-
-def _strings(value: Any, change: Change) -> Any:
-    """Return ``value`` with every string below an ``arguments`` key changed; names and ids are kept."""
-    if isinstance(value, dict):
-        return {
-            key: _deep(item, change) if key == "arguments" else _strings(item, change) for key, item in value.items()
-        }
-    return value
-
-
-def _deep(value: Any, change: Change) -> Any:
-    if isinstance(value, str):
-        return change(value, "argument")
-    if isinstance(value, dict):
-        return {key: _deep(item, change) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_deep(item, change) for item in value]
-    return value
+def _segments(segments: list[Segment], change: Change) -> list[Segment]:
+    if not segments:
+        return segments
+    texts = change([segment.text for segment in segments], "segment")
+    return [replace(segment, text=text) for segment, text in zip(segments, texts, strict=True)]
 
 
 def input_text(example: Example) -> str:

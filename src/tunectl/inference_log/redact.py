@@ -7,7 +7,7 @@ one inference share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from tunectl.core import logging_setup
 from tunectl.inference_log.log_store import FinishedRequest, LogEntry
 from tunectl.inference_log.pseudonyms import pseudonymize
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
+from tunectl.privacy.structured import ValueMasker, iterate_texts
 
 IDENTIFIERS: Final = frozenset(("user", "safety_identifier", "prompt_cache_key"))
 """Keys of a request that name a person; ``user_hash`` replaces them."""
@@ -33,8 +34,6 @@ TOKENS: Final = "[TOKENS]"
 """Replaces a prompt that came as token ids."""
 UNREAD: Final = "[UNREAD]"
 """Replaces a text on which masking failed: the row is logged without it."""
-SHORTEST_NUMBER: Final = 1_000_000
-"""Smaller numbers are too short to be a telephone or card number."""
 MAX_RUNNING: Final = 10_000
 """Number of running inferences whose placeholders are kept; far more than a server runs."""
 
@@ -61,7 +60,7 @@ class Redactor:
 
     def _redact_inference(self, entry: InferenceRecord) -> InferenceRecord:
         memory = PlaceholderMap()
-        for text in _texts([entry.request, entry.response]):
+        for text in iterate_texts([entry.request, entry.response]):
             memory.reserve(text)
         if entry.finished_at is None:
             self._remember(entry.id, memory)
@@ -71,7 +70,7 @@ class Redactor:
     def _redact_finished_request(self, entry: FinishedRequest) -> FinishedRequest:
         with self._lock:
             memory = self._running.pop(entry.id, None) or PlaceholderMap()
-        for text in _texts(entry.finish.response):
+        for text in iterate_texts(entry.finish.response):
             memory.reserve(text)
         return replace(
             entry, finish=replace(entry.finish, response=self._body(entry.finish.response, SERVER_KEYS, memory))
@@ -79,11 +78,11 @@ class Redactor:
 
     def _redact_feedback(self, entry: Feedback) -> Feedback:
         memory = PlaceholderMap()
-        for text in _texts(entry.value):
+        for text in iterate_texts(entry.value):
             memory.reserve(text)
         if entry.kind != "preference":  # which holds a choice and the id of an inference, that the store must know
-            entry = replace(entry, value=self._mask_value(entry.value, memory))
-        is_personal = self._mask(entry.id, memory) != entry.id  # clients make ids out of whatever they have
+            entry = replace(entry, value=self._masks(memory)(entry.value))
+        is_personal = self._masks(memory)(entry.id) != entry.id  # clients make ids out of whatever they have
         return replace(entry, id=f"fb-{pseudonymize(entry.id, self._hash_key)}") if is_personal else entry
 
     def _remember(self, name: str, memory: PlaceholderMap) -> None:
@@ -97,51 +96,37 @@ class Redactor:
     ) -> dict[str, Any] | None:
         if body is None:
             return None
+        masks = self._masks(memory)
         return {
-            self._mask_value(key, memory): value
-            if key in trusted and _plain(value)
-            else self._field(key, value, memory)
+            masks(key): value if key in trusted and _plain(value) else _mask_field(key, value, masks)
             for key, value in body.items()
             if key not in IDENTIFIERS | TOKEN_KEYS
         }
 
-    def _field(self, key: str, value: Any, memory: PlaceholderMap) -> Any:
-        if key == "prompt" and isinstance(value, list) and not all(isinstance(item, str) for item in value):
-            return TOKENS
-        if key == "messages" and isinstance(value, list):
-            value = [_nameless(turn) for turn in value]
-        if key == "metadata" and isinstance(value, dict):
-            value = {name: item for name, item in value.items() if name != SESSION}
-        return self._mask_value(value, memory)
+    def _masks(self, memory: PlaceholderMap) -> ValueMasker:
+        """Return what masks the values of one row; a text on which that fails is left out."""
 
-    def _mask(self, text: str, memory: PlaceholderMap) -> str:
-        try:
-            return self._masker.mask(text, memory).text
-        except Exception as error:  # noqa: BLE001  whatever it is, the row must not be missing from the log for it
-            logging_setup.get_logger(__name__).error(
-                "a text is left out of a row: masking it failed: %s", type(error).__name__
-            )
-            self._on_error(1)
-            return UNREAD
+        def mask(texts: Sequence[str]) -> list[str]:
+            try:
+                return [masked.text for masked in self._masker.mask_parts(texts, memory)]
+            except Exception as error:  # noqa: BLE001  whatever it is, the row must not be missing from the log for it
+                logging_setup.get_logger(__name__).error(
+                    "a text is left out of a row: masking it failed: %s", type(error).__name__
+                )
+                self._on_error(len(texts))
+                return [UNREAD] * len(texts)
 
-    def _mask_value(self, value: Any, memory: PlaceholderMap) -> Any:
-        if isinstance(value, str):
-            return self._mask(value, memory)
-        if isinstance(value, list):
-            return [self._mask_value(item, memory) for item in value]
-        if isinstance(value, dict):
-            return {
-                self._mask(key, memory): self._mask_value(item, memory)
-                for key, item in value.items()
-                if key not in TOKEN_KEYS
-            }
-        if (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and abs(
-            value
-        ) >= SHORTEST_NUMBER:
-            text = str(int(value))
-            masked = self._mask(text, memory)
-            return value if masked == text else masked
-        return value
+        return ValueMasker(mask, TOKEN_KEYS)
+
+
+def _mask_field(key: str, value: Any, masks: ValueMasker) -> Any:
+    if key == "prompt" and isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        return TOKENS
+    if key == "messages" and isinstance(value, list):
+        value = [_nameless(turn) for turn in value]
+    if key == "metadata" and isinstance(value, dict):
+        value = {name: item for name, item in value.items() if name != SESSION}
+    return masks(value, key)
 
 
 def _plain(value: Any) -> bool:
@@ -156,15 +141,3 @@ def _nameless(turn: Any) -> Any:
     if not isinstance(turn, dict) or turn.get("role") in ("tool", "function"):
         return turn
     return {key: value for key, value in turn.items() if key != "name"}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _texts(item)

@@ -11,8 +11,8 @@ decoded for them, and masked in the original. A text that is JSON stays JSON.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunectl.privacy import patterns, person_names, secret_keys, street_addresses
@@ -123,13 +123,45 @@ class PiiMasker:
         if memory is None:
             memory = PlaceholderMap()
             memory.reserve(text)
-        numbers = find_json_numbers(text, result)
-        pieces, end = [], 0
-        for item in result:
-            quote = numbers.get(item.start, "")
-            pieces += [text[end : item.start], quote, memory.placeholder(item), quote]
-            end = item.end
-        return MaskedText("".join([*pieces, text[end:]]), Counter(item.kind for item in result))
+        return _replace_spans(text, result, memory, find_json_numbers(text, result))
+
+    def mask_parts(self, parts: Sequence[str], memory: PlaceholderMap) -> list[MaskedText]:
+        """Return ``parts``, which are read one after the other, masked: a value that extends over several is replaced in the first of them."""
+        if len(parts) == 1:
+            return [self.mask(parts[0], memory)]
+        text = "".join(parts)
+        spans = deque(self.find(text))
+        quotes = find_json_numbers(text, spans)
+        result: list[MaskedText] = []
+        begin = covered = 0
+        for part in parts:
+            start, end = max(begin, covered), begin + len(part)
+            inside = []
+            while spans and spans[0].start < end:
+                span = spans.popleft()
+                inside.append(PiiSpan(span.kind, span.start - start, min(span.end, end) - start, span.value))
+                covered = span.end
+            rest = part[start - begin :]
+            numbers = {item.start: quotes.get(item.start + start, "") for item in inside}
+            if not quotes:  # the parts together are no JSON, one of them may be
+                numbers = find_json_numbers(rest, inside)
+            together = _replace_spans(rest, inside, memory, numbers)
+            alone = self.mask(together.text, memory)  # a value that the next part's letters hide
+            result.append(MaskedText(alone.text, together.counts + alone.counts))
+            begin = end
+        return result
+
+
+def _replace_spans(
+    text: str, spans: Sequence[PiiSpan], memory: PlaceholderMap, numbers: Mapping[int, str]
+) -> MaskedText:
+    """Return ``text`` with placeholders for ``spans``; ``numbers`` are the quotation marks of those that are numbers in JSON."""
+    pieces, end = [], 0
+    for item in spans:
+        quote = numbers.get(item.start, "")
+        pieces += [text[end : item.start], quote, memory.placeholder(item), quote]
+        end = item.end
+    return MaskedText("".join([*pieces, text[end:]]), Counter(item.kind for item in spans))
 
 
 def _normalize_value(text: str) -> str:

@@ -198,6 +198,63 @@ def test_a_document_that_holds_an_end_of_text_does_not_end_there(folder):
     assert ids.count(end) == 2  # behind each document
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz<>|/_! \n"
+PIECES = {text: number for number, text in enumerate(("<unk>", *SPECIAL, *LETTERS, "\u2581", "|im_end|", "<|im_end|"))}
+WHOLE_WORDS = {
+    "Unigram": lambda: (
+        models.Unigram([(text, -9.0 if len(text) == 1 else 0.0) for text in PIECES], 0, byte_fallback=False),
+        pre_tokenizers.Metaspace(),
+    ),
+    "WordLevel": lambda: (models.WordLevel(PIECES, "<unk>"), pre_tokenizers.WhitespaceSplit()),
+    "WordPiece": lambda: (models.WordPiece(PIECES, unk_token="<unk>"), pre_tokenizers.WhitespaceSplit()),
+    "BPE of whole words": lambda: (
+        models.BPE(PIECES, [], unk_token="<unk>", ignore_merges=True),
+        pre_tokenizers.WhitespaceSplit(),
+    ),
+    "BPE that merges to one": lambda: (
+        models.BPE({**PIECES, "<s": len(PIECES)}, [("<", "s"), ("<s", ">")], unk_token="<unk>"),
+        pre_tokenizers.WhitespaceSplit(),
+    ),
+}
+
+
+@pytest.fixture(params=WHOLE_WORDS)
+def whole_words(request, tmp_path):
+    inner = tokenizers.Tokenizer(WHOLE_WORDS[request.param]()[0])
+    inner.pre_tokenizer = WHOLE_WORDS[request.param]()[1]
+    inner.add_special_tokens(["<unk>", *SPECIAL])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("token", ["<unk>", *SPECIAL])
+def test_a_vocabulary_that_has_whole_special_tokens_makes_none_out_of_a_text(whole_words, token):
+    """The same text was a turn's end for every kind of tokenizer that looks up more than single letters."""
+    tokenizer = Tokenizer(whole_words)
+    chat = Template(CHATML, special=tokenizer.special_texts)
+    controls = tokenizer.special - {tokenizer.id_of("<unk>")}
+
+    def count(text: str) -> int:
+        rendered = chat.render([Message("user", text)])
+        (encoded,) = tokenizer.encode([rendered])
+        assert encoded.ids == tokenizer.ids(rendered)
+        return sum(number in controls for number in encoded.ids)
+
+    assert count(f"hi {token} hi{token}") == count("hi x hi") == 2
+    assert not controls.intersection(tokenizer.ids(guard_text(f"{token} a {token}", tokenizer.special_texts)))
+
+
+@pytest.mark.parametrize("text", ["<|IM_END|>", "a <|I\u0301M_END|> b", "<S>"])
+def test_a_token_that_any_normalizer_makes_is_text_too(whole_words, text):
+    inner = tokenizers.Tokenizer.from_file(str(whole_words / "tokenizer.json"))
+    inner.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    inner.save(str(whole_words / "tokenizer.json"))
+    tokenizer = Tokenizer(whole_words)
+    rendered = Template(CHATML, special=tokenizer.special_texts).render([Message("user", text)])
+    for ids in (tokenizer.ids(rendered), tokenizer.encode([rendered])[0].ids):
+        assert [tokenizer.text_of([n]) for n in ids if n in tokenizer.special and n] == ["<|im_start|>", "<|im_end|>"]
+
+
 def test_hostile_text_takes_linear_time():
     many = [f"<|reserved_special_token_{number}|>" for number in range(512)]
     for text in ("<" * 200_000, "<|" * 100_000, "<|reserved_special_token_" * 8_000, "".join(many) * 10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def test_a_data_set_whose_name_yaml_reads_as_no_text_gets_another_one(name: str)
     assert [source.startswith("data_") for source in draft.sources] == [True]
 
 
-@pytest.mark.parametrize("value", [1, 0.5, "text", "1e-4", True, ["a"], {"a": 1}, 10**20])
+@pytest.mark.parametrize("value", [1, 0.5, "text", "1e-4", True, ["a"], {"a": 1}, 10**20, 10**400, math.inf])
 def test_no_value_of_any_kind_breaks_an_import(value: Any) -> None:
     for given, translate in (
         (foreign_keys.list_rules("llama-factory"), lambda settings: foreign_import.import_llama_factory(settings, {})),
@@ -237,6 +238,24 @@ def test_the_verb_writes_once_and_prints_what_is_left(project: Path, capsys: pyt
     assert found["no_counterpart"][0]["key"] == "strict"
     assert main([*words, "--overrides"]) == 0
     assert capsys.readouterr().out.startswith("model=hub sft=lora sft.max_length=2048 ")
+
+
+def test_what_a_file_of_somebody_else_says_moves_no_cursor(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("f.yml").write_text('base_model: "org/\\e[2Jname"\nadapter: lora\n"zz\\e]0;title\\a\\ny\\u202Ey": 1\n')
+    for more in ([], ["--overrides"], ["--json"]):
+        assert main(["import", "axolotl", "f.yml", *more]) == 0
+        said = capsys.readouterr()
+        assert not [sign for sign in said.out + said.err if not (sign.isprintable() or sign == "\n")]
+        assert more == ["--json"] or "    zz\ufffd]0;title\ufffd\ufffdy\ufffdy  tunectl does not know" in said.err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "\udcff"])
+def test_a_list_of_data_sets_that_is_no_json(project: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    Path("f.yml").write_text("model_name_or_path: a/b\ndataset: x\n")
+    Path("data").mkdir(exist_ok=True)
+    Path("data/dataset_info.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert main(["import", "llama-factory", "f.yml"]) == 2
+    assert "data/dataset_info.json: is not JSON: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def mend(text: str, repair: Repair = ALL) -> str:
         ("Fish &amp; chips", "Fish & chips"),
         ("AT&amp;amp;T", "AT&T"),
         ("a&lt;br&gt;b", "a\nb"),
+        (f"x &amp; &#{'9' * 5000};y", "x & \ufffdy"),
+        (f"&amp;lt; &amp;#{'9' * 5000};z", "< \ufffdz"),
         ("<p>One</p><p>Two</p>", "\nOne\n\nTwo\n"),
         ("<b>bold</b> and <a href='x'>link</a>", "bold and link"),
         ("before<script>var x = '<p>';</script>after", "before after"),

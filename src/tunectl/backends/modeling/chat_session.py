@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends.modeling import model_loader
-from tunectl.chat.literal_tokens import LiteralEncoder, has_guard
+from tunectl.chat.literal_tokens import encode_rendered
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.optional import import_optional
 
@@ -45,10 +45,9 @@ class ChatSession:
         return text
 
     def _encode(self, prompt: str) -> Any:
-        if not has_guard([prompt]):
-            return self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
         torch = import_optional("torch", extra="train")
-        ids = torch.tensor([LiteralEncoder(self._tokenizer.backend_tokenizer).encode(prompt)[0]])
+        own = self._tokenizer([prompt], add_special_tokens=False)["input_ids"]
+        ids = torch.tensor(encode_rendered(self._tokenizer.backend_tokenizer, [prompt], own))
         return {"input_ids": ids.to(self._model.device), "attention_mask": torch.ones_like(ids).to(self._model.device)}
 
 

@@ -23,7 +23,7 @@ from tunectl.backends.modeling.decoding import (
     stop_ids,
     text_of,
 )
-from tunectl.chat.literal_tokens import LiteralEncoder, has_guard
+from tunectl.chat.literal_tokens import encode_rendered
 from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import progress
@@ -174,13 +174,7 @@ class HfGenerator:
         if not texts:
             return []
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        if has_guard(texts):
-            literal = LiteralEncoder(self._tokenizer.backend_tokenizer)
-            return [
-                literal.encode(text)[0] if has_guard([text]) else plain_ids
-                for text, plain_ids in zip(texts, ids, strict=True)
-            ]
-        return ids
+        return encode_rendered(self._tokenizer.backend_tokenizer, texts, ids)
 
     def _shared_prefix(self, rows: list[_RequestState]) -> SharedPrefix | None:
         """Run the common beginning of all prompts through the model; every row keeps at least one token of its own."""

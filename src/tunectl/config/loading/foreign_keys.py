@@ -64,7 +64,7 @@ class ImportedConfig:
         """List ``key`` as not converted if the block fails because its value has an unexpected type."""
         try:
             yield
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
             self.drop(key, f"the value cannot be understood: {error}")
 
 
@@ -120,7 +120,7 @@ def convert(function: Callable[[Any], Any]) -> Conversion:
     def apply(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
         try:
             draft.set(own_key, function(value))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             draft.drop(key, str(error))
 
     return apply
@@ -139,8 +139,8 @@ def look_up(table: Mapping[str, str], description: str) -> Conversion:
 
 
 def to_int(value: Any) -> int:
-    """Return an integer, also where YAML read it as text. Raises  ValueError for a fraction."""
-    if float(value) != int(float(value)):
+    """Return an integer, also where YAML read it as text. Raises  ValueError for a fraction and for infinity."""
+    if not float(value).is_integer():
         raise ValueError(f"{value} is not a whole number")
     return int(float(value))
 

@@ -39,6 +39,8 @@ _TAGS = re.compile(
     re.IGNORECASE,
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
+# A reference to no letter, which HTML shows as U+FFFD; Python reads no number of thousands of digits.
+_TOO_LARGE = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{7,});?")
 _LINE_ENDS = re.compile("\r\n?|\u2028|\x85|\x0c")
 _PARAGRAPHS = re.compile("\u2029")
 _BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\t\x0b]")
@@ -58,7 +60,7 @@ def strip_html(text: str) -> str:
     for _ in range(3):  # feeds escape twice: &amp;lt;br&amp;gt;
         if "&" not in text or not _ENTITY.search(text):
             break
-        text = html.unescape(text)
+        text = html.unescape(_TOO_LARGE.sub("\N{REPLACEMENT CHARACTER}", text))
     if "<" not in text:
         return text
     return _TAGS.sub("", _BREAKS.sub("\n", _without_hidden(text)))
@@ -125,12 +127,12 @@ class RepairText:
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Yield each record repaired, or a reject ``empty``, ``empty_input`` or ``empty_answer``."""
         for record in records:
-            repaired = map_texts(record, self._mend)
+            repaired = map_texts(record, lambda texts, kind: [self._mend(text, kind) for text in texts])
             yield _judge(repaired) if isinstance(repaired, Document) else self._judge_example(repaired)
 
     def _mend(self, text: str, kind: TextKind) -> str:
         for name, step in self.steps:
-            if (kind == "segment" and name in ("html", "white_space")) or kind == "argument":
+            if kind == "segment" and name in ("html", "white_space"):
                 continue
             after = step(text)
             if after != text:

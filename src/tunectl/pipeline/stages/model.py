@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Message
 from tunectl.chat import builtin_templates, template
 from tunectl.chat.model_spec import ModelSpec, SpecialToken, save
 from tunectl.chat.template import find_eot_token
@@ -49,7 +50,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
     Writes   outputs.artifact  config.json, model.safetensors, tokenizer files, chat_template.jinja, model_spec.json
     Returns  Metrics           size in megabytes (10^6 bytes) of the weights
 
-    Raises   UsageError          no such model, pickled weights, a hash that differs, no chat template, no end of turn
+    Raises   UsageError          no such model, pickled weights, a hash that differs, no chat template, no end of turn, letters that become a token of control
              InfrastructureError  no connection
     """
     from tunectl.backends.modeling import model_normalize
@@ -64,12 +65,14 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
     model_normalize.declare_template(folder, text)
     tokenizer = Tokenizer(folder)
     chat = template.Template(text, facts.bos or "", facts.eos or "", system=section.system)
+    end = find_eot_token(chat, tokenizer, section.eot_token)
+    _refuse_forgeable(tokenizer, chat, {end.text, facts.bos, facts.eos})
     contract = ModelSpec(
         base=name,
         revision=revision,
         weights_sha256=weights,
         template_sha256=template.digest(text),
-        eot_token=find_eot_token(chat, tokenizer, section.eot_token),
+        eot_token=end,
         bos=_special(tokenizer, facts.bos),
         eos=_special(tokenizer, facts.eos),
         pad=_special(tokenizer, facts.pad),
@@ -155,6 +158,18 @@ def _template(section: BaseModelConfig, own: str | None, name: str) -> str:
             hint="give one of these names, or the path of a Jinja file",
         )
     return path.read_text()
+
+
+def _refuse_forgeable(tokenizer: Tokenizer, chat: template.Template, controls: set[str | None]) -> None:
+    """Refuse a tokenizer for which letters of anybody's text are a token of ``controls``, or one that the template writes."""
+    written = chat.render([Message("user", "a"), Message("assistant", "b")])
+    forged = [token for token in tokenizer.find_forgeable_tokens() if token in controls or token in written]
+    if forged:
+        raise UsageError(
+            f"this tokenizer ({tokenizer.kind}) reads letters that it does not know as {forged[0]}, which begins or ends something: "
+            "whoever writes such a letter could forge a turn",
+            hint='choose a model whose tokenizer.json has byte_fallback, or a token of its own as "unk_token" (Unigram: "unk_id")',
+        )
 
 
 def _others() -> list[str]:
