@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -80,13 +82,10 @@ def _transcript(row: RawRow, name: str) -> list[Message]:
 
 def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
     """Join consecutive turns of one speaker; HH has a few."""
-    joined: list[Message] = []
-    for item in turns:
-        if joined and joined[-1].role == item.role:
-            joined[-1] = Message(item.role, "\n\n".join(filter(None, (joined[-1].content, item.content))))
-        else:
-            joined.append(item)
-    return joined
+    return [
+        Message(role, "\n\n".join(item.content for item in group if item.content))
+        for role, group in groupby(turns, attrgetter("role"))
+    ]
 
 
 def explicit_prompt(row: RawRow) -> ParsedPreference:
