@@ -53,3 +53,44 @@ def test_filters():
     assert render.percent(None) == "n/a"
     assert render.interval((1, 2.5)) == "1 to 2.5"
     assert render.interval(None) == "n/a"
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        "<svg><text>Rome onSale=yes &lt;script style=a</text></svg>",
+        '<svg aria-label="a onx=b style=c &lt;script&gt;"><path d="M 0 0"/></svg>',
+    ],
+)
+def test_the_text_of_a_drawing_may_look_like_markup(svg):
+    assert render.mark_safe(svg) == svg
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        "<p>a</p>",
+        "<svg><script>a</script></svg>",
+        "<svg><SCRIPT>a</SCRIPT></svg>",
+        "<svg><x:script>a</x:script></svg>",
+        "<svg><style>a</style></svg>",
+        "<svg><foreignObject><p>a</p></foreignObject></svg>",
+        '<svg onload="a"></svg>',
+        "<svg\nonload='a'></svg>",
+        '<svg><g OnClick="a"/></svg>',
+        '<svg><g style="fill: red"/></svg>',
+        "<svg><g onload=a></g></svg>",
+        "<svg></svg><img src=a onerror=b>",
+        "<svg><?a > <script>b</script> ?></svg>",
+        "<svg><!-- > <script>b</script> --></svg>",
+        "<svg><![CDATA[<script>b</script>]]></svg>",
+        '<svg><a href="javascript:b">c</a></svg>',
+        '<svg><a xlink:href=" JavaScript:b">c</a></svg>',
+        '<!DOCTYPE svg [<!ENTITY a "b">]><svg>&a;</svg>',
+        "<svg><text>a</svg>",
+        "<svg><text>\x00</text></svg>",
+    ],
+)
+def test_what_is_no_plain_drawing_stays_out_of_a_page(svg):
+    with pytest.raises(ValueError, match="only an SVG of our own"):
+        render.mark_safe(svg)

@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tunectl.backends.reports import svg_plots
+from tunectl.backends.reports import render, svg_plots
 
 DRAWN = {
     "histogram": lambda: svg_plots.histogram({"a": [1, 2, 2, 3], "b": [2, 5]}, xlabel="words", alt="a & b <c>"),
@@ -41,6 +41,7 @@ def test_every_plot_is_one_small_svg_that_follows_the_page(name):
     assert "currentColor" in svg
     assert svg_plots._INK not in svg
     assert "<image" not in svg
+    assert render.mark_safe(svg) == svg
     assert len(svg) < 30_000
 
 
@@ -60,3 +61,23 @@ def test_long_labels_are_shortened():
 def test_alt_may_hold_anything():
     root = ET.fromstring(svg_plots.bars(["x"], [1], xlabel="n", alt=r'a "quoted" \1 \d'))
     assert root.attrib["aria-label"] == r'a "quoted" \1 \d'
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["a\x00b", "\x1b[2J", "a\ufffe", "\ud800", 'a style="b:c"', 'a id="x_1"', "a onx=b", "</text><g>", svg_plots._INK],
+)
+@pytest.mark.filterwarnings("error")
+def test_whatever_a_label_holds_the_drawing_shows_it_and_goes_into_a_page(label):
+    drawn = [
+        svg_plots.bars([label, "b"], [1, 2], xlabel=label, alt=label),
+        svg_plots.grouped_bars(["a"], {label: [1], "b": [2]}, xlabel="x", alt="a"),
+        svg_plots.stacked_bars(["a"], {label: [1], "b": [2]}, xlabel="x", alt="a"),
+        svg_plots.forest([label], [1], [(0, 2)], xlabel="x", alt="a"),
+        svg_plots.histogram({label: [1, 2], "b": [2]}, xlabel="x", ylabel=label, alt="a"),
+        svg_plots.lines({label: ([1], [2]), "b": ([1], [3])}, xlabel="x", ylabel=label, alt="a"),
+        svg_plots.scatter({label: (1, 2)}, xlabel="x", ylabel=label, alt="a"),
+    ]
+    for svg in drawn:
+        assert render.mark_safe(svg) == svg
+        assert render.show_control(label) in {"".join(item.itertext()).strip() for item in ET.fromstring(svg).iter()}

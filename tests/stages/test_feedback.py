@@ -89,6 +89,17 @@ def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snap
     assert pairs[0].answers[1][0].content.startswith("Ad")
 
 
+def test_a_conversation_of_too_many_turns_is_left_out(
+    frozen: snapshot.Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "MAX_TURNS", 1)
+    assert run(FeedbackWindow([frozen])).lessons == 0
+    account = row_counts.load(Path("out"))
+    assert account.rejected["too_long"] > 0
+    assert account.samples["too_long"][0].sample == ""
+    assert not list(atomic_io.read_rows(Path("out/examples.jsonl"), Example))
+
+
 def test_the_same_snapshot_gives_the_same_bytes(frozen: snapshot.Snapshot) -> None:
     run(FeedbackWindow([frozen]), "one")
     run(FeedbackWindow([frozen]), "two")

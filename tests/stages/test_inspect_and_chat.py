@@ -155,6 +155,23 @@ def test_chat_reads_lines(project, capsys, monkeypatch):
     assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == ["one", "two"]
 
 
+def test_what_a_model_says_is_no_command_to_the_terminal(project, capsys, monkeypatch):
+    from tunectl.backends.modeling import chat_session
+
+    def answer(self, prompt, *, on_text, **how):
+        for piece in ("a\x1b", "]0;b\x07\n", "\x9b2J\u202e"):  # an escape in two pieces
+            on_text(piece)
+        return "a\x1b]0;b\x07\n\x9b2J\u202e"
+
+    monkeypatch.setattr(chat_session.ChatSession, "answer", answer)
+    assert main(["chat", "model", "--prompt", "Hi"]) == 0
+    assert capsys.readouterr().out == "a\ufffd]0;b\ufffd\n\ufffd2J\ufffd\n"
+    assert main(["chat", "model", "--prompt", "Hi", "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
+    assert json.loads(shown)["answer"] == "a\x1b]0;b\x07\n\ufffd2J\ufffd"
+
+
 def test_chat_is_a_conversation_in_a_terminal(project, capsys, monkeypatch):
     asked = iter(["one", "two", "", "three"])
 

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from tunectl.artifacts import atomic_io, privacy_budget
 from tunectl.artifacts.privacy_budget import PrivacyBudget
-from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source, Tokens
 from tunectl.artifacts.row_counts import load
 from tunectl.chat import model_spec
+from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.sft import SftStage
 from tunectl.core.errors import DataError
 from tunectl.pipeline.stages import sft
@@ -138,6 +139,24 @@ def test_a_declared_system_text_is_trained_and_carried_on(given):
         trainer=plain,
     )
     assert len(fake.calls[0][2][0].prompt.ids) > len(plain.calls[0][2][0].prompt.ids)
+
+
+def test_a_token_that_the_model_does_not_have_is_rejected_and_named(given, tiny_model):
+    inputs, outputs = given
+    size = Tokenizer(tiny_model).size
+    rows = [
+        Example(f"t{index}", Source("ids.jsonl", index), tokens=Tokens([1, last], [1, last]))
+        for index, last in enumerate((size - 1, size, 2**40), 1)
+    ]
+    atomic_io.write_rows(inputs.split / "train.jsonl", rows)
+    sft.run(stage(max_rejected_share=0.9), inputs, outputs, trainer=Fake())
+    account = load(outputs.artifact)
+    assert account.rejected == {"wrong_labels": 2}
+    first = account.samples["wrong_labels"][0]
+    assert (first.source, first.detail) == (
+        Source("ids.jsonl", 2),
+        f"input_ids holds {size}; the tokenizer of the model has {size} tokens, so its ids are 0 to {size - 1}",
+    )
 
 
 def test_long_answers_are_rejected_whole_and_named(given):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer
@@ -64,8 +64,16 @@ class LossMasker:
         self._end = end_of_turn
         self._train_on = train_on
 
-    def mask(self, examples: Sequence[Example]) -> list[TokenizedExample]:
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids that there are: all are below it."""
+        return self._tokenizer.size
+
+    def mask(self, examples: Sequence[Example], *, max_tokens: int | None = None) -> list[TokenizedExample]:
         """Return the tokens of each example, in the same order.
+
+        Where all answers of an example are longer than ``max_tokens`` with their prompt, the mask may leave out the turns before the
+        answer, since without marks each of them costs a rendering of the conversation; the tokens are the same.
 
         Raises  DataError where the chat template renders the same turns differently with a further turn after them; shows both texts.
         """
@@ -79,7 +87,7 @@ class LossMasker:
                     TokenizedExample(example, TokenSpan([], []), (TokenSpan(list(example.tokens.ids), trained),))
                 )
                 continue
-            pieces = [self._piece(item, next(encoded)) for item in group]
+            pieces = self._pieces(example, group, [next(encoded) for _ in group], max_tokens)
             masked.append(_split_shared_prefix(example, pieces))
         return masked
 
@@ -88,7 +96,7 @@ class LossMasker:
             return [_segments(example)]
         if self._template.marks_generation:
             return [self._render_with_generation_marks(example, answer) for answer in example.answers]
-        return self._by_prefix(example)
+        return [self._render_answer(example, answer) for answer in example.answers]
 
     def _render_with_generation_marks(self, example: Example, answer: ReferenceAnswer) -> _RenderedText:
         """Use the parts that the template marks as generated: they are the assistant's turns, in order."""
@@ -111,20 +119,21 @@ class LossMasker:
         ]
         return _RenderedText(rendered.text, learned, rendered.generated[-1][0])
 
-    def _by_prefix(self, example: Example) -> list[_RenderedText]:
-        """Render the conversation up to each turn, and again with the turn: the difference belongs to the turn."""
+    def _render_answer(self, example: Example, answer: ReferenceAnswer) -> _RenderedText:
+        """Render the conversation up to the answer, and again with it: the difference belongs to the answer."""
+        final = tool_calls.to_message(answer)
+        opened, closed = self._turn(example, example.messages, final)
+        learned = _spans(self._template.special, example, final, closed, len(opened), len(closed))
+        return _RenderedText(closed, learned, len(opened))
+
+    def _find_earlier_turns(self, example: Example) -> list[tuple[int, int]]:
+        """Return the characters of the turns before the answer that are trained on, found as those of the answer are."""
         before: list[tuple[int, int]] = []
         for index, message in enumerate(example.messages):
             if message.role == "assistant" and self._learns(message, final=False):
                 opened, closed = self._turn(example, example.messages[:index], message)
                 before += _spans(self._template.special, example, message, closed, len(opened), len(closed))
-        texts = []
-        for answer in example.answers:
-            final = tool_calls.to_message(answer)
-            opened, closed = self._turn(example, example.messages, final)
-            learned = _spans(self._template.special, example, final, closed, len(opened), len(closed))
-            texts.append(_RenderedText(closed, [*before, *learned], len(opened)))
-        return texts
+        return before
 
     def _turn(self, example: Example, messages: Sequence[Message], turn: Message) -> tuple[str, str]:
         """Return the text before an assistant turn, and the text with it."""
@@ -146,14 +155,29 @@ class LossMasker:
             return message.train
         return final or self._train_on == "assistant"
 
+    def _pieces(
+        self, example: Example, texts: Sequence[_RenderedText], encoded: Sequence[Encoding], max_tokens: int | None
+    ) -> list[tuple[TokenSpan, int]]:
+        """Return each text as tokens; the earlier turns of a template without marks are looked for only where a text fits."""
+        pieces = [self._piece(text, item) for text, item in zip(texts, encoded, strict=True)]
+        if example.segments or self._template.marks_generation:
+            return pieces
+        if max_tokens is not None and all(len(piece.ids) > max_tokens and any(piece.trained) for piece, _ in pieces):
+            return pieces
+        before = self._find_earlier_turns(example)
+        if not before:
+            return pieces
+        whole = [replace(text, learned=[*before, *text.learned]) for text in texts]
+        return [self._piece(text, item) for text, item in zip(whole, encoded, strict=True)]
+
     def _piece(self, text: _RenderedText, encoded: Encoding) -> tuple[TokenSpan, int]:
         """Return tokens with their mask, and the number of tokens before the answer."""
-        trained, offsets = [False] * len(encoded.ids), encoded.offsets
-        order = sorted((i for i, (a, b) in enumerate(offsets) if b > a), key=lambda i: offsets[i][0])
-        starts = [offsets[i][0] for i in order]
+        trained = [False] * len(encoded.ids)
+        order = sorted(range(len(encoded.ids)), key=lambda index: encoded.offsets[index][0])
+        starts = [encoded.offsets[index][0] for index in order]
         for start, end in text.learned:
-            begun = order[bisect_left(starts, start) : bisect_left(starts, end)]
-            inside = sorted(i for i in begun if offsets[i][1] <= end)
+            near = order[bisect_left(starts, start) : bisect_left(starts, end)]
+            inside = sorted(index for index in near if encoded.offsets[index][0] < encoded.offsets[index][1] <= end)
             if not self._template.marks_generation:
                 inside = self._up_to_end(encoded.ids, inside)
             for index in inside:

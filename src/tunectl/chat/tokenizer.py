@@ -130,11 +130,10 @@ class Tokenizer:
             return bytes([int(match[1], 16)])
         return token.replace("\u2581", " ").encode()
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Size of the vocabulary: all ids are below it."""
-        count: int = self._inner.get_vocab_size()
-        return count
+        """Size of the vocabulary: all ids are below it, also where some are free."""
+        return 1 + max(self._inner.get_vocab().values(), default=-1)
 
 
 _BYTE = re.compile(r"^<0x([0-9A-F]{2})>$")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -80,21 +81,16 @@ def inline_tools(
     own_calls  the template writes calls and their results     own_tools  it writes the tools on offer
     """
     turns: list[Message] = []
-    for message in messages:
-        if own_calls or not (message.tool_calls or message.role == "tool"):
-            turns.append(message)
-        elif message.role != "tool":
-            turns.append(replace(message, content=render_tool_calls(message), tool_calls=None))
-        elif turns and turns[-1].role == "user" and turns[-1].name == _RESULTS:
-            turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n{_result(message.content)}")
+    for are_results, group in groupby(messages, lambda message: message.role == "tool" and not own_calls):
+        if are_results:
+            turns.append(Message("user", "\n".join(_result(message.content) for message in group)))
         else:
-            turns.append(Message("user", _result(message.content), name=_RESULTS))
-    turns = [replace(item, name=None) if item.name == _RESULTS else item for item in turns]
+            turns += [message if own_calls or not message.tool_calls else _with_call_text(message) for message in group]
     return turns if own_tools or not offered else _offering(turns, offered)
 
 
-_RESULTS = "\ufdd2results"
-"""Marks a turn made of results while the next one may be merged into it; a noncharacter, so that no name in the data equals it."""
+def _with_call_text(turn: Message) -> Message:
+    return replace(turn, content=render_tool_calls(turn), tool_calls=None)
 
 
 def strip_result_tags(text: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from tunectl.artifacts import manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Message
+from tunectl.core.control_codes import replace_control_codes
 from tunectl.core.errors import ArtifactError, UsageError
 
 STAGES = ("model", "cpt", "sft")
@@ -136,7 +137,8 @@ def _one(
 
     if args.json:
         text = answer(messages, _ignore_text)
-        sys.stdout.write(msgspec.json.encode({"prompt": messages[-1].content, "answer": text}).decode() + "\n")
+        line = msgspec.json.encode({"prompt": messages[-1].content, "answer": text}).decode()
+        sys.stdout.write(replace_control_codes(line) + "\n")
     else:
         text = answer(messages, _print)
         sys.stdout.write("\n")
@@ -161,7 +163,8 @@ def _converse(answer: Callable[[list[Message], Callable[[str], None]], str], arg
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text)
+    """Write a piece of an answer; each code is one character, so none is divided over two pieces."""
+    sys.stdout.write(replace_control_codes(text))
     sys.stdout.flush()
 
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -202,3 +203,59 @@ def test_many_trained_parts_take_linear_time(tokenizer, chatml):
     assert tokenizer.text_of(
         [n for n, on in zip(found.answers[0].ids, found.answers[0].trained, strict=True) if on]
     ) == ("cd " * count)
+
+
+def with_many_turns(count, **fields):
+    turns = [("user", "a") if index % 2 == 0 else ("assistant", "b") for index in range(count - 1)]
+    return example("c", messages=turns, **fields)
+
+
+def test_an_example_that_is_too_long_is_not_masked(tokenizer, chatml, monkeypatch):
+    """Its length is the whole one, and the turns before the answer are not rendered one by one."""
+    bare = Template(chatml.source.replace("{% generation %}", "").replace("{% endgeneration %}", ""), "", "<|im_end|>")
+    own = masker(tokenizer, bare, train_on="assistant")
+    chat = with_many_turns(40)
+    (whole,) = own.mask([chat])
+    length = len(whole.prompt.ids) + len(whole.answers[0].ids)
+    (fits,) = own.mask([chat], max_tokens=length)
+    assert fits == whole
+    calls = []
+    render = Template.render
+    monkeypatch.setattr(Template, "render", lambda self, *given, **how: calls.append(1) or render(self, *given, **how))
+    (cut,) = own.mask([chat], max_tokens=length - 1)
+    assert len(calls) == 2
+    assert cut.prompt.ids + cut.answers[0].ids == whole.prompt.ids + whole.answers[0].ids
+
+
+def test_an_answer_that_fits_beside_one_that_is_too_long_is_masked(tokenizer, chatml):
+    bare = Template(chatml.source.replace("{% generation %}", "").replace("{% endgeneration %}", ""), "", "<|im_end|>")
+    own = masker(tokenizer, bare, train_on="assistant")
+    chat = example("c", "d" * 500, messages=[("user", "a"), ("assistant", "b"), ("user", "a")])
+    assert own.mask([chat], max_tokens=300) == own.mask([chat])
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_each_token_is_looked_at_about_once(tokenizer, chatml, marked):
+    """The mask of a conversation of many turns asks for the positions of its tokens a few times each, and not once for each turn."""
+    source = (
+        chatml.source if marked else chatml.source.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    )
+    own = masker(tokenizer, Template(source, "", "<|im_end|>"), train_on="assistant")
+    looked = []
+
+    class Positions(list):
+        def __iter__(self):
+            looked.append(len(self))
+            return super().__iter__()
+
+        def __getitem__(self, index):
+            looked.append(1)
+            return super().__getitem__(index)
+
+    def encode(texts):
+        return [replace(item, offsets=Positions(item.offsets)) for item in tokenizer.encode(texts)]
+
+    own._tokenizer = SimpleNamespace(encode=encode)
+    (found,) = own.mask([with_many_turns(60)])
+    assert sum(looked) <= 8 * len(found.prompt.ids + found.answers[0].ids)
+    assert learned(tokenizer, found) == ["b<|im_end|>"] * 29 + ["c<|im_end|>"]

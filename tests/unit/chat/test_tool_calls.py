@@ -268,3 +268,14 @@ def test_parts_that_the_template_changes_are_an_error(tokenizer):
         caught.value.hint
         == "give the row as segments (each with text and label), or set one train flag for the whole turn"
     )
+
+
+def test_many_results_in_a_row_are_joined_once(monkeypatch):
+    joined = []
+    own = tool_calls.replace
+    monkeypatch.setattr(tool_calls, "replace", lambda turn, **new: joined.append(1) or own(turn, **new))
+    results = [Message("tool", f"r{number}") for number in range(50)]
+    turns = tool_calls.inline_tools([ASK, *results, ASK, *results], [], own_calls=False, own_tools=True)
+    body = "\n".join(f"<tool_response>\nr{number}\n</tool_response>" for number in range(50))
+    assert turns == [ASK, Message("user", body), ASK, Message("user", body)]
+    assert not joined

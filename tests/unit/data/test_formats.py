@@ -11,6 +11,7 @@ import yaml
 from tunectl.artifacts.records import Message, Segment, Source, Tokens
 from tunectl.config.schema.ingest import FileSource
 from tunectl.data.formats.format_registry import FORMATS, UnsupportedFormat, detect_format, find
+from tunectl.data.readers.conversation import MAX_TURNS
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import DetectedFormat, detect
 from tunectl.data.readers.record_builder import build_record
@@ -436,6 +437,8 @@ def test_text_as_example_is_one_learned_segment():
             "tool_arguments_not_json",
         ),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, SAY], "not_text"),
+        ([{"role": "user", "content": [{"type": ["text"], "text": "x"}]}, SAY], "not_text"),
+        ([{"role": "user", "content": [{"type": {"a": 1}, "text": "x"}]}, SAY], "not_text"),
         ([ASK, {"role": "assistant", "content": [{"text": "a", "train": "no"}]}], "bad_train_flag"),
         ([ASK, "hello"], "wrong_columns"),
         ([ASK, {"content": "no role"}], "wrong_columns"),
@@ -445,6 +448,11 @@ def test_text_as_example_is_one_learned_segment():
 )
 def test_mistakes_in_a_conversation_have_names(turn_list, expected):
     assert reason({"messages": turn_list}, format="messages") == expected
+
+
+def test_a_conversation_has_so_many_turns_at_most():
+    assert len(example({"messages": [ASK, SAY] * (MAX_TURNS // 2)}).messages) == MAX_TURNS - 1
+    assert reason({"messages": [ASK, SAY] * (MAX_TURNS // 2 + 1)}) == "too_long"
 
 
 @pytest.mark.parametrize(
@@ -465,10 +473,14 @@ def test_mistakes_in_a_conversation_have_names(turn_list, expected):
         ({"segments": [{"text": "a", "label": "yes"}]}, "auto", "wrong_columns"),
         ({"input_ids": [1, 2], "labels": [1]}, "auto", "wrong_labels"),
         ({"input_ids": [1, -2]}, "auto", "wrong_labels"),
+        ({"input_ids": [1, 2**31]}, "auto", "wrong_labels"),
+        ({"input_ids": [1], "labels": [10**15]}, "auto", "wrong_labels"),
         ({"input_ids": [1], "labels": [-1]}, "auto", "wrong_labels"),
         ({"input_ids": [1], "labels": [-100]}, "auto", "nothing_trained"),
         ({"input_ids": ["a"]}, "auto", "wrong_columns"),
         ({"request": {"messages": [ASK]}, "response": {"error": "busy"}}, "auto", "no_answer"),
+        ({"request": {"messages": [ASK]}, "response": {"choices": [{"message": None}]}}, "auto", "wrong_columns"),
+        ({"request": {"messages": [ASK]}, "response": {"choices": [{"message": ["a"]}]}}, "auto", "wrong_columns"),
         ({"request": {}, "response": {"choices": []}}, "auto", "wrong_columns"),
         ({"text": " "}, "auto", "no_text"),
     ],

@@ -35,7 +35,7 @@ def item(number, prompt, chosen, rejected, margin=None):
 class Letters:
     """A masker whose tokens are letters; the end of turn is 2."""
 
-    def mask(self, examples):
+    def mask(self, examples, *, max_tokens=None):
         found = []
         for example in examples:
             before = [ord(letter) for message in example.messages for letter in message.content]

@@ -30,12 +30,14 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from xml.parsers import expat
 
 from tunectl.core.optional import import_optional
 
 FOLDER: Final = Path(__file__).parent
 STATIC: Final = FOLDER / "static"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_NO_SVG: Final = "only an SVG of our own, without style and script, is put into a page as it is"
 
 
 def render(template: str, **values: Any) -> str:
@@ -145,7 +147,7 @@ def format_bytes(value: float) -> str:
 
 
 def show_control(text: str) -> str:
-    r"""Return the text with control and bidirectional formatting characters made visible, as ``\\u202e``."""
+    r"""Return the text with control and bidirectional formatting characters, and what XML cannot hold, made visible, as ``\\u202e``."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
@@ -157,13 +159,34 @@ def raise_first(text: str) -> str:
 def mark_safe(svg: str) -> Any:
     """Return an SVG that this program made as markup that jinja2 does not escape.
 
-    Raises  ValueError for anything that is no SVG, or carries script or style.
+    Raises  ValueError for anything that is no SVG, or carries script or style. What its text says is not looked at: only elements and
+            attributes act. What XML and HTML read in two ways (comments, instructions, CDATA, entities) is refused, too.
     """
-    if not svg.startswith("<svg") or re.search(
-        r"<script|<style|<foreignObject|\sstyle=|\son[a-z]+=", svg, re.IGNORECASE
-    ):
-        raise ValueError("only an SVG of our own, without style and script, is put into a page as it is")
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = _check_element
+    parser.CommentHandler = parser.ProcessingInstructionHandler = _refuse_markup
+    parser.StartCdataSectionHandler = parser.StartDoctypeDeclHandler = _refuse_markup
+    try:
+        if not svg.startswith("<svg"):
+            _refuse_markup()
+        parser.Parse(svg.encode(), True)
+    except (expat.ExpatError, UnicodeEncodeError) as error:
+        raise ValueError(f"{_NO_SVG}: {error}") from error
     return mark_trusted(svg)
+
+
+def _check_element(name: str, attributes: dict[str, str]) -> None:
+    names = {key.lower().rpartition(":")[2] for key in attributes}
+    if (
+        name.lower().rpartition(":")[2] in {"script", "style", "foreignobject"}
+        or any(key == "style" or key.startswith("on") for key in names)
+        or any(key.lower().endswith("href") and value[:1] not in {"#", "/"} for key, value in attributes.items())
+    ):
+        _refuse_markup()
+
+
+def _refuse_markup(*_: object) -> None:
+    raise ValueError(_NO_SVG)
 
 
 def mark_trusted(text: str) -> Any:

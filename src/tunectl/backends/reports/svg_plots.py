@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tunectl.backends.reports.render import show_control
 from tunectl.core.optional import import_optional
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
@@ -72,18 +73,23 @@ def _write(figure: Any, alt: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # A strict Content-Security-Policy forbids inline style; each of these properties is an attribute of SVG as well.
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r' style="([^"]*)"', lambda result: _write_attributes(result[1]), text)
-    # figure_1, axes_1: ids that are the same in every SVG of a page
-    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
+    text = re.sub(r"<[^>]*>", lambda result: _rewrite_tag(result[0]), text)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" stroke-linejoin="round" stroke-linecap="butt" viewBox='
+    head = f'<svg {spaces} role="img" aria-label="{html.escape(show_control(alt))}" stroke-linejoin="round" stroke-linecap="butt" viewBox='
     # a function, because a backslash in alt would be read as a group
     text = re.sub(r'<svg [^>]*viewBox=("[^"]+")[^>]*>', lambda result: f"{head}{result[1]}>", text, count=1)
     return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _rewrite_tag(tag: str) -> str:
+    """Return a tag of matplotlib's without inline style; only tags, since a label may read like an attribute."""
+    tag = re.sub(r' style="([^"]*)"', lambda result: _write_attributes(result[1]), tag.replace(_INK, "currentColor"))
+    # figure_1, axes_1: ids that are the same in every SVG of a page
+    return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", tag)
 
 
 def _write_attributes(style: str) -> str:
@@ -122,10 +128,10 @@ def histogram(
         for name, color in zip(values, _colors(len(values)), strict=True):
             counts, _ = numpy.histogram(values[name], edges)
             canvas.axes.stairs(counts, edges, color=color, fill=True, alpha=0.25)
-            canvas.axes.stairs(counts, edges, color=color, label=name, linewidth=1.4)
+            canvas.axes.stairs(counts, edges, color=color, label=_plain(name), linewidth=1.4)
         if log_x:
             canvas.axes.set_xscale("log")
-        canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
+        canvas.axes.set(xlabel=_plain(xlabel), ylabel=_plain(ylabel))
         _legend(canvas.axes, list(values))
     return canvas.svg
 
@@ -183,7 +189,7 @@ def grouped_bars(
     with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
         for index, (name, color) in enumerate(zip(series, _colors(len(series)), strict=True)):
             at = rows + (index - (len(series) - 1) / 2) * thick
-            canvas.axes.barh(at, series[name], color=color, height=thick * 0.9, label=name, alpha=0.9)
+            canvas.axes.barh(at, series[name], color=color, height=thick * 0.9, label=_plain(name), alpha=0.9)
             if intervals is not None and name in intervals:
                 arms = _arms(series[name], intervals[name])
                 canvas.axes.errorbar(series[name], at, xerr=arms, fmt="none", ecolor=_INK, capsize=2, linewidth=1)
@@ -198,7 +204,7 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *
     with _canvas(_height(len(labels)), alt) as canvas:
         reached = [0.0] * len(labels)
         for (name, values), color in zip(series.items(), _colors(len(series)), strict=True):
-            canvas.axes.barh(rows, values, left=reached, color=color, height=0.62, label=name, alpha=0.9)
+            canvas.axes.barh(rows, values, left=reached, color=color, height=0.62, label=_plain(name), alpha=0.9)
             reached = [before + value for before, value in zip(reached, values, strict=True)]
         _rows(canvas.axes, labels, xlabel, percent=False)
         _legend_above(canvas.axes, len(series))
@@ -248,7 +254,12 @@ def lines(
             x, y = series[name]
             fit = name in dashed
             canvas.axes.plot(
-                x, y, color=color, label=name, linestyle="--" if fit else "-", marker="" if fit or len(x) > 40 else "o"
+                x,
+                y,
+                color=color,
+                label=_plain(name),
+                linestyle="--" if fit else "-",
+                marker="" if fit or len(x) > 40 else "o",
             )
             if bands is not None and name in bands:
                 low, high = [pair[0] for pair in bands[name]], [pair[1] for pair in bands[name]]
@@ -258,7 +269,7 @@ def lines(
         if x_ticks is not None:
             canvas.axes.set_xticks(list(x_ticks), [f"{x:,.0f}" for x in x_ticks])
             canvas.axes.set_xticks([], minor=True)
-        canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
+        canvas.axes.set(xlabel=_plain(xlabel), ylabel=_plain(ylabel))
         _legend(canvas.axes, list(series))
     return canvas.svg
 
@@ -271,10 +282,10 @@ def scatter(
         for name, color in zip(points, _colors(len(points)), strict=True):
             x, y = points[name]
             canvas.axes.plot([x], [y], "o", color=color, markersize=7)
-            canvas.axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+            canvas.axes.annotate(_plain(name), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
         if log_x:
             canvas.axes.set_xscale("log")
-        canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
+        canvas.axes.set(xlabel=_plain(xlabel), ylabel=_plain(ylabel))
         canvas.axes.margins(0.2)
     return canvas.svg
 
@@ -302,7 +313,7 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
     axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(_plain(xlabel))
     if percent:
         axes.locator_params(axis="x", nbins=6)
         is_whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in axes.get_xticks())
@@ -312,5 +323,10 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
 
 
 def _short(label: str, limit: int = 26) -> str:
-    # a dollar sign would start math mode
-    return (label if len(label) <= limit else label[: limit - 1] + "…").replace("$", r"\$")
+    text = show_control(label)
+    return _plain(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _plain(text: str) -> str:
+    """Return a text as matplotlib shows it letter by letter: a dollar sign would start math mode."""
+    return show_control(text).replace("$", r"\$")

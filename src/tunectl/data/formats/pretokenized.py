@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tunectl.artifacts.records import Segment, Tokens
 from tunectl.data.readers.row import FormatMismatchError, ParsedRow, RawRow, RowError, list_of
 
 IGNORED = -100
 """Label of a token that is not trained on, in PyTorch and all trainers."""
+MAX_ID: Final = 2**31 - 1
+"""Largest token id that is read: no vocabulary has so many tokens, and tokenizers hold ids in 32 bits."""
 
 
 def segments(row: RawRow) -> ParsedRow:
@@ -46,6 +50,8 @@ def tokens(row: RawRow) -> ParsedRow:
         )
     if any(item < 0 for item in ids):
         raise RowError("wrong_labels", f"input_ids holds {min(ids)}; token ids are 0 or more")
+    if (largest := max([*ids, *labels], default=0)) > MAX_ID:
+        raise RowError("wrong_labels", f"a token id is {largest}; token ids are {MAX_ID} or less")
     if any(item < 0 and item != IGNORED for item in labels):
         raise RowError(
             "wrong_labels",

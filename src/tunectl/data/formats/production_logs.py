@@ -32,7 +32,10 @@ def production_log(row: RawRow) -> ParsedRow:
     if not isinstance(choices, list) or not choices:
         raise RowError("no_answer", f"response has no choices; it has {format_column_names(response)}")
     replies = [
-        parse_message({"role": "assistant", **object_of(choice, "choice").get("message", {})}, len(turns) + 1)
+        parse_message(
+            {"role": "assistant", **object_of(object_of(choice, "choice").get("message", {}), "message")},
+            len(turns) + 1,
+        )
         for choice in choices
     ]
     if len(replies) == 1:

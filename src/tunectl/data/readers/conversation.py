@@ -38,6 +38,8 @@ ROLES: dict[str, Role] = {
     "tool_response": "tool",
 }
 """Our role for every role name of the known formats."""
+MAX_TURNS = 1000
+"""Turns of a conversation at most: a template without marks renders it once for each turn that is trained on."""
 BODIES = ("content", "value", "text")
 """Keys of a turn's content."""
 FLAGS = ("train", "training", "loss", "weight")
@@ -146,7 +148,8 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
         if not isinstance(part, dict):
             raise FormatMismatchError(f"a part of turn {number} is {kind(part)}, not an object with type and text")
         text = part.get("text", part.get("content", part.get("value")))
-        if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(text, str):
+        # a tuple: a set would have to hash the value, which a list or an object cannot be
+        if part.get("type", "text") not in ("text", "input_text", "output_text") or not isinstance(text, str):
             raise RowError(
                 "not_text",
                 f"turn {number} has a part of type {str(part.get('type'))[:80]!r}; only parts of type text, with a text, can be trained on",
@@ -203,8 +206,10 @@ def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Mes
     """Return (turns before the answer, the answer or answers as turns), after checking roles and their order.
 
     Turns after the last trained assistant turn have no effect and are removed.
-    Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``.
+    Raises  RowError ``too_long``, ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``.
     """
+    if len(turns) > MAX_TURNS:
+        raise RowError("too_long", f"{len(turns)} turns; a conversation has {MAX_TURNS} at most")
     if turns and turns[0].role == "system" and not turns[0].content.strip():
         turns = turns[1:]  # tools that always write a system turn leave it blank where there is none
     if not turns:

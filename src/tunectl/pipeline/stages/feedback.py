@@ -20,6 +20,7 @@ from tunectl.artifacts.records import (
 )
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.feedback import FeedbackFromLog, FeedbackStage
+from tunectl.data.readers.conversation import MAX_TURNS
 from tunectl.data.split.groups import prompt_key
 from tunectl.inference_log import export, training_window
 from tunectl.inference_log.feedback import REASONS, FeedbackExample
@@ -96,6 +97,9 @@ def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics
         example = _example(entry, snapshot_by_inference[entry.inference.id].id)
         if example is None:
             total.reject(_reject(entry.inference.id, snapshot_by_inference, NOT_TEXT, "a turn is no plain text"))
+        elif len(example.messages) >= MAX_TURNS:
+            detail = f"{len(example.messages) + 1} turns; a conversation has {MAX_TURNS} at most"
+            total.reject(_reject(entry.inference.id, snapshot_by_inference, "too_long", detail))
         else:
             examples.append((entry, example))
             total.keep()
@@ -167,7 +171,9 @@ def _turns(turns: Sequence[Any]) -> list[Message] | None:
     result = []
     for turn in turns:
         text = _text(turn.get("content"))
-        role = {"developer": "system"}.get(turn.get("role"), turn.get("role"))
+        role = turn.get("role")
+        if role == "developer":
+            role = "system"
         if role not in ("system", "user", "assistant", "tool") or (text is None and not turn.get("tool_calls")):
             return None
         result.append(Message(role, text or "", turn.get("name"), turn.get("tool_calls")))

@@ -93,7 +93,8 @@ def tokenize_pairs(
     while chunk := list(islice(rest, CHUNK)):
         tally.read(len(chunk))
         sound = [pair for pair in chunk if _ends_with_an_answer(pair, tally)]
-        sequences = _sequences(masker, [(pair, side) for pair in sound for side in (pair.chosen, pair.rejected)])
+        sides = [(pair, side) for pair in sound for side in (pair.chosen, pair.rejected)]
+        sequences = _sequences(masker, sides, max_tokens)
         for number, pair in enumerate(sound):
             item = TokenizedPair(pair, *sequences[2 * number : 2 * number + 2])
             if _fits(item, max_tokens, tally):
@@ -129,7 +130,9 @@ def _reject(pair: PreferencePair, reason: RejectReason, detail: str) -> Rejected
     )
 
 
-def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]]) -> list[tuple[int, ...]]:
+def _sequences(
+    masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]], max_tokens: int
+) -> list[tuple[int, ...]]:
     """Return whole sequences up to and including the end of the final turn."""
     examples = []
     for pair, side in sides:
@@ -138,7 +141,8 @@ def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequenc
         examples.append(
             Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
         )
-    return [sequence for masked in masker.mask(examples) for sequence in answer_sequences(masked)]
+    masked = masker.mask(examples, max_tokens=max_tokens)
+    return [sequence for item in masked for sequence in answer_sequences(item)]
 
 
 def answer_sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:

@@ -146,7 +146,8 @@ def _read(
     while chunk := list(islice(rest, CHUNK)):
         tally.read(len(chunk))
         sound = [record for record in chunk if all(side and side[-1].role == "assistant" for side in sides(record))]
-        pieces = iter(_pieces(masker, [_example(record, side) for record in sound for side in sides(record)]))
+        examples = [_example(record, side) for record in sound for side in sides(record)]
+        pieces = iter(_pieces(masker, examples, max_tokens))
         tokenized = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
         for record in chunk:
             result = tokenized.get(id(record))
@@ -185,11 +186,11 @@ def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Messag
     return Example(record.id, source, messages=[*before, *between], answers=[final], tools=record.tools)
 
 
-def _pieces(masker: LossMasker, examples: Sequence[Example]) -> list[TokenSpan]:
+def _pieces(masker: LossMasker, examples: Sequence[Example], max_tokens: int) -> list[TokenSpan]:
     """Return whole sequences."""
     return [
         TokenSpan(masked.prompt.ids + masked.answers[0].ids, masked.prompt.trained + masked.answers[0].trained)
-        for masked in masker.mask(examples)
+        for masked in masker.mask(examples, max_tokens=max_tokens)
     ]
 
 

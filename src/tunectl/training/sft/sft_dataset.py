@@ -31,13 +31,15 @@ def tokenize_examples(
 ) -> list[TokenizedExample]:
     """Return the examples as tokens with their loss mask; ``tally`` counts each answer as one row.
 
-    Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut.
+    Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut; rows of token ids that the tokenizer
+    does not have are rejected as ``wrong_labels``.
     """
     examples_ = []
     for start in range(0, len(examples), CHUNK):
-        for masked in masker.mask(examples[start : start + CHUNK]):
+        for masked in masker.mask(examples[start : start + CHUNK], max_tokens=limits.max_tokens):
+            unknown = _find_unknown_id(masked, masker)
             answers = tuple(
-                answer for number, answer in enumerate(masked.answers) if _fits(masked, number, limits, tally)
+                answer for number, answer in enumerate(masked.answers) if _fits(masked, number, limits, unknown, tally)
             )
             if answers:
                 examples_.append(replace(masked, answers=answers))
@@ -53,12 +55,25 @@ def pack_rows(masked: Sequence[TokenizedExample], section: Sft) -> list[PackedRo
     ]
 
 
-def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, tally: RowCounter) -> bool:
+def _find_unknown_id(masked: TokenizedExample, masker: LossMasker) -> str | None:
+    """Return a sentence about a token id that the model does not have; None where there is none. Only rows of ids can have one."""
+    if masked.example.tokens is None:
+        return None
+    size, largest = masker.vocabulary_size, max(masked.example.tokens.ids, default=0)
+    if largest < size:
+        return None
+    return f"input_ids holds {largest}; the tokenizer of the model has {size} tokens, so its ids are 0 to {size - 1}"
+
+
+def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, unknown: str | None, tally: RowCounter) -> bool:
     answer = masked.answers[number]
     tally.read()
     length = len(masked.prompt.ids) + len(answer.ids)
     if length > limits.max_tokens:
         tally.reject(_reject(masked, number, "too_long", f"{length} tokens; the limit is {limits.max_tokens}"))
+        return False
+    if unknown is not None:
+        tally.reject(_reject(masked, number, "wrong_labels", unknown))
         return False
     if not any(answer.trained) and not any(masked.prompt.trained):
         tally.reject(_reject(masked, number, "nothing_trained", "no token of it is learned from"))
