@@ -75,6 +75,25 @@ def test_an_answer_that_cannot_be_read_is_left_out_of_the_round(keeper: RoundKee
     assert weights["a"].tolist() == [3.0, 3.0]
 
 
+def test_what_a_client_says_of_its_failure_is_one_line_in_the_record(
+    keeper: RoundKeeper, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connect("1", name="a")
+    keeper.draw(1, SimpleNamespace(all=lambda: {"1": client}))
+    said = "out of memory\nround 1: a (9 answers)\r\x1b[2J\u202e" + "x" * 900
+    failure = (client, SimpleNamespace(status=SimpleNamespace(message=said)))
+    keeper.end(1, [], [failure], lambda ordered: ordered[0].update)
+    (record,) = exchange.read_rounds(tmp_path)
+    (reason,) = record.failures
+    assert (reason.isprintable(), len(reason), reason[:13]) == (True, 500, "out of memory")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(said)
+
+    keeper.draw(2, SimpleNamespace(all=lambda: {"1": client, "2": SimpleNamespace(cid="2", get_properties=refuse)}))
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_a_second_client_of_a_name_is_ignored_while_the_first_is_there(
     keeper: RoundKeeper, capsys: pytest.CaptureFixture[str]
 ) -> None:

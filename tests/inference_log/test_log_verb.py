@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 from cli_errors import drop_more
 from inference_rows import finish, inference, thumb
+from msgspec import to_builtins
 from serving_process import settings
 
 from tunectl.artifacts.lock import file_lock
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import Source
+from tunectl.artifacts.records import DriftWindow, SegmentShift, Source
 from tunectl.backends.storage.inference_log_sql import open_log
 from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.data.formats.production_logs import production_log
 from tunectl.data.readers.row import RawRow
 from tunectl.inference_log import export, pseudonyms, snapshot
-from tunectl.inference_log.log_store import FinishedRequest
+from tunectl.inference_log.log_store import FinishedRequest, TimeWindow
 from tunectl.inference_log.training_window import WINDOW_FORMAT, FeedbackWindow
 from tunectl.retraining import state_machine
 from tunectl.retraining.run_store import RunStore
@@ -203,18 +204,56 @@ def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
 
 
 def test_purge_deletes_what_killed_processes_left_half_written(project, capsys):
-    half = [Path(".tunectl/tmp/curate-x/records.jsonl"), Path(".tunectl/retrain/tmp-golden/v1-x/items.jsonl")]
+    half = [
+        Path(".tunectl/tmp/curate-x/records.jsonl"),
+        Path(".tunectl/retrain/tmp-golden/v1-x/items.jsonl"),
+        Path(".tunectl/work/annotate-x/0.jsonl"),
+    ]
     for path in half:
         path.parent.mkdir(parents=True)
         path.write_text("what people asked")
     with file_lock(ProjectPaths().stage_lock, "tunectl run curate"):
         told = ran(capsys, "purge")
-    assert "A stage runs: .tunectl/tmp stays, and may have text that was deleted." in told
-    assert [path.exists() for path in half] == [True, False]
-    assert "A stage runs" not in ran(capsys, "purge")
-    assert not half[0].exists()
+    assert "annotate runs: .tunectl/tmp and .tunectl/work stay, and may have text that was deleted." in told
+    assert [path.exists() for path in half] == [True, False, True]
+    with file_lock(Path("judgments/.lock"), "tunectl annotate"):
+        assert "annotate runs" in ran(capsys, "purge")
+    assert [path.exists() for path in half] == [True, False, True]
+    assert "annotate runs" not in ran(capsys, "purge")
+    assert not any(path.exists() for path in half)
     Path(".tunectl/retrain/worktree").mkdir()
     assert ".tunectl/retrain/worktree has what the last retrain was made of" in ran(capsys, "purge")
+
+
+def add_window(store, name, since, until, *, examined=None, reference="training"):
+    segments = [SegmentShift("word:neurofibromatosis", 0.4, 0.0, ["chatcmpl-000001"])]
+    window = DriftWindow(name * 16, since, until, 40, "drift", True, "b" * 16, reference, segments=segments)
+    store.add_window(TimeWindow(window.id, since, until, examined or until, to_builtins(window)))
+
+
+def windows_with_words(store):
+    return [window.id[0] for window in store.windows() if "segments" in window.body]
+
+
+def test_words_of_prompts_go_with_the_rows_that_they_came_from(project, url, capsys):
+    """Ada wrote 50 and 40 days ago."""
+    day = timedelta(days=1)
+    with open_log(url, project) as store:
+        add_window(store, "a", NOW - 60 * day, NOW - 55 * day)  # before her first row
+        add_window(store, "b", NOW - 45 * day, NOW - 35 * day)
+        add_window(store, "c", NOW - 30 * day, NOW - 20 * day)  # its reference may have her words
+        ran(capsys, "erase", "--user", "ada@example.org")
+        assert windows_with_words(store) == ["a"]
+        assert [window.body["verdict"] for window in store.windows()] == ["drift"] * 3
+        add_window(store, "d", NOW - 45 * day, NOW - 35 * day, examined=NOW + day)  # read her rows as they were erased
+        add_window(store, "e", NOW - 20 * day, NOW - 10 * day, examined=NOW + day)
+        add_window(store, "f", NOW - 20 * day, NOW - 10 * day, examined=NOW + day, reference="a" * 16)
+        ran(capsys, "purge")
+        assert windows_with_words(store) == ["a", "e", "f"]
+        ran(capsys, "prune", "--days", "50")
+        assert windows_with_words(store) == ["e"]
+    files = (path.read_bytes() for path in project.rglob("*.sqlite*"))
+    assert sum(content.count(b"neurofibromatosis") for content in files) == url.startswith("sqlite")
 
 
 def test_erase_and_purge_say_that_a_reader_keeps_the_journal(project, url, capsys):

@@ -102,9 +102,9 @@ class RecordFormat(Struct, frozen=True):
         """Write a file that holds one record, atomically, with the permissions ``mode``."""
         atomic_io.write_json(path, self.to_plain(record), mode)
 
-    def write_lines(self, path: Path, records: Iterable[Any]) -> None:
-        """Write a file that holds one record per line, atomically."""
-        atomic_io.write_bytes(path, b"".join(map(self.encode, records)))
+    def write_lines(self, path: Path, records: Iterable[Any], mode: int = 0o644) -> None:
+        """Write a file that holds one record per line, atomically, with the permissions ``mode``."""
+        atomic_io.write_bytes(path, b"".join(map(self.encode, records)), mode)
 
 
 def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

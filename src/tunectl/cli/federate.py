@@ -76,5 +76,5 @@ def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
         )
         terminal.print_line(f"round {item.number}: {contributors}{'' if item.averaged else '; too few, not averaged'}")
         for failure in item.failures:
-            terminal.print_line(f"  left out: {failure}")
+            terminal.print_line(f"  left out: {terminal.strip_control(failure)}")
     terminal.print_line(f"the adapter is in {out}; next: tunectl repro sft.adapter={out}")

@@ -120,9 +120,10 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
         report_files.prune(folder, 0)
         deletion_note = f"{layout.inference_log_exports} and the drift reports in {folder} are deleted"
     sentences = [f"the database is written anew; {deletion_note}."]
-    if not _delete_half_written(layout):
+    if not _delete_unfinished(layout, root):
         sentences.append(
-            f"A stage runs: {layout.scratch} stays, and may have text that was deleted. Purge again when it has ended."
+            f"A stage or tunectl annotate runs: {layout.scratch} and {layout.state_dir / 'work'} stay, and may have text that was "
+            "deleted. Purge again when it has ended."
         )
     worktree = RetrainWorkspace(layout).worktree
     if worktree.exists():
@@ -136,17 +137,23 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
     return 0
 
 
-def _delete_half_written(layout: ProjectPaths) -> bool:
-    """Delete what killed stages have left; return False while a stage runs, which writes there."""
+def _delete_unfinished(layout: ProjectPaths, root: LogSettings) -> bool:
+    """Delete what killed stages have left, and caches of answers; return False while a stage or ``tunectl annotate`` runs, which writes there."""
     import shutil
 
     from tunectl.artifacts import lock
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.preferences import annotation_store
 
-    if not layout.scratch.is_dir():
+    folders = [folder for folder in (layout.scratch, layout.state_dir / "work") if folder.is_dir()]
+    if not folders:
         return True
+    if isinstance(root, TunectlConfig) and lock.is_locked(layout.root / root.annotate.store / annotation_store.LOCK):
+        return False
     try:
         with lock.file_lock(layout.stage_lock, "tunectl log purge"):
-            shutil.rmtree(layout.scratch, ignore_errors=True)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
     except lock.LockTimeoutError:
         return False
     return True

@@ -98,7 +98,8 @@ ATTRIBUTES: Final = frozenset(
 _LOCAL: Final = re.compile(r"#[\w.:-]+")
 _CAMEL: Final = {"viewbox": "viewBox", "clippath": "clipPath"}
 """HTML parsers lower the case of names; these of SVG have capitals."""
-_REMOTE: Final = re.compile(r"url\((?!#)|expression|javascript", re.IGNORECASE)
+# A backslash begins an escape of CSS, which can write each of these words: u\72l(
+_REMOTE: Final = re.compile(r"url\((?!#)|expression|javascript|\\", re.IGNORECASE)
 
 
 def clean(page: str) -> str:

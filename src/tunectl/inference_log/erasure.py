@@ -17,7 +17,8 @@ from tunectl.inference_log.snapshot import FEEDBACK, INFERENCES, MANIFEST, SCRAT
 LIMIT = (
     "What a model has learned already stays in its weights: train again without these rows, and release that. "
     "Backups of tunectl backup still have it, and a restore erases it again. "
-    "Exports elsewhere, other backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
+    "Exports elsewhere, other backups, and annotate.store (choices on the arena page under the person's name, tasks made of their rows) "
+    "are yours to delete."
 )
 BUSY = (
     "A reader keeps the database's journal busy, and until it ends the journal has the text that was deleted: end it (an open "

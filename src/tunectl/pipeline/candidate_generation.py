@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import to_builtins
 
-from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts import atomic_io, manifest, private_files
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example
 from tunectl.core.errors import ArtifactError, DataError
@@ -59,6 +59,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
     keyed = [(example, prompt_key(example)) for example in examples]
     folders = [_folders(layout, system) for system in settings.systems]
     work = layout.work("annotate", _key(root, folders))
+    private_files.make_folder(work.parent)
     left_out = 0
     yield CandidateBatch(list(annotation_tasks.attention_checks(keyed, root.seed)), 0, len(keyed), 0)
     with ExitStack() as stack:

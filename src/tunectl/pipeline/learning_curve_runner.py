@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts import atomic_io, manifest, private_files
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example
 from tunectl.core import logging_setup, progress
@@ -47,6 +47,7 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
     }
     settings, record = resolved_config.load_stage_config(layout, "sft")
     work = layout.work("curve", atomic_io.sha256_json({"record": record, "inputs": digests})[:16])
+    private_files.make_folder(work.parent)
     train = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     trainer = learner or SftTrainAndScore(
         layout, settings, work, seed=settings.seed, is_sft_current=_is_sft_current(layout, digests)

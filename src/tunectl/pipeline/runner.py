@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
-from tunectl.artifacts import atomic_io, lock, manifest
+from tunectl.artifacts import atomic_io, lock, manifest, private_files
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.vcs import dvc_repo
 from tunectl.backends.wiring import curation, launch
@@ -88,6 +88,7 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
         if launched:
             stack.callback(launched.close)
         folders = {"work": layout.work(name, key)}
+        private_files.make_folder(folders["work"].parent)
         for kind, target in (("plots", layout.plots(name)), ("artifact", layout.artifact(name))):
             if kind in _fields(module.Outputs):
                 folders[kind] = stack.enter_context(atomic_io.atomic_directory(target, layout.scratch))

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct, field
 
-from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts import atomic_io, lock, private_files
 from tunectl.artifacts.record_format import RecordFormat, existing, rename_keys
 from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Message, RejectedRow, Source
 from tunectl.core.errors import DataError
@@ -86,7 +86,10 @@ class Store:
         for row, entry in enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1):
             _refuse_stray(folder, row, entry, self.tasks)
             self._take(entry)
-        self._journal = os.open(folder / ANNOTATIONS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        for name in (TASKS, ANNOTATIONS):
+            private_files.restrict(folder / name)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._journal = os.open(folder / ANNOTATIONS, flags, private_files.FILE)
         atomic_io.fsync_directory(folder)
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ class Store:
         Raises  InfrastructureError when the disk refuses; none is added then.
         """
         every = self.tasks | {item.id: item for item in tasks if item.id not in self.tasks}
-        TASK.write_lines(self.folder / TASKS, every.values())
+        TASK.write_lines(self.folder / TASKS, every.values(), private_files.FILE)
         self.tasks = every  # nobody is asked what is not on the disk
 
     def write(self, entry: AnnotationEvent | Retraction) -> None:
@@ -151,6 +154,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     Raises  InfrastructureError when another process has it open; DataError when one of its files was changed by hand.
     """
     _refuse_old_folder(folder)
+    private_files.make_folder(folder)
     busy = f"{folder}: another process has this store of judgments open"
     with lock.file_lock(
         folder / LOCK, "tunectl annotate", busy=busy, hint="let several people share one page, or close the other"
@@ -232,7 +236,7 @@ def _adopt_old_names(folder: Path) -> None:
         if not older.is_file():
             continue
         if not (folder / name).is_file():
-            form.write_lines(folder / name, list(_rows(folder, name, shape)))
+            form.write_lines(folder / name, list(_rows(folder, name, shape)), private_files.FILE)
         older.unlink()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.records import Example
 from tunectl.core import progress
 from tunectl.preferences.simulated_annotator import SampledAnswers
@@ -44,7 +44,10 @@ def read_or_generate(
     path: Path, batch: Sequence[tuple[Example, str]], write: Callable[[], Sequence[list[str]]]
 ) -> list[SampledAnswers]:
     """Return the answers to ``batch``, read from ``path``; where that is absent they are generated first, and written atomically."""
+    private_files.make_folder(path.parent)
+    private_files.restrict(path)
     if not path.is_file():
         texts = write()
-        atomic_io.write_rows(path, (SampledAnswers(*item, answers) for item, answers in zip(batch, texts, strict=True)))
+        rows = (SampledAnswers(*item, answers) for item, answers in zip(batch, texts, strict=True))
+        atomic_io.write_rows(path, rows, private_files.FILE)
     return list(atomic_io.read_rows(path, SampledAnswers))

@@ -20,20 +20,24 @@ from typing import Final
 
 # Tags of HTML that do not end a word.
 _TAG: Final = r"</?(?:a|abbr|b|big|code|em|font|i|kbd|mark|s|small|span|strong|tt|u|wbr)(?:\s[^<>]{0,200})?/?>|<!--[^<>]{0,200}-->"
+# One tag of emphasis, or one with nothing in it: it stands inside a number, where </b><b> ends one and begins the next.
+_EMPHASIS_NAME: Final = r"(?:b|big|em|i|mark|s|small|strong|u|wbr)(?:\s[^<>]{0,200})?/?>"
+_TAG_INSIDE: Final = rf"(?:<{_EMPHASIS_NAME}(?:</{_EMPHASIS_NAME})?|</{_EMPHASIS_NAME}|<!--[^<>]{{0,200}}-->)"
 # Each alternative is bounded, or begins where no longer run of itself can: the whole pattern is linear.
 _WRITTEN = re.compile(
     r"(?P<escape>(?<!\\)\\++(?:u[dD][89abAB][0-9a-fA-F]{2}\\{1,64}u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}"
     r"|u\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"/bfnrt]))"
     r"|(?P<percent>(?:%[0-9a-fA-F]{2})+)"
-    r"|(?P<quoted>(?<=[\w.\-])=40(?=[\w\-]))"
+    r"|(?P<quoted>(?<=[\w.\-])=40(?=[\w\-]))|(?P<quoted_stop>(?<=[\w\-])=2E(?=[A-Za-z]))"
+    r"|(?P<soft_break>(?<=[@.])=\r?\n(?=\w)|(?<=\w)=\r?\n(?=[@.]))"
     r"|(?P<entity>&(?:\#[0-9]{1,16};?|\#[xX][0-9a-fA-F]{1,16};?|[A-Za-z]{2,8}[0-9]{0,2};))"
-    r"|(?P<emphasis>(?<!\w)_++(?=\w)|(?<=[^\W_])_++(?![\w@]))"
     r"|(?P<composed>[^\W\d_][\u0300-\u036f]{1,4})"
     r"|(?P<dash>[\u2012\u2013\u2212](?=\d)|(?<=\d)[~\u00b7\u2014\u2015\u2022](?=\d)|(?<=\d{3})_(?=\d{3}))"
     r"|(?P<stop>(?<=\w)[\u2024\u3002\uff61](?=[A-Za-z0-9]))"
     rf"|(?P<tag>(?<=[\w%+\-])(?:{_TAG}){{1,4}}(?=@)|(?<=@)(?:{_TAG}){{1,4}}(?=[^\W_]))"
     rf"|(?P<tagged_stop>(?<=[^\W\d_])(?:{_TAG}){{1,4}}\.(?:{_TAG}){{0,4}}(?=[a-z]))"
-    r"|(?P<form>(?<==)[A-Z][a-z]{1,30}(?:\+[A-Z][a-z]{1,30}){1,3}(?![\w+/=@%.\-]))"  # the blanks of a form's value
+    rf"|(?P<host>(?<=@)[\w\-]{{1,63}}(?:(?:{_TAG}){{1,4}}[\w\-]{{1,63}}){{1,3}}(?=(?:{_TAG}){{0,4}}\.))"
+    rf"|(?P<tag_inside>(?<=[\d\-]){_TAG_INSIDE}(?=[\d\-]))"
     r"|(?P<gap>(?<=[\w.,])(?:\t|  )(?=\S))"
     r"|(?P<digit>(?![0-9])\d|[\u2460-\u2468\u2776-\u277e\u2780-\u2788\u278a-\u2792\u24ea\u24f5-\u24fd\u24ff])"
     r"|(?P<raised>[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089]{2,32})"
@@ -41,6 +45,12 @@ _WRITTEN = re.compile(
     r"\u24b6-\u24e9\u2800\u3000\u3164\ufe00-\ufe0f\ufe50-\ufe6b\ufeff\uff01-\uff5e\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
     r"\U0001d173-\U0001d17a\U0001d400-\U0001d7ff\U000e0000-\U000e0fff])"
 )
+# What depends on the letters beside it, which may be encoded, too: read when all else is decoded.
+_MARKED = re.compile(
+    r"(?P<emphasis>(?<!\w)_++(?=\w)|(?<=[^\W_])_++(?![\w@]))"
+    r"|(?P<form>(?<==)[A-Z][a-z]{1,30}(?:\+[A-Z][a-z]{1,30}){1,3}(?![\w+/=@%.\-]))"  # the blanks of a form's value
+)
+_TAGS = re.compile(_TAG)
 _BASE64 = re.compile(r"(?<![A-Za-z0-9_+/\-])[A-Za-z0-9_+/\-]{16,}+={0,2}(?![A-Za-z0-9_+/=\-])")
 # As in mail (RFC 2045), in lines of equal length, the last one shorter.
 _BASE64_LINES = re.compile(
@@ -78,9 +88,34 @@ _FOLDED: Final = {
 """Letters in other typographic forms and what they stand for, and invisible characters."""
 _LAYERS: Final = 6
 """Nested encodings that are decoded, as JSON inside a parameter of a URL; layers of JSON alone count as one."""
-_SIGNS: Final = (">@", "@<", ">.", "\\", "%", "&", "_", "~", "\t", "  ", "=40", "+")
+_SIGNS: Final = (
+    ">@",
+    "@<",
+    ">.",
+    "</",
+    "<wbr",
+    "<!--",
+    "\\",
+    "%",
+    "&",
+    "_",
+    "~",
+    "\t",
+    "  ",
+    "=40",
+    "=2E",
+    "=\n",
+    "=\r\n",
+    "+",
+)
 """ASCII text without any of these is its own decoded text."""
-_SHOWN: Final = {"tag": "", "tagged_stop": ".", "dash": "-", "stop": ".", "gap": " ", "quoted": "@"}
+_SHOWN: Final = {
+    **dict.fromkeys(("tag", "tag_inside", "soft_break"), ""),
+    **dict.fromkeys(("stop", "tagged_stop", "quoted_stop"), "."),
+    **dict.fromkeys(("gap", "emphasis"), " "),
+    "dash": "-",
+    "quoted": "@",
+}
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
 
 
@@ -110,16 +145,22 @@ def decode_text(text: str) -> DecodedText:
     """
     decoded = DecodedText(text)
     for _ in range(_LAYERS):
-        inner = _decode_layer(decoded.text)
-        if inner.starts is None or inner.ends is None:
+        inner = _decode_layer(decoded.text, _WRITTEN)
+        if inner.starts is None:
             break
-        if decoded.starts is None or decoded.ends is None:
-            decoded = inner
-        else:
-            starts = array("l", map(decoded.starts.__getitem__, inner.starts))
-            ends = array("l", (decoded.ends[end - 1] for end in inner.ends))
-            decoded = DecodedText(inner.text, starts, ends)
-    return decoded
+        decoded = _join(decoded, inner)
+    return _join(decoded, _decode_layer(decoded.text, _MARKED))
+
+
+def _join(outer: DecodedText, inner: DecodedText) -> DecodedText:
+    """Return ``inner``, the decoded text of ``outer.text``, with offsets into the original of ``outer``."""
+    if inner.starts is None or inner.ends is None:
+        return outer
+    if outer.starts is None or outer.ends is None:
+        return inner
+    starts = array("l", map(outer.starts.__getitem__, inner.starts))
+    ends = array("l", (outer.ends[end - 1] for end in inner.ends))
+    return DecodedText(inner.text, starts, ends)
 
 
 def find_base64_texts(text: str) -> Iterator[tuple[int, int, str]]:
@@ -137,13 +178,13 @@ def find_base64_texts(text: str) -> Iterator[tuple[int, int, str]]:
             yield *match.span(), plain
 
 
-def _decode_layer(text: str) -> DecodedText:
+def _decode_layer(text: str, pattern: re.Pattern[str]) -> DecodedText:
     if text.isascii() and not any(sign in text for sign in _SIGNS):
         return DecodedText(text)
     pieces: list[str] = []
     starts, ends = array("l"), array("l")
     end = 0
-    for match in _WRITTEN.finditer(text):
+    for match in pattern.finditer(text):
         pieces.append(text[end : match.start()])
         starts.extend(range(end, match.start()))
         ends.extend(range(end + 1, match.start() + 1))
@@ -171,10 +212,14 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
             yield from _decode_percent(encoded, start)
         case "entity":
             yield html.unescape(encoded), start, end
-        case "emphasis":
-            yield " ", start, end
-        case "dash" | "stop" | "tagged_stop" | "tag" | "gap" | "quoted":
-            yield _SHOWN[match.lastgroup], start, end
+        case "host":
+            tags = (each.span() for each in _TAGS.finditer(encoded))
+            hidden = {index for begin, stop in tags for index in range(begin, stop)}
+            yield from (
+                (letter, start + index, start + index + 1)
+                for index, letter in enumerate(encoded)
+                if index not in hidden
+            )
         case "digit":
             yield str(unicodedata.digit(encoded)), start, end
         case "raised" | "form":
@@ -182,6 +227,8 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
                 yield unicodedata.normalize("NFKC", letter.replace("+", " ")), index, index + 1
         case "composed" | "single":
             yield unicodedata.normalize("NFC", encoded), start, end
+        case name:
+            yield _SHOWN[name or ""], start, end
 
 
 def _decode_escape(sign: str) -> str:

@@ -32,10 +32,11 @@ _TOKEN = re.compile(
     re.IGNORECASE,
 )
 _EMAIL = re.compile(
-    r"(?:(?<![\w.%+\-])(?<!//)[\w.%+'\-]{1,255}|\"[^\W_][\w .+\-]{0,62}\")(?:@|\s?[\[(]\s?at\s?[\])]\s?)"
+    r"(?:(?<![\w.%+\-])(?<!//)[\w.%+'\-]{1,255}|\"[^\W_][\w .+\-]{0,62}\")(?:[*`\\]{0,3}@[*`]{0,3}|\s?[\[(]\s?at\s?[\])]\s?)"
     r"(?:[\w\-]{1,63}(?:\.|\s?[\[(]\s?dot\s?[\])]\s?))+[^\W\d_]{2,24}(?![^\W_])",
     re.IGNORECASE,
 )
+_MARKS = re.compile(r"[*`\\]")  # emphasis and escapes of Markdown around the sign
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
 # With blanks around the sign, as ``ada @ example.org``; not ``thanks @example.org``, which names an account.
@@ -63,8 +64,8 @@ _NO_MAILBOX = re.compile(
 )
 """Words before ``at`` and ``@`` that name a place on the web and no mailbox: find us @ example.org."""
 _SIGNS = {"at": "@", "dot": "."}
-_GAP = r"(?:[\s\-./+,]|\s[\s\-+])"
-_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:(?:[\s\-./+]|\s\s)?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
+_GAP = r"(?:[\s\-./+,|:]|\s[\s\-+]|\s-\s)"
+_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:(?:[\s\-./+|:_]|\s\s)?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
 _CARD = re.compile(
     rf"(?<![\w.\-])((?:\d[ \-]?){{12,18}}\d|\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?:{_GAP}\d{{3}})?|\d{{4}}{_GAP}\d{{6}}{_GAP}\d{{4,5}})"
     r"(?:\.0{1,2}(?!\d))?(?![\w\-]|\.\d)"
@@ -77,7 +78,7 @@ _ISSUER = re.compile(
 _SSN = re.compile(
     r"(?<![\w\-])(\d{3}-\d{2}-\d{4})(?![\w\-])"
     r"|\b(?:ssn|social[ _-]security(?:[ _-](?:number|no\.?))?)[\"']?\s{0,3}(?:[:=#]|\bis\b)?\s{0,3}[\"']?"
-    r"(\d{3}[ \-.]?\d{2}[ \-.]?\d{4})(?!\w)",
+    r"(\d{3}[ \-./]?\d{2}[ \-./]?\d{4})(?!\w)",
     re.IGNORECASE,
 )
 _IPV4 = re.compile(r"(?<![\w.\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\d)")
@@ -119,7 +120,7 @@ def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: A
     """Yield e-mail addresses, also with (at) and (dot), with blanks around ``@``, or spelled out (``ann at mail dot org``) if unambiguous."""
     if "@" in text or _AT.search(text):
         for match in _EMAIL.finditer(text):
-            yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", match[0])).casefold())
+            yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", _MARKS.sub("", match[0]))).casefold())
     if "@ " in text or "@\t" in text:
         for match in _SPACED_EMAIL.finditer(text):
             # A title is the next sentence: the cafe @ home.It was
@@ -150,27 +151,34 @@ def _is_clear_address(text: str, match: re.Match[str]) -> bool:
 
 def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     """Yield bank accounts with the form of their country and a valid checksum; words after them are not masked."""
-    for match in _IBAN.finditer(text):
-        run = match[0]
+    end = 0
+    while match := _IBAN.search(text, end):
+        run, end = match[0], match.end()
         while len(run) >= 15:
-            account = re.sub(r"[\s\-./+]", "", run)
+            account = re.sub(r"[\s\-./+|:_]", "", run)
             if tools.iban(account):
-                yield PiiSpan("iban", match.start(), match.start() + len(run), account.upper())
+                end = match.start() + len(run)  # the pattern may have run into the next account
+                yield PiiSpan("iban", match.start(), end, account.upper())
                 break
-            run = run[:-1].rstrip(" \t\n\r-./+")
+            run = run[:-1].rstrip(" \t\n\r-./+|:_")
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     """Yield payment card numbers: digits with an issuer's prefix and length, and a valid check digit; also those ending in ``.0``.
 
-    A number with commas inside that also has a comma beside it is skipped, as part of a longer list of numbers.
+    A number with commas, bars or colons inside that also has one of these beside it is skipped, as part of a longer list of numbers.
     """
     for match in _CARD.finditer(text):
         digits, (start, end) = re.sub(r"\D", "", match[1]), match.span()
-        beside = text[max(0, start - 1) : start] == "," or (
-            text[end : end + 1] == "," and text[end + 1 : end + 2].isdigit()
-        )
-        if not (beside and "," in match[1]) and _ISSUER.fullmatch(digits) and tools.card(digits):
+        before, after = text[max(0, start - 2) : start], text[end : end + 2]
+        beside = {sign for sign, digit in ((before[-1:], before[:-1]), (after[:1], after[1:])) if digit.isdigit()}
+        if before.endswith(","):
+            beside.add(",")
+        if (
+            not any(sign in match[1] for sign in beside.intersection(",|:"))
+            and _ISSUER.fullmatch(digits)
+            and tools.card(digits)
+        ):
             yield PiiSpan("card", *match.span(), digits)
 
 

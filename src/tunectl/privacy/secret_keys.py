@@ -100,13 +100,14 @@ _BEGINNINGS: Final = (
 )
 """A text with none of these has no secret behind a word."""
 _ASSIGNED = re.compile(
-    rf"(?:{_WORDS})s?(?:[_\-]\w{{1,20}}){{0,2}}[\"']?\s{{0,3}}(?:=>|[:=]|\b(?:is|ist|es|est)\b)\s{{0,3}}"
+    rf"(?:{_WORDS})s?(?:[_\-]\w{{1,20}}){{0,2}}[\"']?\s{{0,3}}(?:=>|[:=]|\b(?:is|ist|es|est)\b)\s{{0,3}}(?:<(?:b|code|em|i|kbd|strong|tt)>)?"
     r"(?:\"([^\"\n]{4,512})\"|'([^'\n]{4,512})'|[\"']?([^\s\"'<>\[\](){},;&\\]{6,512}))",
     re.IGNORECASE,
 )
-# <password>x</password>, <add key="password" value="x"/>, --password x, login ada password x (.netrc), -u ada:x
+# | password | x | of Markdown, <password>x</password>, <add key="password" value="x"/>, --password x, login ada password x (.netrc), -u ada:x
 _WRITTEN_ELSEWHERE = re.compile(
-    rf"<(?:\w{{1,20}}:)?(?:{_WORDS})>([^<>\s]{{4,512}})<"
+    rf"\|[ \t]{{0,20}}(?:{_WORDS})[ \t]{{0,40}}\|[ \t]{{0,20}}`?([^\s|`]{{8,512}})"
+    rf"|<(?:\w{{1,20}}:)?(?:{_WORDS})>([^<>\s]{{4,512}})<"
     rf"|[\"'](?:{_WORDS})[\"']\s{{1,3}}value\s{{0,2}}=\s{{0,2}}[\"']([^\"'\s]{{4,512}})[\"']"
     rf"|(?<!\w)--(?:{_WORDS})[ =][\"']?([^\s\"']{{4,512}})"
     r"|\blogin\s{1,3}\S{1,64}\s{1,8}password\s{1,3}(\S{4,512})"

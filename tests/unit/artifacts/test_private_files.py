@@ -14,9 +14,12 @@ from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example, Message, Source
 from tunectl.core.errors import InfrastructureError
 from tunectl.inference_log import erasure_ledger, snapshot
 from tunectl.inference_log.erasure_ledger import Erasure
+from tunectl.preferences import annotation_store, answer_cache
+from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
 from tunectl.retraining.workspace import RetrainWorkspace
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -99,3 +102,22 @@ def test_the_folders_of_a_retrain_that_hold_text(tmp_path: Path) -> None:
     place.close_to_others()
     assert {path.name: mode(path) for path in private} == {path.name: 0o700 for path in private}
     assert mode(place.store_dir) == 0o755  # Alertmanager's account reads the token there
+
+
+def test_annotations_and_the_work_of_stages_are_closed_and_those_of_an_earlier_version_too(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "judgments", tmp_path / "work/annotate-1/a.jsonl"
+    source = Source("arena", 1)
+    task = AnnotationTask("t", "p", source, [Message("user", "what people asked")], ["a", "b"], ["x", "y"])
+    batch = [(Example("e", source, [Message("user", "live text")]), "p")]
+    for _ in range(2):
+        with annotation_store.open_store(folder) as store:
+            store.add([task])
+            store.write(AnnotationEvent("e", "t", "ada", "2026", "first", 0, 1.0))
+            files = [folder / annotation_store.TASKS, folder / annotation_store.ANNOTATIONS]
+            assert [mode(path) for path in (folder, *files)] == [0o700, 0o600, 0o600]
+        answer_cache.read_or_generate(cache, batch, lambda: [["x"]])
+        assert [mode(path) for path in (cache.parent, cache)] == [0o700, 0o600]
+        for path in (folder, cache.parent):
+            path.chmod(0o755)
+        for path in (*files, cache):
+            path.chmod(0o644)

@@ -40,6 +40,14 @@ def test_inline_style_of_a_drawing_becomes_attributes() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "address", [r"u\72l(http://x.invalid/a)", r"\75 rl(//x.invalid)", r"ur\l(//x.invalid)", "URL( //x.invalid)"]
+)
+def test_escapes_of_css_hide_no_address(address: str) -> None:
+    drawing = f'<svg><path style="fill: {address}; stroke: #123" clip-path="{address}"/></svg>'
+    assert report_fragment.clean(PAGE % drawing).strip() == '<svg><path stroke="#123"></path></svg>'
+
+
 def test_a_table_that_scrolls_can_be_reached_with_the_keyboard() -> None:
     cleaned = report_fragment.clean('<div class="scroll"><table></table></div>')
     assert cleaned == '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table></table></div>'

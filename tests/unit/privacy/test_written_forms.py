@@ -121,6 +121,27 @@ def test_emphasis_around_the_value_alone(masker: PiiMasker, kind: EntityType) ->
         assert masker.mask(f"{before}{sign}{value}{sign} now").counts == {kind: 1}, sign
 
 
+@pytest.mark.parametrize("sign", ["\u200b", "\u2060", "\\u200b", "&#8203;", "%E2%80%8B"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ghp_" + "a1" * 18,
+        "sk_live_" + "a1" * 12,
+        "github_pat_" + "a1" * 20,
+        "ada_lovelace@example.org",
+        "Sarah+Miller@example.org",
+    ],
+)
+def test_an_invisible_sign_beside_an_underscore_makes_it_no_emphasis(masker: PiiMasker, value: str, sign: str) -> None:
+    for mark in "_+":
+        for written in (
+            value.replace(mark, mark + sign),
+            value.replace(mark, sign + mark),
+            value.replace("@", sign + "@"),
+        ):
+            assert masker.mask(f"to={written} now").text in ("to=[SECRET_1] now", "to=[EMAIL_1] now"), written
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     st.sampled_from(sorted(SAMPLES)), st.lists(st.sampled_from(["JSON", "JSON in JSON", "between lines"]), max_size=3)
@@ -229,6 +250,11 @@ def test_many_strings_of_json_take_linear_time(masker: PiiMasker) -> None:
         ("ada&#64;example.org, ada&#64example.org", "[EMAIL_1], [EMAIL_1]"),
         ("ada\uff20example.org is ada@example.org", "[EMAIL_1] is [EMAIL_1]"),
         ("My name is Jose\u0301 Garci\u0301a", "My name is [PERSON_1]"),
+        ("ada**@**example.org, `ada`@`example.org`, ada\\@example.org", "[EMAIL_1], `[EMAIL_1]`, [EMAIL_1]"),
+        ("ada@exam<b></b>ple.org, ada@exam<!-- x -->ple.org", "[EMAIL_1], [EMAIL_1]"),
+        ("ada@example=\n.org, ada=40example=2Eorg", "[EMAIL_1], [EMAIL_1]"),
+        ("https://bob:pa**@h.example.com/", "https://[SECRET_1]@h.example.com/"),
+        ("<b>4111 1111 1111 1111</b><b>77</b>", "<b>[CARD_1]</b><b>77</b>"),
         ("_ada@example.org_ and snake_case_name", "_[EMAIL_1]_ and snake_case_name"),
         ("https://u:p%40ss@h.com/", "https://[SECRET_1]@h.com/"),
         ("k -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- ok", "k [SECRET_1] ok"),
@@ -262,6 +288,12 @@ PIECES = [
     "\u2011",
     " ",
     "1",
+    "@",
+    ".",
+    "<b>",
+    "</b>",
+    "=2E",
+    "=\n",
 ]
 
 
@@ -295,6 +327,14 @@ def test_the_offset_map_leads_back_to_what_was_written(text: str) -> None:
         "&a",
         "e\u0301",
         "\u200b",
+        "_\u200b",
+        "<b>",
+        "@a<b>",
+        "1<b>1</b>",
+        "@a<b ",
+        "| password ",
+        "password: <b>",
+        "*@",
         '{"a": 4111111111111111, ',
         "[4111111111111111, ",
         "-----BEGIN ",

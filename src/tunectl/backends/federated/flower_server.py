@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunectl.artifacts import atomic_io
+from tunectl.backends.system import terminal
 from tunectl.federated import averaging, exchange
 from tunectl.federated.exchange import Contribution, FederatedRound, ServerTask
 
@@ -26,6 +27,8 @@ MAX_ASKED = 64
 """Clients that are asked for their names at once."""
 MAX_NAME = 200
 """Characters of a client's name, which stands in records and in the log."""
+MAX_REASON = 500
+"""Characters of the reason why a client is left out, which may be the client's own text."""
 GRACE_SECONDS = 120.0
 """Seconds that the first round waits for clients beyond min_clients, where it is known how many there are."""
 
@@ -143,7 +146,7 @@ class RoundKeeper:
         number = self.past_rounds + server_round
         before = exchange.read_weights(exchange.round_file(self.folder, number - 1))
         fitting, reasons = self._sort_out(results, before)
-        reasons = [*(_describe(failure) for failure in failures), *reasons]
+        reasons = [_clean(reason) for reason in (*map(_describe, failures), *reasons)]
         ordered = [fitting[name] for name in sorted(fitting)]
         averaged = len(ordered) >= self.task.min_clients
         contributions = [
@@ -244,14 +247,17 @@ class RoundKeeper:
 def _describe(failure: Any) -> str:
     """Return why a client is not in a round: Flower gives what was raised, or the client with its own message."""
     if isinstance(failure, tuple):
-        return str(failure[1].status.message)[:500]
-    return f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else 'the connection was lost'}"[
-        :500
-    ]
+        return str(failure[1].status.message)
+    return f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else 'the connection was lost'}"
+
+
+def _clean(text: str) -> str:
+    """Return a text that may be a client's as one line without control codes, of at most ``MAX_REASON`` characters."""
+    return terminal.strip_control(text[:MAX_REASON])
 
 
 def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(_clean(line) + "\n")
     sys.stdout.flush()
 
 

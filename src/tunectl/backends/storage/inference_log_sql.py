@@ -17,7 +17,12 @@ from msgspec.structs import replace
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.records import Feedback, InferenceRecord
-from tunectl.backends.storage import inference_log_check, inference_log_migration, inference_log_schema
+from tunectl.backends.storage import (
+    inference_log_check,
+    inference_log_migration,
+    inference_log_schema,
+    window_segments,
+)
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, TunectlError
 from tunectl.core.optional import import_optional
@@ -293,6 +298,7 @@ class SqlInferenceLog:
                 feedback_count += connection.execute(blank.where(which)).rowcount
             result = ErasureResult(len(erased_ids), feedback_count)
             facts = {"inferences": result.inferences, "feedback": result.feedback}
+            window_segments.clear_erased(sa, self._tables, connection)
             event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
             self._add(connection, self._tables.events, event)
         return result._replace(journal_busy=not self._discard_deleted())
@@ -309,6 +315,8 @@ class SqlInferenceLog:
                 deleted = [row.id for row in connection.execute(deletion)]
                 connection.execute(sa.delete(feedback).where(feedback.c.inference_id.in_(deleted)))
                 total += len(deleted)
+        with self._transaction() as connection:
+            window_segments.clear_older(sa, self._tables, connection, before)
         self.add_event(
             LogEvent(uuid.uuid4().hex, datetime.now(UTC), "pruned", {"before": before.isoformat(), "inferences": total})
         )
@@ -316,14 +324,16 @@ class SqlInferenceLog:
         return total
 
     def purge(self) -> bool:
-        """Overwrite deleted rows on the disk; return False if some remain in SQLite's journal. PostgreSQL locks both tables meanwhile."""
+        """Overwrite deleted rows on the disk; return False if some remain in SQLite's journal. PostgreSQL locks its tables meanwhile."""
+        with self._transaction() as connection:
+            window_segments.clear_erased(self._sa, self._tables, connection)
         postgres = self._engine.dialect.name == "postgresql"
         with self._errors(), self._engine.connect() as connection:
             driver = connection.connection.driver_connection  # VACUUM runs outside of transactions
             if postgres:
                 driver.autocommit = True
             try:
-                driver.execute("VACUUM FULL inferences, feedback" if postgres else "VACUUM")
+                driver.execute("VACUUM FULL inferences, feedback, windows" if postgres else "VACUUM")
             except Exception as error:
                 raise inference_log_schema.wrap_error(
                     self._engine, self._sa.exc.DBAPIError("VACUUM", None, error)
