@@ -85,7 +85,7 @@ def test_a_refusal_is_reported_with_its_words():
     with server(lambda number, body: (401, "wrong key")) as (url, seen):
         with pytest.raises(InfrastructureError) as caught:
             OpenAiClient(judge(url))([TALK])
-        assert caught.value.message == f"the judge at {url}/chat/completions did not answer: HTTP 401: wrong key"
+        assert caught.value.message == f"the judge at {url}/chat/completions gave no usable answer: HTTP 401: wrong key"
         assert caught.value.hint == (
             "check evaluate.judge.base_url, model and key, or switch it off: evaluate.judge=null"
         )
@@ -97,7 +97,7 @@ def test_another_shape_is_reported():
         OpenAiClient(judge(url))([TALK])
     assert (
         caught.value.message
-        == f"the judge at {url}/chat/completions did not answer: its reply has no text at choices[0].message.content: {{}}"
+        == f"the judge at {url}/chat/completions gave no usable answer: its reply has no text at choices[0].message.content: {{}}"
     )
 
 
@@ -107,7 +107,7 @@ def test_an_address_where_nobody_listens():
     with pytest.raises(InfrastructureError) as caught:
         OpenAiClient(judge(url))([TALK])
     assert caught.value.message == (
-        f"the judge at {url}/chat/completions did not answer: [Errno 111] Connection refused"
+        f"the judge at {url}/chat/completions gave no usable answer: [Errno 111] Connection refused"
     )
 
 

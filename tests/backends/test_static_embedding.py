@@ -61,8 +61,8 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "table.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ArtifactError) as caught:
         static_embedding.StaticEmbedding(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}/table.npz cannot be read: ")
-    assert caught.value.hint == "delete it; it is made again"
+    assert str(caught.value).startswith(f"{tmp_path}/table.npz is absent or damaged: ")
+    assert caught.value.hint == f"delete {tmp_path}; the next run makes it again"
 
 
 def test_weights_that_are_not_the_declared_ones(tmp_path: Path) -> None:

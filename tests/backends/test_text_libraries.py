@@ -65,7 +65,9 @@ def test_phones_of_declared_regions() -> None:
 def test_unknown_region_is_a_mistake_in_yaml() -> None:
     from tunectl.backends.text.pii_resources import finder
 
-    with pytest.raises(ConfigError, match=r"^curate\.pii\.regions holds XX; known regions are AC, AD, "):
+    with pytest.raises(
+        ConfigError, match=r"^curate\.pii\.regions or inference_log\.pii\.regions holds XX; known regions are AC, AD, "
+    ):
         finder(["US", "XX"])
 
 
@@ -94,5 +96,8 @@ def test_names_by_locale() -> None:
 def test_unknown_locale_is_a_mistake_in_yaml() -> None:
     from tunectl.backends.text.pii_resources import names
 
-    with pytest.raises(ConfigError, match=r"^curate\.pii\.locales holds xx_XX; known locales are .*en_US"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^curate\.pii\.locales or inference_log\.pii\.locales holds xx_XX; known locales are .*en_US",
+    ):
         names(["xx_XX"])

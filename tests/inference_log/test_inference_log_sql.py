@@ -301,7 +301,7 @@ def test_other_databases_are_refused(tmp_path):
         ("sqlite://", "inference_log.url is an SQLite address without a file"),
         (
             "nonsense",
-            "inference_log.url cannot be read as the address of a database (not shown: it may hold a password)",
+            "inference_log.url is malformed: not the address of a database (not shown: it may hold a password)",
         ),
     ):
         with pytest.raises(UsageError) as caught, open_log(url, tmp_path):

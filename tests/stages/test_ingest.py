@@ -514,7 +514,7 @@ def test_limits():
         write(f"d/{name}.txt", name * 100)
     assert fails(d=source(path="d", limits={"max_files": 2})) == (
         "ingest.sources.d.limits.max_files = 2: d holds 3 files",
-        "raise the limit, or name a smaller part",
+        "raise ingest.sources.d.limits.max_files, or name fewer files in ingest.sources.d.path",
     )
     assert fails(d=source(path="d", limits={"max_rows": 2})) == (
         "ingest.sources.d.limits.max_rows = 2: d/c.txt has more rows",

@@ -17,9 +17,9 @@ DOWN, UP = "lora_A", "lora_B"
 
 
 def average_weights(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> dict[str, Any]:
-    """Return the weighted mean of each tensor (FedAvg, arXiv 1602.05629); ``shares`` need not sum to 1.
+    """Return the weighted mean of each tensor (FedAvg, arXiv 1602.05629); ``shares`` has one weight per update, of any sum.
 
-    Raises  ValueError where there is nothing to average, or tensors differ in names or shapes.
+    Raises  ValueError where there are no updates, the weights sum to 0, or tensors differ in names or shapes.
     """
     np = import_optional("numpy", extra="train")
     _check(updates, shares)
@@ -34,10 +34,10 @@ def average_weights(updates: Sequence[AdapterWeights], shares: Sequence[float]) 
 
 
 def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> dict[str, Any]:
-    """Return the adapter of the same rank that is nearest to the weighted mean of the products BA; other tensors are averaged.
+    """Return the LoRA adapter of the same rank that is nearest to the mean of the clients' products BA, weighted by ``shares``.
 
     A is (rank, in) and B (out, rank). The result's B and A each get the square root of the singular values, so that both continue training
-    at the same learning rate.
+    at the same learning rate. Tensors that are not of LoRA are averaged as ``average_weights`` does.
     Raises  ValueError as ``average_weights``.
     """
     np = import_optional("numpy", extra="train")
@@ -95,7 +95,7 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
 
 
 def check_count(answers: int) -> None:
-    """Check that ``answers``, the number of answers by which a client is weighted, is at least 1.
+    """Check that ``answers``, a client's number of training answers (its weight in the average), is at least 1.
 
     Raises  ValueError below 1.
     """

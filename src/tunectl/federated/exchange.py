@@ -120,10 +120,10 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def round_file(folder: Path, number: int) -> Path:
-    """Return the path of the weights after round ``number``; for round 0, of the weights at the start."""
+    """Return the path in ``folder`` of the averaged weights after round ``number`` (from 1), or for 0 of the initial ones."""
     return folder / (f"round-{number}.npz" if number else START)
 
 
 def read_rounds(folder: Path) -> list[FederatedRound]:
-    """Return the records of the rounds that have ended, in order."""
+    """Return the records of the rounds that have ended, in order; empty before the first has."""
     return list(atomic_io.read_rows(folder / ROUNDS, FederatedRound)) if (folder / ROUNDS).is_file() else []

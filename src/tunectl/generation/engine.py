@@ -41,7 +41,7 @@ class GenerationRequest(Struct, frozen=True, array_like=True):
 
 
 class TokenChunk(Struct, frozen=True, array_like=True):
-    """Tokens that one engine step added to one answer, with log-probabilities (nats); the last one has the finish reason."""
+    """Tokens that one engine step added to one answer, with log-probabilities (nats); ``end`` of an answer's last chunk is its finish reason."""
 
     ids: list[int]
     logprobs: list[float]
@@ -63,15 +63,15 @@ class EngineSession(Protocol):
     """Why it cannot answer any more, until it is opened again; None while it works."""
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Start an answer under ``number``, chosen by the caller; its tokens follow through ``deliver``, the last ones with the end."""
+        """Start an answer to ``request`` under ``number``, which the caller chooses; ``deliver`` of ``Engine.open`` gets its tokens."""
         ...
 
     def cancel(self, number: int) -> None:
-        """Cancel an answer within a step; its last tokens have the end ``cancelled``. Unknown numbers are ignored."""
+        """Cancel the answer ``number`` after the current step; ``end`` of its last chunk is ``cancelled``. Unknown numbers are ignored."""
         ...
 
     def close(self) -> None:
-        """Cancel running requests, end the thread and release the memory. Safe to call twice."""
+        """Cancel running requests, end the session's thread and release its memory. Safe to call twice."""
         ...
 
 
@@ -80,17 +80,17 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the engine in the contract of a release."""
+        """Name of the engine, as contract.json of a release has it (such as ``vllm``)."""
         ...
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> EngineSession:
         """Return a session on ``release/model``, with its adapter if ``adapter``; blocks until it is loaded.
 
-        ``deliver`` is called with the tokens of each step.
+        ``deliver`` is called after each step with (number, chunk) of each answer that got tokens.
         Raises  ArtifactError with the engine's error message for files that it cannot load.
         """
         ...
 
     def cancel_open(self) -> None:
-        """Cancel an ``open`` in another thread where that is possible, and open nothing from then on."""
+        """Cancel a call of ``open`` that runs in another thread, where the engine can; later calls of ``open`` fail."""
         ...

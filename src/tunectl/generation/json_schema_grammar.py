@@ -70,7 +70,7 @@ _PLAIN: Final = {
 
 @lru_cache(maxsize=256)
 def schema_to_ebnf(schema: str) -> str:
-    """Return a grammar for the JSON texts that fit ``schema``; its rule ``root`` is the whole answer.
+    """Return an EBNF grammar for the JSON texts that fit ``schema`` (a JSON Schema, as JSON); its start rule is ``root``.
 
     Raises  ApiError with the location of a keyword that is not supported, a broken reference, or endless recursion.
     """

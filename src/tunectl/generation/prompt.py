@@ -45,9 +45,9 @@ class PromptRenderer:
     tokenizer: TokenizerLike
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Return the ids of a conversation, up to the beginning of the assistant's answer.
+        """Return the ids of a conversation, up to the beginning of the assistant's answer; ``tools`` are OpenAI's tool definitions.
 
-        Raises  ApiError where the template refuses it.
+        Raises  ApiError where the chat template refuses it.
         """
         try:
             text = self.template.render(messages, add_generation_prompt=True, tools=tools)
@@ -74,7 +74,7 @@ class PromptRenderer:
 def messages(turns: Sequence[ChatMessage]) -> list[Message]:
     """Convert the messages of a request to those that chat templates render, and return them.
 
-    Raises  ApiError for content that is not text, or tool calls that cannot be read, naming the turn.
+    Raises  ApiError for content that is not text, or malformed tool calls, naming the turn.
     """
     return [_message(number, turn) for number, turn in enumerate(turns)]
 
@@ -110,9 +110,9 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: int) -> int:
-    """Return the limit of an answer's tokens: ``requested``, or else ``usual`` but at most the room after the prompt.
+    """Return how many tokens an answer may have: ``requested``; if that is None, ``usual``, or what the context leaves if that is less.
 
-    ``prompt`` and ``context`` are numbers of tokens.
+    ``prompt`` is the number of tokens of the prompt, ``context`` the most of prompt and answer together.
     Raises  ApiError where the prompt alone is too long, or the requested number does not fit after it.
     """
     room = context - prompt

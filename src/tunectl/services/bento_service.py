@@ -44,7 +44,7 @@ RUNNING = ServerLifecycle(mount_arena)
 
 
 class AsgiBentoService(bentoml.Service):
-    """A BentoML service whose HTTP requests go directly to our server, without BentoML's own layers.
+    """A BentoML service whose HTTP requests go directly to tunectl's server, without BentoML's own layers.
 
     Those layers would process every token of every stream, and BentoML's time limit leaves a timer behind for each request.
     """
@@ -52,7 +52,7 @@ class AsgiBentoService(bentoml.Service):
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """Return the ASGI application: BentoML's for startup and shutdown, ours for HTTP requests."""
+        """Return the ASGI application: BentoML's handles startup and shutdown, tunectl's server the HTTP requests."""
         inner = super().to_asgi(is_main)
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -72,10 +72,10 @@ class TunectlService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Open API keys and inference log, and start loading the champion in the background."""
+        """Read the API keys, open the inference log, and start loading the champion release in the background."""
         await RUNNING.start()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Close the server after its last request."""
+        """Close the server, once its last request has ended."""
         await RUNNING.stop()

@@ -39,7 +39,7 @@ class ConsoleAddress(NamedTuple):
 def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
     """Serve the console until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
 
-    Raises  MissingExtraError without the extra; UsageError where other machines can reach it and it has no keys; InfrastructureError for a
+    Raises  MissingExtraError without the extra ``console``; UsageError where other machines can reach it and no key is set; InfrastructureError for a
             port that is taken.
     """
     host = LOOPBACK if settings.host == "localhost" else settings.host
@@ -50,9 +50,9 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
 
 
 def run_recorded(port: int, layout: ProjectPaths, recording: Recording, *, started: Callable[[str], None]) -> None:
-    """Serve a recorded project on this machine until SIGTERM or SIGINT; its clock continues from the end of the recording.
+    """Serve the recorded project in ``layout`` on this machine until SIGTERM or SIGINT; its clock continues from the end of ``recording``.
 
-    Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken.
+    Raises  MissingExtraError without the extra ``console``; InfrastructureError for a port that is taken.
     """
     address = ConsoleAddress(LOOPBACK, port, list_hosts(LOOPBACK), LOOPBACK)
     _serve(address, layout, recording.project, None, started, recording)

@@ -73,7 +73,7 @@ def _calibration(layout: ProjectPaths, drift_monitor: DriftMonitor) -> list[Cali
 
 
 def run_once(drift_monitor: DriftMonitor, metrics: monitor_metrics.DriftMetrics) -> None:
-    """Run one drift check, and record success or failure in the metrics; errors are logged, not raised."""
+    """Run one drift check, and record its success or failure in ``metrics``; errors are logged, not raised."""
     try:
         champion, newest = drift_monitor.releases.champion(), drift_monitor.find_latest_window()
         if champion is not None and newest is None:

@@ -42,7 +42,7 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
-    """Run the retrain controller until SIGTERM or Ctrl-C; with ``once`` until nothing is due.
+    """Run the retrain controller until SIGTERM or Ctrl-C; with ``once``, end as soon as nothing is due.
 
     ``cost`` is a text about the duration of a build, for approvals.
     Raises  InfrastructureError when another controller works here, or the port is taken; UsageError for a wrong schedule.

@@ -48,9 +48,9 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str, str]:
-    """Return the overrides that change what a build does, value by key. Addresses with credentials are left out.
+    """Return value by key of those ``overrides`` (KEY=VALUE) that the build's stages read; values with credentials are left out.
 
-    ``sections``: the sections of settings that the build's stages read.
+    ``sections``: the sections of settings that the stages read, such as ``sft``.
     """
     allowed = {*sections, "seed", "data", "hardware", "experiment", "project"}
     params: dict[str, str] = {}
@@ -62,7 +62,7 @@ def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str
 
 
 def read_stage(layout: ProjectPaths, name: str) -> StageRecord:
-    """Return the metrics and curves of a stage from its artifact."""
+    """Return the metrics and training curves that the stage ``name`` wrote; empty where it wrote none."""
     file = layout.metrics(name)
     metrics = dict(flatten(atomic_io.read_json(file))) if file.is_file() else {}
     return StageRecord(name=name, metrics=metrics, curves=read_curves(layout.plots(name) / "history.csv"))
@@ -92,7 +92,7 @@ def read_curves(file: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def read_scores(layout: ProjectPaths) -> dict[str, float]:
-    """Return the scores of all systems of the evaluation and the ends of their intervals, by name.
+    """Return the scores of all evaluated systems and the ends of their confidence intervals, by name; empty without an evaluation.
 
     ``bleu``, ``bleu_low``, ``bleu_high`` are the tuned model's; other systems' begin with ``SYSTEM.``.
     """

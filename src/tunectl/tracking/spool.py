@@ -30,7 +30,7 @@ def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) ->
 
 
 def mark_sent(folder: Path, build: str, addresses: Mapping[str, str]) -> None:
-    """Record that a build was sent: the address of its page by tracker, empty where it has none. The oldest records are deleted."""
+    """Record in ``folder`` that ``build`` was sent; ``addresses`` has its page by tracker (empty: none). The oldest records are deleted."""
     atomic_io.write_json(folder / f"{build}.json", dict(addresses))
     for old in sorted(folder.glob("*.json"))[:-MAX_BUILDS]:
         old.unlink(missing_ok=True)

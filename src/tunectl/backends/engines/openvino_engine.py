@@ -130,7 +130,7 @@ class OpenVinoPipeline:
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel running requests, end the thread and release the memory."""
+        """Cancel running requests, end the pipeline's thread and release its memory."""
         self._inbox.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()

@@ -21,7 +21,7 @@ from tunectl.packaging import serving_contract as contracts
 
 
 class GenerationJob(msgspec.Struct, frozen=True):
-    """Job file of the gate's subprocess: the prompts that a release answers, one conversation each."""
+    """Job file of the subprocess of the promotion gate: prompts (one conversation each) that a release answers, and the limit in tokens."""
 
     release: str
     """Folder of the release."""
@@ -31,7 +31,7 @@ class GenerationJob(msgspec.Struct, frozen=True):
 
 
 class GenerationResult(msgspec.Struct, frozen=True):
-    """Result file of the gate's subprocess: one answer per prompt, with the time and the memory that they took."""
+    """Result file of the subprocess of the promotion gate: one answer per prompt (None: no room for it), with time and memory."""
 
     texts: list[str | None]
     """None where the prompt leaves no room for an answer."""
@@ -43,7 +43,7 @@ class GenerationResult(msgspec.Struct, frozen=True):
 
 
 def generate(job: GenerationJob) -> GenerationResult:
-    """Load the release, answer every prompt greedily, and return the answers with time and peak memory."""
+    """Load the release of ``job``, answer each prompt greedily, and return the answers, in their order, with time and peak memory."""
     from tunectl.backends.wiring.packaging import PackagingBackend
 
     folder, started = Path(job.release), time.monotonic()

@@ -125,7 +125,7 @@ class SubprocessSession:
         self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
 
     def load(self) -> None:
-        """Wait until the process has loaded the release.
+        """Wait until the child process has loaded the release.
 
         Raises  ArtifactError with the engine's error message where the release cannot be loaded, or when the process dies.
         """

@@ -88,7 +88,7 @@ class TransformersSession:
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel running requests, end the thread and release the memory."""
+        """Cancel running requests, end the session's thread and release its memory."""
         self._inbox.put(None)
         self._thread.join()
 

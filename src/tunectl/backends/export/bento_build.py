@@ -22,7 +22,7 @@ from tunectl.backends.export import sbom
 from tunectl.backends.export.exporter_env import error_line
 from tunectl.backends.storage.object_store import DRIVERS
 from tunectl.config.schema.serve import ServeSettings
-from tunectl.core.distribution import DISTRIBUTION, normalize_name
+from tunectl.core.distribution import DISTRIBUTION, format_reinstall_command, normalize_name
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
 from tunectl.registry import release_manifest, release_statement
@@ -45,7 +45,7 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
     """Build a Bento that contains ``release`` in the folder ``out``; ``name`` is the Bento's name, the release's name its version.
 
     ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) for the manifest of the release in it.
-    Raises  InfrastructureError with BentoML's error message; MissingExtraError where it is not installed.
+    Raises  InfrastructureError with BentoML's error message; MissingExtraError where BentoML is not installed.
     """
     import_optional("bentoml", extra="serve")
     scratch = Path(tempfile.mkdtemp(prefix="bento-"))  # not under .tunectl: BentoML refuses hidden folders
@@ -123,7 +123,7 @@ def template_file(name: str) -> Path:
             return folder / name
     raise InfrastructureError(
         f"{name} is missing from this project and this installation",
-        hint="copy it into the project: tunectl init --force .",
+        hint=f"restore it: git checkout -- {name}; or {format_reinstall_command()}",
     )
 
 

@@ -13,7 +13,7 @@ from tunectl.packaging.serving_contract import ParityProbe, ServingContract
 def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
     """Write the model folder ``merged`` to the GGUF file ``out`` with weights of ``kind``, load it again, and check its answers.
 
-    ``kind`` is f16, bf16 or q8_0; the answers are those to the probes of ``contract``.
+    ``kind`` is f16, bf16 or q8_0; ``contract`` has the probes (prompts with the expected tokens) that are checked.
     Returns  the share of the probes' tokens that the exported model ranks first as well
     Raises   InfrastructureError with the converter's error message
     """

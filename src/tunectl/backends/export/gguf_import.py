@@ -33,7 +33,7 @@ class ReadLimits(NamedTuple):
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        """Return limits that grow with the file, since weights read as float32 take up to 16 times the space of two-bit weights, plus a copy."""
+        """Return limits that grow with the size of ``file``, since weights read as float32 take up to 16 times the space of two-bit weights, plus a copy."""
         size = file.stat().st_size if file.is_file() else 0
         return cls((16 << 30) + 48 * size, 600 + size / 500_000)
 
@@ -145,7 +145,7 @@ def _convert(file: Path, out: Path) -> None:
 
 
 def main(file: str, out: str, memory: str, seconds: str) -> int:
-    """Convert ``file`` to the folder ``out`` under limits of memory (bytes) and processor time; returns the exit code of this child process."""
+    """Convert ``file`` to the folder ``out`` under limits of ``memory`` (bytes) and processor time (``seconds``); return the exit code of this child process."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

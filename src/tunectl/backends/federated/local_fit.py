@@ -92,7 +92,7 @@ def _read(folder: Path) -> tuple[FitRequest, TrainingArgs]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``init FOLDER`` or ``fit FOLDER ROUND`` (see the module); returns the exit code."""
+    """Run ``init FOLDER`` (write the first adapter) or ``fit FOLDER ROUND_FOLDER`` (train a round); return the exit code."""
     process_guard.die_with_parent()
     logging_setup.configure_logging(level="error")
     try:

@@ -86,7 +86,7 @@ class Replica:
             self._socket.sendall(framed_socket.encode_frame(message))
 
     def read(self, bar: Any = None) -> bytes:
-        """Return the result of the last call as msgpack; progress messages meanwhile advance ``bar``.
+        """Return the result of the last call as msgpack; meanwhile the process's progress messages advance ``bar``, if there is one.
 
         Raises  the error that the process raised; InfrastructureError where it died.
         """
@@ -138,7 +138,7 @@ class ReplicaPool:
         return len(self._replicas)
 
     def call(self, calls: Sequence[Call], shape: type[T], bar: Any = None) -> list[T]:
-        """Send ``calls[rank]`` to each process, and return their results, decoded as ``shape``, by rank.
+        """Send ``calls[rank]`` to the process of each rank, and return the results by rank, decoded as type ``shape``.
 
         Raises  the first error of a process, after all have been ended.
         """
@@ -206,9 +206,9 @@ class ReplicatedGenerator:
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply per request; ``label`` names the progress bar.
+        """Return one reply per request, in their order; ``label`` names the progress bar.
 
-        The seconds of the replies add up to the wall time.
+        The seconds of all replies add up to the wall time of this call.
         """
         if not requests:
             return []
@@ -241,7 +241,7 @@ class ReplicatedReference:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return, for each answer, the log-probability (nats) of the token that ``of`` has at each position, given what precedes it."""
+        """Return per answer the log-probability (nats) of each token of its list in ``of``, given the prompt and the answer up to that position."""
         shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))
@@ -285,7 +285,7 @@ class ReplicaLauncher:
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:
-        """Return a generator of evaluation on all processes, for the model in ``folder`` with ``adapter``."""
+        """Return an ``evaluation.protocols.Generator`` on all processes, for the model in ``folder`` with ``adapter``."""
         if self.count == 1:
             return replica_worker.load_generator(folder, adapter, self.profile)
         return ReplicatedGenerator(self._open("generator", folder, adapter, self.profile))
@@ -293,7 +293,7 @@ class ReplicaLauncher:
     def open_reference(
         self, folder: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile
     ) -> TrainedModel:
-        """Return the trained model for packaging's comparison on all processes; ``stops`` are the ids that end an answer."""
+        """Return a ``packaging.protocols.TrainedModel`` on all processes; ``stops`` are the token ids that end an answer."""
         if self.count == 1:
             return replica_worker.load_reference(folder, adapter, stops, profile)
         return ReplicatedReference(self._open("reference", folder, adapter, profile, stops), profile.generate_batch)

@@ -42,7 +42,8 @@ LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 machines, and this variable, which it reads on each system, says that it has none. Source: ray/_private/services.py, get_node_ip_address."""
 FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
 """What the workers get of our environment; not by Ray's ``runtime_env``, which its dashboard shows: a trial's may hold a password."""
-START_HINT = "start a cluster (ray start --head), name it, or start one here: launch.address=local"
+START_HINT = "start a cluster (ray start --head) and set launch.address to it, or start one here: launch.address=local"
+LOCAL_HINT = "look at /tmp/ray/session_latest/logs; free memory, or space below /tmp, and run again"
 _BLIND = "Unable to set up cluster storage"
 """Ray's message where a worker does not find what the driver wrote into the storage."""
 
@@ -117,7 +118,7 @@ class RayLauncher:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InfrastructureError(
                 f"launch.address = {self.settings.address}: {str(error).strip().splitlines()[0]}",
-                hint=START_HINT,
+                hint=LOCAL_HINT if self.settings.address == "local" else START_HINT,
             ) from error
         return True
 

@@ -25,7 +25,7 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     """Yield tables on the cluster that ``RAY_ADDRESS`` names, or on one that is started here and ended afterwards.
 
     ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
-    Raises  InfrastructureError where no cluster is reachable, or a step failed too often; the errors of the steps; MissingExtraError.
+    Raises  InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
     """
     named = os.environ.get("RAY_ADDRESS") or "local"
     ray_launcher.prepare_environment(local=named == "local")
@@ -39,7 +39,8 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
             ray.init(address=named, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InfrastructureError(
-                f"RAY_ADDRESS = {address}: {str(error).strip().splitlines()[0]}", hint=START_HINT
+                f"RAY_ADDRESS = {address}: {str(error).strip().splitlines()[0]}",
+                hint=ray_launcher.LOCAL_HINT if named == "local" else START_HINT,
             ) from error
     try:
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -85,7 +86,7 @@ class RayTables:
         ).ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
 
     def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
-        """Return a table with one block per row."""
+        """Return a table of ``rows``, each in a block of its own, with ``columns`` (type by name)."""
         batches = [{name: [row[name]] for name in columns} for row in rows]
         return self._data.from_arrow([_to_arrow(batch, columns) for batch in batches])
 
@@ -102,7 +103,7 @@ class RayTables:
         return _keep(table.groupby("part").map_groups(_ArrowWork(work, columns), batch_format="pyarrow"))
 
     def join(self, tables: list[Any]) -> Any:
-        """Return one table with the rows of all ``tables``, in order; None if they have none."""
+        """Return one table with the rows of all ``tables``, in order; None if they have no rows."""
         filled = [table for table in tables if table is not None]
         if len(filled) < 2:  # Ray's union takes two or more data sets
             return filled[0] if filled else None

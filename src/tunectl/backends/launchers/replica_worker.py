@@ -68,7 +68,7 @@ class GenerateCall(Struct, frozen=True, tag="generate"):
 
 
 class LikelihoodCall(Struct, frozen=True, tag="likelihood"):
-    """Call to a replica process: return the log-probability (nats) of the token that ``of`` has at each position of ``answers``."""
+    """Call to a replica process: return per answer the log-probability (nats) of each token of its list in ``of``, given the answer up to that position."""
 
     prompts: list[list[int]]
     answers: list[list[int]]
@@ -106,7 +106,7 @@ def load_model(request: ReplicaRequest) -> Any:
 
 
 def load_generator(folder: Path, adapter: Path | None, profile: HardwareProfile) -> Any:
-    """Return evaluation's generator for the model in ``folder`` with ``adapter``, loaded in this process."""
+    """Return an ``HfGenerator`` for the model in ``folder`` with ``adapter``, loaded in this process."""
     from tunectl.backends.modeling import generator
 
     return generator.model_loader(profile)(folder, adapter)
@@ -120,7 +120,7 @@ def load_reference(folder: Path, adapter: Path | None, stops: Sequence[int], pro
 
 
 def carry_out(model: Any, call: Call, rank: int) -> Any:
-    """Run ``call`` on ``model`` and return its result; ``rank`` is the number of this process."""
+    """Run ``call`` on ``model`` in the process ``rank``; return what the method of ``model`` for that kind of call returns."""
     if isinstance(call, AnswerCall):
         decoding = _DECODING.validate_python(call.decoding)
         return model.answer_share(

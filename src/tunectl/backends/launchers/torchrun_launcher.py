@@ -43,7 +43,7 @@ def fit_folder(storage: Path, stage: str) -> Path:
 
 
 def write_session(storage: Path, stage: str, *, ended: bool) -> None:
-    """Write the ``FitSession`` of ``stage``: it trains, or it has ended."""
+    """Write the ``FitSession`` of ``stage`` to ``storage``: it goes on, or has ended (``ended``)."""
     atomic_io.write_json(session_path(storage, stage), FitSession(uuid.uuid4().hex, ended))
 
 
@@ -129,7 +129,7 @@ class TorchrunLauncher:
 def count_ranks(settings: TorchrunLaunch, device: str) -> int:
     """Return the number of ranks on this machine: ``nproc_per_node``, or for ``auto`` its number of GPUs.
 
-    Raises  UsageError for ``auto`` where ``device`` is not cuda; InfrastructureError where torch sees no GPU, or fewer than ranks.
+    Raises  UsageError for ``auto`` where ``device`` is not cuda; InfrastructureError where torch sees no GPU, or fewer GPUs than ranks.
     """
     ranks = settings.nproc_per_node
     if device != "cuda":
@@ -143,6 +143,6 @@ def count_ranks(settings: TorchrunLaunch, device: str) -> int:
     if cards < 1 or (ranks != "auto" and ranks > cards):
         raise InfrastructureError(
             f"launch.nproc_per_node = {ranks}, and torch sees {cards} GPUs",
-            hint="give a smaller number, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
+            hint=("" if cards < 1 else f"set it to at most {cards}, or ") + "check nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
     return cards if ranks == "auto" else ranks

@@ -30,7 +30,7 @@ class TensorBatch:
 def to_tensor_batch(rows: Sequence[PackedRow], device: str, *, added: Any = None) -> TensorBatch:
     """Return ``rows`` as tensors on ``device``. A row whose answers share a prompt gets a mask; padding on the right needs none.
 
-    ``added`` is the torch type of a mask that is added to scores, as ``short_attention`` needs it for rows that are not too long.
+    ``added`` is the torch dtype of masks that are added to the scores, as ``short_attention`` needs them; None: masks are of bool.
     """
     torch = import_optional("torch", extra="train")
     flat = collate(rows)

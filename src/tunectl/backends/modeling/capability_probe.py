@@ -27,9 +27,9 @@ class ModelCapabilities:
 
 
 def probe(model: Any, rows: Sequence[PackedRow], *, autocast: bool) -> ModelCapabilities:
-    """Compare each optimization with the plain computation on a real row; return those with the same result.
+    """Compare the loss of one of ``rows`` with and without each optimization; return which ones give the same loss.
 
-    A warning is logged for each one that has another result: the model is trained without it.
+    A warning is logged for each that gives another: the model is trained without it. ``autocast``: compute in bfloat16.
     """
     row = min(rows, key=lambda item: (len(item.branches) < 2, item.length))
     torch = import_optional("torch", extra="train")

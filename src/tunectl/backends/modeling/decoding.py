@@ -75,7 +75,7 @@ class Decoder:
         return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
 
     def prefill_prefix(self, ids: Sequence[int]) -> SharedPrefix:
-        """Return the cache of the tokens ``ids`` with which all prompts begin."""
+        """Return the key-value cache of the tokens ``ids``, with which all prompts begin."""
         cache = kv_cache.new_cache(self._model.config)
         self._model(input_ids=self.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
         return SharedPrefix(len(ids), cache)
@@ -121,7 +121,7 @@ class Decoder:
         likely: bool = False,
         uniforms: Any = None,
     ) -> None:
-        """Append tokens to each of ``lines`` until it ends its turn or reaches the limit; ``likely`` keeps their log-probabilities.
+        """Append tokens to each of ``lines`` until it ends its turn or has ``decoding``'s limit; ``likely`` stores their log-probabilities.
 
         uniforms  (sequences, limit) float64 from 0 to 1, the random numbers of each sequence, so that no answer depends on the others.
                   None: they are drawn together, from ``seed``.
@@ -193,7 +193,7 @@ class Decoder:
         if not bool((totals.isfinite() & (totals > 0)).all()):
             raise UsageError(
                 "the model's probabilities are NaN or infinite, so no token can be sampled",
-                hint="lower the learning rate that it was trained with, or compute with higher precision: hardware.dtype=float32",
+                hint="compute with higher precision: hardware.dtype=float32; or lower learning_rate of the section that trained it (sft, align)",
             )
         if uniform is None:
             uniform = self._torch.rand(
@@ -217,14 +217,14 @@ def text_of(tokenizer: Any, line: GenerationState) -> str:
 
 
 def split_time(seconds: float, lines: Sequence[GenerationState]) -> None:
-    """Add an equal share of ``seconds`` to the time of each sequence."""
+    """Add ``seconds``, divided equally, to the time of each sequence in ``lines``."""
     for line in lines:
         line.seconds += seconds / len(lines)
 
 
 @contextmanager
 def split_elapsed_time(lines: Sequence[GenerationState]) -> Iterator[None]:
-    """Add an equal share of the block's duration to the time of each sequence."""
+    """Add the duration of the block, divided equally, to the time of each sequence in ``lines``."""
     started = time.perf_counter()
     yield
     split_time(time.perf_counter() - started, lines)

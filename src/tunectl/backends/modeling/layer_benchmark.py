@@ -49,9 +49,9 @@ class Speed:
 def layer_speed(
     profile: HardwareProfile, *, hidden: int, intermediate: int, vocabulary: int, rank: int, batch: int
 ) -> Speed | None:
-    """Measure one layer, and return its seconds per token and per generation step, and those of the output layer.
+    """Measure one layer, and return its seconds per token and per decoding step, and those of the output layer.
 
-    ``hidden``, ``intermediate`` and ``vocabulary`` are the sizes of the model; ``rank`` is that of the adapter; ``batch`` the answers per step.
+    ``hidden``, ``intermediate`` and ``vocabulary`` are the sizes of the model; ``rank`` is that of the adapter; ``batch`` the answers per decoding step.
     None where the profile asks for CUDA and this machine has none. Raises  MissingExtraError without torch.
     """
     from tunectl.backends.modeling import model_loader

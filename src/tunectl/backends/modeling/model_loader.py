@@ -28,7 +28,7 @@ def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_b
 
     Its answers end at the end-of-turn token that the contract of the folder declares, if there is one.
     ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
-    Raises  ArtifactError when a file is absent or does not fit; InfrastructureError when the device is not there;
+    Raises  ArtifactError when a file is absent, damaged or of another model; InfrastructureError when the device is not there;
             MissingExtraError for an absent library.
     """
     torch = import_optional("torch", extra="train")
@@ -41,7 +41,7 @@ def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_b
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file() and not list(folder.glob("model-*.safetensors")):
             raise ArtifactError(
-                f"{folder / name} does not exist, so {folder} is not a model folder", hint="run: tunectl repro"
+                f"{folder / name} does not exist, so {folder} is not a model folder", hint="build it: tunectl repro"
             )
     if adapter is not None:
         peft_adapter.require_safetensors(adapter)

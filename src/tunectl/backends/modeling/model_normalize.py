@@ -36,13 +36,13 @@ def normalize(source: Path, out: Path) -> None:
     if not (source / "config.json").is_file():
         raise UsageError(
             f"{source} has no config.json, so it is not a model folder",
-            hint="name a folder in the layout of transformers",
+            hint="set model.source to a model in the layout of transformers: config.json, *.safetensors, tokenizer.json",
         )
     settings = json.loads((source / "config.json").read_text())
     if "auto_map" in settings and not _is_known_architecture(settings):
         raise UsageError(
             f"{source.name} needs its own code (auto_map in config.json), and tunectl runs no code from a model",
-            hint="choose a model whose architecture transformers supports",
+            hint="set model.source to a model whose architecture transformers supports",
         )
     _weights(source, out)
     shutil.copyfile(source / "config.json", out / "config.json")
@@ -63,9 +63,12 @@ def _weights(source: Path, out: Path) -> None:
         if pickled:
             raise UsageError(
                 f"{source} holds pickled weights ({pickled[0]}), which can run code when they are read",
-                hint="convert them: model.save_pretrained(folder, safe_serialization=True), on a machine that may run them",
+                hint="convert them on a machine that may run them: model.save_pretrained(FOLDER, safe_serialization=True); then model=folder model.source.path=FOLDER",
             )
-        raise UsageError(f"{source} has no .safetensors file", hint="name a folder in the layout of transformers")
+        raise UsageError(
+            f"{source} has no .safetensors file",
+            hint="set model.source to a model in the layout of transformers: config.json, *.safetensors, tokenizer.json",
+        )
     if len(files) == 1:
         shutil.copyfile(files[0], out / WEIGHTS)
         return
@@ -84,12 +87,13 @@ def _tokenizer(source: Path, out: Path) -> None:
         first = str(error).strip().splitlines()[0]
         raise UsageError(
             f"{source} has no tokenizer that transformers can read: {first}",
-            hint="choose a model with a tokenizer.json",
+            hint="set model.source to a model with a tokenizer.json",
         ) from error
     tokenizer.save_pretrained(out)
     if not (out / "tokenizer.json").is_file():
         raise UsageError(
-            f"the tokenizer of {source} is not a fast tokenizer (no tokenizer.json)", hint="choose a model that has one"
+            f"the tokenizer of {source} is not a fast tokenizer (no tokenizer.json)",
+            hint="set model.source to a model that has one",
         )
 
 

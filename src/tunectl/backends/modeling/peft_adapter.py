@@ -82,7 +82,7 @@ def load_trainable(model: Any, weights: dict[str, Any]) -> None:
 
 
 def save_adapter(model: Any, best: dict[str, Any], out: Path, base: ModelSpec) -> None:
-    """Write the adapter with the weights ``best``: the same weights give the same bytes, and no path of this machine is in it."""
+    """Write the adapter of ``model`` with the weights ``best`` to ``out``, naming the base model ``base``; equal weights give equal bytes."""
     torch = import_optional("torch", extra="train")
     with torch.no_grad():
         load_trainable(model, best)

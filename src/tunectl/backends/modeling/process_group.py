@@ -103,7 +103,7 @@ class ProcessGroup:
         return [number for part in parts for number in msgspec.msgpack.decode(part, type=list[float])]
 
     def merge_by_index(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
-        """Return one list of the values that the ranks computed, by index from 0; ``own`` are this rank's, ``shape`` is their type."""
+        """Return the values of all ranks in one list, sorted by index; ``own`` has this rank's by index, ``shape`` is their type."""
         if self.world_size == 1:
             return [own[index] for index in sorted(own)]
         parts = self.gather_bytes(msgspec.msgpack.encode(list(own.items())))
@@ -115,7 +115,7 @@ class ProcessGroup:
         self.sum(0.0)
 
     def end_checkpoint(self, folder: Path | None) -> None:
-        """Publish the first rank's checkpoint in ``folder`` for a restart, and wait for it; the other ranks pass None."""
+        """Publish the checkpoint in ``folder`` for a restart, and wait until it is; the first rank passes the folder, the others None."""
         if self.publish is None:
             self.barrier()
         else:

@@ -44,7 +44,7 @@ class ReferenceModel:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return, for each answer, the log-probability (nats) of the token that ``of`` has at each position, given what precedes it."""
+        """Return per answer the log-probability (nats) of each token of its list in ``of``, given the prompt and the answer up to that position."""
         result: list[list[float]] = [[] for _ in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):

@@ -48,12 +48,12 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
     except ValueError as error:
         raise UsageError(
             f"transformers has no sequence-classification class for {type(causal).__name__}: {str(error).splitlines()[0]}",
-            hint="choose another base model, or switch the reward model off: reward=none",
+            hint="set model.source to another base model, or switch the reward model off: reward=none",
         ) from error
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UsageError(
             f"{type(model).__name__} has no linear layer called score, so no reward can be read from it",
-            hint="choose another base model, or switch the reward model off: reward=none",
+            hint="set model.source to another base model, or switch the reward model off: reward=none",
         )
     setattr(model, model.base_model_prefix, causal.base_model)
     model.score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, dtype=torch.float32)
@@ -86,8 +86,8 @@ def _ends(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
 def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight: float | None) -> Any:
     """Return the sum over all pairs of ``bundles`` of -log P(the chosen answer wins by its margin), in nats; a float32 scalar.
 
-    Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``center_weight`` weighs (sum of both rewards) squared,
-    arXiv 2312.09244 eq. 2.
+    Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``center_weight`` is the weight of the added term
+    (sum of both rewards) squared, arXiv 2312.09244 eq. 2; None: no such term.
     """
     torch = import_optional("torch", extra="train")
     rewards = rewards_of(route, [row for bundle in bundles for row in bundle.rows])

@@ -43,7 +43,7 @@ def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareP
 
     ``part`` is the ensemble that gives rewards in training (members), or the separate model that evaluation uses (judge).
     Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
-            is no judge; MissingExtraError.
+            is no evaluation model (judge); MissingExtraError.
     """
     verified = load_verified(base=base, sft=sft, reward=reward, part=part)
     return RewardScorer(base, sft, folders(reward, part, verified), verified, profile)

@@ -48,11 +48,11 @@ class TrainingRun:
     """The processes that share this training."""
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
-        """Run forward and backward over one step, calling ``backward`` with each loss; return the mean loss (nats)."""
+        """Run forward and backward over one step, calling ``backward`` with each loss; return the mean loss (nats per token)."""
         return step_loss(self, step, backward)
 
     def validate(self, model: Any) -> float:
-        """Return the validation loss (nats) by which weights are chosen."""
+        """Return the validation loss (nats per token) of ``model``, by which the best weights are chosen."""
         return validation_loss(self, model)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
@@ -130,7 +130,7 @@ def validation_loss(run: TrainingRun, model: Any) -> float:
 def check_ranks(run: TrainingRun) -> None:
     """Check that the ranks can share a step, and log ranks and rows per step.
 
-    Raises  UsageError where a usual step has fewer rows than there are ranks.
+    Raises  UsageError where a typical step has fewer rows than there are ranks.
     """
     group, label = run.group, run.plan.label
     sizes = [sum(len(batch) for batch in step.batches) for step in run.steps]

@@ -30,7 +30,8 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs, *, setting: s
         stored: dict[str, Any] = files.load_file(str(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(
-            f"{path} cannot be read: {str(error)[:300]}", hint="copy the adapter there again"
+            f"{setting} = {folder}: {path.name} cannot be loaded as safetensors: {str(error)[:300]}",
+            hint=f"copy the adapter there again, or set {setting}=null",
         ) from error
     _refuse_another_strength(folder, plan, setting)
     _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model, save_embedding_layers=False), setting)

@@ -23,7 +23,7 @@ def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
     """Yield a Word document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
 
     A file that is no Word document is rejected as ``unreadable``, one without text as ``image_without_text`` or ``no_text``, one
-    that unpacks to more than ``limits.max_file_bytes`` or ``RATIO`` times its size as ``file_too_big``.
+    that unpacks to more than ``limits.max_file_bytes``, or 200 times its size (``RATIO``), as ``file_too_big``.
     """
     docx = import_optional("docx", extra="data")
     with file.path.open("rb") as stream:

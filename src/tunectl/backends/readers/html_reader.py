@@ -29,7 +29,7 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
     """Yield the text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
 
     A page without text is rejected as ``no_text``, or as ``image_without_text`` if it shows pictures.
-    Raises  DecodeError, NotTextError.
+    Raises  DecodeError where it is not in its encoding, NotTextError where it is binary.
     """
     encoding = _find_encoding(file, reading.encoding)
     with open_text_file(file, encoding, newline=None) as stream:
@@ -48,7 +48,7 @@ def check_encoding(file: SourceFile, encoding: str | None) -> str | None:
 
     None is UTF-8.
 
-    Raises  DecodeError, NotTextError, CorruptArchiveError.
+    Raises  DecodeError where it is not in that encoding, NotTextError where it is binary, CorruptArchiveError where it cannot be unpacked.
     """
     name = _find_encoding(file, encoding)
     with open_text_file(file, name, newline=None) as stream:

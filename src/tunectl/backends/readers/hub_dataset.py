@@ -32,7 +32,7 @@ def read_hub(hub: HubDataset) -> Iterator[RawRow | RejectedRow]:
         raise DataError(
             f"the data set {hub.id} cannot be read (revision {hub.revision}, subset {hub.subset}, split {hub.split}): "
             f"{_first_line(error)}",
-            hint=f"check its name, revision, subset and split on its page; or {_copy(hub)}",
+            hint=f"set id, revision, subset and split of this source to those on https://huggingface.co/datasets/{hub.id}; or {_copy(hub)}",
         ) from error
 
 

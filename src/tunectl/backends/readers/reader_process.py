@@ -84,7 +84,7 @@ class RowFrame(Struct, omit_defaults=True):
 
 @contextmanager
 def keep_child() -> Iterator[None]:
-    """Keep the child process for further files while the block runs, and end it afterwards."""
+    """Use one child process for all files that are read while the block runs, and end it afterwards."""
     try:
         yield
     finally:
@@ -101,9 +101,9 @@ def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
 
 
 def read_html_in_child(file: SourceFile, reading: FileOptions) -> ReaderRows:
-    """Yield the text of a page as one row, as ``html_reader.read_html``; its encoding is detected in this process, which raises the errors about it.
+    """Yield the text of a page as one row, as ``html_reader.read_html``; its encoding is detected in this process.
 
-    Raises  DecodeError, NotTextError, CorruptArchiveError.
+    Raises  DecodeError where it is not in its encoding, NotTextError where it is binary, CorruptArchiveError where it cannot be unpacked.
     """
     yield from _read("html", file, reading, html_reader.check_encoding(file, reading.encoding))
 
@@ -258,7 +258,7 @@ def _write_frame(stream: IO[bytes] | None, data: bytes) -> None:
 
 
 def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> None:
-    """Read one file per request until there are no more; runs in the child, with ``memory`` bytes, and ``cpu`` seconds per file."""
+    """Read one file per request until there are no more; runs in the child, with at most ``memory`` bytes, and ``cpu`` seconds of CPU time per file."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

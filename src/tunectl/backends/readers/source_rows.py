@@ -56,7 +56,7 @@ def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[
 def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceFile]:
     """Return the files that a source's ``path`` (file, folder or pattern) names, none opened yet.
 
-    ``limit``: most files allowed; ``key``: the source's dotted key, for messages.
+    ``limit``: the largest number of files allowed; ``key``: the source's dotted key, for messages.
     Raises  DataError when there are none, too many, or none of a known kind.
     """
     root = ProjectPaths().root
@@ -64,7 +64,7 @@ def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceF
     if len(paths) > limit:
         raise DataError(
             f"{key}.limits.max_files = {limit}: {path} holds {len(paths)} files",
-            hint="raise the limit, or name a smaller part",
+            hint=f"raise {key}.limits.max_files, or name fewer files in {key}.path",
         )
     result = [
         with_type(

@@ -15,9 +15,9 @@ WIN_COLUMNS = (
 
 
 def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
-    """Return rows [judge, pairs, wins, ties, losses, win rate, rate of close pairs, words of winner, of loser, longer wins].
+    """Return a row per judge about the aligned model against the tuned one; its cells are ``WIN_COLUMNS``. Judges without a verdict are left out.
 
-    Judges without a verdict are left out.
+    About equally long: the win rate in such pairs. Words: mean length of answers that won or lost. Longer wins: share of pairs.
     """
     none = render.number(None)
     return [
@@ -53,7 +53,7 @@ def judge_notes(rates: Sequence[WinRate]) -> list[str]:
 
 
 def win_plot(rates: Sequence[WinRate]) -> str:
-    """Return an SVG plot of win rates with intervals and a line at no difference; empty if no judge gave a verdict."""
+    """Return an SVG plot by judge of the rate at which aligned wins over tuned, with intervals and a line at 50 %; empty without verdicts."""
     measured = [rate for rate in rates if rate.rate is not None]
     if not measured:
         return ""
@@ -76,7 +76,7 @@ def _share(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def cause_rows(results: Results) -> list[list[str]]:
-    """Return rows [finding, advice] about why alignment did not help; empty if aligned is surely better or did not take part."""
+    """Return rows [finding, advice] about why alignment did not help; empty if aligned is significantly better than tuned, or absent."""
     aligned = results.verdict.aligned
     return [] if aligned is None else [[cause.finding, cause.advice] for cause in aligned.causes]
 
@@ -128,7 +128,7 @@ def _ends(low: float | None, high: float | None) -> str:
 
 
 def slot_rows(results: Results) -> list[list[str]]:
-    """Return rows [attribute, inputs that state it, then per system the share of them where it is missing or wrong]."""
+    """Return rows [attribute, inputs that state it, then per system the share of their answers where it is missing or wrong]."""
     if results.slots is None:
         return []
     return [
@@ -178,7 +178,7 @@ def slot_plot(results: Results) -> str:
 
 
 def size_rows(results: Results) -> list[list[str]]:
-    """Return rows [attributes of the input, inputs, then per system the slot error rate, then aligned over tuned if both took part]."""
+    """Return rows [attributes of the input, inputs, then per system the slot error rate, then the difference of aligned to tuned if both took part]."""
     if results.slots is None:
         return []
     names = [system.name for system in results.systems]

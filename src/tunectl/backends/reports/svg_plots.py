@@ -113,7 +113,7 @@ def histogram(
 ) -> str:
     """Return an SVG of distributions on common bins, drawn as outlines over a light fill.
 
-    ``series`` maps a name to its values; ``log_x`` needs values above zero, others are left out.
+    ``series`` maps a name to its values; with ``log_x``, values of zero or below are left out. ``alt`` is the text for screen readers.
     """
     numpy = import_optional("numpy", extra="data")
     values = {name: numpy.asarray(list(points), dtype=float) for name, points in series.items()}
@@ -146,7 +146,7 @@ def bars(
     targets: Sequence[float | None] | None = None,
     percent: bool = False,
 ) -> str:
-    """Return an SVG of horizontal bars, first label on top.
+    """Return an SVG of horizontal bars, one per label, the first on top; ``values`` and the like are in the order of ``labels``.
 
     ``intervals`` are drawn as whiskers; ``targets`` as diamonds (None: no mark); ``percent`` shows shares from 0 to 1 as per cent.
     """
@@ -183,7 +183,7 @@ def grouped_bars(
     intervals: Mapping[str, Sequence[PlotInterval]] | None = None,
     percent: bool = False,
 ) -> str:
-    """Return an SVG of horizontal bars in groups: for each label one bar of each series."""
+    """Return an SVG of grouped horizontal bars: for each label one bar of each series, whose values are in the order of ``labels``."""
     numpy = import_optional("numpy", extra="data")
     rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
     with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
@@ -199,7 +199,7 @@ def grouped_bars(
 
 
 def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
-    """Return an SVG of stacked horizontal bars: for each label the values of the series one after another."""
+    """Return an SVG of stacked horizontal bars, one per label; each series has one value per label, in the order of ``labels``."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         reached = [0.0] * len(labels)
@@ -220,7 +220,7 @@ def forest(
     alt: str,
     zero: float | None = 0.0,
 ) -> str:
-    """Return an SVG with a point and its interval for each label, first label on top; ``zero`` is the x of a vertical line of no difference."""
+    """Return an SVG with one point of ``centers`` and its interval per label, in their order; ``zero`` is the x of a vertical line (None: no line)."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         if zero is not None:
@@ -246,7 +246,7 @@ def lines(
 ) -> str:
     """Return an SVG with a line through the ``(x values, y values)`` of each name.
 
-    ``bands`` are intervals at the same x; names in ``dashed`` are fitted lines, drawn without points.
+    ``bands`` are, by name, one interval per x value; names in ``dashed`` are fitted lines, drawn without points.
     ``x_ticks`` are the tick positions on the x axis; None: matplotlib chooses them.
     """
     with _canvas(2.6, alt) as canvas:

@@ -9,7 +9,7 @@ from tunectl.sweeps.trial_records import SweepSummary, TrialSummary
 
 
 def page(summary: SweepSummary, section: Sweep) -> str:
-    """Return the HTML of the page; plots are drawn for trials that ended."""
+    """Return the HTML page about the sweep ``summary``, whose settings are ``section``; plots show the trials that have ended."""
     ended = [trial for trial in summary.trials if trial.values]
     columns, rows = sweep_report.table(summary, section)
     lines = sweep_report.summary_lines(summary, section)

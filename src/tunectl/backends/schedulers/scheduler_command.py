@@ -42,7 +42,8 @@ def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = 
         )
     except subprocess.TimeoutExpired as error:
         raise InfrastructureError(
-            f"{command[0]} did not answer within {TIMEOUT_SECONDS} s", hint="look whether the cluster can be reached"
+            f"{command[0]} did not answer within {TIMEOUT_SECONDS} s",
+            hint="check that this machine reaches the cluster, then run the same command again",
         ) from error
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]

@@ -92,7 +92,7 @@ def submit(job: JobSpec, folder: Path) -> str:
     except OSError as error:
         raise InfrastructureError(
             f"cannot make {job.storage}: {error.strerror}",
-            hint="submit.storage_path is a folder that this machine and all nodes see at the same path, and may write",
+            hint="set submit.storage_path to a folder that this machine and all nodes see at the same path, and may write to",
         ) from error
     printed = scheduler_command.call(["sbatch", "--parsable", str((folder / FILE).absolute())])
     number = _SUBMITTED.fullmatch(printed)

@@ -33,7 +33,7 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
     except errors.RevisionNotFoundError as error:
         raise UsageError(
             f"model.source.revision = {revision}: {repo} has no such commit",
-            hint=f"see https://huggingface.co/{repo}/commits/main",
+            hint=f"set it to the full hash of a commit at https://huggingface.co/{repo}/commits/main",
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

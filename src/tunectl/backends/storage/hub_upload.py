@@ -51,7 +51,8 @@ def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
             errors.HTTPError,
         ) as error:  # the Hub's client raises errors other than OSError without a connection
             raise InfrastructureError(
-                f"{repo} cannot be pushed: {_first(error)}", hint="check the connection, or HF_ENDPOINT"
+                f"{repo} cannot be pushed: {_first(error)}",
+                hint="check that this machine reaches the Hub (HF_ENDPOINT, if set, is its address), then run again",
             ) from error
     return str(result.commit_url)
 

@@ -36,7 +36,7 @@ def copy_sqlite(file: Path, target: Path) -> None:
         if problems:
             raise ArtifactError(
                 f"{file} is damaged: {problems[0]}",
-                hint="look at it: tunectl log verify; then restore an earlier backup",
+                hint="list what is damaged: tunectl log verify; then restore an earlier backup: tunectl restore DIR",
             )
         with target.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -68,7 +68,7 @@ def dump_postgres(url: str, target: Path) -> None:
 
 
 def restore_postgres(url: str, dump: Path) -> None:
-    """Restore the tables of a dump in a database that has none of them, in one transaction.
+    """Restore the tables in the file ``dump`` into the database at ``url``, which has none of them, in one transaction.
 
     Raises  InfrastructureError where pg_restore is not installed or fails; then nothing was changed.
     """
@@ -91,7 +91,7 @@ def has_tables(url: str, root: Path) -> bool:
 
 
 def libpq_environment(url: str) -> dict[str, str]:
-    """Return ``url`` as PostgreSQL's environment variables, so that no password is on a command line."""
+    """Return ``url`` as libpq's environment variables (PGHOST, …), value by name, so that no password is on a command line."""
     result = import_optional("sqlalchemy", extra="inference-log").make_url(url)
     values = {"PGHOST": result.host, "PGPORT": result.port, "PGUSER": result.username, "PGPASSWORD": result.password}
     values["PGDATABASE"] = result.database or result.username or ""

@@ -146,7 +146,7 @@ def _time_type(sa: Any) -> Any:
 
 
 def to_row(row: Any) -> dict[str, Any]:
-    """Return a record as its database columns by name; structured fields are JSON text."""
+    """Return the record ``row`` as values by database column; structured fields are JSON text."""
     return {
         name: _json(value) if name in JSON else value
         for name in row.__struct_fields__
@@ -175,14 +175,14 @@ def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
 
     ``application`` is the program's name that PostgreSQL shows.
 
-    Raises  UsageError for another kind of database; InfrastructureError when the folder cannot be made; MissingExtraError.
+    Raises  UsageError for another kind of database; InfrastructureError when the folder cannot be made; MissingExtraError without a driver.
     """
     sa = import_optional("sqlalchemy", extra="inference-log")
     try:
         result = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise UsageError(
-            "inference_log.url cannot be read as the address of a database (not shown: it may hold a password)",
+            "inference_log.url is malformed: not the address of a database (not shown: it may hold a password)",
             hint="write sqlite:///FILE or postgresql://USER@HOST/NAME",
         ) from error
     if result.get_backend_name() == "postgresql":

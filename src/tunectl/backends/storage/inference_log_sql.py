@@ -279,7 +279,7 @@ class SqlInferenceLog:
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """Erase the texts of a user, or with ``by_key`` of an API key, up to ``until``; return the number of inferences and of feedback."""
+        """Erase the texts of the user (``by_key``: of the API key) whose hash is given, received by ``until`` (None: all); return the counts."""
         sa, table, feedback = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
         keys = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, feedback)]

@@ -41,7 +41,8 @@ class FsspecObjectStore:
             raise MissingExtraError(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error
         except ValueError as error:
             raise UsageError(
-                f"{self.address}: {hide_credentials(str(error))}", hint="for example s3://bucket/releases"
+                f"{self.address}: {hide_credentials(str(error))}",
+                hint="give a folder, or an address such as s3://BUCKET/releases",
             ) from error
 
     def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
@@ -159,5 +160,5 @@ class FsspecObjectStore:
             lines: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
                 f"{self.address}/{name}: {hide_credentials(lines[0])[:300]}",
-                hint="check the address, the network and the credentials",
+                hint="check the address, the network, and that the credentials may read and write there",
             ) from error

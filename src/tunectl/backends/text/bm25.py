@@ -20,7 +20,7 @@ class Bm25Index:
         self._index.index(self._tokens(texts), show_progress=False)
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return for each query the indices of the ``count`` best texts, best first."""
+        """Return for each query the indices of the ``count`` texts with the highest BM25 score, best first."""
         if not queries or not count:
             return [[] for _ in queries]
         indexes, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)

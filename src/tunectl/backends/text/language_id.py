@@ -24,7 +24,8 @@ def make_detector(allowed: list[str]) -> Callable[[str], Guess]:
     unknown = [code for code in allowed if code not in languages]
     if unknown:
         raise ConfigError(
-            [f"curate.language.allowed holds {', '.join(unknown)}; known languages are {', '.join(languages)}"]
+            [f"curate.language.allowed holds {', '.join(unknown)}; known languages are {', '.join(languages)}"],
+            hint=f"replace {', '.join(unknown)} by some of these (ISO 639-1), or remove it",
         )
 
     def guess(text: str) -> Guess:

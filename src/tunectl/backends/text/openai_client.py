@@ -88,6 +88,7 @@ class OpenAiClient:
 
     def _failure(self, address: str, description: str) -> InfrastructureError:
         return InfrastructureError(
-            f"the judge at {address} did not answer: {description}",
-            hint="check evaluate.judge.base_url, model and key, or switch it off: evaluate.judge=null",
+            f"the judge at {address} gave no usable answer: {description}",
+            hint="check evaluate.judge.base_url, evaluate.judge.model, and the key in the variable that evaluate.judge.api_key_env "
+            "names; or switch the judge off: evaluate.judge=null",
         )

@@ -29,7 +29,7 @@ def tools(*, regions: Iterable[str], locales: Iterable[str]) -> PiiResources:
 
 
 def build_masker(settings: InferenceLogConfig) -> PiiMasker:
-    """Return the masker of personal data for all that the server stores of requests and feedback."""
+    """Return the masker of personal data in what the server stores of requests and feedback, set by ``inference_log.pii``."""
     personal = settings.pii
     resources = tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(resources, kinds=personal.kinds, keep=personal.keep)
@@ -59,7 +59,10 @@ def _provider(locale: str) -> Any:
     package = import_optional("faker.providers.person", extra="data")
     locales = sorted(module.name for module in iter_modules(package.__path__))
     if locale not in locales:
-        raise ConfigError([f"curate.pii.locales holds {locale}; known locales are {', '.join(locales)}"])
+        raise ConfigError(
+            [f"curate.pii.locales or inference_log.pii.locales holds {locale}; known locales are {', '.join(locales)}"],
+            hint=f"replace {locale} by one of these, or remove it",
+        )
     return import_optional(f"faker.providers.person.{locale}", extra="data").Provider
 
 
@@ -90,7 +93,11 @@ def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
     unknown = [region for region in regions if region not in phonenumbers.SUPPORTED_REGIONS]
     if unknown:
         supported_regions = ", ".join(sorted(phonenumbers.SUPPORTED_REGIONS))
-        raise ConfigError([f"curate.pii.regions holds {', '.join(unknown)}; known regions are {supported_regions}"])
+        refused = ", ".join(unknown)
+        raise ConfigError(
+            [f"curate.pii.regions or inference_log.pii.regions holds {refused}; known regions are {supported_regions}"],
+            hint=f"replace {refused} by some of these (ISO 3166), or remove it",
+        )
 
     def find(text: str) -> Iterator[tuple[int, int]]:
         for region in regions:

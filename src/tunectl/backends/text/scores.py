@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def compute_rouge(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-    """Return under ``rouge_l`` the ROUGE-L F1 (Lin, 2004) of each answer with its best reference, and a count of 1; (answers, 2)."""
+    """Return ``rouge_l``: per answer the ROUGE-L F1 (Lin, 2004) with the best of its references, and the count 1; (answers, 2)."""
     scorer = import_optional("rouge_score.rouge_scorer", extra="evaluate").RougeScorer(["rougeL"], use_stemmer=False)
     numpy = import_optional("numpy", extra="evaluate")
     best = [
@@ -24,7 +24,7 @@ def compute_rouge(answers: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def compute_bleu_and_chrf(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-    """Return for each answer the counts from which corpus BLEU (10 columns) and chrF (18 columns) are computed.
+    """Return ``bleu`` (answers, 10) and ``chrf`` (answers, 18): per answer the counts from which corpus BLEU and chrF are computed.
 
     Every answer may have its own number of references; the closest length counts for BLEU and the best one for chrF, as
     ``sacrebleu.corpus_bleu`` does it.

@@ -70,7 +70,7 @@ def _check_weights(path: Path, expected_digest: str) -> None:
     if result != expected_digest:
         raise ArtifactError(
             f"{path} has SHA-256 {result}, monitor.encoder.sha256 says {expected_digest}",
-            hint="delete the file and fetch it again; a package of that version should never change",
+            hint="delete the file and run again, which downloads it; if it still differs, check monitor.encoder.version and sha256",
         )
 
 

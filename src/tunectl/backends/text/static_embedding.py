@@ -51,7 +51,9 @@ class StaticEmbedding:
                     [table["vectors"].astype(np.float32), np.zeros((1, DIMENSIONS), np.float32)]
                 )
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", hint="delete it; it is made again") from error
+            raise ArtifactError(
+                f"{path} is absent or damaged: {error}", hint=f"delete {folder}; the next run makes it again"
+            ) from error
         self._tokenizer = Tokenizer(folder)
         self.name = folder.name
 

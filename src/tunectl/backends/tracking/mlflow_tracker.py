@@ -203,8 +203,8 @@ class MlflowTracker:
                 :300
             ]  # it repeats track.uri
             raise InfrastructureError(
-                f"MLflow rejected the request: {message}",
-                hint="check track.uri and the server; run tunectl track sync to try again",
+                f"sending to MLflow failed: {message}",
+                hint="check track.uri, its credentials and the server, then send again: tunectl track sync",
             ) from error
 
 

@@ -48,7 +48,8 @@ class WandbTracker:
                     run.summary.update(stage.metrics)
         except (self._wandb.Error, OSError) as error:
             raise InfrastructureError(
-                f"W&B refused the run: {' '.join(str(error).split())[:300]}", hint="run tunectl track sync to try again"
+                f"sending to W&B failed: {' '.join(str(error).split())[:300]}",
+                hint="check the login (wandb login, or WANDB_API_KEY) and the network, then send again: tunectl track sync",
             ) from error
         return address
 

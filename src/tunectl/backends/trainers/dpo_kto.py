@@ -94,7 +94,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return loss if bool(torch.isfinite(pair_logprobs.policy.values.detach()).all()) else loss * torch.nan
 
     def evaluate_held_out(self) -> tuple[float, float | None]:
-        """Return the mean loss of the validation judgments, and the share (0 to 1) of pairs ranked right, ties half; None without pairs."""
+        """Return the mean loss of the validation judgments, and the share (0 to 1) of pairs ranked right, where ties count half; the share is None without pairs."""
         run, torch = self.run, import_optional("torch", extra="train")
         rows = [item.row for item in run.data.held_out]
         self.model.eval()

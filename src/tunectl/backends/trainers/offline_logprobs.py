@@ -30,7 +30,7 @@ REFERENCE = "reference.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class PairLogprobs:
-    """Log-probabilities of the answers of some rows under the policy and under sft, the input of one pair loss."""
+    """Log-probabilities of the answers of some rows under the policy and under the SFT model, the input of one pair loss."""
 
     completions: Sequence[LabeledCompletions]
     policy: AnswerLogps
@@ -149,7 +149,7 @@ class LogprobReader:
 
 
 class References:
-    """Log-probabilities (nats) under sft of every answer of the training and validation rows; computed once, and stored for a restart."""
+    """Log-probabilities (nats) under the SFT model of the answers of all training and validation rows; computed once, and stored for a restart."""
 
     def __init__(self, lines: Mapping[str, list[list[Any]]]) -> None:
         """``lines`` hold one tensor (tokens,) for each answer of each row."""
@@ -159,7 +159,7 @@ class References:
     def load_or_compute(
         cls, rows: Mapping[str, Sequence[PackedRow]], reader: LogprobReader, work: Path, group: ProcessGroup = SINGLE
     ) -> References:
-        """Return the log-probabilities of ``rows`` with the current weights, computed on all ranks, or loaded if ``work`` has them."""
+        """Return the log-probabilities of ``rows`` (by set name) under the current weights: loaded from ``work``, or computed on all ranks."""
         files = import_optional("safetensors.torch", extra="train")
         path = work / REFERENCE
         if group.max(float(not path.is_file()))[0]:
@@ -174,14 +174,14 @@ class References:
         return cls({name: _by_row(values[name], row) for name, row in rows.items()})
 
     def gather_padded(self, name: str, numbers: Sequence[int], width: int) -> Any:
-        """Return the token log-probabilities of the answers of rows ``numbers`` of ``name``: (answers, width), 0 in the padding."""
+        """Return token log-probabilities of the answers of the rows with indices ``numbers`` in set ``name``: (answers, width), padded with 0."""
         torch = import_optional("torch", extra="train")
         lines = [line for number in numbers for line in self._lines[name][number]]
         result = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
         return torch.nn.functional.pad(result, (0, width - result.shape[1]))
 
     def gather_sums(self, name: str, numbers: Sequence[int]) -> Any:
-        """Return the log-probabilities of the whole answers of rows ``numbers`` of ``name``: (answers,)."""
+        """Return the log-probability of each whole answer of the rows with indices ``numbers`` in set ``name``: (answers,)."""
         torch = import_optional("torch", extra="train")
         return torch.stack([line.sum() for number in numbers for line in self._lines[name][number]])
 

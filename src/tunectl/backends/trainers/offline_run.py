@@ -59,17 +59,17 @@ class OfflineRun:
         return {"loss": f"{point.loss:.3f}", "margin": "-" if point.reward is None else f"{point.reward:.2f}"}
 
     def get_labeled_completions(self, name: str) -> Sequence[LabeledCompletions]:
-        """Return the judged rows of the training data (``name`` = TRAIN) or of the held-out data."""
+        """Return the judged rows of the training data (``name`` is TRAIN) or of the held-out data (HELD_OUT)."""
         return self.data.judged if name == TRAIN else self.data.held_out
 
     def compute_logprobs(self, name: str, numbers: Sequence[int]) -> PairLogprobs:
-        """Return log-probabilities under policy and sft of the rows ``numbers`` of ``name``."""
+        """Return log-probabilities under policy and SFT model of the rows with indices ``numbers`` in set ``name`` (TRAIN or HELD_OUT)."""
         some = [self.get_labeled_completions(name)[number] for number in numbers]
         result = self.reader.logprobs([item.row for item in some])
         return PairLogprobs(some, result, self.references.gather_padded(name, numbers, result.values.shape[1]))
 
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
-        """Return the log-probabilities (nats) of the mismatched pairs ``numbers``, under the policy and under sft; (answers,) each, no gradients."""
+        """Return log-probabilities (nats) under (policy, SFT model) of the mismatched answers of rows ``numbers`` in set ``name``; (answers,) each."""
         torch = import_optional("torch", extra="train")
         indices = range(len(numbers))[self.group.rank :: self.group.world_size]
         rows = [self.mismatched[name][numbers[index]] for index in indices]
@@ -100,7 +100,7 @@ def prepare_run(
     work: Path,
     group: ProcessGroup = SINGLE,
 ) -> OfflineRun:
-    """Return the state of a dpo or kto training; log-probabilities under sft are computed, or loaded if ``work`` has them."""
+    """Return the state of a dpo or kto training; log-probabilities under the SFT model are computed, or loaded if ``work`` has them."""
     settings = plan.settings
     assert isinstance(settings, Dpo | Kto)
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)

@@ -63,7 +63,7 @@ class PolicyModel:
 
     @contextmanager
     def as_sft(self) -> Iterator[None]:
-        """Give the model the weights of sft while the block runs."""
+        """Give the model the weights of the SFT adapter while the block runs."""
         torch = import_optional("torch", extra="train")
         every = dict(self.model.named_parameters())  # by name: TRL may have frozen them for the moment
         own = {name: every[name].detach().clone() for name in self.start}
@@ -88,7 +88,7 @@ class PolicyModel:
             )
 
     def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
-        """Return two lists, one value per answer of ``rows``, in nats: the log-ratio of policy to sft, and their KL divergence summed over its tokens."""
+        """Return two lists, one value per answer of ``rows``, in nats: the log-ratio of policy to SFT model, and their KL divergence summed over its tokens."""
         torch = import_optional("torch", extra="train")
 
         def read(batch: Any) -> Any:

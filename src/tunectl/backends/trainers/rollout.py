@@ -169,7 +169,7 @@ def score_answers(run: PolicyRun) -> list[float]:
             raise UsageError(
                 f"align: the reward of an answer of step {turn.number} is not a number ({parts}); to {prompt.last_message[:80]!r} it "
                 f"was {answer.text[:80]!r}",
-                hint="check the part of the reward that is nan or inf; rebuild a broken reward model with: tunectl repro -f reward",
+                hint="check the part of the reward that is nan or inf; rebuild a broken reward model with: tunectl repro --force --to reward",
             )
     return [breakdown.total for breakdown in turn.rewards]
 
@@ -196,7 +196,7 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
 
 
 def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
-    """Return the log-probabilities (nats) from sampling, (answers, width); None if the generator did not keep them."""
+    """Return the log-probabilities (nats) with which the answers were sampled, (answers, width); None if the generator stored none."""
     torch = import_optional("torch", extra="train")
     lines = run.turn.lines
     if not all(line.nats for line in lines):
@@ -206,7 +206,7 @@ def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
 
 
 def compute_logprobs(run: PolicyRun, width: int) -> Any:
-    """Return log-probabilities (nats) under the current weights, (answers, width), 0 for answers that were cut; no gradients."""
+    """Return the log-probabilities (nats) of the step's answers under the current weights, (answers, width), 0 for cut answers; no gradients."""
     torch = import_optional("torch", extra="train")
     result = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
@@ -217,7 +217,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
-    """Return the log-probabilities (nats) under sft, (answers, width); computed once per step."""
+    """Return the log-probabilities (nats) of the step's answers under the SFT model, (answers, width); computed once per step."""
     if run.turn.reference is None:
         with run.state.time_block("reference"), run.policy.as_sft():
             run.turn.reference = compute_logprobs(run, width)
@@ -225,7 +225,7 @@ def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, Any]) -> float:
-    """Return the weight of a micro-batch in the loss of the step: its share of the items over which the loss is averaged."""
+    """Return the weight of micro-batch ``part`` in the loss of the step ``total`` (TRL's inputs): its share of the answers or tokens."""
     if isinstance(settings, Grpo) and settings.loss == "dapo":
         return 1.0  # TRL divides by the tokens of the whole step already
     if isinstance(settings, Grpo) and settings.loss == "bnpo":
@@ -234,7 +234,7 @@ def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, An
 
 
 def check_kl(run: PolicyRun) -> None:
-    """Check that the KL to sft of the last step is within its limit.
+    """Check that the last step's mean KL divergence of the policy from the SFT model is within ``align.max_kl``.
 
     Raises  UsageError with step and value, and what to lower.
     """

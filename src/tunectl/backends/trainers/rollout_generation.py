@@ -23,10 +23,10 @@ class CompletionGenerator(Protocol):
     def sample_completions(
         self, prompts: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Return ``copies`` sampled answers to each prompt, those to one prompt together; each prompt has its seed in ``seeds``."""
+        """Return ``copies`` sampled answers to each prompt, in the order of ``prompts``; ``seeds`` has one seed per prompt."""
 
     def generate_greedy(self, prompts: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
+        """Return one greedy answer of at most ``limit`` tokens per prompt, in the order of ``prompts``."""
 
     def to_completion(self, line: GenerationState) -> Completion:
         """Return an answer as the reward functions receive it: decoded text, and whether it was finished."""
@@ -53,9 +53,9 @@ class RolloutGenerator:
     def sample_completions(
         self, prompts: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Return ``copies`` sampled answers to each prompt, those to one prompt together, with log-probabilities of their tokens.
+        """Return ``copies`` sampled answers to each prompt, in the order of ``prompts``, with log-probabilities of their tokens.
 
-        Each prompt has a seed, so that its answers do not depend on the other prompts.
+        ``seeds`` has one seed per prompt, so that its answers do not depend on the other prompts.
         """
         lines = [[GenerationState(list(prompt.ids)) for _ in range(copies)] for prompt in prompts]
         uniforms = [self._draw_uniforms(seed, copies, sampling.max_new_tokens) for seed in seeds]
@@ -76,7 +76,7 @@ class RolloutGenerator:
         return self._torch.rand((copies, limit), dtype=self._torch.float64, generator=random)
 
     def generate_greedy(self, prompts: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
+        """Return one greedy answer of at most ``limit`` tokens per prompt, in the order of ``prompts``."""
         lines = [GenerationState(list(prompt.ids)) for prompt in prompts]
         order = sorted(lines, key=lambda line: -len(line.ids))
         with self._writing():

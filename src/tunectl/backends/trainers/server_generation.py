@@ -98,11 +98,11 @@ class ServerGenerator:
     def sample_completions(
         self, prompts: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Return ``copies`` sampled answers to each prompt, those to one prompt together; each prompt has its seed in ``seeds``."""
+        """Return ``copies`` sampled answers to each prompt, in the order of ``prompts``; ``seeds`` has one seed per prompt."""
         return self._write(prompts, copies, sampling, seeds)
 
     def generate_greedy(self, prompts: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """Return the greedy answer to each prompt, of at most ``limit`` tokens."""
+        """Return one greedy answer of at most ``limit`` tokens per prompt, in the order of ``prompts``."""
         return self._write(prompts, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(prompts))
 
     def to_completion(self, line: GenerationState) -> Completion:

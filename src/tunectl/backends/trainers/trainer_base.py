@@ -135,7 +135,7 @@ def require_memory_and_disk(
 ) -> None:
     """Check that memory and disk suffice for a policy training on rows of at most ``longest`` tokens.
 
-    Answers are generated with a second copy of the adapted weights. ``ranks`` share the memory of this machine.
+    A second copy of the adapted weights generates answers. ``extra_bytes`` go to the disk besides checkpoints; ``ranks`` share the memory.
     Raises  InfrastructureError with what is needed and what is there.
     """
     weights = next(weights for weights in model.parameters() if not weights.requires_grad)

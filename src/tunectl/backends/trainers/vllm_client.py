@@ -185,7 +185,8 @@ class VllmClient:
         if response.status_code != 200:
             message = _error_message(response) or response.text.strip()
             hint = _HINTS.get(
-                response.status_code, "its log says more; the same command goes on from the last checkpoint"
+                response.status_code,
+                "the log of that server says why; correct it, then run the same command again to resume",
             )
             raise InfrastructureError(
                 f"{self.url}{path} answers HTTP {response.status_code}: {message[:300]}", hint=hint

@@ -138,7 +138,7 @@ def has_unmerged_commits(root: Path, branch: str) -> bool:
 
 
 def list_changed_files(root: Path, before: str, after: str) -> list[str]:
-    """Return the files that differ between the commits ``before`` and ``after``."""
+    """Return the files that differ between the commits ``before`` and ``after``, as paths relative to the repository."""
     return _check_output(root, "diff", "--name-only", before, after).splitlines()
 
 

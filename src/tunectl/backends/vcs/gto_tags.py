@@ -68,6 +68,7 @@ def _call(command: Sequence[str], root: Path) -> str:
         command_text = " ".join(command[2:] if command[0] == sys.executable else command)
         output = " ".join((process.stderr or process.stdout).split())
         raise InfrastructureError(
-            f"{command_text} failed: {output[-300:]}", hint="run it yourself in the project's folder"
+            f"{command_text} failed: {output[-300:]}",
+            hint=f"correct in {root} what the message names (git tag lists the tags), then run the same command again",
         )
     return process.stdout

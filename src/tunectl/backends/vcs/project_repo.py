@@ -67,5 +67,5 @@ def _call(command_line: Sequence[str], folder: Path) -> None:
         command = " ".join(command_line[2:] if command_line[0] == sys.executable else command_line)
         raise InfrastructureError(
             f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()[-500:]}",
-            hint="run that command yourself in the folder",
+            hint="correct what the message names, then run that command there",
         )

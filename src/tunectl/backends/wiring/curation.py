@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def choose_engine(stage: str, path: Path) -> dict[str, Any]:
-    """Return the backends for ``stage`` by the engine that ``compose`` wrote to the file ``path``; empty if it runs in this process."""
+    """Return the argument ``engine`` for ``run`` of curate if ``compose`` wrote ``ray`` to the file ``path``; empty if not, or for another stage."""
     if stage != "curate" or not path.is_file() or atomic_io.read_json(path) != {"engine": "ray"}:
         return {}
     return {"engine": curate_on_ray}

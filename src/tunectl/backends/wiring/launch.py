@@ -33,7 +33,7 @@ class LaunchedBackends:
     """Called when the stage ends, also after an error."""
 
     def record(self) -> dict[str, Any]:
-        """Return the metrics ``launch`` of the stage: method, ranks, nodes, device, restarts; empty if nothing was trained."""
+        """Return the metrics ``launch`` of the stage: method, ranks, nodes, device, restarts; empty if no model was trained or loaded."""
         if self.method == "local":
             return {"launch": {"method": "local", "ranks": 1}}
         if not self.ends:
@@ -59,9 +59,9 @@ def read(path: Path) -> LaunchConfig:
 
 
 def launch_backends(stage: str, config: LaunchConfig, own: Any = None) -> LaunchedBackends | None:
-    """Return the backends of ``stage`` for ``config``; None if the stage neither trains nor divides its inputs.
+    """Return the backends with which ``stage`` runs as ``config`` says; None for a stage that ``config`` does not concern.
 
-    ``own``: the stage's own settings.
+    ``own``: the stage's settings, needed where it generates answers.
     """
     settings = config.root
     if stage in WRITERS and isinstance(settings, TorchrunLaunch):
