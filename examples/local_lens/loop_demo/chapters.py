@@ -59,7 +59,7 @@ def run_quiet_traffic(demo: DemoContext) -> None:
         and not demo.run_store.runs()
     )
     signals = max(sum(signal.p_value is not None for signal in window.signals.values()) for window in result)
-    evidence = f"{len(result)} windows of {scenario.rows} answers, {signals} signals each; no alert, no retrain"
+    evidence = f"windows of {scenario.rows} answers with {signals} signals: {len(result)}; no alert, no retrain"
     demo.console_log.record_check(
         "baseline traffic raises no alert",
         passed=is_quiet,
