@@ -42,8 +42,8 @@ CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/l
 SETTINGS = (
     "experiment=null", "preferences=none", "reward=none", "align=none",
     "sft.epochs=1", "sft.evals_per_epoch=1",
-    "evaluate.max_inputs=12", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
-    "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8",
+    "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
+    "package.bento=null", "package.reference_responses=0", "package.parity.prompts=16",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=5", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
