@@ -15,6 +15,7 @@ from tunectl.data.partitioned.tables import FILE_BITS, Batch, Columns, Load
 from tunectl.data.transform import Record
 
 if TYPE_CHECKING:
+    from tunectl.data.dedup.jaccard import Flags
     from tunectl.data.dedup.shingles import Indexes
 
 SIGNATURES: Columns = dict.fromkeys(("part", "example", "band", "key", "print", "row"), "int64")
@@ -66,7 +67,7 @@ def split_by_shape(records: list[Record]) -> tuple[list[int], list[int]]:
 
 
 def list_pairs(batch: Batch) -> Batch:
-    """Return the candidate pairs of all buckets of a partition: those that the local search compares, and equal fingerprints."""
+    """Return the candidate pairs of a partition as columns ``left``, ``right`` (record numbers) and ``exact`` (1: equal fingerprints)."""
     import numpy as np
 
     key, prints = batch["key"].view(np.uint64), batch["print"].view(np.uint64)
@@ -163,6 +164,7 @@ class DescribeClusters:
         return {**result, "label": np.array(result["label"], np.int64), "best": np.array(result["best"], np.int64)}
 
 
-def is_document(row: Indexes) -> Any:
+def is_document(row: Indexes) -> Flags:
     """Return for each record number whether it is that of a document; shape (rows,)."""
-    return row >> FILE_BITS == 0
+    result: Flags = row >> FILE_BITS == 0
+    return result

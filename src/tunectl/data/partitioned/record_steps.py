@@ -116,7 +116,7 @@ def read_range(path: Path, file: int, start: int, stop: int) -> tuple[list[int],
                 records.append(decoder.decode(line))
             except atomic_io.NOT_JSON as error:
                 raise DataError(
-                    f"{path}:{_line_number(path, position)} cannot be read: {error}",
+                    f"{path}:{_line_number(path, position)} is malformed: {error}",
                     hint="that line was changed by hand or cut off: restore the file, or build it again: tunectl repro",
                 ) from error
             rows.append((file << FILE_BITS) + position)
