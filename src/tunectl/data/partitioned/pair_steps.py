@@ -32,7 +32,7 @@ class SignRecords:
         self.near, self.plan, self.parts = near, plan, parts
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return one row for each record and band."""
+        """Return one row for each record that has words, and band: ``part``, ``example`` (0: document), ``band``, ``key``, ``print``, ``row``."""
         import numpy as np
 
         rows, records = decode_records(batch)
@@ -97,7 +97,7 @@ class PickTexts:
         self.requests = requests
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return each record once for each partition."""
+        """Return each requested record once for each partition that asks for it: columns ``part``, ``order`` (its number), ``payload``."""
         import numpy as np
 
         rows, parts = self.requests()
@@ -121,7 +121,7 @@ class ComparePairs:
         self.pairs, self.near, self.threshold = pairs, near, threshold
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return one row for each pair."""
+        """Return one row for each pair of the partition: ``pair`` (its position in ``pairs``) and ``similarity`` (0 to 1)."""
         import numpy as np
 
         rows, records = decode_records(batch)
@@ -147,7 +147,7 @@ class DescribeClusters:
         self.labels, self.keep = labels, keep
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return one row for each cluster."""
+        """Return one row for each cluster: ``label``, ``best`` (number of the kept record), ``name`` (cluster id), ``best_id``."""
         import numpy as np
 
         rows, records = decode_records(batch)

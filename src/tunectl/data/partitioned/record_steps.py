@@ -54,7 +54,7 @@ class JudgeRecords:
         self.run_name, self.build, self.form, self.parts = run_name, build, form or identity, parts
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return events; each kept record has the partition of its input."""
+        """Return the kept records, rejects and counts as events (``EventRows``); each kept record has the partition of its input."""
         if self.run_name not in _BUILT:
             _BUILT.clear()
             _BUILT[self.run_name] = self.build()
@@ -171,7 +171,7 @@ class DropDuplicates:
         self.exact, self.loose = exact, loose
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return events."""
+        """Return the kept records, duplicates, merged records and counts as events (``EventRows``)."""
         events = EventRows()
         rows, records = decode_records(batch)
         if self.exact:

@@ -23,7 +23,7 @@ class RewardFunction:
     """Computes the terms of ``align.rewards``; implements ``training.rl.rl_types.Rewards``."""
 
     def __init__(self, terms: Sequence[RewardTerm], *, checked: Checked, model: RewardModel | None) -> None:
-        """``model`` may be None only where no term needs it."""
+        """Use ``checked`` to score an answer by a declared check; ``model`` (reward model) is None only where no term needs it."""
         self._terms = {name_of(term): term for term in terms}
         self._checked = checked
         self._model = model

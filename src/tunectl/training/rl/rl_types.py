@@ -103,7 +103,7 @@ class ValidationScorer(Protocol):
         """Function that turns summed statistics, shape (..., statistics), into metric values from 0 to 100, shape (...)."""
 
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
-        """Return sufficient statistics, shape (answers, statistics)."""
+        """Return sufficient statistics, shape (answers, statistics); ``prompts`` has the prompt of each answer."""
 
 
 @dataclass(frozen=True, slots=True)
