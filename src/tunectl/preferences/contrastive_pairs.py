@@ -205,7 +205,7 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
             raise DataError(
                 f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a similar input (at most "
                 f"{rules.differences} differing attributes: preferences.contrast.max_differences) whose answers no other split part uses",
-                hint=f"{'set preferences.contrast.max_differences=2, ' * (rules.differences < 2)}give the part more inputs (split.shares), or name fewer attributes",
+                hint="give the part more inputs (split.shares), or name fewer attributes; max_differences may be 1 or 2",
             )
     return Contrasts([pair for part in PARTS for pair in judgments[part]], {part: reports[part] for part in PARTS})
 

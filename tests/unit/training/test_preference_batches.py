@@ -229,7 +229,7 @@ def test_kto_takes_marks_where_there_are_some(masker):
                 "align: none of the 2 pairs of the training part can be learned from; the first is rejected as too_long "
                 "(26 tokens; the limit is 16)"
             ),
-            "raise align.max_length (now 16), or bring other judgments: tunectl annotate, or preferences.sources",
+            "if they are too long, raise align.max_length (now 16); else add other judgments to preferences.sources",
         ),
     ],
     ids=["dpo without pairs", "kto without anything", "one kind of mark", "all too long"],

@@ -69,11 +69,10 @@ def build_rows(
     result = rows(train)
     if not result:
         first = next(iter(tally.rejects))
-        longer = f"raise align.max_length (now {settings.max_length}), or "
         raise DataError(
             f"align: none of the {tally.rows_in} {'labeled answers' if marked else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
-            hint=f"{longer * (first.reason == 'too_long')}bring other judgments: tunectl annotate, or preferences.sources",
+            hint=f"if they are too long, raise align.max_length (now {settings.max_length}); else add other judgments to preferences.sources",
         )
     _refuse_one_kind(result)
     return result, rows(validation)
