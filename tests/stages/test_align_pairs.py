@@ -167,7 +167,7 @@ def test_judgments_become_an_adapter_and_a_report(inputs, tmp_path, method):
         ("dpo", "align: dpo learns from collected judgments, and preferences has no pairs in its training part"),
         (
             "kto",
-            "align: kto learns from collected judgments, and preferences has neither marks nor pairs in its training part",
+            "align: kto learns from collected judgments, and preferences has neither labeled answers nor pairs in its training part",
         ),
     ],
 )

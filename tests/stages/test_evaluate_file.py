@@ -172,7 +172,7 @@ def test_an_adapter_of_another_base(project, capsys):
     assert code == 5
     assert text == (
         f"artifacts/sft does not fit artifacts/model: it was trained with the weights cccccccccccc…, not {own[:12]}…\n"
-        f"  give the model that it was trained on (tiny, revision {own[:12]})\n"
+        f"  train it again on this model, or use the one that it was trained on (tiny, revision {own[:12]})\n"
     )
 
 

@@ -302,7 +302,7 @@ def test_empty_file():
         "put data there, or take the source out",
     )
     assert fails(b=source(path="b.txt")) == (
-        "ingest.sources.b: the one row of b.txt was rejected; the limit is 20%\n          1  no_text: first b.txt there is no text in it",
+        "ingest.sources.b: the one row of b.txt was rejected; the limit is 20%\n          1  no_text: first b.txt the file has no text",
         "fix the data, or take the source out of ingest.sources",
     )
 
@@ -517,14 +517,14 @@ def test_limits():
         "raise ingest.sources.d.limits.max_files, or name fewer files in ingest.sources.d.path",
     )
     assert fails(d=source(path="d", limits={"max_rows": 2})) == (
-        "ingest.sources.d.limits.max_rows = 2: d/c.txt has more rows",
-        "raise the limit, or declare less under path",
+        "ingest.sources.d.limits.max_rows = 2: the files of this source up to d/c.txt have more rows",
+        "raise the limit, or declare fewer files under path",
     )
     assert fails(d=source(path="d", limits={"max_file_bytes": 99}))[0].endswith(
         "3  file_too_big: first d/a.txt 100 bytes; limits.max_file_bytes is 99"
     )
     assert fails(d=source(path="d", limits={"max_characters": 99}))[0].endswith(
-        "3  too_long: first d/a.txt 100 characters; limits.max_characters is 99"
+        "3  too_long: first d/a.txt the row has 100 characters of text; raise limits.max_characters (99)"
     )
 
 

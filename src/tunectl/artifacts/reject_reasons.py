@@ -106,7 +106,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "same_answer": "The two answers are the same text, or the same tokens.",
     "prompt_in_answer": "Only one of the two answers repeats the prompt.",
     # training
-    "no_answer": "An answer does not end with a turn of the assistant.",
+    "no_answer": "There is no answer: a response without choices or text, or one that does not end with a turn of the assistant.",
     "no_separate_answer": "Input and answer are one text, so no prompt can be answered.",
     # feedback
     "erased": "Somebody asked for erasure.",

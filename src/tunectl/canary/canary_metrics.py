@@ -44,13 +44,14 @@ def collect_observations(
     slow: float,
     now: datetime,
 ) -> CanaryData:
-    """Return the outcomes of all identities since the canary began.
+    """Return one outcome per identity whose attribution time is over at ``now``; the others are counted as open or left out.
 
     inferences    of both variants, the oldest first
     feedback_of   returns the feedback by inference id
     challenger    release of the challenger
     attribution   time from an identity's first inference to the end of what counts for it
     slow          seconds beyond which an answer counts as slow
+    metric        what makes the outcome: a click, a conversion, or satisfaction
     """
     groups: dict[str, list[InferenceRecord]] = {}
     by_name = 0

@@ -38,7 +38,10 @@ def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> 
 
 
 def log_e_process(x: NDArray[Any], minimum: float, share: float) -> NDArray[Any]:
-    """Return the log e-value after each unit against "the mean of ``x`` is ``minimum`` or less"; (units,)."""
+    """Return the log e-value after each unit against "the mean of ``x`` is ``minimum`` or less"; (units,).
+
+    ``x`` (units,) comes from ``ipw_outcomes`` with the same ``share`` of the challenger.
+    """
     np = import_optional("numpy", extra="retrain")
     # |x| is at most max(1/p, 1/(1-p)), so no factor 1 + bet * (x - minimum) reaches zero
     largest = 1 / (max(1 / share, 1 / (1 - share)) + abs(minimum))
@@ -50,7 +53,10 @@ def log_e_process(x: NDArray[Any], minimum: float, share: float) -> NDArray[Any]
 
 
 def sample_ratio_mismatch(variant: NDArray[Any], share: float) -> NDArray[Any]:
-    """Return the log e-value after each unit against "the challenger gets its share", two-sided; (units,)."""
+    """Return the log e-value after each unit against "the challenger answers the share ``share`` of units", two-sided; (units,).
+
+    ``variant`` (units,) is whether the challenger answered.
+    """
     np = import_optional("numpy", extra="retrain")
     off = variant.astype(float) - share
     total: NDArray[Any] = np.full(len(off), -np.inf)

@@ -106,6 +106,7 @@ def evaluate(
 ) -> CanaryResult:
     """Return the result of testing the units in the order in which they became final; ``over``: the time of the canary is over.
 
+    ``curve`` False leaves out the points of the curve, for speed.
     More units never reverse a decision: the first crossing counts.
     Raises  UsageError for a share of 0 or 1, which leaves one variant empty.
     """

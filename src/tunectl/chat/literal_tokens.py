@@ -55,7 +55,7 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
 
 
 def guard_text(text: str, special: Sequence[str]) -> str:
-    """Return ``text`` with a guard character inside each of the ``special`` tokens in it; guards that it had are removed."""
+    """Return ``text`` with a guard character (U+FDD2) inside each of the ``special`` tokens in it; guards that it had are removed."""
     if not text.isascii():
         text = text.translate(_RESERVED)
     offsets = {start + 1 for start, _ in _find_all(text, special)}
@@ -79,7 +79,7 @@ def guard_value(value: Any, special: Sequence[str]) -> Any:
 
 
 def remove_guards(text: str) -> str:
-    """Return ``text`` without guard characters."""
+    """Return ``text`` without the guard characters (U+FDD2) that ``guard_text`` puts in."""
     return text.replace(GUARD, "")
 
 
@@ -208,5 +208,5 @@ def encode_rendered(tokenizer: Any, texts: Sequence[str], ids: list[list[int]]) 
 
 
 def has_guard(texts: Iterable[str]) -> bool:
-    """Return whether a text has a guard character, so that a ``LiteralEncoder`` must encode it."""
+    """Return whether one of ``texts`` has a guard character of ``guard_text``, so that a ``LiteralEncoder`` must encode it."""
     return any(GUARD in text for text in texts)

@@ -58,7 +58,7 @@ class LossMasker:
     """Converts examples to tokens with a loss mask, many at a time."""
 
     def __init__(self, template: Template, tokenizer: Tokenizer, *, end_of_turn: int, train_on: TrainOn) -> None:
-        """``end_of_turn`` is the token that closes an answer; ``train_on`` decides for messages without a flag."""
+        """``end_of_turn`` is the id of the token that closes an answer; ``train_on`` decides for messages without a train flag."""
         self._template = template
         self._tokenizer = tokenizer
         self._end = end_of_turn

@@ -73,5 +73,5 @@ def check_base_matches(adapter: Path, base: Path) -> None:
         if item != other:
             raise ArtifactError(
                 f"{adapter} does not fit {base}: it was trained with the {what} {item[:12]}…, not {other[:12]}…",
-                hint=f"give the model that it was trained on ({own.base}, revision {own.revision[:12]})",
+                hint=f"train it again on this model, or use the one that it was trained on ({own.base}, revision {own.revision[:12]})",
             )

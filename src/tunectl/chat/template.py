@@ -158,7 +158,9 @@ def load(folder: Path, *, system: str | None = None) -> Template:
     """
     path = folder / FILE
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro")
+        raise ArtifactError(
+            f"{path}, the chat template of the model, does not exist", hint="build the model: tunectl repro --to model"
+        )
     source = path.read_text()
     result = model_spec.load(folder)
     if result.template_sha256 != digest(source):
@@ -179,7 +181,7 @@ def digest(source: str) -> str:
 
 
 def compile_template(source: str) -> Any:
-    """Return the compiled Jinja template, in a sandbox without access to files and to attributes of Python.
+    """Return ``source`` as a compiled template (``jinja2.Template``), in a sandbox without access to files and to attributes of Python.
 
     Raises  UsageError when it is not Jinja.
     """

@@ -30,7 +30,7 @@ class Encoding:
 class Tokenizer:
     """Encodes texts that a chat template has rendered: special tokens are in the text, none are added.
 
-    Special tokens that are broken by a guard (``chat/literal_tokens.py``) are text.
+    Special tokens with a guard character inside (``chat/literal_tokens.py``) are encoded as plain text.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,10 @@ class Tokenizer:
         tokenizers = import_optional("tokenizers", extra="train")
         path = folder / FILE
         if not path.is_file():
-            raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro")
+            raise ArtifactError(
+                f"{path}, the tokenizer, does not exist",
+                hint="build the model: tunectl repro --to model; a release: restore it from a backup",
+            )
         try:
             self._inner: Any = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception

@@ -44,9 +44,9 @@ OFFLINE = frozenset({"dpo", "kto"})
 
 
 def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
-    """Return at most three causes, strongest first; ``none_fits`` where no rule holds, nothing where aligned is significantly better.
+    """Return at most three causes why aligned is not significantly better than tuned, strongest first; empty where it is better.
 
-    Where aligned gains enough and costs too much, the costs are the only cause.
+    The only cause is ``none_fits`` where no rule holds. Where aligned gains enough and costs too much, the costs are the only cause.
     """
     gain = facts.gain
     if gain.verdict == BETTER:

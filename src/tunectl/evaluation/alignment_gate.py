@@ -17,7 +17,8 @@ def decide(
 ) -> AlignedVerdict:
     """Return whether aligned beats tuned in the declared metric by enough, and costs no more than allowed in the others.
 
-    ``confidence`` is the level of the intervals, 0 to 1, for the text.
+    ``rates`` are aligned's win rates against tuned, read where the declared metric is ``win_rate``. ``confidence`` is the level of
+    the intervals, 0 to 1, for the text. "Surely": the whole interval says so.
 
     - aligned_better: the gain is at least ``min_difference``, its interval lies above zero, and every cost is within its limit.
     - aligned_worse (``passed`` is false): the interval of the gain lies below zero, or that of a cost above its limit.
@@ -50,7 +51,7 @@ def primary_gain(gate: AlignedGate, results: Results) -> MetricDifference | None
 
 
 def excess_costs(gate: AlignedGate, results: Results) -> list[str]:
-    """Return the metrics that lost more than the gate allows, one text each with the loss."""
+    """Return one text with the loss for each metric in which aligned lost more against tuned than ``gate.max_regression`` allows."""
     most: dict[str, float] = dict(gate.max_regression.items())
     return [
         _format_difference(cost)

@@ -16,7 +16,8 @@ def select_cases(
 ) -> list[Case]:
     """Return test inputs for people to read: the tuned model's worst and best answers, and those where the base did better.
 
-    Where there is an aligned model, also those that alignment changed most. At most ``count`` of each kind, by sentence chrF.
+    Where there is an aligned model, also those that alignment changed most. At most ``count`` of each kind, by sentence
+    chrF. ``tables`` has the statistics of each metric, by system.
     """
     if "tuned" not in entries or not count:
         return []

@@ -112,7 +112,10 @@ def render_items(
 def candidates(
     systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]
 ) -> list[PromptDescription]:
-    """Return the prompts of a search: every combination, the cheapest first; without examples the selection has no effect."""
+    """Return every combination of system text, number of examples and selection as a prompt, those with fewest examples first.
+
+    A system text of None is a prompt without one. Without examples the selection has no effect.
+    """
     result = [
         PromptDescription(system, count, selection if count else None)
         for count in sorted(shots)

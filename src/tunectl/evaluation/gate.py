@@ -18,6 +18,8 @@ def gate_tuned(
     prompt against the base; ``least`` is the smallest gain that matters, in points; ``confidence`` is the level of the
     intervals, 0 to 1; ``items`` the number of test inputs.
 
+    "Surely" means by the whole interval.
+
     - tuned_better: against base and best prompt the gain is at least ``least`` and the interval lies above zero.
     - do_not_tune: surely worse than the base or than copying the nearest training answer, or surely less than ``least``
       better than every rival.

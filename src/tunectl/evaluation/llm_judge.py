@@ -55,7 +55,7 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
 
 
 def read(reply: str) -> JudgeChoice:
-    """Return the judge's choice in its reply: the last verdict counts, and a reply of a single letter is accepted, too."""
+    """Return the choice in the judge's reply: its last verdict, or the reply if that is a single letter; else ``unreadable``."""
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
@@ -93,7 +93,7 @@ def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
 
 
 def position_inconsistent(both: tuple[JudgeChoice, JudgeChoice] | None) -> bool:
-    """Return whether the judge preferred the same position, first or second, in both orders."""
+    """Return whether the judge preferred the same position, first or second, in both orders; False where nothing was judged (None)."""
     return both in {("first", "first"), ("second", "second")}
 
 

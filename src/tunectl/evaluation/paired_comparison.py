@@ -75,7 +75,7 @@ def difference(
 ) -> MetricDifference | None:
     """Return the difference of a pair in the metric ``name``; ``system`` and ``against`` are (name, statistics (items, statistics)).
 
-    Without an interval where there are fewer than two groups; None where it is undefined.
+    Without an interval where there are fewer than two groups; None where the metric is undefined on these items.
     """
     import numpy as np
 

@@ -30,7 +30,7 @@ def order_by_scores(aligned: Sequence[float], tuned: Sequence[float], tie: float
 
 
 def order_by_rules(rows: Sequence[InputScores], reward_terms: Sequence[str]) -> JudgedOrder | None:
-    """Return the outcomes by slot errors, else by declared checks; None without either.
+    """Return which answer, aligned or tuned, is better on each input by slot errors, else by declared checks; None without either.
 
     Checks are no independent judge where the policy was rewarded for a check (``reward_terms``).
     """
@@ -48,7 +48,7 @@ def measure_agreement(
 ) -> ShareEstimate | None:
     """Return the share of inputs on which two judges prefer the same answer, of those on which neither sees a tie; None without one.
 
-    ``first`` and ``second`` are the judges' outcomes per input.
+    ``first``, ``second`` (the judges' outcomes) and ``clusters`` have one entry per input, in one order.
     """
     pairs = [
         PairOutcome(float(own == other), cluster, "", "")
@@ -59,7 +59,7 @@ def measure_agreement(
 
 
 def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: WinRateSettings) -> ShareEstimate:
-    """Return the share of inputs on which the aligned answer is preferred, ties half."""
+    """Return the share of inputs on which the aligned answer is preferred, ties half; ``clusters`` has that of each input."""
     pairs = [PairOutcome(value, cluster, "", "") for value, cluster in zip(outcomes, clusters, strict=True)]
     return ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
 

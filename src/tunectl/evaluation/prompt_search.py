@@ -21,7 +21,7 @@ PromptScorer = Callable[[Sequence[Item], Sequence[str]], float]
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """Most tokens, prompts and answers together; counted before a candidate runs, so that the choice is reproducible."""
+    """Most tokens of all candidates of a prompt search, prompts and longest answers; counted before each runs, so it is reproducible."""
 
     tokens: int
 

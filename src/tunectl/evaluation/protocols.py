@@ -70,7 +70,7 @@ class ModelLoader(Protocol):
     """Loads the model in ``folder`` into memory, with the adapter merged in where one is given."""
 
     def __call__(self, folder: Path, adapter: Path | None) -> Generator:
-        """Return the loaded model.
+        """Return the model, loaded and with the adapter merged in (None: the model alone).
 
         Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
         """
@@ -80,7 +80,10 @@ class TextScorer(Protocol):
     """Computes the statistics of one or several metrics from answers and references, for example of BLEU."""
 
     def __call__(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-        """Return by metric name the sufficient statistics (answers, statistics) that ``metrics`` combines."""
+        """Return by metric name the sufficient statistics (answers, statistics) that ``metrics`` combines.
+
+        ``references`` has the references of each answer.
+        """
 
 
 class Index(Protocol):

@@ -109,8 +109,8 @@ def summarize(
 ) -> results.SafetyResult:
     """Return counts per system with Wilson intervals of level ``confidence`` (0 to 1).
 
-    ``answers_by_system`` answers the safety prompts, ``answers`` the test inputs; ``placeholder`` is the pattern of masked
-    personal data.
+    ``answers_by_system`` answers the safety prompts, ``answers`` the test inputs (``items``), one text for each;
+    ``placeholder`` is the pattern of masked personal data.
     """
     verdicts = {
         name: [is_pass(q, text) for q, text in zip(questions, texts, strict=True)]

@@ -170,7 +170,10 @@ def normalize(text: str) -> str:
 def compute_slot_statistics(
     rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """Return statistics for ``metrics``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row per answer."""
+    """Return statistics for ``metrics``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row per answer.
+
+    ``answers`` has one text per item, in the order of ``items``.
+    """
     import numpy as np
 
     match = match_answers(rules_, items, answers)
@@ -181,7 +184,7 @@ def compute_slot_statistics(
 
 
 def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]) -> list[SlotMatch]:
-    """Return the matched attributes of each answer and its input."""
+    """Return the matched attributes of each answer and its input; ``answers`` has one text per item, in the order of ``items``."""
     return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
 
 

@@ -80,7 +80,7 @@ def cause_lines(results: Results) -> list[str]:
 
 
 def size_note(results: Results) -> str | None:
-    """Return a note on the number of test inputs where it is small."""
+    """Return a note that there are few test inputs; None where there are enough."""
     if results.inputs >= FEW_INPUTS:
         return None
     return f"{results.inputs} test inputs: the intervals are wide"

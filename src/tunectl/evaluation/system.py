@@ -100,5 +100,8 @@ def check_context_length(generator: Generator, prompts: Sequence[str], new_token
 
 
 def retrieval_baseline(pool: Sequence[Item], indexes: Sequence[Sequence[int]]) -> SystemResult:
-    """Return the system whose answer is the first reference of the nearest training input."""
+    """Return the system that answers with the first reference of the nearest training input.
+
+    ``indexes`` has for each test input the positions in ``pool`` of its nearest ones, nearest first; the answer is empty without any.
+    """
     return SystemResult("nearest", [pool[result[0]].references[0] if result else "" for result in indexes])

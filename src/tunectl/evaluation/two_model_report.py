@@ -30,7 +30,9 @@ class TwoModelReport(Struct, frozen=True):
 def differences(
     task: EvalTask, entries: tuple[SystemResult, SystemResult], tools: MetricBackends, close: float
 ) -> tuple[list[MetricDifference], list[WinRate]]:
-    """Return paired differences of two models' answers to the same inputs, and win rates by checks and slot errors.
+    """Return (differences in every metric, win rates by checks and by slot errors) of the first model against the second.
+
+    ``entries`` are both models' answers to the inputs of ``task``.
 
     ``close``: word counts that differ by at most this share of the longer one are about equal.
     """

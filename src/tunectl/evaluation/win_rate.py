@@ -64,7 +64,7 @@ def rate(
 
     ``flips``: pairs judged differently when the positions were swapped. ``note``: a remark for the report.
 
-    A pair of equal answers is a tie whatever its outcome. Without pairs the rate is None, with a note.
+    A pair of equal answers is a tie whatever its outcome. Without pairs ``rate`` is None, with the reason in ``absent``.
     """
     fair = [pair._replace(outcome=0.5) if pair.first.strip() == pair.second.strip() else pair for pair in outcomes]
     if not fair:
@@ -99,7 +99,7 @@ def rate(
 
 
 def not_judged(judge: JudgeName, reason: str) -> WinRate:
-    """Return a win rate without judgments, with the reason."""
+    """Return a ``WinRate`` without judgments: ``rate`` is None, and ``absent`` is ``reason``."""
     return WinRate(judge=judge, absent=reason)
 
 

@@ -49,7 +49,7 @@ class AlignedPair:
 def win_rates(
     match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: WinRateSettings
 ) -> list[WinRate]:
-    """Return one win rate per judge; for a judge without judgments it has the reason instead."""
+    """Return the win rates of the aligned against the tuned system, one per judge; one without judgments has the reason instead."""
     return [
         by_scores(match, panel, cfg.aligned.tie_threshold, counting),
         by_checks(match, counting),
@@ -60,7 +60,10 @@ def win_rates(
 
 
 def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: WinRateSettings) -> WinRate:
-    """Return the win rate by the reward judge: the answer with the higher score wins; a tie where they differ by at most ``tie``."""
+    """Return aligned's win rate against tuned by the reward judge: the higher score wins; a tie where they differ by at most ``tie``.
+
+    ``rate`` is None, with the reason in ``absent``, where there are no scores.
+    """
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
@@ -71,7 +74,10 @@ def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: WinR
 
 
 def by_checks(match: AlignedPair, counting: WinRateSettings) -> WinRate:
-    """Return the win rate by declared checks: the answer that passes more wins; inputs to which no check applies are left out."""
+    """Return aligned's win rate against tuned by declared checks: the answer that passes more wins.
+
+    Inputs to which no check applies are left out; where none is left, ``rate`` is None, with the reason in ``absent``.
+    """
     if "checks" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("checks", "evaluate.checks is empty")
     own, other = (match.tables[item.name]["checks"] for item in (match.aligned, match.tuned))
@@ -84,7 +90,10 @@ def by_checks(match: AlignedPair, counting: WinRateSettings) -> WinRate:
 
 
 def by_slots(match: AlignedPair, counting: WinRateSettings) -> WinRate:
-    """Return the win rate by slot errors: the answer with fewer errors wins; inputs without attributes are left out."""
+    """Return aligned's win rate against tuned by slot errors: the answer with fewer errors wins.
+
+    Inputs without attributes are left out; where none is left, ``rate`` is None, with the reason in ``absent``.
+    """
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
     own, other = (match.tables[item.name]["slot_error"] for item in (match.aligned, match.tuned))
@@ -99,7 +108,10 @@ def by_slots(match: AlignedPair, counting: WinRateSettings) -> WinRate:
 def by_language_model(
     match: AlignedPair, cfg: JudgeSettings | None, judge: judging.JudgeClient | None, counting: WinRateSettings
 ) -> WinRate:
-    """Return the win rate by the declared language model, asked in both orders; a choice that changes with the order is a tie."""
+    """Return aligned's win rate against tuned by the declared language model, asked in both orders.
+
+    A choice that changes with the order is a tie. ``rate`` is None, with the reason in ``absent``, where no judge is declared.
+    """
     if cfg is None or judge is None:
         return win_rate.not_judged("llm", "evaluate.judge is null")
     sample = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
@@ -115,7 +127,10 @@ def by_language_model(
 
 
 def by_people(panel: JudgeInputs, counting: WinRateSettings) -> WinRate:
-    """Return the win rate by people on the annotation page, who did not know which system wrote which answer."""
+    """Return aligned's win rate against tuned by people on the annotation page, who did not know which system wrote which answer.
+
+    ``rate`` is None, with the reason in ``absent``, where nobody compared an answer of aligned with one of tuned.
+    """
     if isinstance(panel.judgments, str):
         return win_rate.not_judged("people", panel.judgments)
     outcomes = list(from_annotations(panel.judgments))
@@ -125,7 +140,7 @@ def by_people(panel: JudgeInputs, counting: WinRateSettings) -> WinRate:
 
 
 def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
-    """Return the judgments about an aligned and a tuned answer, from the view of the aligned one; attention checks are left out."""
+    """Yield the judgments about an aligned and a tuned answer as outcomes of aligned (1: it won); attention checks are left out."""
     for judgment in judgments:
         if judgment.check == "attention" or len(judgment.systems) != 2 or len(judgment.answers) != 2:
             continue

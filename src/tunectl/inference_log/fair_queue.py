@@ -28,7 +28,7 @@ class FairQueue(Generic[Queued]):
     """A queue in which the keys that sent items take turns by bytes; items of one key keep their order. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Start with an empty queue."""
+        """Create an empty queue."""
         self._lines: dict[str | None, deque[Queued]] = {}
         self._order: list[tuple[int, int, str | None]] = []
         """A heap of the keys with items: bytes written, and a number, so that keys with equal bytes are taken in order of arrival."""

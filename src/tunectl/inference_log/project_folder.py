@@ -100,7 +100,7 @@ def _empty_journal(database: Path) -> None:
     except sqlite3.Error as error:
         raise InfrastructureError(
             f"{database} cannot be moved: {error}",
-            hint="stop the monitor and the retrain controller that use it, then: tunectl log migrate",
+            hint="stop the monitor and the retrain controller that use it (a damaged file: restore it from a backup), then: tunectl log migrate",
         ) from error
 
 

@@ -41,7 +41,8 @@ def combine_pools(
 ) -> dict[str, DriftSignal]:
     """Return the signals of a window by name, with their pooled tests and adjusted p-values.
 
-    ``tests``: the tests by number of pooled windows; ``budget``: the adjusted p-value at or below which a signal has shifted.
+    ``tests``: the tests by number of pooled windows; ``weights``: each signal's weight in the budget of false alarms;
+    ``budget``: the adjusted p-value at or below which a signal has shifted.
     """
     tested = {item.name for tests_of_size in tests.values() for item in tests_of_size if item.p_value is not None}
     total = sum(weights[name] for name in tested)

@@ -157,7 +157,7 @@ def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray
 
 
 def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], fit_rows: NDArray[Any] | None) -> NDArray[Any]:
-    """Return the sum of ``smooth_by_neighbors``, with the regression fitted to the rows ``fit_rows`` (indices; None: all); for simulations."""
+    """Return what ``smooth_by_neighbors`` does, but with the regression fitted to ``fit_rows`` (indices; None: all); for simulations."""
     import numpy as np
 
     rows = np.arange(len(balance)) if fit_rows is None else fit_rows

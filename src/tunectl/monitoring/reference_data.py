@@ -94,7 +94,7 @@ def _find_last_user_text(messages: Sequence[Message]) -> str:
 def load_accepted_windows(
     store: InferenceLog, maximum: int, within: float, release: str | None = None
 ) -> ReferenceData:
-    """Return at most ``maximum`` rows of the windows that were accepted last, without those erased since.
+    """Return at most ``maximum`` rows of the windows that ``tunectl monitor set-reference`` accepted last, without those erased since.
 
     Feedback counts when it came at most ``within`` seconds after the request; ``release``: only windows in which that one answered.
     """
@@ -137,7 +137,10 @@ def canary_answers(store: InferenceLog, release: str, maximum: int, within: floa
 
 
 def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
-    """Return the rows of a closed window that are still in the inference log, with feedback at most ``within`` seconds after the request."""
+    """Return the champion's inferences in a closed window that are still in the inference log, each with its feedback.
+
+    Feedback later than ``within`` seconds after the request is ignored; its inference is still returned.
+    """
     release_name = window.body.get("release")
     inferences = windows.select_rows(
         store.inferences(window.since, window.until, release=release_name, variant=windows.CHAMPION)

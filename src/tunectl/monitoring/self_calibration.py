@@ -95,7 +95,7 @@ class Calibration(Struct, frozen=True):
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Return the smallest number of rows with which a reference can be tested."""
+    """Return the fewest rows of a reference that ``calibrate`` simulates: three times ``rule.minimum``."""
     return 3 * rule.minimum
 
 

@@ -20,6 +20,7 @@ from tunectl.monitoring import tail_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
 NEIGHBORS = 40
 """Most neighbors of a row; the first has weight one, the last a fortieth."""
@@ -84,7 +85,10 @@ class TextKernel:
         return result
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
-        """Return the graph's share of the squared distance of sums (permutations,); ``groups`` (permutations, rows) of 0 and 1."""
+        """Return the part of the squared distance between two groups that comes from the graph, for each permutation; (permutations,).
+
+        ``groups`` (permutations, rows) is 1 for rows of the first group, 0 for the others.
+        """
         import numpy as np
 
         indicators = np.ascontiguousarray(groups.T)
@@ -122,7 +126,7 @@ def build_kernel(values: NDArray[Any], seed: int) -> TextKernel | None:
 
 
 def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | None:
-    """Return ``centered`` (rows, d) on the principal axes of ``learned``, weighted so that the kernel of ``learned`` has norm one.
+    """Return ``centered`` (rows, d) on the k principal axes of ``learned``, shape (rows, k), weighted so that the kernel of ``learned`` has norm one.
 
     With a ridge, directions get more weight the less the pool varies in them. None where nothing varies.
     """
@@ -141,10 +145,11 @@ def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | 
     return result
 
 
-def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 0.0) -> Any:
-    """Return the weights of each row's ``count`` nearest rows by cosine, 1 for the first; rows in random order, so that ties favor no group.
+def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 0.0) -> csr_array:
+    """Return the graph of nearest neighbors of ``centered`` (rows, d) by cosine: a sparse matrix (rows, rows), not symmetric.
 
-    ``same``: weight of a row for itself, where it will be drawn more than once.
+    Row i has ``count`` entries: 1 for its nearest row, falling linearly to 1 / ``count``. Equal neighbors are ordered at random
+    (``seed``). ``same``: value on the diagonal (0: none), for simulations that draw a row more than once.
     """
     import numpy as np
     from scipy.sparse import csr_array

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from tunectl.monitoring import tail_probabilities, text_kernel
@@ -120,7 +121,9 @@ def to_result(
     observed, others = float(statistics[0]), statistics[1:]
     allowed = int(level * (len(others) + 1) + 1e-9)
     if allowed < 1:
-        raise ValueError(f"{len(others)} permutations cannot reach a level of {level}")
+        raise ValueError(
+            f"{len(others)} permutations cannot reach a level of {level}; at least {ceil(1 / level) - 1} are needed"
+        )
     near = observed - TIE * max(abs(observed), 1e-12)
     reached = int((others >= near).sum())
     p_value = (1 + reached) / (1 + len(others))
@@ -133,7 +136,7 @@ def to_result(
 def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float) -> TwoSampleResult:
     """Test the squared distance of two means under the kernel of ``text_kernel`` at ``level``, and return the result.
 
-    ``parts``, each (rows, d), are one feature map together. The score is in standard deviations. The effect is the score without
+    ``parts``, each (rows, d) with the window's rows first, are one feature map together. The score is in standard deviations. The effect is the score without
     its dependence on the numbers of rows: the chance part of a squared distance is proportional to 1/n + 1/m.
     """
     import numpy as np
@@ -150,7 +153,10 @@ def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float)
 
 
 def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the test of the earth mover's distance of ``values`` (rows,) at ``level``, in standard deviations of the pool."""
+    """Return the test of the earth mover's distance of two groups at ``level``, in standard deviations of both together.
+
+    ``values`` (rows,): those of the window, then those of the reference.
+    """
     import numpy as np
 
     order = np.argsort(values, kind="stable")
@@ -172,7 +178,10 @@ def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) 
 
 
 def difference_of_means(values: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the test of the difference of two means of ``values`` (rows,) at ``level``, in standard deviations of the pool (Cohen's d)."""
+    """Return the test of the difference of two means at ``level``, in standard deviations of both groups together (Cohen's d).
+
+    ``values`` (rows,): those of the window, then those of the reference.
+    """
     import numpy as np
 
     spread = float(values.std())
@@ -186,7 +195,10 @@ def difference_of_means(values: NDArray[Any], permutations: Permutations, level:
 
 
 def total_variation(codes: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the test of the total variation distance, 0 to 1, of categories ``codes`` (rows,) from 0 at ``level``."""
+    """Return the test of the total variation distance, 0 to 1, between the categories of two groups at ``level``.
+
+    ``codes`` (rows,): category numbers from 0, those of the window, then those of the reference.
+    """
     import numpy as np
 
     members = np.zeros((len(codes), int(codes.max()) + 1), dtype=np.float32)
@@ -199,7 +211,10 @@ def total_variation(codes: NDArray[Any], permutations: Permutations, level: floa
 
 
 def difference_of_shares(flags: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
-    """Return the test of the difference of two shares, 0 to 1, at ``level``; ``flags`` (rows,) of 0 and 1."""
+    """Return the test of the difference of two shares, 0 to 1, at ``level``.
+
+    ``flags`` (rows,) of 0 and 1: those of the window, then those of the reference.
+    """
     import numpy as np
 
     result = np.abs(permutations.differences(flags[:, None].astype(np.float32))[:, 0])

@@ -163,7 +163,7 @@ def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, An
     Raises  ValueError where no window is named.
     """
     if not windows:
-        raise ValueError("no window is named")
+        raise ValueError("no window is named; windows must hold at least one id")
     return {"windows": list(windows), "author": author, "message": message}
 
 
@@ -177,7 +177,8 @@ def find_accepted_windows(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
 def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the reference of prompts has changed since ``window`` was examined, so that its verdict is outdated.
 
-    ``bodies`` are those of the events ``REFERENCE_SET`` from the window's end on, oldest first. Does not apply to training prompts.
+    ``bodies`` are those of the events ``REFERENCE_SET`` from the window's end on, oldest first. For windows whose
+    reference is accepted windows, not the training prompts.
     """
     return bool(bodies) and window.reference != "+".join(find_accepted_windows(bodies))
 

@@ -37,7 +37,7 @@ class DetectionRule:
 
 
 def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | None:
-    """Return the rows of a window with which the declared smallest change is detected by the ``windows``-th window.
+    """Return how many rows a window needs so that a shift of ``rule.min_effect`` is detected by the ``windows``-th window, power 80 %.
 
     None where ``reference`` rows are too few for any window size. Computed for a signal of the smallest weight, by the normal approximation
     of a difference of means.
@@ -47,7 +47,7 @@ def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | 
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Return how many reference rows are needed so that the declared change is detected by the ninth window of 1,000 rows."""
+    """Return how many reference rows are needed so that a shift of ``rule.min_effect`` is detected by the ninth window of 1,000 rows."""
     return ceil(1 / (1 / _effective_rows(rule) - 1 / 9000))
 
 
@@ -64,9 +64,11 @@ def power(rule: DetectionRule, effect: float, rows: int, reference: int) -> floa
 
 
 def min_visible_effect(rule: DetectionRule, rows: int, reference: int) -> float:
-    """Return the smallest change of the mean, in standard deviations, that is detected with the power ``POWER``.
+    """Return the smallest shift of a numeric signal's mean, in standard deviations, that its test detects with a power of 80 %.
 
-    ``rows`` of the window and ``reference`` rows with a value.
+    rows       number of rows with a value in the window, or in the windows that are tested together
+    reference  number of rows with a value in the reference
+    For a signal of the smallest weight, by the same approximation as ``power``.
     """
     normal = NormalDist()
     critical = normal.inv_cdf(1 - _signal_level(rule) ** (1 / MARGIN) / 2)

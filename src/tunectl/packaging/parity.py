@@ -73,6 +73,7 @@ def token_agreement(
     """Return how far the engine's predictions (``readings``) agree with the trained model on its ``answers`` (token ids).
 
     ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, positions as in ``answers``).
+    ``stops``: ids of the tokens that end an answer; any two of them count as equal.
     """
     pairs = [
         (expected, token, engine - own)
@@ -127,7 +128,10 @@ def with_gguf(report: ParityReport, share: float, minimum: float) -> ParityRepor
 def score_exported(
     cfg: Evaluate, tools: MetricBackends, items: Sequence[Item], answers: Sequence[str], *, seed: int
 ) -> Score | None:
-    """Return ``evaluate.gate.primary_metric`` with its interval, as the evaluation computes it; None where it is undefined."""
+    """Return the metric ``evaluate.gate.primary_metric`` of ``answers`` (one per item, in their order) with its bootstrap interval.
+
+    It is computed as evaluate does, for the answers before and after the export alike; None where no item has a value.
+    """
     gate = cfg.gate
     tables = scoring.compute_statistics(
         items, answers, None, tools=tools, declared=cfg.checks, train_grams=frozenset(), rules=None

@@ -74,7 +74,10 @@ class ReleaseSession(Protocol):
         ...
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """Return the engine's prediction at each position of the given answers, by the same code that serves requests."""
+        """Return the engine's prediction at each position of the given answers, by the same code that serves requests.
+
+        ``prompts`` and ``answers`` are token ids, one prompt per answer, in one order.
+        """
         ...
 
     def close(self) -> None:

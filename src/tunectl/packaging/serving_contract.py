@@ -162,14 +162,14 @@ def template_of(release: Path, contract: ServingContract) -> Template:
     if not path.is_file():
         raise ArtifactError(
             f"{path}, the chat template of the release, does not exist",
-            hint="check the release: tunectl release verify",
+            hint="restore the release from a backup, or build another: tunectl repro --force --to package",
         )
     source = path.read_text()
     if digest(source) != contract.template_sha256:
         raise ArtifactError(
             f"{path} differs from the template that contract.json names: its SHA-256 starts with {digest(source)[:12]}, expected "
             f"{contract.template_sha256[:12]}",
-            hint="the adapter was trained with another template; check the release: tunectl release verify",
+            hint="the file was changed: restore the release from a backup, or build another: tunectl repro --force --to package",
         )
     pad = {"pad_token": contract.pad.text} if contract.pad else {}
     bos, eos = (contract.bos.text if contract.bos else ""), (contract.eos.text if contract.eos else "")

@@ -281,7 +281,7 @@ def _rows(folder: Path, name: str, shape: Any) -> Iterator[Any]:
             yield form.decode(line, shape, f"{path}:{number}")
         except atomic_io.NOT_JSON as error:
             raise DataError(
-                f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it from Git"
+                f"{path}:{number} is malformed: {error}", hint="the file was changed by hand; restore it from Git"
             ) from error
 
 

@@ -75,7 +75,7 @@ class ContrastRules:
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """An input with its references and attributes, from which contrastive pairs are made."""
+    """An input with its references and attributes; its references are compared with those of similar inputs."""
 
     prompt: str
     """Digest that equal inputs share."""
@@ -84,7 +84,7 @@ class PromptRecord:
 
 
 class ContrastReport(Struct, frozen=True):
-    """Counts of one split's contrastive pairs, for ``report.json``."""
+    """Counts of one split's contrastive pairs: pairs made from references alone, the losing one that of a similar input."""
 
     pairs: int
     inputs: int
@@ -108,7 +108,7 @@ class ContrastReport(Struct, frozen=True):
 
 
 class Contrasts(NamedTuple):
-    """Result of ``sample_pairs``: the pairs of all splits as judgments, and a report per split."""
+    """Result of ``sample_pairs``: contrastive pairs (see ``ContrastReport``) of all splits as judgments, and a report per split."""
 
     judgments: list[Comparison]
     """The first answer is the better one; there is no annotator; the part is set."""
@@ -184,7 +184,7 @@ def build_prompt_records(
 
 
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
-    """Return at most ``rules.pairs`` judgments per split; every input gets one before any gets two, and so on.
+    """Return contrastive pairs, at most ``rules.pairs`` per split; every input gets one before any gets two, and so on.
 
     The difference (kind and attribute) that is the rarest so far is tried first, so that rare differences are represented beside
     frequent ones. Where an input has no similar one with that difference, the next rarest is tried.
@@ -205,7 +205,7 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
             raise DataError(
                 f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a similar input (at most "
                 f"{rules.differences} differing attributes: preferences.contrast.max_differences) whose answers no other split part uses",
-                hint="set preferences.contrast.max_differences=2, give the part more inputs (split.shares), or name fewer attributes",
+                hint="give the part more inputs (split.shares), or name fewer attributes; max_differences may be 1 or 2",
             )
     return Contrasts([pair for part in PARTS for pair in judgments[part]], {part: reports[part] for part in PARTS})
 

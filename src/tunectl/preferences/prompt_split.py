@@ -66,7 +66,7 @@ def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> Non
 
 
 def with_split(records: Sequence[R], parts: Mapping[str, SplitName]) -> list[R]:
-    """Return the records with their split set; ``parts``: split by prompt."""
+    """Return the records with their split set; ``parts``: digest of the prompt -> split."""
     return [replace(record, split=parts[record.prompt]) for record in records]
 
 

@@ -42,15 +42,15 @@ def fit(
 def fit_many(
     rows: Sequence[float], scores: Any, *, higher_is_better: bool, floor: float | None = None
 ) -> tuple[Any, Any, Any]:
-    """Fit many curves at once, as ``fit`` does: ``scores`` is (curves, sizes). Return limits, slopes and decays, (curves,) each.
+    """Fit many curves at once, as ``fit`` does; return arrays of limits, slopes and decays, shape (curves,) each.
 
-    ``floor`` is the smallest possible limit.
+    ``scores`` is an array (curves, sizes), measured at ``rows`` (sizes); ``floor`` is the smallest possible limit.
     """
     np = import_optional("numpy", extra="data")
 
     sizes, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)
     if len(set(sizes.tolist())) < 3:
-        raise ValueError(f"a power law needs three sizes, not {len(set(sizes.tolist()))}")
+        raise ValueError(f"a power law needs three different sizes in rows, not {len(set(sizes.tolist()))}")
     mean = y.mean(axis=1)
     best = ((y - mean[:, None]) ** 2).sum(axis=1)
     limit, slope, decay = mean.copy(), np.zeros(len(y)), np.ones(len(y))

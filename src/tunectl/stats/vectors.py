@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def l2_normalize(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return rows scaled to Euclidean norm 1, float32; non-finite values count as 0, and rows of zeros stay so."""
+    """Return ``rows`` (rows, d) scaled to Euclidean norm 1, float32; non-finite values count as 0, and rows of zeros stay so."""
     import numpy as np
 
     clean = np.nan_to_num(np.asarray(rows, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)

@@ -182,7 +182,7 @@ def test_an_answer_that_melts_into_the_prompt_is_not_shared(tiny_model, tmp_path
 def test_a_tokenizer_that_is_none(tmp_path):
     with pytest.raises(ArtifactError) as caught:
         Tokenizer(tmp_path)
-    assert caught.value.message == f"{tmp_path / 'tokenizer.json'} does not exist"
+    assert caught.value.message == f"{tmp_path / 'tokenizer.json'}, the tokenizer, does not exist"
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ArtifactError, match="is not a tokenizer"):
         Tokenizer(tmp_path)

@@ -147,7 +147,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "documents.jsonl"
     atomic_io.write_rows(path, [document(number, "é" * number) for number in range(9)])
     path.write_bytes(path.read_bytes() + b'{"id": 1}\n')
-    with pytest.raises(DataError, match=rf"{path}:10 cannot be read: "):
+    with pytest.raises(DataError, match=rf"{path}:10 is malformed: "):
         read_all(path, 100)
 
 
@@ -158,7 +158,7 @@ def test_the_first_line_that_is_no_record_ends_the_run(tmp_path: Path) -> None:
         files[0].write_bytes(b"".join(lines))
         return engine(3, range_bytes=100)(filters, blocks, build, files, total, after)
 
-    with pytest.raises(DataError, match=r"ingest/documents.jsonl:4 cannot be read: Expected `str`, got `int`"):
+    with pytest.raises(DataError, match=r"ingest/documents.jsonl:4 is malformed: Expected `str`, got `int`"):
         curate_into(tmp_path, make_giant_bucket(9), None, spoil)
 
 

@@ -287,7 +287,7 @@ def test_nobody_near():
             "preferences.contrast: test has 1 inputs with attributes, and none of them has a similar input (at most 2 differing "
             "attributes: preferences.contrast.max_differences) whose answers no other split part uses"
         ),
-        "set preferences.contrast.max_differences=2, give the part more inputs (split.shares), or name fewer attributes",
+        "give the part more inputs (split.shares), or name fewer attributes; max_differences may be 1 or 2",
     )
 
 

@@ -28,7 +28,7 @@ def test_many_at_once_are_the_same_curves():
 
 
 def test_two_sizes_are_not_enough():
-    with pytest.raises(ValueError, match="a power law needs three sizes, not 2"):
+    with pytest.raises(ValueError, match="a power law needs three different sizes in rows, not 2"):
         fit([10, 10, 20], [1, 2, 3], higher_is_better=True)
 
 

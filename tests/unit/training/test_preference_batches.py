@@ -213,14 +213,14 @@ def test_kto_takes_marks_where_there_are_some(masker):
         (
             kto(),
             PreferenceSplit([], []),
-            "align: kto learns from collected judgments, and preferences has neither marks nor pairs in its training part",
+            "align: kto learns from collected judgments, and preferences has neither labeled answers nor pairs in its training part",
             "collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
         ),
         (
             kto(),
             PreferenceSplit([pair(1)], [mark(1, "a", good=False), mark(2, "b", good=False, asked="Ho")]),
-            "align: kto learns from good and bad answers, and all 2 marked answers of the training part are bad",
-            "mark good answers too, or bring pairs and use: align=dpo",
+            "align: kto learns from good and bad answers, and all 2 labeled answers of the training part are bad",
+            "add answers labeled good to preferences.sources, or add pairs and use: align=dpo",
         ),
         (
             dpo(max_length=16),
@@ -229,7 +229,7 @@ def test_kto_takes_marks_where_there_are_some(masker):
                 "align: none of the 2 pairs of the training part can be learned from; the first is rejected as too_long "
                 "(26 tokens; the limit is 16)"
             ),
-            "raise align.max_length (now 16), or bring other judgments",
+            "if they are too long, raise align.max_length (now 16); else add other judgments to preferences.sources",
         ),
     ],
     ids=["dpo without pairs", "kto without anything", "one kind of mark", "all too long"],

@@ -96,7 +96,7 @@ class MergeReferences:
         self.conflicts = 0
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Yield each record, with all its references, or ``Merged`` into an earlier one."""
+        """Yield each record, with all its references, or as a ``MergedRecord`` where an earlier one has its input."""
         collected = records if isinstance(records, Sequence) else list(records)
         first_of: dict[bytes, int] = {}
         members: dict[int, list[int]] = {}

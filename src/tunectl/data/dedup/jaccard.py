@@ -36,7 +36,7 @@ class JaccardMatrix:
         self._sizes: Indexes | None = None
 
     def parts(self, left: Indexes, right: Indexes, indexes: Indexes) -> list[Links]:
-        """Return the pairs (left, right) in portions whose texts fit in memory; both are positions in ``indexes``."""
+        """Return the pairs (left, right) in portions whose texts fit in memory; both are positions in ``indexes`` (item numbers)."""
         import numpy as np
 
         if not len(left):

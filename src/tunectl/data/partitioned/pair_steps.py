@@ -15,6 +15,7 @@ from tunectl.data.partitioned.tables import FILE_BITS, Batch, Columns, Load
 from tunectl.data.transform import Record
 
 if TYPE_CHECKING:
+    from tunectl.data.dedup.jaccard import Flags
     from tunectl.data.dedup.shingles import Indexes
 
 SIGNATURES: Columns = dict.fromkeys(("part", "example", "band", "key", "print", "row"), "int64")
@@ -31,7 +32,7 @@ class SignRecords:
         self.near, self.plan, self.parts = near, plan, parts
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return one row for each record and band."""
+        """Return one row for each record that has words, and band: ``part``, ``example`` (0: document), ``band``, ``key``, ``print``, ``row``."""
         import numpy as np
 
         rows, records = decode_records(batch)
@@ -66,7 +67,7 @@ def split_by_shape(records: list[Record]) -> tuple[list[int], list[int]]:
 
 
 def list_pairs(batch: Batch) -> Batch:
-    """Return the candidate pairs of all buckets of a partition: those that the local search compares, and equal fingerprints."""
+    """Return the candidate pairs of a partition as columns ``left``, ``right`` (record numbers) and ``exact`` (1: equal fingerprints)."""
     import numpy as np
 
     key, prints = batch["key"].view(np.uint64), batch["print"].view(np.uint64)
@@ -96,7 +97,7 @@ class PickTexts:
         self.requests = requests
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return each record once for each partition."""
+        """Return each requested record once for each partition that asks for it: columns ``part``, ``order`` (its number), ``payload``."""
         import numpy as np
 
         rows, parts = self.requests()
@@ -120,7 +121,7 @@ class ComparePairs:
         self.pairs, self.near, self.threshold = pairs, near, threshold
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return one row for each pair."""
+        """Return one row for each pair of the partition: ``pair`` (its position in ``pairs``) and ``similarity`` (0 to 1)."""
         import numpy as np
 
         rows, records = decode_records(batch)
@@ -146,7 +147,7 @@ class DescribeClusters:
         self.labels, self.keep = labels, keep
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return one row for each cluster."""
+        """Return one row for each cluster: ``label``, ``best`` (number of the kept record), ``name`` (cluster id), ``best_id``."""
         import numpy as np
 
         rows, records = decode_records(batch)
@@ -163,6 +164,7 @@ class DescribeClusters:
         return {**result, "label": np.array(result["label"], np.int64), "best": np.array(result["best"], np.int64)}
 
 
-def is_document(row: Indexes) -> Any:
+def is_document(row: Indexes) -> Flags:
     """Return for each record number whether it is that of a document; shape (rows,)."""
-    return row >> FILE_BITS == 0
+    result: Flags = row >> FILE_BITS == 0
+    return result

@@ -54,7 +54,7 @@ class JudgeRecords:
         self.run_name, self.build, self.form, self.parts = run_name, build, form or identity, parts
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return events; each kept record has the partition of its input."""
+        """Return the kept records, rejects and counts as events (``EventRows``); each kept record has the partition of its input."""
         if self.run_name not in _BUILT:
             _BUILT.clear()
             _BUILT[self.run_name] = self.build()
@@ -116,7 +116,7 @@ def read_range(path: Path, file: int, start: int, stop: int) -> tuple[list[int],
                 records.append(decoder.decode(line))
             except atomic_io.NOT_JSON as error:
                 raise DataError(
-                    f"{path}:{_line_number(path, position)} cannot be read: {error}",
+                    f"{path}:{_line_number(path, position)} is malformed: {error}",
                     hint="that line was changed by hand or cut off: restore the file, or build it again: tunectl repro",
                 ) from error
             rows.append((file << FILE_BITS) + position)
@@ -171,7 +171,7 @@ class DropDuplicates:
         self.exact, self.loose = exact, loose
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return events."""
+        """Return the kept records, duplicates, merged records and counts as events (``EventRows``)."""
         events = EventRows()
         rows, records = decode_records(batch)
         if self.exact:

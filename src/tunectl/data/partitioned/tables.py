@@ -26,7 +26,10 @@ BLOCK_BITS = 56
 
 
 class CurationTables(Protocol):
-    """Runs functions (``work``) on distributed tables, by Ray Data or, in tests, plain lists. A function may run twice, so it has no side effects."""
+    """Runs functions (``work``) on distributed tables, by Ray Data or, in tests, plain lists; tables are opaque handles.
+
+    A function may run twice, so it has no side effects.
+    """
 
     partitions: int
     """Fewest groups into which equal keys are spread."""
@@ -90,5 +93,5 @@ class SelectRecords:
         self.others = others
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the selected rows."""
+        """Return the selected events, with all their columns."""
         return select_rows(batch, (batch["type"] == RECORD) != self.others)

@@ -205,7 +205,7 @@ def _header(table: Iterator[list[str]], name: str) -> list[str]:
         cells = next((row for row in table if row), None)
     except csv.Error as error:
         raise DataError(
-            f"{name}: the header cannot be read: {error}", hint="the first line must name the columns"
+            f"{name}: the header is malformed: {error}", hint="correct the first line: it must name the columns"
         ) from error
     header = [cell.strip() or f"column_{index}" for index, cell in enumerate(cells or [], 1)]
     twice = [cell for cell, count in Counter(header).items() if count > 1]

@@ -151,7 +151,10 @@ def build_comparison(row: RawRow, parsed: ParsedPreference, options: PreferenceF
     offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
     size = sum(len(turn.content) for turns in (parsed.turns, *parsed.answers) for turn in turns)
     if size > options.limits.max_characters:
-        raise RowError("too_long", f"{size} characters; limits.max_characters is {options.limits.max_characters}")
+        raise RowError(
+            "too_long",
+            f"prompt and answers have {size} characters together; raise limits.max_characters ({options.limits.max_characters})",
+        )
     fields = {name: scalar(get_column(row.columns, column)) for name, column in options.fields.items()}
     return Comparison(
         id=digest("j", kind_, row.source.file, row.source.row, parsed.turns, parsed.answers),

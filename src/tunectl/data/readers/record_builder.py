@@ -46,7 +46,7 @@ def build_record(row: RawRow, decision: DetectedFormat, options: RowOptions, kin
 def _document(row: RawRow, parsed: ParsedRow, options: RowOptions, kind: str) -> Document:
     text = parsed.text or ""
     if not text.strip():
-        raise RowError("no_text", "there is no text in it")
+        raise RowError("no_text", "the text of the row is empty")
     _check_length(len(text), options)
     source = row.source
     return Document(digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, options))
@@ -63,7 +63,7 @@ def _example(row: RawRow, parsed: ParsedRow, options: RowOptions, kind: str) -> 
     }
     if parsed.text is not None:
         if not parsed.text.strip():
-            raise RowError("no_text", "there is no text in it")
+            raise RowError("no_text", "the text of the row is empty")
         return Example(segments=[Segment(parsed.text, train=True)], **shared)
     if parsed.segments or parsed.tokens is not None:
         return Example(segments=parsed.segments, tokens=parsed.tokens, **shared)
@@ -119,7 +119,10 @@ def read_split(row: RawRow, column: str | None) -> Literal["train", "validation"
 
 def _check_length(characters: int, options: RowOptions) -> None:
     if characters > options.limits.max_characters:
-        raise RowError("too_long", f"{characters} characters; limits.max_characters is {options.limits.max_characters}")
+        raise RowError(
+            "too_long",
+            f"the row has {characters} characters of text; raise limits.max_characters ({options.limits.max_characters})",
+        )
 
 
 def _length(example: Example) -> int:
@@ -136,5 +139,5 @@ def _example_id(example: Example, *, merged: bool) -> str:
 
 
 def digest(prefix: str, *parts: Any) -> str:
-    """Return a short id computed from the content of ``parts``."""
+    """Return a short id: ``prefix``, a hyphen, and a hash of the content of ``parts``."""
     return f"{prefix}-{hash_to_id(*parts)}"

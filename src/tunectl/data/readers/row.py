@@ -99,7 +99,7 @@ def optional_text(columns: dict[str, Any], name: str) -> str | None:
 
 
 def parse_json_value(value: Any, name: str) -> Any:
-    """Return a list or object, which may be JSON inside a string (as in CSV files).
+    """Return ``value``, decoded where it is JSON in a string (as in CSV files); ``name`` is what the error calls it.
 
     Raises  FormatMismatchError when a string is not JSON.
     """
@@ -126,7 +126,7 @@ def list_of(columns: dict[str, Any], name: str) -> list[Any]:
 
 
 def object_of(value: Any, name: str) -> dict[str, Any]:
-    """Return the object in ``value``, also where it is JSON in a string.
+    """Return the object in ``value``, also where it is JSON in a string; ``name`` is what the error calls it.
 
     Raises  FormatMismatchError when it is something else.
     """

@@ -196,8 +196,8 @@ class SourceReader(ABC, Generic[D]):
         limit = self._limits.max_rows
         if self._counts["rows"] > limit:
             raise DataError(
-                f"{self._key}.limits.max_rows = {limit}: {file.name} has more rows",
-                hint="raise the limit, or declare less under path",
+                f"{self._key}.limits.max_rows = {limit}: the files of this source up to {file.name} have more rows",
+                hint="raise the limit, or declare fewer files under path",
             )
 
     def _with_file(self, row: RawRow, file: SourceFile) -> RawRow:

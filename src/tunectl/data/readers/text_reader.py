@@ -176,5 +176,5 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
     """Return a text as one row with ``columns`` beside it, or rejected as ``no_text`` where it is blank."""
     if not text.strip():
-        return RejectedRow(Source(file.name), "no_text", "there is no text in it")
+        return RejectedRow(Source(file.name), "no_text", "the file has no text")
     return RawRow(Source(file.name), {**columns, "text": text})

@@ -37,9 +37,9 @@ def find_contaminated(
 ) -> list[Leak]:
     """Return for each record of ``train`` its worst leak: at least the share ``overlap`` (0 to 1) of a held-out text's ``ngram``-word runs is in it.
 
-    A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
-    said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they are
-    equal for different inputs.
+    ``examples`` are the held-out records. A document is one text, compared with all that ``compare`` names; an answer of a train
+    example is also what the assistant said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as
+    short (a class, yes or no) never leak: they are equal for different inputs.
     """
     worst: dict[int, Leak] = {}
     for what in compare:

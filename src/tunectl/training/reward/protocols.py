@@ -31,7 +31,7 @@ class RewardModel(Protocol):
     """A loaded reward model, or an ensemble of them, that scores answers; it stays in memory until ``close``."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
-        """Return one score per answer, in their order.
+        """Return one score per answer, in their order; ``prompts`` has the prompt of each answer.
 
         Batches are formed by length; a prompt that consecutive answers share is read once.
         Raises  ArtifactError where a score is NaN or infinite.

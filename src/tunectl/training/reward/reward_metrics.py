@@ -112,7 +112,10 @@ def accuracy(differences: Sequence[float], prompts: Sequence[str], settings: Int
 def accuracy_gain(
     first: Sequence[float], second: Sequence[float], prompts: Sequence[str], settings: IntervalSettings
 ) -> Estimate:
-    """Return the accuracy of the ``first`` model minus that of the ``second``, with an interval from the same resamples of prompts."""
+    """Return the accuracy of the ``first`` model minus that of the ``second``, with an interval from the same resamples of prompts.
+
+    ``first`` and ``second`` are their differences (better minus worse answer) on the same pairs, in one order.
+    """
     left, right = (bootstrap.sum_by_group(_statistics(item, 2), prompts) for item in (first, second))
     counts = bootstrap.resample_counts(len(left), settings.resamples, settings.seed)
     result = bootstrap.difference(left, right, _accuracy, counts, settings.confidence)

@@ -55,6 +55,7 @@ def measure_validation(
 ) -> ValidationSample:
     """Return the measurements of one validation: reward, independent metric, KL (nats per answer), length, repetition.
 
+    All sequences have one entry per validation input, in one order.
     Raises  UsageError where every answer was cut at the token limit, since then none has a reward; and where the metric is NaN,
             as that of a check that applies to no input.
     """

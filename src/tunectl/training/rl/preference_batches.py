@@ -70,9 +70,9 @@ def build_rows(
     if not result:
         first = next(iter(tally.rejects))
         raise DataError(
-            f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
+            f"align: none of the {tally.rows_in} {'labeled answers' if marked else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
-            hint=f"raise align.max_length (now {settings.max_length}), or bring other judgments",
+            hint=f"if they are too long, raise align.max_length (now {settings.max_length}); else add other judgments to preferences.sources",
         )
     _refuse_one_kind(result)
     return result, rows(validation)
@@ -81,7 +81,7 @@ def build_rows(
 def _refuse_none(settings: Dpo | Kto, train: PreferenceSplit) -> None:
     if train.pairs or (isinstance(settings, Kto) and train.marks):
         return
-    missing = "neither marks nor pairs" if isinstance(settings, Kto) else "no pairs"
+    missing = "neither labeled answers nor pairs" if isinstance(settings, Kto) else "no pairs"
     raise DataError(
         f"align: {settings.method} learns from collected judgments, and preferences has {missing} in its training part",
         hint="collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
@@ -94,8 +94,8 @@ def _refuse_one_kind(completions: Sequence[LabeledCompletions]) -> None:
         return
     only, other = ("good", "bad") if kinds[0] else ("bad", "good")
     raise DataError(
-        f"align: kto learns from good and bad answers, and all {len(kinds)} marked answers of the training part are {only}",
-        hint=f"mark {other} answers too, or bring pairs and use: align=dpo",
+        f"align: kto learns from good and bad answers, and all {len(kinds)} labeled answers of the training part are {only}",
+        hint=f"add answers labeled {other} to preferences.sources, or add pairs and use: align=dpo",
     )
 
 

@@ -23,7 +23,7 @@ class RewardFunction:
     """Computes the terms of ``align.rewards``; implements ``training.rl.rl_types.Rewards``."""
 
     def __init__(self, terms: Sequence[RewardTerm], *, checked: Checked, model: RewardModel | None) -> None:
-        """``model`` may be None only where no term needs it."""
+        """Use ``checked`` to score an answer by a declared check; ``model`` (reward model) is None only where no term needs it."""
         self._terms = {name_of(term): term for term in terms}
         self._checked = checked
         self._model = model
@@ -31,7 +31,10 @@ class RewardFunction:
     def score(
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one reward per answer; ``fixed`` skips the normalization over the answers of a step, so that validations are comparable."""
+        """Return one reward per answer (NaN where it was cut); ``prompts`` has the prompt of each.
+
+        ``fixed`` skips the normalization over the answers of a step, so that validations are comparable.
+        """
         indexes = [index for index, answer in enumerate(answers) if answer.finished]
         finished_prompts = [prompts[index] for index in indexes]
         finished_answers = [answers[index] for index in indexes]

@@ -85,7 +85,10 @@ class Rewards(Protocol):
     def score(
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one reward per answer. ``fixed`` skips the normalization over the answers of a step, so that validations are comparable."""
+        """Return one reward per answer (NaN where it was cut); ``prompts`` has the prompt of each.
+
+        ``fixed`` skips the normalization over the answers of a step, so that validations are comparable.
+        """
 
 
 class ValidationScorer(Protocol):
@@ -100,7 +103,7 @@ class ValidationScorer(Protocol):
         """Function that turns summed statistics, shape (..., statistics), into metric values from 0 to 100, shape (...)."""
 
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
-        """Return sufficient statistics, shape (answers, statistics)."""
+        """Return sufficient statistics, shape (answers, statistics); ``prompts`` has the prompt of each answer."""
 
 
 @dataclass(frozen=True, slots=True)
