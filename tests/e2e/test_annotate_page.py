@@ -140,6 +140,26 @@ def journal(project) -> list[AnnotationEvent | Retraction]:
     ]
 
 
+def test_letters_and_digits_can_be_turned_off_for_this_browser(project, browser):
+    with serving(project) as server:
+        page = enter(browser, server.url)
+        count(page, "0 saved, 5 to go")
+        page.get_by_role("checkbox", name="Letters and digits are shortcuts").uncheck()
+        page.reload()
+        count(page, "0 saved, 5 to go")
+        box = page.get_by_role("checkbox", name="Letters and digits are shortcuts")
+        expect(box).not_to_be_checked()
+        for key in ("1", "e", "s", "u"):
+            page.keyboard.press(key)
+        expect(page.locator("[name=edit]")).to_be_hidden()
+        expect(page.locator("input[name=tag]:checked")).to_have_count(0)
+        page.keyboard.press("ArrowLeft")  # an arrow is no character
+        count(page, "1 saved, 4 to go")
+        box.check()
+        page.keyboard.press("s")
+        count(page, "2 saved, 3 to go")
+
+
 def test_a_whole_round_by_keyboard(project, browser):
     with serving(project) as server:
         page = enter(browser, server.url)

@@ -64,6 +64,7 @@ def list_paths(folder: Path) -> list[str]:
         "/runs",
         "/runs/compare",
         "/runs/compare?metric=checks&sort=gain",
+        "/jobs",
         "/sweeps",
         "/sweeps/demo",
         "/results",
@@ -256,7 +257,7 @@ def test_a_question_mark_lists_the_keys_but_not_while_somebody_types(
     context = open_look(browser, state, "wide-light")
     page = context.new_page()
     page.goto(console.address + "/live")
-    keys = page.get_by_role("dialog", name="Keys")
+    keys = page.get_by_role("dialog", name="Keyboard")
     page.locator("#q").focus()
     page.keyboard.type("?")
     expect(keys).to_be_hidden()
@@ -267,6 +268,34 @@ def test_a_question_mark_lists_the_keys_but_not_while_somebody_types(
     assert page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"] == []
     page.keyboard.press("Escape")
     expect(keys).to_be_hidden()
+    context.close()
+
+
+def test_the_question_mark_can_be_turned_off_for_this_browser_and_the_list_still_opens(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.goto(console.address + "/")
+    keys, opens = page.get_by_role("dialog", name="Keyboard"), page.get_by_role("button", name="Keyboard")
+    press_tab_to(page, "#open-keys")
+    page.keyboard.press("Enter")
+    expect(keys).to_be_visible()
+    page.get_by_role("checkbox", name="is a shortcut").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")
+    for path in ("/", "/live"):  # WCAG 2.1.4: it stays off on every page
+        page.goto(console.address + path)
+        page.locator("h1").click()
+        page.keyboard.type("?")
+        expect(keys).to_be_hidden()
+    opens.click()
+    box = page.get_by_role("checkbox", name="is a shortcut")
+    expect(box).not_to_be_checked()
+    box.check()
+    page.keyboard.press("Escape")
+    page.keyboard.type("?")
+    expect(keys).to_be_visible()
     context.close()
 
 

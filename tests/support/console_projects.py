@@ -80,7 +80,7 @@ def build(folder: Path, *, rows: int = 60) -> ProjectPaths:
     console_records.add_drift(folder, champion)
     console_records.add_retrains(folder, champion)
     console_records.add_judgments(folder)
-    console_records.add_runs(folder)
+    console_records.add_jobs(folder, console_records.add_runs(folder)[0])
     console_records.add_keys(folder)
     return layout
 

@@ -45,6 +45,8 @@ from tunectl.evaluation.results import (
     System,
 )
 from tunectl.inference_log.log_store import LogEvent, TimeWindow
+from tunectl.jobs import job_records
+from tunectl.jobs.job_records import JobRecord
 from tunectl.monitoring import window as windows
 from tunectl.pipeline import sweep_worker
 from tunectl.pipeline.run_ledger import RunRecord, RunStage, RunVerdict, StageLaunch
@@ -277,6 +279,29 @@ def add_runs(root: Path) -> list[str]:
     return names
 
 
+def add_jobs(root: Path, run: str = "") -> list[str]:
+    """Three jobs on clusters, the oldest first: one fetched as ``run``, one that was seen waiting, one whose cluster was never asked."""
+    jobs, names = ProjectPaths(root).jobs, ["sft-0000000a", "align-0000000b", "sft-0000000c"]
+    storage = root / "cluster" / names[0]
+    atomic_io.write_text(storage / "state", "finished 0\n")  # SLURM's own programs are not asked then
+    places = (
+        ("slurm", str(storage), ""),
+        ("kubernetes", None, "ml"),
+        ("ray", None, "http://me:secret@ray.example:8265"),
+    )
+    for number, (name, (to, folder, place)) in enumerate(zip(names, places, strict=True)):
+        sent = (NOW + timedelta(hours=number)).isoformat(timespec="seconds")
+        record = JobRecord(
+            id=name, to=to, stages=[name.partition("-")[0]], commit="c" * 40, submitted_at=sent, scheduler_id=f"{4711 + number}",
+            remote="store", storage=folder, location=place,
+        )  # fmt: skip
+        job_records.save(jobs, record)
+    job_records.record_state(jobs, names[0], "finished", "", NOW + timedelta(hours=10))
+    job_records.record_fetch(jobs, names[0], run, NOW + timedelta(hours=10))
+    job_records.record_state(jobs, names[1], "pending", HOSTILE, NOW + timedelta(hours=8))
+    return names
+
+
 def write_evaluation(number: int, first: AnswerRow) -> dict[str, bytes]:
     """Files of an evaluation with six inputs, of which ``first`` is one; the newest run passes the checks of all of them, others of every second."""
     rows = [first, *(replace(first, id=f"e-{place}", answers={"tuned": f"As ever {number}."}) for place in range(2, 7))]
@@ -339,6 +364,6 @@ def build_project(root: Path) -> ProjectPaths:
     add_drift(root, second)
     add_retrains(root, first)
     add_judgments(root)
-    add_runs(root)
+    add_jobs(root, add_runs(root)[0])
     add_keys(root)
     return paths

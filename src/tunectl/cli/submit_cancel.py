@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.jobs import job_records
     from tunectl.pipeline import job_submission
 
-    record = job_records.find_job(ProjectPaths().jobs, args.id)
-    job_submission.cancel_job(record)
+    layout = ProjectPaths()
+    record = job_records.find_job(layout.jobs, args.id)
+    job_submission.cancel_job(layout, record)
     terminal.print_line(f"{record.id}: canceled")
     return 0

@@ -71,6 +71,7 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
             path for path in watched_folder.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path)
         )
     yield from (layout.releases / name for name in ("champion.json", "canary.json", "events.jsonl", "releases"))
+    yield from sorted(layout.jobs.glob("*/*.json"))
     yield from sorted((layout.releases / canary_store.RECORDS).glob("*.json"))
     if settings is not None:
         store = layout.root / settings.annotate.store

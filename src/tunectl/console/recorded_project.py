@@ -1,7 +1,8 @@
 """The recorded project behind ``tunectl demo``: the files of one build of the example and of one run of its retrain loop, without weights.
 
 ``make demo`` records it (``examples/local_lens/record_demo.py``). Data and people are those of the
-example, synthetic and simulated; the programs were real. Times are those of the recording: the console's clock continues from its end, and every page says so.
+example, synthetic and simulated; the programs were real. Keys and people's judgments are added when it is unpacked, and their names say that they
+are synthetic. Times are those of the recording: the console's clock continues from its end, and every page says so.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ class Recording(Struct, frozen=True):
 def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
     """Copy the recorded project into the empty ``folder``, with the settings of ``conf`` and the recorded overrides; return its paths and facts.
 
+    Synthetic keys and judgments are added to the copy (``synthetic_records``).
     The settings are those of this installation: recorded ones would be refused as soon as a setting is added or renamed.
     Raises  InfrastructureError where this installation has no recorded project, or a file cannot be written.
     """
     import tarfile  # 1 MB, which a console at work does without
+
+    from tunectl.console import synthetic_records  # loads the settings, which a console at work does later
 
     try:
         shutil.copytree(conf, folder / "conf")
@@ -59,7 +63,9 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
             f"the recorded project cannot be unpacked into {folder}: {error}", hint="free 20 MB on that disk"
         ) from error
     layout = ProjectPaths(folder)
-    return layout, read_recording(layout)
+    recording = read_recording(layout)
+    synthetic_records.add_records(layout, recording.ended_at)
+    return layout, recording
 
 
 def read_recording(layout: ProjectPaths) -> Recording:

@@ -18,8 +18,9 @@ from tunectl.config.loading import checks, override_file
 from tunectl.config.loading.checks import ResolvedConfig
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.jobs import job_records, job_script
-from tunectl.jobs.job_records import JobRecord
+from tunectl.jobs.job_records import JobProgress, JobRecord
 from tunectl.jobs.job_spec import JobSpec
+from tunectl.pipeline import run_ledger
 from tunectl.pipeline.required_extras import list_upstream_stages
 from tunectl.pipeline.stages import find
 
@@ -167,6 +168,15 @@ def read_reason(record: JobRecord, state: str) -> str:
     return slurm_scheduler.read_reason(record) if record.to == "slurm" and state == "pending" else ""
 
 
+def observe_job(layout: ProjectPaths, record: JobRecord, now: datetime) -> JobProgress:
+    """Ask the scheduler for the job's state, record it with the time ``now``, and return the progress of the job.
+
+    Raises  InfrastructureError where the scheduler cannot be asked.
+    """
+    state = read_state(record)
+    return job_records.record_state(layout.jobs, record.id, state, read_reason(record, state), now)
+
+
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the command line that prints the job's output; with ``follow`` until the job ends.
 
@@ -176,22 +186,23 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     return command
 
 
-def cancel_job(record: JobRecord) -> None:
-    """Cancel the job at its scheduler; its checkpoints stay in its folder.
+def cancel_job(layout: ProjectPaths, record: JobRecord) -> None:
+    """Cancel the job at its scheduler, and record that; its checkpoints stay in its folder.
 
     Raises  InfrastructureError where the scheduler cannot be asked.
     """
     SCHEDULERS[record.to].cancel(record)
+    job_records.record_cancel(layout.jobs, record.id, datetime.now(UTC))
 
 
 def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
-    """Fetch the job's results into DVC's cache and the project; no stage runs here.
+    """Fetch the job's results into DVC's cache and the project, and record them as a run; no stage runs here.
 
     Raises:
         UsageError: the project is not at the job's commit.
         InfrastructureError: the job has not ended, or failed; the remote does not answer; or it lacks a stage.
     """
-    state = read_state(record)
+    state = observe_job(layout, record, datetime.now(UTC)).state
     if state in {"pending", "running"}:
         raise InfrastructureError(
             f"job {record.id} is {state}, so there is nothing to fetch yet",
@@ -209,8 +220,20 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
             f"the project has changed since commit {record.commit[:12]}, which was built: {', '.join(changed[:3])}",
             hint=f"the results are in DVC's cache; git checkout {record.commit[:12]}, then fetch again",
         )
-    with lock.file_lock(layout.repro_lock, "tunectl submit fetch"):
+    run = _restore_results(layout, record)
+    job_records.record_fetch(layout.jobs, record.id, run, datetime.now(UTC))
+
+
+def _restore_results(layout: ProjectPaths, record: JobRecord) -> str:
+    """Restore the stages of the job from DVC's cache and remote; return the id of the run that the ledger has of it."""
+    project = checks.load_project_config(layout).root.project
+    with (
+        lock.file_lock(layout.repro_lock, "tunectl submit fetch"),
+        run_ledger.record_run(layout, project, targets=record.stages) as end,
+    ):
+        end.reason = f"fetched from job {record.id} ({record.to})"
         layout.failure.unlink(missing_ok=True)
+        layout.executed.unlink(missing_ok=True)
         code = dvc_repo.restore(layout.root, record.stages)
         if code:
             note: dict[str, Any] = atomic_io.read_json(layout.failure) if layout.failure.is_file() else {}
@@ -218,6 +241,7 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
                 note.get("message", "dvc repro --pull failed; its output is above"),
                 hint=f"tunectl submit logs {record.id} shows what was built; to build the rest here: tunectl repro",
             )
+    return end.id
 
 
 def _list_changes(root: Path, commit: str) -> list[str]:

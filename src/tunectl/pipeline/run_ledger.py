@@ -1,4 +1,4 @@
-"""The run ledger: what each ``tunectl repro`` did, one file per run, so that runs stay comparable after their artifacts are gone.
+"""The run ledger: what each ``tunectl repro`` did, and each ``tunectl submit fetch`` brought, one file per run, so that runs stay comparable after their artifacts are gone.
 
 ``.tunectl/runs/UTC-DIGEST.json`` is written atomically when the run ends, also when it fails. No stage reads it, so it may be deleted.
 A run's record leaves out the results of earlier runs that it did not rebuild.
@@ -93,7 +93,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     author: str
     reason: str = ""
-    """Reason that was given, where it was started from the console."""
+    """Reason that was given where it was started from the console; the job where its results were fetched."""
     unattended: bool = False
     """Started by the retrain controller or a sweep."""
     started_at: float
@@ -144,6 +144,10 @@ class RunEnd:
     error: str = ""
     release: str | None = None
     build: str = ""
+    reason: str = ""
+    """Why the run took place, where it was not started from the console."""
+    id: str = ""
+    """Set when the record is written: its id."""
 
 
 @contextmanager
@@ -163,6 +167,7 @@ def record_run(
         try:
             record = _describe_run(layout, project, started_at, end, targets=list(targets), unattended=unattended)
             atomic_io.write_bytes(find_ledger(layout) / f"{record.id}.json", msgspec.json.encode(record) + b"\n")
+            end.id = record.id
         except (TunectlError, OSError, ValueError, KeyError) as problem:
             _log.warning("this run is not in the ledger: %s", problem)
 
@@ -244,7 +249,7 @@ def _describe_run(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_at))}-{built[:8]}",
         project=project,
         author=request.author if request else user.current_user(),
-        reason=request.reason if request else "",
+        reason=request.reason if request else end.reason,
         unattended=unattended,
         started_at=started_at,
         seconds=round(time.time() - started_at, 3),

@@ -28,9 +28,10 @@ COMMANDS = {
     f"monitor show {WINDOW}": f"/drift/{WINDOW}.json",
     "retrain status -n 100": "/retrain.json",
     "explain champion": "/explain.json?id=champion",
+    "submit status sft-0000000a": "/jobs.json?job=sft-0000000a",
 }
 """Command to the twin of the page that shows the same."""
-CLOCKS = ("status", "data_counts", "release_show", "retrain_status", "explain")
+CLOCKS = ("status", "data_counts", "release_show", "retrain_status", "explain", "submit_status")
 
 
 class StoppedClock(datetime):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -58,3 +59,37 @@ def test_a_record_that_is_damaged_or_newer_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ArtifactError, match=r"sft-1/job\.json cannot be read"):
         job_records.list_jobs(tmp_path)
+
+
+AT = datetime(2026, 11, 28, 7, tzinfo=UTC)
+
+
+def test_what_was_last_seen_of_a_job_is_recorded_beside_it(tmp_path: Path) -> None:
+    job_records.save(tmp_path, record("sft-1"))
+    assert job_records.list_ids(tmp_path) == ["sft-1"]
+    first = job_records.read_progress(tmp_path, "sft-1")
+    assert (first.state, first.seen_at, first.fetched_at) == ("unknown", None, None)
+    job_records.record_state(tmp_path, "sft-1", "pending", "Priority", AT)
+    seen = job_records.read_progress(tmp_path, "sft-1")
+    assert (seen.state, seen.reason, seen.seen_at) == ("pending", "Priority", "2026-11-28T07:00:00+00:00")
+    job_records.record_fetch(tmp_path, "sft-1", "run-1", AT)
+    after = job_records.read_progress(tmp_path, "sft-1")
+    assert (after.state, after.run, after.fetched_at) == ("pending", "run-1", "2026-11-28T07:00:00+00:00")
+    assert job_records.list_jobs(tmp_path) == [record("sft-1")]
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "canceled"])
+def test_an_end_that_was_seen_stays_when_the_scheduler_forgets_the_job(tmp_path: Path, end: str) -> None:
+    job_records.save(tmp_path, record("sft-1"))
+    job_records.record_state(tmp_path, "sft-1", end, "", AT)
+    assert job_records.record_state(tmp_path, "sft-1", "lost", "", AT).state == end
+    assert job_records.record_state(tmp_path, "sft-1", "running", "", AT).state == "running", "it was started again"
+
+
+def test_a_canceled_job_that_its_scheduler_deleted_is_canceled_and_another_is_lost(tmp_path: Path) -> None:
+    for name in ("sft-1", "sft-2"):
+        job_records.save(tmp_path, record(name))
+        job_records.record_state(tmp_path, name, "running", "", AT)
+    job_records.record_cancel(tmp_path, "sft-1", AT)
+    assert job_records.record_state(tmp_path, "sft-1", "lost", "", AT).state == "canceled"
+    assert job_records.record_state(tmp_path, "sft-2", "lost", "", AT).state == "lost"

@@ -6,9 +6,25 @@ const press = (target) =>
   target.matches("button") && !target.closest("[data-htmx-powered]") ? setTimeout(press, 20, target) : target.click();
 const draftName = () => "draft " + document.querySelector("[data-showing]")?.dataset.showing;
 
+// Shortcuts of a single character can be turned off (WCAG 2.1.4): who dictates would set them off. This browser remembers it.
+let singleKeys = true;
+try { singleKeys = localStorage.getItem("single-keys") !== "off"; } catch { /* no storage: the switch holds for this page */ }
+
+function switchSingleKeys(on) {
+  singleKeys = on;
+  try { localStorage.setItem("single-keys", on ? "on" : "off"); } catch { /* as above */ }
+}
+
+document.addEventListener("change", (event) => { if (event.target.id === "single-keys") switchSingleKeys(event.target.checked); });
+document.addEventListener("DOMContentLoaded", () => {
+  const box = document.querySelector("#single-keys");
+  if (box) box.checked = singleKeys;
+});
+
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.activeElement.blur();
   if (typing(event.target) || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.key.length === 1 && !singleKeys) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key; // caps lock changes nothing
   const target = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (!target) return;

@@ -8,6 +8,7 @@ from tunectl.artifacts import lock
 from tunectl.backends.vcs import dvc_lock
 from tunectl.console.build_state import StageNode, list_nodes
 from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.screens.jobs import count_jobs
 from tunectl.pipeline import background_build
 from tunectl.pipeline.background_build import BuildRequest
 
@@ -26,6 +27,8 @@ class BuildScreen(Struct, frozen=True):
     """Who started the build from the console, and why."""
     log: str = ""
     """The last lines of a build that was started from the console."""
+    jobs: dict[str, int] = field(default_factory=dict)
+    """Number of jobs on a cluster by the state that was last recorded; empty where none was ever submitted."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -41,5 +44,6 @@ def read_build(context: ReadContext, query: object) -> BuildScreen:  # noqa: ARG
         process is not None or lock.is_locked(context.layout.stage_lock),
         background_build.read_request(context.layout, process) if process else None,
         background_build.read_log_end(context.layout),
+        count_jobs(context, problems),
         problems.problems,
     )

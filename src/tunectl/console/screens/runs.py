@@ -1,4 +1,4 @@
-"""Screen of the runs of ``tunectl repro``, newest first: who, changes against the previous run, primary metric, verdict, release."""
+"""Screen of the runs of ``tunectl repro`` and of fetched results, newest first: who, changes against the previous run, primary metric, verdict, release."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tunectl.config.loading.provenance import format_value, iter_leaves, to_dotted_key
 from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, stamp_files
+from tunectl.console.screens.jobs import count_jobs
 from tunectl.evaluation import metrics
 from tunectl.evaluation.results import Score
 from tunectl.pipeline import run_ledger
@@ -47,7 +48,7 @@ class RunRow(Struct, frozen=True):
     seconds: float
     author: str
     reason: str
-    """Reason that was given, where it was started from the console."""
+    """Reason that was given where it was started from the console; the job where its results were fetched."""
     unattended: bool
     """Whether the retrain controller or a sweep started it."""
     commit: str
@@ -81,6 +82,8 @@ class RunsScreen(Struct, frozen=True):
     size: int = PAGE_SIZE
     releases: list[str] = field(default_factory=list)
     """Releases of the rows that the registry still has."""
+    jobs: dict[str, int] = field(default_factory=dict)
+    """Number of jobs on a cluster by the state that was last recorded; empty where none was ever submitted."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -99,7 +102,8 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
     rows = [replace(row, tracked=_find_tracked(context, problems, row.build)) if row.build else row for row in rows]
     release_ids: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])
     releases = sorted({row.release for row in rows} & set(release_ids))
-    return RunsScreen(rows, len(names), at, PAGE_SIZE, releases, problems.problems)
+    jobs = count_jobs(context, problems)
+    return RunsScreen(rows, len(names), at, PAGE_SIZE, releases, jobs, problems.problems)
 
 
 def try_load(context: ReadContext, problems: ProblemList, name: str) -> RunRecord | None:

@@ -108,10 +108,24 @@ async function draw() {
   }
 }
 
+// A shortcut of a single character can be turned off (WCAG 2.1.4): who dictates would set it off. This browser remembers it.
+const singleKeys = {on: true};
+try { singleKeys.on = localStorage.getItem("single-keys") !== "off"; } catch { /* no storage: the switch holds for this page */ }
+
+function switchSingleKeys(on) {
+  singleKeys.on = on;
+  try { localStorage.setItem("single-keys", on ? "on" : "off"); } catch { /* as above */ }
+}
+
+function showKeys() {
+  document.getElementById("single-keys").checked = singleKeys.on;
+  document.getElementById("keys").showModal();
+}
+
 document.addEventListener("visibilitychange", () => document.hidden ? unwatch() : watch());
 document.addEventListener("keydown", event => {
   const keys = document.getElementById("keys"), typing = event.target.closest("input:not([type=checkbox]), textarea, select");
-  if (event.key === "?" && keys && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) keys.showModal();
+  if (event.key === "?" && singleKeys.on && keys && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) showKeys();
   if (event.key === "Escape") for (const menu of document.querySelectorAll("details.narrow[open]")) menu.open = false;
 });
 addEventListener("pagehide", unwatch);
@@ -191,6 +205,15 @@ async function judge(button) {
 
 document.addEventListener("click", event => {
   if (event.target.matches(".play-judge button")) judge(event.target);
+  if (event.target.matches("#open-keys")) showKeys();
+});
+
+document.addEventListener("change", event => {
+  if (event.target.matches("#single-keys")) switchSingleKeys(event.target.checked);
+});
+
+addEventListener("storage", event => { // another page of this browser switched it
+  if (event.key === "single-keys") singleKeys.on = event.newValue !== "off";
 });
 
 document.addEventListener("submit", event => {
