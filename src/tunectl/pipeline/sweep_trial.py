@@ -33,7 +33,7 @@ class TrialRunner(Protocol):
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """Run a trial to its end and return its outcome; None where ``stop`` was set.
 
-        ``note``: address and settings with which the stages report to the sweep.
+        ``claim``: the trial and its settings; ``note``: address and settings with which its stages report to the sweep.
         """
 
 
