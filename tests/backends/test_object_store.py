@@ -89,7 +89,7 @@ def test_what_is_not_whole_is_not_brought(store: ReleaseRegistry, address: str, 
     with pytest.raises(ArtifactError, match=f"release {other} of .* lacks a file"):
         found.fetch(other)
     files.write("champion.json", b"{")
-    with pytest.raises(ArtifactError, match=r"champion.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"champion.json is not the expected JSON"):
         found.champion()
     files.remove("champion.json")
     told = json.loads((store.folder(one) / "manifest.json").read_text())
@@ -207,8 +207,8 @@ def test_manifests_statements_and_histories_have_bounds(store: ReleaseRegistry, 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'{"a":' * 100_000, "cannot be read"),
-        (b"[" * 100_000, "cannot be read"),
+        (b'{"a":' * 100_000, "is not the expected JSON"),
+        (b"[" * 100_000, "is not the expected JSON"),
         (b" " * 1_000_001, "more than 1,000,000 bytes"),
     ],
 )

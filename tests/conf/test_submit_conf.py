@@ -48,7 +48,8 @@ def test_several_machines_need_torchrun(layout: ProjectPaths, method: str) -> No
     with pytest.raises(UsageError) as error:
         job_submission.plan_job(layout, ["sft"], [*SEVERAL, f"launch={method}"])
     assert (
-        error.value.message == f"submit.nodes is 2, and launch is {method}; a job on several machines fits by torchrun"
+        error.value.message
+        == f"submit.nodes is 2, and launch is {method}; a job on several machines trains with torchrun"
     )
     assert "launch=torchrun" in error.value.hint
 

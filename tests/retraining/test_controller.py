@@ -125,7 +125,7 @@ def test_schedule_and_drift_at_the_same_second_are_one_run(tmp_path):
     activities = FakeActivities()
     schedules = {"nightly": {"cron": "0 12 * * *", "zone": "UTC"}}
     one = driver(tmp_path, activities, schedules=schedules)
-    one.store.set_schedule_mark({"nightly": NOW - timedelta(hours=1)})
+    one.store.set_schedule_marks({"nightly": NOW - timedelta(hours=1)})
     one.store.enqueue_trigger(alert())
     assert walk(one) == "promoted"
     walk(one)

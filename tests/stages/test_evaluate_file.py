@@ -1,5 +1,6 @@
 """``tunectl evaluate`` on files and base models, with the tiny model."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -206,6 +207,14 @@ def test_wrong_columns(project, capsys):
         "    columns expects: meaning, ref\n"
         "  check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME\n"
     )
+
+
+def test_the_hint_of_the_cause_is_kept_where_it_names_no_source(project, capsys):
+    Path("latin.csv").write_bytes("mr,ref\nname[A],A is a café.\n".encode("latin-1"))
+    assert refused(capsys, "latin.csv", "--model", "model", *COLUMNS)[1].endswith("\n  write the file as UTF-8\n")
+    Path("cut.csv.gz").write_bytes(gzip.compress(bytes(range(256)) * 99)[:60])
+    text = refused(capsys, "cut.csv.gz", "--model", "model", *COLUMNS)[1]
+    assert text.endswith("\n  it was cut off, or has a wrong name; copy it again\n")
 
 
 def test_an_empty_file(project, capsys):

@@ -119,7 +119,8 @@ def load_key(path: Path) -> SigningKey:
         content, rights = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise InfrastructureError(
-            f"{path} cannot be read: {error.strerror}", hint="make a key: tunectl release keygen NAME --role release"
+            f"{path}, a private key, cannot be read: {error.strerror}",
+            hint="check the path and its permissions; new key: tunectl release keygen NAME --role release (or pointer)",
         ) from error
     if rights & 0o077:
         raise InfrastructureError(
@@ -130,7 +131,8 @@ def load_key(path: Path) -> SigningKey:
         private = _load_serialization().load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
         raise DataError(
-            f"{path} is not an unencrypted private key", hint="make one: tunectl release keygen NAME --role release"
+            f"{path} is not an unencrypted private key in PEM",
+            hint="remove its password (openssl pkey), or make another: tunectl release keygen NAME --role release (or pointer)",
         ) from error
     if not hasattr(private, "sign") or type(private).__name__ != "Ed25519PrivateKey":
         raise DataError(
@@ -198,7 +200,7 @@ def read_trusted_keys(path: Path) -> list[TrustedKey]:
     except OSError as error:
         raise InfrastructureError(
             f"serve.trusted_keys_file: {path} cannot be read: {error.strerror}",
-            hint="tunectl release keygen NAME --role release adds a key to it",
+            hint="check the path and its permissions; tunectl release keygen NAME --role release (or pointer) makes the file",
         ) from error
     try:
         return TRUSTED_KEYS_FILE.decode(content, _TrustedKeysFile, str(path)).keys

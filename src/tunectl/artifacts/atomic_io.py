@@ -86,7 +86,7 @@ def read_json(path: Path, shape: type[T] | Any = Any) -> T:
         raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro") from error
     except NOT_JSON as error:
         raise ArtifactError(
-            f"{path} cannot be read: {error}",
+            f"{path} is not the expected JSON: {error}",
             hint="it was changed by hand or cut off; delete it and run: tunectl repro",
         ) from error
     return value
@@ -119,7 +119,7 @@ def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
                 yield decoder.decode(line)
             except NOT_JSON as error:
                 raise DataError(
-                    f"{path}:{number} cannot be read: {error}",
+                    f"{path}:{number} is not the expected JSON: {error}",
                     hint="that line was changed by hand or cut off: restore the file, or build it again: tunectl repro",
                 ) from error
 

@@ -79,7 +79,7 @@ class DiskList(Sequence[T], Generic[T]):
         except OSError as error:
             raise InfrastructureError(
                 f"{self.folder}: {error.strerror} after {self._bounds[-1] / 1e9:.1f} GB of scratch data",
-                hint="free space on that disk, then run again",
+                hint="check the disk and its free space, then run again",
             ) from error
         self._waiting = bytearray()
 

@@ -87,7 +87,8 @@ class RecordFormat(Struct, frozen=True):
             raise ArtifactError(f"{path} does not exist", hint="restore it from a backup") from error
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
-                f"{path} cannot be read: {error}", hint="it was changed by hand or cut off; restore it from a backup"
+                f"{path} is not the expected JSON: {error}",
+                hint="it was changed by hand or cut off; restore it from a backup",
             ) from error
 
     def to_plain(self, record: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "not_a_table": "The source declares rows, and this type of file has none.",
     "no_text": "The file or page holds no text.",
     "image_without_text": "The file or page holds pictures and no text; run OCR first.",
-    "http_error": "The web server answered with an error status.",
+    "http_error": "The web server answered with an error status, a redirect to a malformed address, or a body that cannot be unpacked.",
     "unreachable": "The web server did not answer in time, or not at all.",
     "too_many_redirects": "The page redirects too often.",
     "robots_disallowed": "The host's robots.txt forbids the page.",

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if args.store is not None and "://" in args.store:
         raise UsageError(
             f"--store {args.store}: must be a folder, not an address",
-            hint=f"copy yours there: tunectl release sync {args.store}",
+            hint=f"leave --store out; fetch what is there: tunectl release pull {args.store}; copy yours there: tunectl release sync {args.store}",
         )
 
     trust = None

@@ -72,7 +72,7 @@ def run_keygen(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
 
 
 def run_revoke(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
-    """Revoke a key in the file of trusted keys; return the exit code."""
+    """Revoke a key in the file of trusted keys, so that servers load no more of what it signed; return the exit code."""
     from tunectl.access import signatures
     from tunectl.backends.system import terminal
 
@@ -88,7 +88,10 @@ def run_revoke(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
 
 
 def run_sign(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Write a signed statement beside each release named, or beside all; return the exit code."""
+    """Sign releases: write ``ID.intoto.json`` (in-toto: digests of all files, verdicts, lineage, commit) beside each; return the exit code.
+
+    ``args.releases``: the releases to sign; empty: all of the registry.
+    """
     from tunectl.access import signatures
     from tunectl.backends.system import terminal
     from tunectl.registry import release_statement

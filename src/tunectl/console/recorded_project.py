@@ -60,7 +60,8 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
         ) from error
     except (OSError, shutil.Error, tarfile.TarError) as error:
         raise InfrastructureError(
-            f"the recorded project cannot be unpacked into {folder}: {error}", hint="free 20 MB on that disk"
+            f"the recorded project cannot be unpacked into {folder}: {error}",
+            hint="check that the disk has 20 MB free and the folder may be written",
         ) from error
     layout = ProjectPaths(folder)
     recording = read_recording(layout)

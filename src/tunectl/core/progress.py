@@ -65,7 +65,7 @@ class LogProgress:
             self._open -= 1
 
     def due(self) -> float | None:
-        """Return the current time if enough has passed since the last line in the log; else None."""
+        """Return the current time (monotonic seconds) if the next line of the log is due; else None."""
         now = self._clock()
         if now - self._logged_at < self._every:
             return None

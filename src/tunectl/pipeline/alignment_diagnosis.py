@@ -64,7 +64,7 @@ def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage
 
 
 def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
-    """Return steps, reward and KL of the recorded align training, at the validation of the kept weights; where sft's were kept, at the best one after."""
+    """Return steps, reward and KL of the recorded align training, at the validation whose weights were kept; where none beat sft, at the best one."""
     first = record.validation[0]
     if record.best_step:
         point = next(point for point in record.validation if point.step == record.best_step)

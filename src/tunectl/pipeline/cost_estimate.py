@@ -256,7 +256,7 @@ def _estimate_preferences(root: TunectlConfig, amounts: DatasetSize, size: Model
 
 
 def estimate_pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
-    """Return (training pairs, validation pairs, tokens per pair, description); where pairs share their input, the inputs are counted instead."""
+    """Return (training pairs, validation pairs, tokens per pair, description); with a simulated annotator, inputs with all answers are counted, not pairs."""
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:

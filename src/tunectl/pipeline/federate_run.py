@@ -377,7 +377,7 @@ def _run_local(arguments: Sequence[str], description: str) -> None:
     if process.returncode:
         raise InfrastructureError(
             f"{description} failed: {exporter_env.error_line(process.stderr) or f'exit code {process.returncode}'}",
-            hint="tunectl repro --to sft shows whether a plain fit works",
+            hint="tunectl repro --to sft shows whether a training without federation works",
         )
 
 

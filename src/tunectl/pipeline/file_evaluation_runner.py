@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from tunectl.config.schema.evaluate import BeamSearch, Greedy
     from tunectl.config.schema.ingest import FileSource, Ingest, RowOptions
     from tunectl.config.schema.root import TunectlConfig
+    from tunectl.core.errors import DataError
     from tunectl.evaluation.file_evaluation import EvalTask, FileEvalResult
     from tunectl.evaluation.items import Item
     from tunectl.evaluation.system import SystemResult
     from tunectl.pipeline.model_choice import ModelChoice
 
 COLUMNS = "check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME"
+LIMITS = (
+    "give a smaller file, or raise that limit in the source of ingest.sources by which DATA is read (--source NAME)"
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,9 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
         try:
             stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
         except DataError as error:  # it names a declared source; here there are only the options of a command
-            raise DataError(error.message.replace("ingest.sources.data: ", ""), hint=COLUMNS) from error
+            raise DataError(
+                re.sub(r"ingest\.sources\.data(: |\.)", "", error.message), hint=_adapt_hint(error)
+            ) from error
         result, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
     if not result:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
@@ -166,6 +173,18 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
             hint=COLUMNS,
         )
     return result, skipped
+
+
+def _adapt_hint(error: DataError) -> str:
+    """Return the hint of an error of reading DATA, without its parts about a declared source; ``COLUMNS`` where none is left."""
+    if ".limits." in error.message:
+        return LIMITS
+    if "ingest." not in error.hint and not re.search("take the (source|field) out", error.hint):
+        return error.hint
+    if "source out" in error.hint:
+        return COLUMNS
+    parts = [part for part in re.split("; |, or ", error.hint) if "ingest." not in part and part != "fix the data"]
+    return "; ".join(parts) or COLUMNS
 
 
 def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSource:

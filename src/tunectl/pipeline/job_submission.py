@@ -101,7 +101,7 @@ def _check_nodes(resolved: ResolvedConfig) -> None:
     root = resolved.root
     if root.submit.nodes > 1 and root.launch.root.method != "torchrun":
         raise UsageError(
-            f"submit.nodes is {root.submit.nodes}, and launch is {root.launch.root.method}; a job on several machines fits by torchrun",
+            f"submit.nodes is {root.submit.nodes}, and launch is {root.launch.root.method}; a job on several machines trains with torchrun",
             hint="tunectl submit run STAGE launch=torchrun launch.nproc_per_node=CARDS",
         )
 

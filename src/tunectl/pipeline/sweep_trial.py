@@ -33,7 +33,7 @@ class TrialRunner(Protocol):
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """Run a trial to its end and return its outcome; None where ``stop`` was set.
 
-        ``note``: address and settings with which the stages report to the sweep.
+        ``claim``: the trial and its settings; ``note``: address and settings with which its stages report to the sweep.
         """
 
 
@@ -130,7 +130,7 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
     file = layout.metrics(stage)
     if not file.is_file():
         raise UsageError(
-            f"objective {metric}: {file} does not exist, so the stage {stage} has not run",
+            f"sweep.objective {metric}: {file} does not exist, so the stage {stage} has not run",
             hint=f"run it: tunectl repro --to {stage}",
         )
     value: Any = atomic_io.read_json(file)
@@ -140,11 +140,11 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
             near = get_close_matches(part, names, 1)
             above = ".".join([stage, *path[:depth]])
             guess = f"did you mean {above}.{near[0]}?" if near else f"{above} has {', '.join(names) or 'one value'}"
-            raise UsageError(f"objective {metric}: key {'.'.join(path[: depth + 1])} is not in {file}; {guess}")
+            raise UsageError(f"sweep.objective {metric}: key {'.'.join(path[: depth + 1])} is not in {file}; {guess}")
         value = value[part]
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise UsageError(
-            f"objective {metric}: {'.'.join(path)} in {file} is {value!r}, not a number",
-            hint="choose another objective",
+            f"sweep.objective {metric}: {'.'.join(path)} in {file} is {value!r}, not a number",
+            hint=f"name a metric that is a number; {file} has all of this stage",
         )
     return value

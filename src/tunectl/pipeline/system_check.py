@@ -95,7 +95,7 @@ def check_cores(count: int) -> SystemCheck:
 
 
 def check_memory(free: int | None) -> SystemCheck:
-    """Return the check of free memory, in bytes; None where the machine does not report it."""
+    """Return the check of free memory; ``free``: bytes, None where the machine does not report them."""
     if free is None:
         return SystemCheck("memory", "note", "unknown", "this system does not report its free memory")
     if free >= MIN_MEMORY:
@@ -105,7 +105,7 @@ def check_memory(free: int | None) -> SystemCheck:
 
 
 def check_disk(free: int) -> SystemCheck:
-    """Return the check of the free bytes on the project's disk."""
+    """Return the check of the free space on the project's disk; ``free``: bytes."""
     if free >= MIN_DISK:
         return SystemCheck("disk", "ok", f"{free / 1e9:.1f} GB free", "")
     return SystemCheck("disk", "note", f"{free / 1e9:.1f} GB free", "free some space; dvc gc -w deletes old artifacts")

@@ -22,7 +22,7 @@ def parse_lines(content: bytes, location: str) -> list[ReleaseEvent]:
             result.append(registry_formats.EVENT.decode(line, ReleaseEvent, f"{location}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
-                f"{location}:{number} cannot be read: {error}",
+                f"{location}:{number} is not the expected JSON: {error}",
                 hint="the history must not be edited: restore it from a backup",
             ) from error
     return result
@@ -47,7 +47,7 @@ def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
 def append(path: Path, entry: ReleaseEvent) -> None:
     """Append an event to the log file; it is on the disk on return.
 
-    Raises  InfrastructureError where the disk refuses.
+    Raises  InfrastructureError where the disk is full or not writable.
     """
     try:
         with path.open("ab") as stream:

@@ -227,7 +227,7 @@ def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None)
 
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
-    """Return the promotions and rollbacks in a history, in order; each has the new champion."""
+    """Return the promotions and rollbacks in a history, in order; each event names the new champion."""
     return [entry for entry in entries if entry.action in SWAPS]
 
 

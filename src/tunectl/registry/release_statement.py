@@ -75,7 +75,7 @@ class StatementCheck(NamedTuple):
 
 
 def build_statement(manifest: ReleaseManifest, predicate_type: str = PREDICATE_TYPE) -> ReleaseStatement:
-    """Return the statement about a release, of this version or an earlier one; the same manifest gives the same statement."""
+    """Return the unsigned in-toto statement about a release; ``predicate_type``: its version. The same manifest gives the same statement."""
     facts = msgspec.to_builtins(manifest)
     names = ["id", "project", "engine", "layout", "bytes", "metrics", "verdicts", "lineage"]
     if predicate_type != FIRST_PREDICATE_TYPE:
@@ -91,12 +91,12 @@ def encode_pre_authentication(kind: str, payload: bytes) -> bytes:
 
 
 def statement_path(folder: Path) -> Path:
-    """Return the path of the statement about the release in ``folder``."""
+    """Return the path of the signed statement about the release in ``folder``: ``ID.intoto.json`` beside it."""
     return folder.parent / f"{folder.name}{ENDING}"
 
 
 def sign_release(folder: Path, key: SigningKey) -> Path:
-    """Write a signed statement beside a release and return its file; signatures of others over the same statement are kept.
+    """Write the signed statement of a release (in-toto) to ``ID.intoto.json`` beside it and return that path; others' signatures of it are kept.
 
     Raises  ArtifactError for a damaged release, which is not signed.
     """
@@ -137,7 +137,7 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
     except (binascii.Error, *atomic_io.NOT_JSON):
         statement = None
     if envelope is None or statement is None or envelope.payloadType != PAYLOAD_TYPE:
-        return StatementCheck("untrusted", f"the statement about release {release} cannot be read")
+        return StatementCheck("untrusted", f"the statement about release {release} is malformed")
     signed = [Signature(entry.keyid, entry.sig) for entry in envelope.signatures]
     status, reason = trust.check(encode_pre_authentication(PAYLOAD_TYPE, payload), signed, "release")
     if status == "untrusted":
@@ -160,9 +160,9 @@ def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> 
 
 
 def is_same_build(own: ReleaseManifest, stored: ReleaseManifest) -> bool:
-    """Return whether who built ``own`` may vouch for ``stored``: all that a statement covers is the same.
+    """Return whether the two manifests agree in all that a signed statement covers, so that the builder of ``own`` may sign ``stored``.
 
-    A stored release without a commit (none, or a dirty tree) claims no commit, so one of its builder is no contradiction.
+    Where ``stored`` was built from no commit or a dirty tree, the commits are not compared.
     """
     if not release_manifest.is_committed(stored.git):
         own = structs.replace(own, git=stored.git)

@@ -253,7 +253,7 @@ class RemoteRegistry:
         try:
             return form.decode(content, shape, f"{self.location}/{name}")
         except atomic_io.NOT_JSON as error:
-            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}", hint=RESTORE) from error
+            raise ArtifactError(f"{self.location}/{name} is not the expected JSON: {error}", hint=RESTORE) from error
 
 
 def build_object_name(folder: str, number: int, ending: str = ".json") -> str:

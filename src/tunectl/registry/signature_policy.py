@@ -31,7 +31,7 @@ def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
 def describe_signature(store: ReleaseRegistry, release: str) -> str:
     """Return which key signed a release that ``find_signature_problems`` accepted, as text; empty where signatures are not checked.
 
-    It says where nobody signed the commit that is shown.
+    The text says so where the commit that the registry shows was added later, without a signature.
     """
     if store.trust is None:
         return ""

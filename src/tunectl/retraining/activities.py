@@ -44,7 +44,7 @@ class RetrainActivities(Protocol):
         ...
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Return key and frozen inputs of a trigger; None for an alert without a drift window."""
+        """Return the key and the frozen inputs of the run that ``trigger`` would start; None for an alert without a drift window."""
         ...
 
     def data(self, run: RetrainRun) -> StepResult:

@@ -46,19 +46,27 @@ class _Payload(Struct, frozen=True):
 
 
 def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
-    """Return the triggers of one payload, at most ``MOST``; ``names`` are the alerts that request a retrain.
+    """Return a trigger for each firing alert of one payload whose ``alertname`` is in ``names``, at most ``MOST``: those that started last.
 
-    Resolved alerts give no trigger.
     Raises  DataError for an invalid payload; the message quotes nothing from the payload.
     """
     if len(body) > LARGEST:
-        raise DataError(f"the payload has {len(body)} bytes; send at most {LARGEST}")
+        raise DataError(
+            f"the webhook payload has {len(body)} bytes; the limit is {LARGEST}",
+            hint="limit the alerts of a payload: max_alerts in Alertmanager's webhook_configs, Max Alerts in Grafana's contact point",
+        )
     try:
         result = msgspec.json.decode(body, type=_Payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"the body must be a webhook payload of Alertmanager or Grafana: {_short(error)}") from error
+        raise DataError(
+            f"the body must be a webhook payload of Alertmanager or Grafana: {_short(error)}",
+            hint="send alerts by Alertmanager's webhook_configs or by a webhook contact point of Grafana, without a payload template",
+        ) from error
     if result.version not in VERSIONS:
-        raise DataError(f"payload version {result.version[:10]!r}; supported are 4 (Alertmanager) and 1 (Grafana)")
+        raise DataError(
+            f"payload version {result.version[:10]!r}; supported are 4 (Alertmanager) and 1 (Grafana)",
+            hint="use a version of Alertmanager or Grafana that sends one of these",
+        )
     sender = VERSIONS[result.version]
     own_alerts = [
         alert for alert in result.alerts if alert.status == "firing" and alert.labels.get("alertname") in names

@@ -48,7 +48,7 @@ def check_person(name: str, people: Collection[str] | None) -> None:
 
 
 def list_approvers(entries: Iterable[ApiKey], people: Collection[str] | None) -> list[str]:
-    """Return the names of the keys that may decide."""
+    """Return the names of the keys with scope decide that are in ``people``, or of all with that scope where it is None."""
     return [entry.name for entry in entries if entry.allows("decide") and (people is None or entry.name in people)]
 
 

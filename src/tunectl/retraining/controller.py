@@ -139,7 +139,7 @@ class RetrainController:
             if slot is not None:
                 self.store.enqueue_trigger(schedules.trigger(schedule, slot, now))
         if times != marks:
-            self.store.set_schedule_mark(times)
+            self.store.set_schedule_marks(times)
 
     def _reconcile(self, now: datetime) -> None:
         """Start a run for drift without an alert: Alertmanager was down, or too many deliveries were answered with busy.

@@ -75,9 +75,9 @@ def freeze(
 
 
 def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
-    """Return the examples of the golden set in ``folder``.
+    """Return the examples in ``folder`` of the golden set version ``golden``.
 
-    Raises  ArtifactError where the items were changed.
+    Raises  ArtifactError where they differ from its digest.
     """
     if atomic_io.sha256_path(folder / ITEMS) != golden.digest:
         raise ArtifactError(

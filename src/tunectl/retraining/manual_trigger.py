@@ -49,5 +49,8 @@ def request_retrain(
         release=release,
     )
     if not run_store.RunStore(layout.retrain).enqueue_trigger(trigger):
-        raise UsageError("this retrain was asked for already", hint="see: tunectl retrain status")
+        raise UsageError(
+            f"the retrain request {name} exists already, so this one was not stored",
+            hint="tunectl retrain status shows what became of it",
+        )
     return name, lock.is_locked(layout.retrain / run_store.LOCK)

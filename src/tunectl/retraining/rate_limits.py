@@ -20,7 +20,7 @@ WEEK: Final = timedelta(days=7)
 
 
 class RateLimits(Struct, frozen=True):
-    """Cooldowns between retrains, and the most of them in a week."""
+    """Shortest and longest cooldown after a retrain, and the most retrains in seven days."""
 
     cooldown: timedelta
     """Cooldown after a run has ended; twice as long for each unsuccessful run in a row."""

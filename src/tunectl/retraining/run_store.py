@@ -7,7 +7,7 @@
     <root>/schedule_marks.json           the last handled slot of each schedule
     <root>/.lock                         held by the one ``tunectl retrain controller`` of the project
 
-Readers take no lock. Only ``receive`` and ``answer`` may be called beside the lock's holder: they make new files.
+Readers take no lock. Of the writers only ``enqueue_trigger`` and ``record_decision`` may be called without the lock: they create new files.
 Records of tunectl 0.1 are in ``seen``, ``answers`` and ``calendar.json``: they are read there until the lock's holder has moved them.
 """
 
@@ -62,7 +62,7 @@ class ApprovalDecision(Struct, frozen=True):
 
 
 class ScheduleMarks(Struct, frozen=True):
-    """Content of ``schedule_marks.json``: the last handled slot of each schedule."""
+    """Content of ``schedule_marks.json``: the last handled slot (due time) of each schedule of ``retrain.schedules``."""
 
     marks: dict[str, datetime]
     """Last handled slot by schedule."""
@@ -122,7 +122,7 @@ class RunStore:
                 form.write(self.root / folder / path.name, record)
                 path.unlink()
         if (self.root / OLD_MARKS).is_file():
-            self.set_schedule_mark(self.get_schedule_marks())
+            self.set_schedule_marks(self.get_schedule_marks())
             (self.root / OLD_MARKS).unlink()
 
     def resolve_trigger(self, outcome: TriggerOutcome) -> None:
@@ -153,13 +153,13 @@ class RunStore:
         return run_formats.DECISION.read(path, ApprovalDecision) if path.is_file() else None
 
     def get_schedule_marks(self) -> dict[str, datetime]:
-        """Return the last handled slot by schedule."""
+        """Return the last handled slot (due time) of each schedule, by its name; empty where none was handled."""
         path = record_format.existing(self.root / MARKS, OLD_MARKS)
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
-    def set_schedule_mark(self, calendar: dict[str, datetime]) -> None:
-        """Replace the last handled slots of all schedules; ``calendar`` has the slot by schedule."""
-        run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
+    def set_schedule_marks(self, slots: dict[str, datetime]) -> None:
+        """Replace the last handled slots (due times) of all schedules; ``slots`` maps the name of a schedule to its slot."""
+        run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(slots))
 
     def _path_of(self, folder: str, name: str) -> Path:
         if not NAME.fullmatch(name):

@@ -40,7 +40,7 @@ def due_slot(
 ) -> tuple[datetime | None, datetime]:
     """Return the newest slot after ``last`` that is due (None: none), and the time to store as handled.
 
-    Of several missed slots only the newest counts. A new schedule begins now, and
+    ``following`` returns the first slot of a schedule after a time. Of several missed slots only the newest counts. A new schedule begins now, and
     so does one whose stored time is in the far future.
     """
     if last is None or last > now + AHEAD:

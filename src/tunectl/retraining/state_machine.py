@@ -138,5 +138,8 @@ def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:
     """
     if step.state not in NEXT[run.state]:
         allowed = ", ".join(sorted(NEXT[run.state])) or "nothing"
-        raise InvalidTransitionError(f"retrain {run.id}: {step.state} after {run.state}; allowed is {allowed}")
+        raise InvalidTransitionError(
+            f"retrain {run.id}: {step.state} after {run.state}; allowed is {allowed}",
+            hint="a bug of tunectl: please report it",
+        )
     return replace(run, steps=[*run.steps, replace(step, at=max(step.at, run.steps[-1].at))])

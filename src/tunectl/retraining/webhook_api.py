@@ -155,7 +155,7 @@ class RetrainApi(HttpServer):
         try:
             triggers = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
         except DataError as error:
-            return json_reply(400, status="error", error=error.message)
+            return json_reply(400, status="error", error="; ".join(filter(None, (error.message, error.hint))))
         new_triggers = [
             item
             for item in triggers

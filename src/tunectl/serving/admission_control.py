@@ -24,7 +24,7 @@ RefusalReason = Literal["queue_full", "token_budget", "rate_limit", "draining", 
 
 @dataclass(frozen=True, slots=True)
 class CapacityLimits:
-    """Limits of what a server runs and queues at the same time."""
+    """Most answers that a server generates and queues at the same time, and most tokens of both together."""
 
     running: int
     """Answers that the engine generates at once."""
@@ -130,7 +130,10 @@ class AdmissionController:
     def _refuse_impossible(self, answers: int, tokens: int) -> None:
         bounds = self.bounds
         if answers > bounds.running:
-            raise ApiError(f"n = {answers} answers: this server writes at most {bounds.running} at once", param="n")
+            raise ApiError(
+                f"n = {answers} answers: this server writes at most {bounds.running} at once; lower n or send fewer prompts",
+                param="n",
+            )
         if tokens > bounds.tokens:
             raise ApiError(
                 f"the request needs up to {tokens} tokens, but this server takes at most {bounds.tokens}; lower max_tokens",

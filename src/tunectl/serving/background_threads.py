@@ -19,7 +19,7 @@ T = TypeVar("T")
 async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object] = lambda _: None) -> T:
     """Run ``work`` in a new daemon thread, and return its result or raise its error.
 
-    A cancelled caller waits no longer; ``on_late`` is then called with the result when it comes.
+    A cancelled caller waits no longer; ``on_late`` is then called with the result when it comes, for example to close it.
     """
     future: Future[T] = Future()
     threading.Thread(target=_work, args=(work, future, on_late), name="aside", daemon=True).start()
@@ -33,12 +33,12 @@ async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object]
 
 def _work(work: Callable[[], T], future: Future[T], on_late: Callable[[T], object]) -> None:
     try:
-        path = work()
+        result = work()
     except BaseException as error:  # noqa: BLE001  # any error is raised in the waiting caller
         with suppress(InvalidStateError):
             future.set_exception(error)
         return
     try:
-        future.set_result(path)
+        future.set_result(result)
     except InvalidStateError:
-        on_late(path)
+        on_late(result)

@@ -131,7 +131,7 @@ async def respond(
 ) -> None:
     """Generate the answers of a job and send them to its client, whole or as a stream; log how it ended.
 
-    ``task`` is done once the inference is durable; nothing is sent before. Its end is durable before the last part is sent.
+    ``task`` ends once the request is in the inference log on disk; nothing is sent before. The answers are logged before the last part is sent.
     """
     job = generation.job
     try:

@@ -41,7 +41,7 @@ class UploadSlots:
     def hold(self, owner: str) -> Iterator[None]:
         """Occupy one slot for ``owner`` while the block runs.
 
-        Raises  ApiError (429) where there is none left.
+        Raises  ApiError (429) where all slots, or all that one owner may have, are in use.
         """
         if self._open[owner] >= self._each or self._open.total() >= self._total:
             raise ApiError(
@@ -187,4 +187,4 @@ class RequestContext:
 
 
 def _too_large(size: str, most: int) -> ApiError:
-    return ApiError(f"the body has {size} bytes; send at most {most}", status=413)
+    return ApiError(f"the request body has {size} bytes; this server takes at most {most}: send less text", status=413)

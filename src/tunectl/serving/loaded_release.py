@@ -1,4 +1,4 @@
-"""A release in memory: opened, compared with its contract, and verified by the same calls that serve requests."""
+"""A release in memory: loaded, compared with its ``contract.json``, and verified by the same calls that serve requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ CLOSE_SECONDS = 60.0
 
 @dataclass(slots=True)
 class LoadedRelease:
-    """A release in an engine session, with its contract and prompt renderer; owned by ``ModelManager``."""
+    """A verified release in an engine session, owned by ``ModelManager``.
+
+    ``contract``: what packaging recorded (digests of adapter and base, rendered test conversations, probes); files, rendering and
+    probes were compared with it at loading.
+    """
 
     id: str
     contract: ServingContract
@@ -81,9 +85,10 @@ async def close_pipeline(pipeline: EngineSession) -> None:
 
 
 def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
-    """Check every file of a release against its contract; return the contract and the prompt renderer.
+    """Check a release without loading it; return its contract (``contract.json``) and the prompt renderer.
 
-    Raises  ArtifactError for the first part of the contract that does not hold.
+    Checked are the digests of all files, adapter and base against the contract, and how its test conversations are rendered.
+    Raises  ArtifactError for the first check that fails.
     """
     wrong = release_manifest.verify(folder)
     if wrong:
@@ -128,9 +133,9 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
 
 
 async def load_release(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> LoadedRelease:
-    """Check a release, load it and verify it by its probes; return it.
+    """Check the release in ``folder``, load it, and run its probes: prompts whose stored answers the engine must give again.
 
-    ``base`` leaves out the adapter and the probes; ``within`` is the time limit in seconds.
+    ``engines`` returns the engine of a name; ``base`` leaves out adapter and probes; ``within``: time limit in seconds.
     Raises  ArtifactError with the reason for which it must not serve, InfrastructureError where it is not checked, loaded and
             verified within ``within`` seconds; what was loaded is closed again.
     """
@@ -199,7 +204,7 @@ async def run_probes(
 ) -> ProbeReport:
     """Generate the answers of all probes at once with the session, compare them with the contract, and return the result.
 
-    It stops once too many tokens differ.
+    It stops once more tokens differ than the contract tolerates.
     """
     limits = ProbeLimits(contract.tolerance.min_token_agreement, contract.tolerance.max_logprob_diff)
     probes = [

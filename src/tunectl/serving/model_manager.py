@@ -40,7 +40,7 @@ class DesiredState:
     """Releases that must not be loaded, with the reason."""
 
     def release(self, variant: Variant) -> str | None:
-        """Return the release wanted for a variant; None for none."""
+        """Return the release that the registry wants for a variant; None where it wants none."""
         if variant == "challenger":
             return self.canary.release if self.canary is not None else None
         return self.champion

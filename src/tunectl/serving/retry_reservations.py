@@ -48,7 +48,7 @@ class Reservations:
 
     @property
     def ahead(self) -> float:
-        """Expected number of answers for which clients with a reservation will come."""
+        """Expected number of answers that clients with a reservation will ask for, by the share of them that came lately."""
         return self._answers * self._share
 
     def of(self, name: bytes, now: float) -> Reservation | None:

@@ -43,7 +43,7 @@ def test_a_line_of_another_shape_is_named(tmp_path: Path) -> None:
     path.write_text('{"file": "a", "row": 1}\n{"file": 3}\n')
     with pytest.raises(DataError) as caught:
         list(atomic_io.read_rows(path, Source))
-    assert caught.value.message == f"{path}:2 cannot be read: Expected `str`, got `int` - at `$.file`"
+    assert caught.value.message == f"{path}:2 is not the expected JSON: Expected `str`, got `int` - at `$.file`"
 
 
 def test_a_missing_file_says_what_to_run(tmp_path: Path) -> None:

@@ -149,11 +149,11 @@ def test_one_damaged_manifest_hides_no_other_and_stands_in_nobodys_way(store, ca
     _, out, _ = call(store, "list", "--json", capsys=capsys)
     rows = {row["id"]: row for row in json.loads(out)["releases"]}
     assert set(rows) == {one, two, three}
-    assert "manifest.json cannot be read" in rows[three]["damaged"]
+    assert "manifest.json is not the expected JSON" in rows[three]["damaged"]
     assert f"{three} is damaged: " in call(store, "list", capsys=capsys)[1]
     code, out, _ = call(store, "verify", capsys=capsys)
     assert code == 5
-    assert "manifest.json cannot be read" in out
+    assert "manifest.json is not the expected JSON" in out
 
 
 def test_show_and_diff(store, capsys):

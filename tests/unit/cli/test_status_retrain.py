@@ -208,7 +208,7 @@ def test_calendar_cooldown_and_budget(tmp_path: Path, root: TunectlConfig) -> No
     )
     declared = root.model_copy(update={"retrain": watch})
     book = RunStore(ProjectPaths(tmp_path).retrain)
-    book.set_schedule_mark({"spring": NOW, "nightly": NOW - timedelta(days=2)})
+    book.set_schedule_marks({"spring": NOW, "nightly": NOW - timedelta(days=2)})
     run = promoted()
     book.save(replace(run, steps=[*run.steps[:-1], Transition("rejected", NOW - timedelta(hours=1), "no better")]))
     found = collect.collect_status(ProjectPaths(tmp_path), declared, NOW)

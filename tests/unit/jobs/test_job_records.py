@@ -57,7 +57,7 @@ def test_a_record_that_is_damaged_or_newer_is_named(tmp_path: Path) -> None:
     with pytest.raises(NewerRecordError, match="job record of version 9"):
         job_records.list_jobs(tmp_path)
     path.write_text("{")
-    with pytest.raises(ArtifactError, match=r"sft-1/job\.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"sft-1/job\.json is not the expected JSON"):
         job_records.list_jobs(tmp_path)
 
 

@@ -166,7 +166,8 @@ def test_a_version_that_is_none_is_no_record(tmp_path: Path, version: object) ->
         json.dumps({"release": "0" * 16, "share": 0.1, "salt": "s", "version": version})
     )
     with pytest.raises(
-        ArtifactError, match=r"canary.json cannot be read: .* must be a whole number, 1 or more - at `\$.version`"
+        ArtifactError,
+        match=r"canary.json is not the expected JSON: .* must be a whole number, 1 or more - at `\$.version`",
     ):
         form.read(tmp_path / "canary.json", CanaryState)
 

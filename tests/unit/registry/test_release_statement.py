@@ -162,7 +162,7 @@ def test_what_a_statement_is_worth(store: ReleaseRegistry, keys: Keys) -> None:
     path.write_text(json.dumps({**envelope, "payload": base64.b64encode(words).decode()}))
     assert check(first) == ("untrusted", f"release {first} was altered: its signature does not fit")
     release_statement.statement_path(store.folder(third)).write_text("{")
-    assert check(third) == ("untrusted", f"the statement about release {third} cannot be read")
+    assert check(third) == ("untrusted", f"the statement about release {third} is malformed")
 
 
 def test_a_manifest_that_says_more_than_was_signed(store: ReleaseRegistry, keys: Keys) -> None:
@@ -739,5 +739,5 @@ def test_a_statement_that_is_nested_deeply_is_unreadable_and_no_crash(keys: Keys
         checked = release_statement.check_statement(content, "a" * 16, trust)
         assert (checked.status, checked.reason) == (
             "untrusted",
-            f"the statement about release {'a' * 16} cannot be read",
+            f"the statement about release {'a' * 16} is malformed",
         )

@@ -252,7 +252,7 @@ def test_releases_are_found_by_the_start_of_their_name(three: tuple[ReleaseRegis
 def test_a_line_changed_by_hand_is_named(line: bytes, three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, _ = three
     (store.root / EVENTS).write_bytes(line)
-    with pytest.raises(ArtifactError, match=r"events.jsonl:1 cannot be read"):
+    with pytest.raises(ArtifactError, match=r"events.jsonl:1 is not the expected JSON"):
         store.log()
 
 
@@ -260,7 +260,7 @@ def test_a_pointer_that_is_no_utf8_is_named(three: tuple[ReleaseRegistry, list[s
     store, names = three
     store.promote(names[0], author="t", message="w")
     (store.root / CHAMPION).write_bytes((store.root / CHAMPION).read_bytes().replace(b'"w"', b'"\xff"'))
-    with pytest.raises(ArtifactError, match=r"champion.json cannot be read: 'utf-8' codec"):
+    with pytest.raises(ArtifactError, match=r"champion.json is not the expected JSON: 'utf-8' codec"):
         store.champion()
 
 

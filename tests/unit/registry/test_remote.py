@@ -186,7 +186,7 @@ def test_a_challenger_and_a_log_that_name_a_path_are_reported(tmp_path: Path) ->
         with pytest.raises(ArtifactError) as caught:
             read()
         assert caught.value.message == (
-            f"memory://releases/{name} cannot be read: Expected `str` matching regex '^[0-9a-f]{{16}}(?!\\\\n)$' - at `$.release`"
+            f"memory://releases/{name} is not the expected JSON: Expected `str` matching regex '^[0-9a-f]{{16}}(?!\\\\n)$' - at `$.release`"
         )
     assert mirror.ids() == []
 

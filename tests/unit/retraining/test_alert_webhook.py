@@ -83,7 +83,7 @@ def test_of_a_thousand_alerts_in_one_payload_the_last_to_start_are_kept():
         (payload(version="5"), "payload version '5'; supported are 4 (Alertmanager) and 1 (Grafana)"),
         (b"{", "the body must be a webhook payload of Alertmanager or Grafana: DecodeError"),
         (b"[]", "the body must be a webhook payload of Alertmanager or Grafana: Expected `object`, got `array`"),
-        (b" " * 5_000_000, "the payload has 5000000 bytes; send at most 1000000"),
+        (b" " * 5_000_000, "the webhook payload has 5000000 bytes; the limit is 1000000"),
         (
             b'{"version": "4"}',
             "the body must be a webhook payload of Alertmanager or Grafana: Object missing required field `alerts`",
@@ -93,7 +93,8 @@ def test_of_a_thousand_alerts_in_one_payload_the_last_to_start_are_kept():
 def test_what_is_no_payload_is_refused(body, words):
     with pytest.raises(DataError) as error:
         alert_webhook.parse_alertmanager(body, NAMES, NOW)
-    assert str(error.value) == words
+    assert error.value.message == words
+    assert error.value.hint
 
 
 @settings(deadline=None)

@@ -77,7 +77,9 @@ TestDoor.settings = settings(max_examples=60, stateful_step_count=40, deadline=N
 
 def test_what_can_never_come_in_is_a_mistake_of_the_request() -> None:
     door = AdmissionController(BOUNDS)
-    with pytest.raises(ApiError, match="n = 5 answers: this server writes at most 4 at once") as caught:
+    with pytest.raises(
+        ApiError, match="n = 5 answers: this server writes at most 4 at once; lower n or send fewer prompts"
+    ) as caught:
         door.admit(5, 1, 0, lambda: None)
     assert caught.value.status == 400
     with pytest.raises(

@@ -263,7 +263,10 @@ class Fetcher:
                     )
                 return FetchResponse(response.status_code, named, body[:most])
         except (self._httpx.InvalidURL, UnicodeError) as error:  # httpx reads the address of a redirect, too
-            raise FetchRefusedError("http_error", f"{url} leads to an address that cannot be read: {error}") from error
+            raise FetchRefusedError(
+                "http_error",
+                f"{url} redirects to a malformed address ({error}); declare the page's final address instead",
+            ) from error
         finally:
             self._free_at[urlsplit(url).netloc] = time.monotonic() + self._pause(url)
 

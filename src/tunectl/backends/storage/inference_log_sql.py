@@ -242,14 +242,14 @@ class SqlInferenceLog:
         return dict(feedback)
 
     def last_uses(self) -> dict[str, datetime]:
-        time_column: dict[str, datetime] = {}
+        last_use: dict[str, datetime] = {}
         for table, at in ((self._tables.inferences, "accepted_at"), (self._tables.feedback, "received_at")):
             key, last = table.c.key_hash, self._sa.func.max(table.c[at], type_=table.c[at].type)
             for name, when in self._read(
                 self._sa.select(key, last).where(key.is_not(None), table.c[at].is_not(None)).group_by(key)
             ):
-                time_column[name] = max(when, time_column.get(name, when))
-        return time_column
+                last_use[name] = max(when, last_use.get(name, when))
+        return last_use
 
     def tombstones(self) -> Iterator[str]:
         c = self._tables.inferences.c

@@ -143,8 +143,8 @@ class VllmClient:
             ) from error
         if len(result) != copies or not all(result):
             raise InfrastructureError(
-                f"{self.url} returned {sum(map(bool, result))} answers, and {copies} were asked for",
-                hint="run the same command again to resume",
+                f"{self.url} returned {sum(map(bool, result))} non-empty answers of {copies} asked for",
+                hint="see the log of the vLLM server; run the same command again to resume from the last checkpoint",
             )
         return result
 

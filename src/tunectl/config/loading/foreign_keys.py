@@ -91,7 +91,7 @@ def skip(*_: Any) -> None:
 
 
 def drop_effective(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
-    """List ``key``, which has no counterpart, as not carried over, unless it is switched off; its loss changes the result."""
+    """List ``key``, which has no counterpart, as not carried over, unless ``value`` switches it off; its loss changes the result."""
     if value not in OFF:
         draft.drop(key, reason)
 

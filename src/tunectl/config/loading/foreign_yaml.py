@@ -38,7 +38,9 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         location = f"{name}:{mark.line + 1}" if mark is not None else name
-        raise UsageError(f"{location}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        raise UsageError(
+            f"{location}: not YAML: {getattr(error, 'problem', None) or error}", hint="correct that line of the file"
+        ) from error
     except RecursionError as error:
         raise UsageError(
             f"{name}: nested too deeply to read", hint="flatten it, or leave out what is not a setting"
@@ -48,7 +50,10 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
             f"{name}: a value cannot be read: {error}", hint="correct that date or number, or write it in quotes"
         ) from error
     if not isinstance(result, dict) or not result:
-        raise UsageError(f"{name}: must be a mapping of settings, such as learning_rate: 1.0e-4")
+        raise UsageError(
+            f"{name}: must be a mapping of settings, such as learning_rate: 1.0e-4",
+            hint="give the configuration file of a training, not a data file",
+        )
     return {str(key): value for key, value in result.items()}
 
 

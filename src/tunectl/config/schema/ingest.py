@@ -66,7 +66,7 @@ class PromptTemplate(StrictModel):
     template: Annotated[str, AfterValidator(_fillable)] | None
     """The last user turn: ``{prompt}`` stands for the input of the row, ``{column}`` for a column of the row. Null: the input alone."""
     system: str | None = Field(min_length=1)
-    """System turn of every example that has none of its own. Null: none is added."""
+    """System turn of every example that has none of its own. Null: none is added here; ``sft.system``, else ``model.system`` holds then."""
 
 
 class ColumnMapping(StrictModel):

@@ -18,6 +18,9 @@ from tunectl.pipeline import background_build
 from tunectl.pipeline.background_build import BuildStop
 from tunectl.pipeline.stage_status import StageStatus
 
+RUNNING = "A build is already running."
+WAIT = "wait until it ends, or stop it: on the page Build, or by Ctrl-C where it was started"
+
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return the confirmation page of a build: which stages would run and why, with the settings that were typed so far."""
@@ -69,12 +72,14 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     require_all(list_build_packages(checks.load_project_config(context.layout, overrides).root, ()))
     refusal = _describe_obstacle(context)
     if refusal:
-        raise ConflictError(refusal, hint="look at it on the page Build")
+        raise ConflictError(
+            refusal, hint=WAIT if context.recording is None else "build in a project of your own: tunectl init"
+        )
     check_unchanged(form, {"pending": _list_pending(context)})
     try:
         background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
     except LockTimeoutError as error:
-        raise ConflictError("A build is already running.", hint="look at it on the page Build") from error
+        raise ConflictError(RUNNING, hint=WAIT) from error
     return "/build"
 
 
@@ -124,7 +129,7 @@ def _describe_obstacle(context: ReadContext) -> str:
     if context.recording is not None:
         return "This project was recorded without its weights, so nothing can be built in it."
     is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
-    return "A build is already running." if is_building else ""
+    return RUNNING if is_building else ""
 
 
 def _describe_stage(stage: StageStatus) -> str:

@@ -28,7 +28,10 @@ def parse_settings(text: str) -> list[str]:
     Raises  UsageError for a word that is not key=value, and for a setting that may not be set from the console.
     """
     if len(text) > MAX_CHARACTERS:
-        raise UsageError(f"settings have at most {MAX_CHARACTERS} characters; these have {len(text)}")
+        raise UsageError(
+            f"settings have at most {MAX_CHARACTERS} characters; these have {len(text)}",
+            hint="build in a terminal: tunectl repro key=value ...",
+        )
     try:
         overrides = shlex.split(text)
     except ValueError as error:

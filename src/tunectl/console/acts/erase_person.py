@@ -82,7 +82,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         if log is None or record.user_hash is None:
             raise UsageError(
                 "this request was logged without a user, so there is no person to erase",
-                hint="tunectl log erase --key NAME",
+                hint="in a terminal, erase all that one API key wrote: tunectl log erase --key NAME",
             )
         check_unchanged(form, {"person": record.user_hash})
         folder = (context.layout.root / section.hash_key_file).parent
