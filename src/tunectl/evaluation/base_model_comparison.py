@@ -64,7 +64,7 @@ def evaluate_base(
 ) -> tuple[dict[str, Score], dict[str, Score], float | None]:
     """Return (zero-shot scores, few-shot scores, tokens per second) of one loaded model; scores by metric.
 
-    Few-shot scores are empty where the prompts exceed the model's context; tokens per second are None where no time was measured.
+    Few-shot scores are empty without examples, or where the prompts exceed the model's context; tokens per second are None where no time was measured.
     """
     zero = _generate_answers(setup, generator, prompter, ZERO_SHOT)
     few = PromptDescription(None, min(setup.shots, len(setup.pool)), "random")

@@ -114,7 +114,7 @@ def candidates(
 ) -> list[PromptDescription]:
     """Return every combination of system text, number of examples and selection as a prompt, those with fewest examples first.
 
-    A system text of None is a prompt without one. Without examples the selection has no effect.
+    None in ``systems`` leaves the data's own system text, if any. Without examples the selection has no effect.
     """
     result = [
         PromptDescription(system, count, selection if count else None)

@@ -21,7 +21,7 @@ PromptScorer = Callable[[Sequence[Item], Sequence[str]], float]
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """Most tokens of all candidates of a prompt search, prompts and longest answers; counted before each runs, so it is reproducible."""
+    """Most tokens of a prompt search, prompts and answers of all candidates together; checked before each runs, so it is reproducible."""
 
     tokens: int
 

@@ -79,7 +79,7 @@ class MonitorApi(HttpServer):
     """HTTP server of the monitor: metrics for Prometheus, windows for people; it changes nothing."""
 
     def __init__(self, address: str, port: int, keys: Path, pages: PageProviders) -> None:
-        """Open the port (0: any free one); ``keys`` is the file of API keys, without which only loopback is served.
+        """Open the port (0: any free one); ``keys`` is the file of API keys; where it is absent only loopback is served, without a key.
 
         Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """

@@ -85,9 +85,9 @@ class TextKernel:
         return result
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
-        """Return the part of the squared distance between two groups that comes from the graph, for each permutation; (permutations,).
+        """Return the graph's part of the squared norm of a group's centered feature sum, for each permutation; (permutations,).
 
-        ``groups`` (permutations, rows) is 1 for rows of the first group, 0 for the others.
+        ``groups`` (permutations, rows) is 1 for the rows of the group, 0 for the others.
         """
         import numpy as np
 

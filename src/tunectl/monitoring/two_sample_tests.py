@@ -136,8 +136,9 @@ def to_result(
 def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float) -> TwoSampleResult:
     """Test the squared distance of two means under the kernel of ``text_kernel`` at ``level``, and return the result.
 
-    ``parts``, each (rows, d) with the window's rows first, are one feature map together. The score is in standard deviations. The effect is the score without
-    its dependence on the numbers of rows: the chance part of a squared distance is proportional to 1/n + 1/m.
+    ``parts``, each (rows, d) with the window's rows first, are one feature map together. The score is in standard deviations. The
+    effect is the score without its dependence on the numbers of rows: the chance part of a squared distance is proportional to
+    1/n + 1/m.
     """
     import numpy as np
 

@@ -62,7 +62,7 @@ def run_diagnostics(
 ) -> DataDiagnostics:
     """Check the loss masks of all examples; return the diagnostics, with the tokens of example ``which`` (0-based).
 
-    ``contract`` is the base model's, with its end-of-turn and BOS tokens. ``max_tokens`` is the longest prompt with answer that is
+    ``contract`` is the base model's spec, with its end-of-turn and BOS tokens. ``max_tokens`` is the longest prompt with answer that is
     trained; ``max_share`` the share of longer ones that is allowed. ``system`` is only shown.
     """
     answers = [(item, answer) for item in masked for answer in item.answers]
