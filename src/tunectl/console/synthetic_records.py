@@ -77,15 +77,15 @@ def _judge(judgments: Sequence[Comparison], now: datetime) -> Iterator[Annotatio
     """Yield the choices of each person in turn: one question is skipped, and the first ones are asked again."""
     random = Random(0)  # noqa: S311 - no secret: the same people in every demo
     for name, (count, agreement) in PEOPLE.items():
-        asked = random.sample(judgments, min(count, len(judgments)))
+        questions = random.sample(judgments, min(count, len(judgments)))
         at = now - timedelta(hours=6)
         choices: dict[str, AnnotationChoice] = {}
-        for number, judgment in enumerate([*asked, *asked[:REPEATS]]):
+        for number, judgment in enumerate([*questions, *questions[:REPEATS]]):
             seconds = round(random.uniform(6, 40), 1)
             at += timedelta(seconds=seconds)
             before = choices.get(judgment.id, judgment.choice)  # a repeated question is compared with the own choice
             first = (before == "first") == (random.random() < agreement)
-            choices[judgment.id] = "skip" if number == len(asked) - 1 else "first" if first else "second"
+            choices[judgment.id] = "skip" if number == len(questions) - 1 else "first" if first else "second"
             yield AnnotationEvent(
                 f"{name.split()[0].lower()}-{number}",
                 judgment.id,
@@ -94,5 +94,5 @@ def _judge(judgments: Sequence[Comparison], now: datetime) -> Iterator[Annotatio
                 choices[judgment.id],
                 random.randrange(2),
                 seconds,
-                repeat=number >= len(asked),
+                repeat=number >= len(questions),
             )

@@ -71,9 +71,9 @@ def _list_rows(context: ReadContext, problems: ProblemList, only: str = "") -> l
     runs = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), nothing) if names else nothing
     rows = []
     for name in names:
-        found = problems.attempt(f"job {name}", partial(_load, context, name), None)
-        if found is not None:
-            rows.append(_build_row(*found, runs))
+        entry = problems.attempt(f"job {name}", partial(_load, context, name), None)
+        if entry is not None:
+            rows.append(_build_row(*entry, runs))
     return sorted(rows, key=lambda row: (row.submitted_at, row.id), reverse=True)
 
 
@@ -86,9 +86,9 @@ def _load(context: ReadContext, name: str) -> tuple[JobRecord, JobProgress]:
 
 
 def _build_row(record: JobRecord, progress: JobProgress, runs: list[str]) -> JobRow:
-    known = asdict(record) | asdict(progress)
-    known |= {"location": hide_credentials(record.location), "run": progress.run if progress.run in runs else ""}
-    return JobRow(**known, commands=list_commands(record.id, progress))
+    fields = asdict(record) | asdict(progress)
+    fields |= {"location": hide_credentials(record.location), "run": progress.run if progress.run in runs else ""}
+    return JobRow(**fields, commands=list_commands(record.id, progress))
 
 
 def list_commands(name: str, progress: JobProgress) -> list[str]:
