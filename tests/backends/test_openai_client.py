@@ -87,7 +87,8 @@ def test_a_refusal_is_reported_with_its_words():
             OpenAiClient(judge(url))([TALK])
         assert caught.value.message == f"the judge at {url}/chat/completions gave no usable answer: HTTP 401: wrong key"
         assert caught.value.hint == (
-            "check evaluate.judge.base_url, model and key, or switch it off: evaluate.judge=null"
+            "check evaluate.judge.base_url, evaluate.judge.model, and the key in the variable that evaluate.judge.api_key_env "
+            "names; or switch the judge off: evaluate.judge=null"
         )
     assert len(seen) == 1
 
