@@ -38,7 +38,7 @@ def test_a_step_out_of_order_is_our_bug():
     run = state_machine.new_run("ab" * 32, 1, _trigger(), START, {})
     with pytest.raises(state_machine.InvalidTransitionError) as error:
         state_machine.apply_transition(run, Transition("canary", START))
-    assert str(error.value) == (
+    assert error.value.message == (
         "retrain abababababab-1: canary after proposed; allowed is awaiting_approval, data_gate, dismissed, failed"
     )
 
