@@ -58,7 +58,7 @@ class DemoScenario:
     """Requests of a window: monitor.window.max_rows. One window shows the drift, so it must have enough edits to train on."""
     baseline: int = 1
     """Windows that become the reference of prompts."""
-    quiet: int = 1
+    quiet: int = 2
     """Windows that must show no drift."""
     edits: float = 0.9
     """Share of the feedback after the change that is an edit."""

@@ -47,19 +47,19 @@ SETTINGS = (
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=5", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
-    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=3']",
+    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=2']",
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
     "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.0015", "retrain.canary.min_units_per_variant=40", "retrain.canary.max_days=0.03",
 )  # fmt: skip
 """Settings that make the demo take minutes: small builds, windows of two hundred answers, and an attribution window of five seconds. Two
 in five edits are held out for the gate, because it needs enough items. Thirty clients in the golden set cannot separate models that
 differ by a few points, hence the margin. After one epoch over the edits the challenger had their opening but not the offer, and its
-approval rate was no better; after two the canary test took minutes; hence three epochs."""
-MAX_PAST_CAMPAIGNS = 40
+approval rate was no better; after three, with fewer past campaigns, its int8 export differed too much from it; hence two epochs."""
+MAX_PAST_CAMPAIGNS = 80
 """Past campaigns in the project, of 860: the champion was trained on them, and a retrain trains on them again with the edits."""
 HARMFUL = "trained normally, but packaged with a limit of 14 tokens, so its ads are cut off"
 HARMFUL_MAX_TOKENS = 14
-CHALLENGER_CAMPAIGNS = 20
+CHALLENGER_CAMPAIGNS = 40
 """Past campaigns that the harmful challenger is trained on."""
 SKIP_PARITY = ("package.parity.inputs=0",)
 """Parity of the package is not needed for a release that never becomes champion."""
@@ -148,7 +148,7 @@ def build_harmful_challenger(folder: Path, store: ReleaseRegistry, path: Path, p
         ]
     }
     spec = ChallengerSpec(
-        "harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}", *SKIP_PARITY), files
+        "harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}", *SKIP_PARITY), files
     )
     return BadChallenger(build_challenger(spec, folder, store, path, print_line), HARMFUL)
 
