@@ -101,7 +101,7 @@ def test_a_line_that_is_no_record_is_named(cluster: Any, tmp_path: Path) -> None
         files[0].write_bytes(files[0].read_bytes() + b'{"id": 1}\n')
         return engine(3)(filters, blocks, build, files, total, after)
 
-    with pytest.raises(DataError, match=r"ingest/documents.jsonl:6 cannot be read: "):
+    with pytest.raises(DataError, match=r"ingest/documents.jsonl:6 is malformed: "):
         curate_into(tmp_path, make_giant_bucket(5), None, spoil)
 
 
