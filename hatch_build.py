@@ -24,7 +24,13 @@ ONLY_SERVED = ("search.json", "sitemap.xml")
 PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.png" ?/?>', re.DOTALL)
 """Pictures are as large as all pages; in a wheel their description stands in their place."""
 FAVICON = "favicon.png"
-LEFT_OUT = ("decisions/", "about/results/", "about/architecture.html", "about/benchmarks.html", "about/contributing.html")
+LEFT_OUT = (
+    "decisions/",
+    "about/results/",
+    "about/architecture.html",
+    "about/benchmarks.html",
+    "about/contributing.html",
+)
 """Beginnings of pages for whoever develops tunectl: the site has them, and a wheel does not."""
 MENU_ITEM = re.compile(
     r'<li class="md-nav__item[^"]*">\s*<a href="([^"#]*)[^"]*" class="md-nav__link[^"]*">.*?</a>\s*</li>', re.DOTALL
