@@ -29,8 +29,8 @@ def launch(**changes: Any) -> RayLaunch:
 @contextmanager
 def open_cluster() -> Iterator[None]:
     """Run a cluster for several fits; its workers get this module by value, since they do not have the folder of the tests."""
+    prepare_environment(local=True)
     ray = pytest.importorskip("ray")
-    prepare_environment()
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     assert RayLauncher(launch())._connect(ray)
     yield

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tunectl.backends.launchers import ray_worker
+from tunectl.backends.launchers import ray_worker, torchrun_agent
 from tunectl.backends.launchers.agent_process import StopRequest
 from tunectl.backends.launchers.torchrun_join import is_listening
 from tunectl.backends.sweeps import trial_pruning
@@ -37,7 +37,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # Ray's default of 15 gives way to all other processes, trainings included
 }
-LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **torchrun_agent.LOOPBACK}
 """What a cluster on this machine alone needs so that its processes listen on loopback: Ray does so where it has no clusters of several
 machines, and this variable, which it reads on each system, says that it has none. Source: ray/_private/services.py, get_node_ip_address."""
 FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
@@ -73,7 +73,7 @@ class RayLauncher:
         Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where the storage
                 cannot be written, workers fail too often, no cluster is reachable, or after Ctrl-C; MissingExtraError without Ray.
         """
-        prepare_environment()
+        prepare_environment(local=self.settings.address == "local")
         ray = import_optional("ray", extra=EXTRA)
         if self.settings.storage_path is not None:
             open_storage(self.settings.storage_path)
