@@ -317,7 +317,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "a[b]" * _DEEP,
         "[" * LETTERS,
     ),
-    "evaluation.llm_judge:read": ("-" * LETTERS, "answer" + _BLANKS, "a" + _BLANKS + "x", "[[" * 50_000),
+    "evaluation.llm_judge:parse_verdict": ("-" * LETTERS, "answer" + _BLANKS, "a" + _BLANKS + "x", "[[" * 50_000),
     "evaluation.safety:refuses": ("I cannot " * 11_000, "i" * LETTERS, "we are " * 14_000),
     "evaluation.slot_error:input_slots": (
         "name[" * 20_000,

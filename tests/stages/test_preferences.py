@@ -589,7 +589,7 @@ def test_pairs_of_references_stand_beside_what_people_said():
 def test_inputs_without_attributes():
     with pytest.raises(DataError) as caught:
         run(contrast=CONTRAST)
-    assert caught.value.message == "preferences.contrast: no input of split has attributes and an answer"
+    assert caught.value.message == "preferences.contrast: no input of the stage split has attributes and an answer"
 
 
 # A simulated annotator

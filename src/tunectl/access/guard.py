@@ -112,7 +112,7 @@ def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
     expected, content_type = CONTENT_TYPES[body], head.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != expected:
         raise ApiError(
-            f"the body must be sent as Content-Type: {expected}, not {content_type[:100] or 'without one'}",
+            f"the body must be sent as Content-Type: {expected}, but it was sent {'as ' + content_type[:100] if content_type else 'without one'}",
             code="content_type",
             status=415,
         )

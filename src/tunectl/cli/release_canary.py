@@ -56,7 +56,7 @@ def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if args.force and not args.no_test:
         raise UsageError(
             "--force: a canary test needs a release that its gate accepted",
-            hint="without a test: --no-test --share 0.1 --force",
+            hint="leave out --force, or start it without a test: --no-test --share 0.1 --force",
         )
     if args.do == "stop":
         return _stop(args, store)

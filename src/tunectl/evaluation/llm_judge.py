@@ -54,8 +54,8 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
     return [Message("system", rules), Message("user", text)]
 
 
-def read(reply: str) -> JudgeChoice:
-    """Return the choice in the judge's reply: its last verdict, or the reply if that is a single letter; else ``unreadable``."""
+def parse_verdict(reply: str) -> JudgeChoice:
+    """Return the judge's choice: its last ``[[A]]``, ``[[B]]`` or ``[[TIE]]``, or a reply that is only such a word; else ``unreadable``."""
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
@@ -80,7 +80,7 @@ def judge_both_orders(
     """Return the judge's choices for every pair, with the tuned answer shown first, then second. None: equal answers, not judged."""
     different = [index for index, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
     talks = [conversation(question, pairs[index], tuned_first=first) for index in different for first in (True, False)]
-    choices = [read(reply) for reply in judge(talks)]
+    choices = [parse_verdict(reply) for reply in judge(talks)]
     both: list[tuple[JudgeChoice, JudgeChoice] | None] = [None] * len(pairs)
     for index, first, second in zip(different, choices[0::2], choices[1::2], strict=True):
         both[index] = (first, second)

@@ -114,6 +114,8 @@ def check_steps(steps: object) -> None:
 
 def _check(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> None:
     if not updates or len(updates) != len(shares) or min(shares) < 0 or not sum(shares) > 0:
-        raise ValueError(f"{len(updates)} updates with shares {list(shares)} have no mean")
+        raise ValueError(
+            f"{len(updates)} updates with shares {list(shares)}: there must be an update, one share for each, none below 0, and a sum above 0"
+        )
     for update in updates[1:]:
         check_update(update, updates[0])

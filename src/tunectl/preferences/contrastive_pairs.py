@@ -213,7 +213,7 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
 def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:
     if not any(parts.values()):
         raise DataError(
-            "preferences.contrast: no input of split has attributes and an answer",
+            "preferences.contrast: no input of the stage split has attributes and an answer",
             hint="bracketed attributes look like name[The Vaults], eatType[pub]; else name fields: "
             "preferences.contrast.attributes={method: fields, fields: [...]}",
         )

@@ -187,7 +187,8 @@ def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: Rel
     if differences:
         raise GateError(
             f"release {manifest.id} is not what was signed: {', '.join(differences)} differ",
-            hint="restore it, or sign what is there now: tunectl release sign",
+            hint="if nobody changed it on purpose, restore it from a backup and check who may write there; else sign it: "
+            f"tunectl release sign {manifest.id}",
         )
 
 

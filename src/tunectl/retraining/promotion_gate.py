@@ -134,9 +134,12 @@ def decide(
     checks: Sequence[GateCheck],
     limits: GateLimits,
 ) -> GateVerdict:
-    """Return the gate's verdict: promote, reject or insufficient.
+    """Return the gate's verdict, by the intervals of challenger minus champion.
 
-    Without a drifted slice (a scheduled retrain) the golden set itself must be better.
+    - reject: a check or a guardrail fails; the challenger is surely worse, on the golden set by at least ``limits.margin``;
+      or it is measured precisely and is not better.
+    - insufficient: too few items, a loss of ``limits.margin`` on the golden set is not excluded, or the gain's interval is too wide.
+    - promote: the interval of the gain lies above zero on the drifted slice, or, without one (a scheduled retrain), on the golden set.
     """
     parts = [golden, *([drifted] if drifted is not None else [])]
     verdict, reason = _outcome(golden, drifted, floors, checks, limits)

@@ -122,7 +122,10 @@ def test_a_canary_with_a_test_tells_who_stopped_it_and_why(store, in_project, ca
     assert call(store, "canary", "start", two, "-m", "reads better") == 0
     code, _, err = call(store, "canary", "start", two, "--force", capsys=capsys)
     assert code == 2
-    assert "--force: a canary test needs a release that its gate accepted\n  without a test: --no-test" in err
+    assert (
+        "--force: a canary test needs a release that its gate accepted\n  leave out --force, or start it without a test: --no-test"
+        in err
+    )
     assert call(store, "canary", "stop", "-m", "wrong template") == 0
     assert store.log()[-1].author == ACCOUNT
     assert store.log()[-1].message.endswith(" ended: running; wrong template")

@@ -261,10 +261,13 @@ def test_a_list_of_data_sets_that_is_no_json(project: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: [1", "tunectl: f.yaml:1: not YAML: expected ',' or ']', but got '<stream end>'\n"),
+        (
+            "a: [1",
+            "tunectl: f.yaml:1: not YAML: expected ',' or ']', but got '<stream end>'\n  correct that line of the file\n",
+        ),
         (
             "- a",
-            "tunectl: f.yaml: must be a mapping of settings, such as learning_rate: 1.0e-4\n  more: tunectl docs must-be-a-mapping-of-settings-such\n",
+            "tunectl: f.yaml: must be a mapping of settings, such as learning_rate: 1.0e-4\n  give the configuration file of a training, not a data file\n  more: tunectl docs must-be-a-mapping-of-settings-such\n",
         ),
         (
             None,

@@ -23,7 +23,7 @@ ITEM = Item("a", (Message("user", "Write an ad"),), ("x",))
     ],
 )
 def test_replies_are_read(reply, choice):
-    assert llm_judge.read(reply) == choice
+    assert llm_judge.parse_verdict(reply) == choice
 
 
 def test_a_win_needs_both_positions():

@@ -270,7 +270,7 @@ def test_loans_are_counted_and_never_learned_from():
 def test_no_attributes():
     with pytest.raises(DataError) as caught:
         dealt([])
-    assert caught.value.message == "preferences.contrast: no input of split has attributes and an answer"
+    assert caught.value.message == "preferences.contrast: no input of the stage split has attributes and an answer"
 
 
 def test_nobody_near():

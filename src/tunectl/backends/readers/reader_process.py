@@ -120,7 +120,10 @@ def _read(kind: str, file: SourceFile, reading: FileOptions, encoding: str | Non
 
 
 def limit_frame(max_characters: int) -> int:
-    """Return the largest allowed frame in bytes: room for a batch, and for a row of ``MAX_ROW_TEXTS`` texts of ``max_characters``."""
+    """Return the largest message (frame) in bytes that the reader process may send.
+
+    It has room for a batch of rows and one row of ``MAX_ROW_TEXTS`` texts of ``max_characters`` letters with four bytes each.
+    """
     return BATCH_BYTES + MAX_ROW_TEXTS * 4 * max_characters
 
 

@@ -16,7 +16,7 @@ from tunectl.config.loading import override_file
 from tunectl.config.loading.compose import NOTHING, ComposedConfig, compose
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.loading.provenance import KeyPath, format_value, iter_leaves, to_dotted_key
-from tunectl.config.loading.suggestions import closest_setting, get_at, suggest_for_unknown_key
+from tunectl.config.loading.suggestions import closest_setting, get_at, suggest_for_plus_override
 from tunectl.config.loading.type_descriptions import (
     SchemaLocation,
     TypeInfo,
@@ -109,7 +109,9 @@ def _is_already_reported(mistake: _ConfigIssue, reported_paths: set[KeyPath]) ->
 def _composing(schema: type[BaseModel], composition: ComposedConfig) -> Iterator[str]:
     for problem in composition.problems:
         yield problem.text + (
-            suggest_for_unknown_key(schema, composition.tree, problem.path) if problem.suggest and problem.path else ""
+            suggest_for_plus_override(schema, composition.tree, problem.path)
+            if problem.suggest and problem.path
+            else ""
         )
 
 

@@ -21,8 +21,11 @@ from tunectl.config.loading.type_descriptions import (
 Model = type[BaseModel]
 
 
-def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
-    """Return a hint, appended to the message about an unknown key: how to set ``path`` where it exists, else the nearest setting; may be empty."""
+def suggest_for_plus_override(schema: Model, tree: Any, path: KeyPath) -> str:
+    """Return the end of the message about an override with a plus sign (``+sft.epochs=3``).
+
+    It says how to write it if ``tree``, the composed settings, has ``path``; else the nearest setting; empty if none is similar.
+    """
     if has_path(tree, path):
         return f"; write {to_dotted_key(path)}=<value>"
     near = closest_setting(schema, tree, path, ())

@@ -145,7 +145,7 @@ class Sweep(StrictModel):
         for goal in self.objective:
             if goal.metric.startswith("package."):
                 raise ValueError(
-                    f"objective {goal.metric}: the stage package has no metrics; take one of another stage, for example evaluate"
+                    f"objective {goal.metric}: the stage package has no metrics; take one of another stage, for example sft.validation_loss"
                 )
         return self
 

@@ -40,8 +40,11 @@ class RetrainRow(Struct, frozen=True):
     at: datetime
     """Time of its newest step."""
     trigger: str
+    """Kind of the trigger, for example alert or schedule."""
     author: str
+    """Who or what triggered it."""
     why: str
+    """Message of the trigger: why a retrain was requested."""
     reason: str
     """Reason of its current state."""
     release: str
