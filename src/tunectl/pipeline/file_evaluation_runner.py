@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,9 +161,8 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
         try:
             stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
         except DataError as error:  # it names a declared source; here there are only the options of a command
-            raise DataError(
-                re.sub(r"ingest\.sources\.data(: |\.)", "", error.message), hint=_adapt_hint(error)
-            ) from error
+            message = error.message.replace("ingest.sources.data: ", "").replace("ingest.sources.data.", "")
+            raise DataError(message, hint=_adapt_hint(error)) from error
         result, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
     if not result:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
@@ -179,11 +177,15 @@ def _adapt_hint(error: DataError) -> str:
     """Return the hint of an error of reading DATA, without its parts about a declared source; ``COLUMNS`` where none is left."""
     if ".limits." in error.message:
         return LIMITS
-    if "ingest." not in error.hint and not re.search("take the (source|field) out", error.hint):
+    if not any(text in error.hint for text in ("ingest.", "take the source out", "take the field out")):
         return error.hint
     if "source out" in error.hint:
         return COLUMNS
-    parts = [part for part in re.split("; |, or ", error.hint) if "ingest." not in part and part != "fix the data"]
+    parts = [
+        part
+        for part in error.hint.replace(", or ", "; ").split("; ")
+        if "ingest." not in part and part != "fix the data"
+    ]
     return "; ".join(parts) or COLUMNS
 
 
