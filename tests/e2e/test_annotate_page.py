@@ -433,6 +433,6 @@ def test_an_edited_journal(project):
     path = project / "judgments" / ANNOTATIONS
     path.write_bytes(b'{"what":"said"}\n')
     with pytest.raises(
-        Exception, match=r"(?s)annotations\.jsonl:1 is malformed: .*it was changed by hand; restore it from Git"
+        Exception, match=r"(?s)annotations\.jsonl:1 is malformed: .*the file was changed by hand; restore it from Git"
     ):
         list(load_annotations(project / "judgments"))
