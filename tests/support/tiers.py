@@ -34,6 +34,8 @@ TEST_ALL = (
     "rollouts",  # a real vLLM in an environment of its own (2 GB)
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
     "backends/test_ray_align.py",  # minutes; the Ray file that `.ci/run` takes has the same launcher with fits of sft
+    "backends/test_ray_curation.py",  # `.ci/run` takes one Ray file; the partitions have cases without Ray among the quick tests
+    "backends/test_ray_ports.py",  # one more cluster, most of a minute
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
     "e2e/test_console_loop.py",  # the loop in a browser; what it waits for has cases of its own among the quick tests
     "e2e/test_own_data.py",  # the tutorial with a build; its commands run without one among the quick tests
