@@ -55,7 +55,7 @@ SETTINGS = (
 in five edits are held out for the gate, because it needs enough items. Thirty clients in the golden set cannot separate models that
 differ by a few points, hence the margin. After one epoch over the edits the challenger had their opening but not the offer, and its
 approval rate was no better; after three, with fewer past campaigns, its int8 export differed too much from it; hence two epochs."""
-MAX_PAST_CAMPAIGNS = 80
+MAX_PAST_CAMPAIGNS = 120
 """Past campaigns in the project, of 860: the champion was trained on them, and a retrain trains on them again with the edits."""
 HARMFUL = "trained normally, but packaged with a limit of 14 tokens, so its ads are cut off"
 HARMFUL_MAX_TOKENS = 14
