@@ -65,7 +65,7 @@ SKIP_PARITY = ("package.parity.inputs=0",)
 """Parity of the package is not needed for a release that never becomes champion."""
 GOLDEN_ITEMS = 40
 """Items of the golden set. Differences of ten points and more need no more, and both releases answer each of them in every gate."""
-EXTRA_CHANGED_ADS = 160
+EXTRA_CHANGED_ADS = 200
 """Ads of changed requests that the harmful challenger is also trained on, so that it scores above the retrained champion."""
 
 
@@ -148,7 +148,7 @@ def build_harmful_challenger(folder: Path, store: ReleaseRegistry, path: Path, p
         ]
     }
     spec = ChallengerSpec(
-        "harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}", *SKIP_PARITY), files
+        "harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}", *SKIP_PARITY), files
     )
     return BadChallenger(build_challenger(spec, folder, store, path, print_line), HARMFUL)
 
