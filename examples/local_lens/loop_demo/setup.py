@@ -65,7 +65,7 @@ SKIP_PARITY = ("package.parity.inputs=0",)
 """Parity of the package is not needed for a release that never becomes champion."""
 GOLDEN_ITEMS = 40
 """Items of the golden set. Differences of ten points and more need no more, and both releases answer each of them in every gate."""
-EXTRA_CHANGED_ADS = 200
+EXTRA_CHANGED_ADS = 260
 """Ads of changed requests that the harmful challenger is also trained on, so that it scores above the retrained champion."""
 
 
