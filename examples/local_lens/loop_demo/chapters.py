@@ -9,7 +9,7 @@ from typing import Any
 from loop_demo import timeline as times
 from loop_demo.context import DemoAbortedError, DemoContext
 from loop_demo.simulated_users import RequestCounts
-from loop_demo.timeline import Category, DemoCheck, Timeline, format_duration
+from loop_demo.timeline import Category, Timeline, format_duration
 from tunectl.artifacts.records import DriftWindow
 from tunectl.retraining.state_machine import RetrainRun
 
@@ -332,8 +332,3 @@ def _measure_state(run: RetrainRun, state: str) -> float | None:
         if step.state == state:
             return (after.at - step.at).total_seconds()
     return None
-
-
-def list_failed_checks(result: Sequence[DemoCheck]) -> list[str]:
-    """List the checks that failed."""
-    return [f"{item.statement}: {item.evidence}" for item in result if not item.passed]

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import loop_demo_fixtures as parts
 import pytest
 from loop_demo import (
-    chapters,
     layout,
     processes,
     setup,
@@ -183,7 +182,9 @@ def test_console_log_prints_chapters_and_records_checks() -> None:
     assert "◆ window 1" in text
     assert "✗ no request is dropped: visitor 3" in text
     assert [one.passed for one in console_log.checks] == [True, False]
-    assert chapters.list_failed_checks(console_log.checks) == ["no request is dropped: visitor 3"]
+    assert [(item.statement, item.evidence) for item in console_log.checks if not item.passed] == [
+        ("no request is dropped", "visitor 3")
+    ]
 
 
 # simulated users
