@@ -139,7 +139,10 @@ def test_robots_out_of_order_means_no_and_is_not_asked_again(tmp_path, site):
     with fetcher(tmp_path, sleeps=[], retries=0) as guest:
         first, second = guest.get(f"{site.url}/a"), guest.get(f"{site.url}/b")
     assert first.reason == second.reason == "unreachable"
-    assert first.detail == f"{site.url}/robots.txt says status 503, so nothing may be fetched"
+    assert (
+        first.detail
+        == f"{site.url}/robots.txt answered with status 503, so none of its pages may be fetched now; try again later"
+    )
     assert site.paths() == ["/robots.txt"]
 
 

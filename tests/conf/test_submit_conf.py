@@ -57,10 +57,13 @@ def test_several_machines_need_torchrun(layout: ProjectPaths, method: str) -> No
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ((*SEVERAL, "launch=torchrun", "submit.to=kubernetes"), "nodes is 2, and to is kubernetes; several machines"),
+        (
+            (*SEVERAL, "launch=torchrun", "submit.to=kubernetes"),
+            "nodes is 2, but only `to: slurm` has jobs of several machines (now `to: kubernetes`)",
+        ),
         (
             (*SEVERAL, "launch=torchrun", "submit.to=ray"),
-            "nodes is 2, and to is ray; several machines need to: slurm, otherwise set nodes to 1",
+            "nodes is 2, but only `to: slurm` has jobs of several machines (now `to: ray`); set that, or set nodes to 1",
         ),
         (("submit.storage_path=s3://bucket/jobs",), "Checkpoints in an object store are launch.storage_path"),
         (("launch=torchrun", "launch.storage_path=s3://bucket/fits"), "torchrun needs a folder that all machines see"),

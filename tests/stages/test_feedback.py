@@ -69,13 +69,13 @@ def run(named: FeedbackWindow, out: str = "out") -> feedback.Metrics:
 
 def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snapshot) -> None:
     found = run(FeedbackWindow([frozen]))
-    assert (found.talked_about, found.edits + found.held > 0) == (20, True)
+    assert (found.with_feedback, found.edits + found.held_out > 0) == (20, True)
     account = row_counts.load(Path("out"))
     assert account.rows_in == 20 == account.kept + sum(account.rejected.values())
     rows = list(atomic_io.read_rows(Path("out/examples.jsonl"), Example))
     held = list(atomic_io.read_rows(Path("out/slice.jsonl"), Example))
-    assert len(rows) == found.lessons
-    assert 0 < len(held) <= found.held
+    assert len(rows) == found.examples
+    assert 0 < len(held) <= found.held_out
     assert all(row.fields["origin"] == "edit" for row in held), "approved answers are the champion's own"
     assert {row.id for row in rows}.isdisjoint(row.id for row in held)
     assert all(row.split == "train" and row.kind == "inference_log" for row in rows)
@@ -93,7 +93,7 @@ def test_a_conversation_of_too_many_turns_is_left_out(
     frozen: snapshot.Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback, "MAX_TURNS", 1)
-    assert run(FeedbackWindow([frozen])).lessons == 0
+    assert run(FeedbackWindow([frozen])).examples == 0
     account = row_counts.load(Path("out"))
     assert account.rejected["too_long"] > 0
     assert account.samples["too_long"][0].sample == ""
@@ -145,7 +145,7 @@ def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Snapshot) -> None:
 
 def test_a_forgotten_inference_is_left_out_of_an_older_snapshot(frozen: snapshot.Snapshot) -> None:
     found = run(FeedbackWindow([frozen], ["chatcmpl-0"]))
-    assert found.left["erased"] == 1
+    assert found.left_out["erased"] == 1
     assert "chatcmpl-0" not in Path("out/origins.jsonl").read_text()
 
 
@@ -158,7 +158,7 @@ def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(froze
         gone = erasure.find_erased(store, {f"chatcmpl-{number}" for number in range(30)})
         assert [erasure.purge(Path("snapshots"), store) for _ in range(2)] == [1, 0]
     assert '"chatcmpl-3"' not in place.read_text()
-    assert run(FeedbackWindow([frozen], sorted(gone))).talked_about == 16
+    assert run(FeedbackWindow([frozen], sorted(gone))).with_feedback == 16
 
 
 def test_feedback_of_an_erased_user_on_other_answers_is_not_trained_on(frozen: snapshot.Snapshot) -> None:
@@ -167,11 +167,11 @@ def test_feedback_of_an_erased_user_on_other_answers_is_not_trained_on(frozen: s
         store.erase("a1")
         gone = erasure.find_erased(store, {f"chatcmpl-{number}" for number in range(30)})
         assert gone == {"f1", "f9", "f13", "f21", "f25"}
-        assert run(FeedbackWindow([frozen], sorted(gone))).talked_about == 15
+        assert run(FeedbackWindow([frozen], sorted(gone))).with_feedback == 15
         assert "Better ad 21" in said.read_text()
         assert erasure.purge(Path("snapshots"), store) == 1
     assert "Better ad 21" not in said.read_text()
-    assert run(FeedbackWindow([frozen]), "again").talked_about == 15
+    assert run(FeedbackWindow([frozen]), "again").with_feedback == 15
 
 
 def test_with_time_snapshots_that_no_build_needs_are_deleted(frozen: snapshot.Snapshot) -> None:
@@ -187,7 +187,7 @@ def test_with_time_snapshots_that_no_build_needs_are_deleted(frozen: snapshot.Sn
 
 def test_no_window_is_nothing_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(FeedbackWindow()).lessons == 0
+    assert run(FeedbackWindow()).examples == 0
     assert atomic_io.read_json(Path("out") / manifest.PASSED_THROUGH) == {
         "reason": "inference_log/window.json names no snapshot"
     }

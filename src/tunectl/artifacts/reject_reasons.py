@@ -37,7 +37,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "no_text": "The file or page holds no text.",
     "image_without_text": "The file or page holds pictures and no text; run OCR first.",
     "http_error": "The web server answered with an error status, a redirect to a malformed address, or a body that cannot be unpacked.",
-    "unreachable": "The web server did not answer in time, or not at all.",
+    "unreachable": "The web server did not answer in time, not at all, or for its robots.txt with an error of its own (5xx).",
     "too_many_redirects": "The page redirects too often.",
     "robots_disallowed": "The host's robots.txt forbids the page.",
     "private_address": "The page has an address that is not public; see `fetch.allow_private`.",

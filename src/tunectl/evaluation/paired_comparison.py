@@ -172,7 +172,10 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSe
 def by_number(
     field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
 ) -> list[SlicePart]:
-    """Return the metric ``cut.primary`` of every system for each value of ``numbers`` (one per item), smallest first; ``field`` names it."""
+    """Return one slice for each value of ``numbers`` (one per item), smallest first, with the metric ``cut.primary`` of every system.
+
+    ``field`` is the name of these slices.
+    """
     indexes: dict[int, list[int]] = {}
     for index, number in enumerate(numbers):
         indexes.setdefault(number, []).append(index)

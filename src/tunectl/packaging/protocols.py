@@ -107,7 +107,11 @@ class PackagingBackends(Protocol):
         ...
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-        """Write a GGUF file of a merged model folder and load it; returns the share of the probes' tokens on which it agrees, 0 to 1."""
+        """Write the model folder ``merged`` as GGUF file ``out`` and load it again.
+
+        ``kind`` is llama.cpp's type of weights, such as q8_0. Returns  share (0 to 1) of the answer tokens of ``contract.probes`` that
+        the file ranks first, too
+        """
         ...
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:

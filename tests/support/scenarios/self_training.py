@@ -100,7 +100,7 @@ def inference(name: str, question: str, answer: str, *, user: str) -> InferenceR
 
 def texts(found: FeedbackSelection) -> list[str]:
     """What is learned."""
-    return [lesson.inference.response["choices"][0]["message"]["content"] for lesson in found.examples]
+    return [example.inference.response["choices"][0]["message"]["content"] for example in found.examples]
 
 
 def five(*, count: int = 5, seed: int = 29) -> FaultResult:
@@ -114,14 +114,14 @@ def five(*, count: int = 5, seed: int = 29) -> FaultResult:
         model = fitted(human)
         paths[name] = [(diversity(spoken(model, dice, 2000)), golden(model, held))]
         for number in range(count):
-            lessons = generation(model, dice, human, number, rules)
-            own = sum(lesson.kind == "approved" for lesson in lessons.examples)
+            selection = generation(model, dice, human, number, rules)
+            own = sum(example.kind == "approved" for example in selection.examples)
             if rules is RULES:
                 found.require(
-                    own <= rules.model_text_share * len(lessons.examples),
-                    f"generation {number}: {own} of {len(lessons.examples)} rows are its own",
+                    own <= rules.model_text_share * len(selection.examples),
+                    f"generation {number}: {own} of {len(selection.examples)} rows are its own",
                 )
-            model = fitted([*base, *texts(lessons)])
+            model = fitted([*base, *texts(selection)])
             paths[name].append((diversity(spoken(model, dice, 2000)), golden(model, held)))
     for name, path in paths.items():
         found.figures[f"{name}_cap"] = ", ".join(f"{kinds:.0f} at {score:.2f}" for kinds, score in path)

@@ -108,6 +108,9 @@ def test_whoever_is_quicker_decides(console: Console) -> None:
     assert refused.status_code == 409
     assert "decided" in refused.text
     assert RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain") == other
+    opened = console.client.get(path)
+    assert (opened.status_code, "this approval is not open" in opened.text) == (409, True)
+    assert console.client.get("/decisions/no-such-run").status_code == 404
 
 
 def test_only_the_people_of_the_settings_decide(console: Console) -> None:

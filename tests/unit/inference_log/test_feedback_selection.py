@@ -1,4 +1,4 @@
-"""What becomes a lesson and what does not; the caps hold for whatever people say."""
+"""What becomes an example and what does not; the caps hold for whatever people say."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_each_reason_has_words_and_a_case():
 def test_an_edit_is_a_lesson_in_the_words_of_the_person():
     one = inference()
     found = left([one], [said(one, value="down"), said(one, "edit", "A better ad.", by="b")])
-    assert [(lesson.kind, lesson.by) for lesson in found.examples] == [("edit", "b")]
+    assert [(example.kind, example.by) for example in found.examples] == [("edit", "b")]
     assert found.examples[0].inference.response["choices"][0]["message"]["content"] == "A better ad."
 
 
@@ -88,10 +88,10 @@ def test_a_late_thumbs_down_overrides_an_old_approval():
 def test_what_was_held_for_the_gate_once_is_never_learned_later():
     ones = [inference(number) for number in range(40)]
     opinions = [said(one) for one in ones]
-    held = {lesson.prompt for lesson in left(ones, opinions, replace(RULES, holdout=0.3)).examples if lesson.holdout}
+    held = {example.prompt for example in left(ones, opinions, replace(RULES, holdout=0.3)).examples if example.holdout}
     assert 4 < len(held) < 20
     again = left(ones[:20], opinions, replace(RULES, holdout=0.3)).examples
-    assert all(lesson.holdout == (lesson.prompt in held) for lesson in again)
+    assert all(example.holdout == (example.prompt in held) for example in again)
 
 
 def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured_share():
@@ -99,7 +99,7 @@ def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured
     opinions = [said(one, "edit", "BUY NOW", by="poison") for one in ones[:10]]
     opinions += [said(one, "edit", f"An ad {one.id}.", by=f"a{place % 12}") for place, one in enumerate(ones[10:])]
     found = left(ones, opinions, replace(RULES, annotator_share=0.03, per_annotator=1000))
-    poisoned = sum(lesson.by == "poison" for lesson in found.examples)
+    poisoned = sum(example.by == "poison" for example in found.examples)
     assert poisoned <= 0.03 * len(found.examples)
 
 
@@ -143,14 +143,14 @@ def test_rows_add_up_and_no_cap_is_ever_exceeded(raw, per_user, per_annotator, s
     found = left(ones, opinions, rules)
     talked = {opinion.inference_id for opinion in opinions}
     assert len(found.examples) + len(found.skipped) == len(talked)
-    assert {lesson.inference.id for lesson in found.examples}.isdisjoint(name for name, _ in found.skipped)
-    lessons = found.examples
-    for lesson in lessons:
-        assert sum(other.inference.user_hash == lesson.inference.user_hash for other in lessons) <= per_user
-        assert sum(other.by == lesson.by for other in lessons) <= per_annotator
-        assert sum(other.prompt == lesson.prompt for other in lessons) <= per_prompt
-        assert share == 1 or sum(other.by == lesson.by for other in lessons) <= share * len(lessons)
-    assert sum(lesson.kind == "approved" for lesson in lessons) <= model_text * len(lessons)
+    assert {example.inference.id for example in found.examples}.isdisjoint(name for name, _ in found.skipped)
+    examples = found.examples
+    for example in examples:
+        assert sum(other.inference.user_hash == example.inference.user_hash for other in examples) <= per_user
+        assert sum(other.by == example.by for other in examples) <= per_annotator
+        assert sum(other.prompt == example.prompt for other in examples) <= per_prompt
+        assert share == 1 or sum(other.by == example.by for other in examples) <= share * len(examples)
+    assert sum(example.kind == "approved" for example in examples) <= model_text * len(examples)
     assert left(list(reversed(ones)), opinions, rules) == found
 
 
@@ -180,7 +180,7 @@ def test_one_key_with_twelve_names_is_one_person():
     own = [sent(one, by=name) for one, name in zip(ones, names, strict=True)]
     others = [sent(one, by=name, acts_for=True) for one, name in zip(ones, names, strict=True)]
     assert left(ones, own, rules).reasons == {"annotator_share": 60}
-    assert {lesson.by for lesson in left(ones, own).examples} == {"k"}
+    assert {example.by for example in left(ones, own).examples} == {"k"}
     assert len(left(ones, others, rules).examples) == 60
     asked = [replace(one, key_hash="k", acts_for=False) for one in ones]
     assert left(asked, others, replace(RULES, per_user=8)).reasons == {"user_cap": 52}

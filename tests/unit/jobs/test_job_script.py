@@ -311,7 +311,10 @@ def test_no_text_begins_another_line_of_a_job(key: str, sign: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"nodes": 2, "to": "kubernetes"}, "several machines need to: slurm, otherwise set nodes to 1"),
+        (
+            {"nodes": 2, "to": "kubernetes"},
+            "only `to: slurm` has jobs of several machines",
+        ),
         ({"max_hours": 0.01}, "less than grace_seconds"),
         ({"remote": "$(x)"}, "pattern"),
         ({"storage_path": "relative"}, "'relative' is no absolute path"),

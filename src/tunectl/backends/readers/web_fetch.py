@@ -210,7 +210,8 @@ class Fetcher:
             address = _require_web_address(address, answer.headers.get("location", ""))
         if answer.status >= 500:
             raise FetchRefusedError(
-                "unreachable", f"{origin}/robots.txt says status {answer.status}, so nothing may be fetched"
+                "unreachable",
+                f"{origin}/robots.txt answered with status {answer.status}, so none of its pages may be fetched now; try again later",
             )
         text = answer.body.decode(errors="replace") if answer.status == 200 else ""
         rules = parse_robots(text, self._token)

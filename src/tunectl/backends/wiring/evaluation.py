@@ -73,7 +73,7 @@ def reward_model(
 
 
 def tools() -> MetricBackends:
-    """Return the scorers of answers, the retrieval of examples and the validator of JSON schemas."""
+    """Return the library functions that score answers: BLEU with chrF, ROUGE, similar examples by BM25, and whether JSON fits a schema."""
     from tunectl.backends.text import bm25, json_validation, scores
 
     return MetricBackends((scores.compute_bleu_and_chrf, scores.compute_rouge), bm25.Bm25Index, json_validation.valid)

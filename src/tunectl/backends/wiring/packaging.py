@@ -81,7 +81,11 @@ class PackagingBackend:
         )
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-        """Write the model folder ``merged`` as GGUF file ``out``; return the share of the probes' tokens on which it agrees."""
+        """Write the model folder ``merged`` as GGUF file ``out`` and load it again.
+
+        ``kind`` is llama.cpp's type of weights, such as q8_0. Returns  share (0 to 1) of the answer tokens of ``contract.probes`` that
+        the file ranks first, too
+        """
         from tunectl.backends.export import gguf_export
 
         return gguf_export.export(merged, out, kind, contract)

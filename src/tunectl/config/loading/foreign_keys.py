@@ -127,7 +127,10 @@ def convert(function: Callable[[Any], Any]) -> Conversion:
 
 
 def look_up(table: Mapping[str, str], description: str) -> Conversion:
-    """Return a conversion of a value by its name: ``table`` maps tunectl's value to the other tool's names, separated by blanks; other names are refused."""
+    """Return a conversion of a value by its name: ``table`` maps tunectl's value to the other tool's names, separated by blanks.
+
+    Other names are refused; ``description`` names the setting in that refusal.
+    """
 
     def find(value: Any) -> str:
         for ours, theirs in table.items():

@@ -96,7 +96,8 @@ class Submit(StrictModel):
     def _check_nodes(self) -> Self:
         if self.nodes > 1 and self.to != "slurm":
             raise ValueError(
-                f"nodes is {self.nodes}, and to is {self.to}; several machines need to: slurm, otherwise set nodes to 1"
+                f"nodes is {self.nodes}, but only `to: slurm` has jobs of several machines (now `to: {self.to}`); "
+                "set that, or set nodes to 1"
             )
         if self.max_hours * 3600 <= self.grace_seconds:
             raise ValueError(

@@ -15,16 +15,22 @@ from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDecision:
     store = RunStore(context.layout.retrain)
-    for one in list_waiting(store, store.runs(), context.now):
-        if one.run == form.get("run", ""):
+    runs, name = store.runs(), form.get("run", "")
+    for one in list_waiting(store, runs, context.now):
+        if one.run == name:
             return one
-    raise NotFoundError(form.get("run", ""))
+    if all(run.id != name for run in runs):
+        raise NotFoundError(name)
+    raise ConflictError(
+        "this approval is not open: it was decided, or its time is over",
+        hint="the page Decisions lists those that are open",
+    )
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return the confirmation page of an approval that a retrain waits for: what approving and rejecting mean.
 
-    Raises  NotFoundError where no approval is open.
+    Raises  ConflictError where the approval was decided, or its time is over; NotFoundError where no such run exists.
     """
     one = _find_question(context, form)
     yes = (
@@ -47,16 +53,10 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """Record the approval or rejection under the visitor's name, for the retrain controller; return the path to go to.
 
-    Raises  ConflictError where somebody has decided meanwhile; ApiError (403) where ``retrain.approval.people`` names others;
+    Raises  ConflictError where somebody has decided meanwhile; NotFoundError where no such run exists; ApiError (403) where ``retrain.approval.people`` names others;
             UsageError without a reason, or for an answer that is neither yes nor no.
     """
-    try:
-        one = _find_question(context, form)
-    except NotFoundError as error:
-        raise ConflictError(
-            "this approval is not open: it was decided, or its time is over",
-            hint="the page Decisions lists those that are open",
-        ) from error
+    one = _find_question(context, form)
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
     approvals.check_person(context.visitor, context.load_settings().retrain.approval.people)
     if form.get("answer") not in ("yes", "no"):

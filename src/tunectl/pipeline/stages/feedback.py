@@ -49,19 +49,19 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers of inferences with feedback, for ``dvc metrics``: examples (``lessons``), edits, rows held out, and skipped ones by reason."""
+    """Numbers of inferences with feedback, for ``dvc metrics``: examples, edits, rows held out, and skipped ones by reason."""
 
     snapshots: int
-    talked_about: int
+    with_feedback: int
     """Inferences with feedback."""
-    lessons: int
+    examples: int
     edits: int
     """Examples whose answer a person wrote (edits)."""
-    held: int
+    held_out: int
     """Rows kept for the gate, of all snapshots."""
-    people: int
+    annotators: int
     """People who edited or approved."""
-    left: dict[str, int]
+    left_out: dict[str, int]
     """Number of inferences with feedback that are not examples, by reason."""
 
 
@@ -200,5 +200,5 @@ def _origin(selected: FeedbackExample, example: Example, snapshots: dict[str, Sn
         "release": selected.inference.release,
         "kind": selected.kind,
         "by": selected.by,
-        "held": selected.holdout,
+        "held_out": selected.holdout,
     }
