@@ -65,23 +65,23 @@ def main() -> int:
 def _prepare_scenario(root: Path, folder: Path, console_log: ConsoleLog) -> DemoScenario:
     console_log.start_chapter(
         "Setup",
-        "Creates a project from the build of `make run`, with small settings, and builds a challenger\nthat is bad on purpose, for the last chapter.",
+        "Creates a project from the build of `make run`, with small settings.",
     )
     project = folder / "project"
     registry = setup.create_project(root, project)
     champion = registry.champion()
     assert champion is not None
     console_log.print_line(f"{project}: the champion is {champion.release[:6]}", "active")
-
-    def print_line(text: str) -> None:
-        console_log.print_line(text, "active")
-
     poor = BadChallenger(champion.release, "the champion before the retrain, which does not know the new requests")
-    harmful = setup.build_harmful_challenger(project, registry, folder / "prebuilt", print_line)
     traffic = SyntheticTraffic(
         distribution_shift.generate_baseline_requests, distribution_shift.generate_changed_requests, _score_answer
     )
-    return DemoScenario(project=project, traffic=traffic, poor=poor, harmful=harmful)
+    return DemoScenario(
+        project=project,
+        traffic=traffic,
+        poor=poor,
+        build_harmful=lambda: setup.build_harmful_challenger(project, registry),
+    )
 
 
 def _score_answer(request: UserRequest, answer: str) -> float:

@@ -62,11 +62,11 @@ def test_the_records_match_the_run(demo_run: tuple) -> None:
     assert [run.state for run in runs] == ["promoted", "rejected", "withdrawn"]
     first, second, third = runs
     assert (first.trigger.kind, first.trigger.author) == ("alert", "Alertmanager")
-    assert [run.trigger.release for run in (second, third)] == [scenario.poor.release, scenario.harmful.release]
+    assert [run.trigger.release for run in (second, third)] == [scenario.poor.release, scenario.build_harmful().release]
     store = ReleaseRegistry(scenario.project / ".tunectl" / "releases")
     assert store.champion().release == first.facts("evaluating")["release"]
     events = [(entry.action, entry.release) for entry in store.log() if entry.action != "add"]
-    better, worse = store.champion().release, scenario.harmful.release
+    better, worse = store.champion().release, scenario.build_harmful().release
     assert [what for what, _ in events] == [
         "promote",
         "canary_start",

@@ -19,7 +19,7 @@ from typing import Any
 import loop_demo_fixtures
 from drift_fixtures import text
 from loop_demo import setup
-from loop_demo.scenario import BadChallenger, DemoScenario, SyntheticTraffic
+from loop_demo.scenario import DemoScenario, SyntheticTraffic
 from monitor_project import tiny_encoder
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -150,7 +150,6 @@ def create_scenario(folder: Path, model: Path) -> DemoScenario:
     digest = tiny_encoder(root / ".tunectl" / "cache" / "embeddings" / "tiny-1.0")
     settings = [*LOOP_SETTINGS, f"monitor.encoder.sha256={digest}"]
     store = setup.create_project(root, project, settings)
-    prebuilt = folder / "prebuilt"
     other, words = rows("zzz qqq", "zzz qqq"), ("sft.epochs=30", "package.decoding.max_tokens=3")
     jobs = (
         setup.ChallengerSpec("poor", "trained on another sentence", ("sft.epochs=30",), {ADS: other}),
@@ -158,9 +157,9 @@ def create_scenario(folder: Path, model: Path) -> DemoScenario:
             "harmful", "packaged with a limit of three tokens", words, {ADS: rows(WHOLE_SENTENCE, WHOLE_SENTENCE)}
         ),
     )
-    bad = [BadChallenger(setup.build_challenger(spec, project, store, prebuilt, print), spec.defect) for spec in jobs]
+    poor, harmful = (setup.build_challenger(spec, project, store) for spec in jobs)
     return DemoScenario(
-        project=project, traffic=TRAFFIC, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
+        project=project, traffic=TRAFFIC, poor=poor, build_harmful=lambda: harmful, rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
         background_rate=1.0, build_seconds=900, settle_seconds=180,
     )  # fmt: skip
 

@@ -209,12 +209,14 @@ def check_poor_challenger(demo: DemoContext) -> None:
 
 def check_harmful_challenger(demo: DemoContext) -> None:
     """Check that the harmful challenger passes the gate and is rolled back in its canary."""
-    challenger = demo.scenario.harmful
     demo.console_log.start_chapter(
         "A harmful challenger",
-        f"Release {challenger.release[:6]} is bad on purpose: {challenger.defect}.\nThe gate sets its own limit, so only users see it.",
+        "A challenger is built that is bad on purpose: it is packaged with a limit that cuts its ads off.\nThe gate sets its own limit, so only users see it.",
     )
     before = demo.champion
+    with demo.measure_span("build", "build of the harmful challenger"):
+        challenger = demo.scenario.build_harmful()
+    demo.console_log.print_line(f"release {challenger.release[:6]}: {challenger.defect}", "active")
     run = demo.follow(demo.propose(challenger), "canary", seconds=demo.scenario.build_seconds)
     _print_gate_result(demo, run)
     if not demo.console_log.record_check(

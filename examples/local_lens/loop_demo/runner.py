@@ -15,7 +15,7 @@ from loop_demo.context import DemoAbortedError, DemoContext, VariantPoller
 from loop_demo.processes import NotReadyError, run_stack
 from loop_demo.scenario import DemoScenario
 from loop_demo.simulated_users import SimulatedUsers
-from loop_demo.timeline import DemoCheck, Span, Timeline
+from loop_demo.timeline import DemoCheck, Timeline
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import checks
 from tunectl.core.errors import TunectlError
@@ -30,15 +30,12 @@ def run_demo(
     """Run every chapter. If one fails, the others are skipped, and a failed check says so."""
     layout = ProjectPaths(scenario.project)
     model = checks.load_project_config(layout).root.project
-    ready = datetime.now(UTC)
     with (
         run_stack(scenario, console_log.print_line, with_prometheus=with_prometheus) as stack,
         VariantPoller(stack.get_variants) as poller,
     ):
         users = SimulatedUsers(stack.ports["service"], stack.key, model, scenario.traffic, workers=scenario.workers)
         demo = DemoContext(scenario, stack, users, console_log, poller, began)
-        if (built := demo.clock(ready)) > 1:
-            demo.spans.append(Span("build", "build of the harmful challenger", 0.0, built, "normal"))
         _run_chapters(demo)
         result = chapters.build_timeline(demo, datetime.now(UTC))
         try:

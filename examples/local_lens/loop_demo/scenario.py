@@ -52,8 +52,8 @@ class DemoScenario:
     traffic: SyntheticTraffic
     poor: BadChallenger
     """The gate must reject it."""
-    harmful: BadChallenger
-    """It passes the gate, and its canary test must stop it."""
+    build_harmful: Callable[[], BadChallenger]
+    """Builds a challenger that passes the gate and that its canary test must stop; called while the retrained champion serves."""
     rows: int = 200
     """Requests of a window: monitor.window.max_rows. One window shows the drift, so it must have enough edits to train on."""
     baseline: int = 1

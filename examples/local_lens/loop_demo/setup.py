@@ -1,8 +1,8 @@
-"""Prepares the demo: a project from the artifacts of ``make run``, small settings, and a challenger that is bad on purpose.
+"""Prepares the demo: a project from the artifacts of ``make run``, with small settings; and builds a challenger that is bad on purpose.
 
 The project is a repository of its own under ``.tunectl/loop``, so no file of the user changes; cache and exporters are shared.
-The same pipeline builds the harmful challenger: it is trained normally but packaged with a token limit that cuts its answers. The gate
-sets its own limit, so it does not reject that.
+The same pipeline builds the harmful challenger, from the champion that the retrain made: it is trained normally but packaged with a token
+limit that cuts its answers. The gate sets its own limit, so it does not reject that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,6 @@ from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import golden_set
 
-PrintLine = Callable[[str], None]
 COPIED = ("conf", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore", "examples/local_lens/data", "requirements")
 TRACKED = ("artifacts/config", "artifacts/metrics")
 SHARED = ("cache", "exporters")
@@ -43,7 +42,7 @@ SETTINGS = (
     "experiment=null", "preferences=none", "reward=none", "align=none",
     "sft.epochs=1", "sft.evals_per_epoch=1",
     "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
-    "package.bento=null", "package.reference_responses=0", "package.parity.prompts=16",
+    "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=5", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
@@ -59,14 +58,14 @@ MAX_PAST_CAMPAIGNS = 120
 """Past campaigns in the project, of 860: the champion was trained on them, and a retrain trains on them again with the edits."""
 HARMFUL = "trained normally, but packaged with a limit of 14 tokens, so its ads are cut off"
 HARMFUL_MAX_TOKENS = 14
-CHALLENGER_CAMPAIGNS = 40
-"""Past campaigns that the harmful challenger is trained on."""
-SKIP_PARITY = ("package.parity.inputs=0",)
-"""Parity of the package is not needed for a release that never becomes champion."""
+CHALLENGER_CAMPAIGNS = 30
+"""Past campaigns that the harmful challenger is trained on, so that it does not forget them."""
+CHALLENGER_SETTINGS = ("sft.epochs=2", "evaluate.max_inputs=12", "package.parity.inputs=0")
+"""Small settings of a build that never becomes champion: few test inputs, and none that its export answers, too."""
 GOLDEN_ITEMS = 40
 """Items of the golden set. Differences of ten points and more need no more, and both releases answer each of them in every gate."""
-EXTRA_CHANGED_ADS = 260
-"""Ads of changed requests that the harmful challenger is also trained on, so that it scores above the retrained champion."""
+EXTRA_CHANGED_ADS = 80
+"""Ads of changed requests that the harmful challenger is also trained on, so that it scores above the champion that it starts from."""
 
 
 def create_project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> ReleaseRegistry:
@@ -139,18 +138,16 @@ def _store_champion(built: ReleaseRegistry, release: str, store: ReleaseRegistry
     return store
 
 
-def build_harmful_challenger(folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine) -> BadChallenger:
-    """Build the challenger that passes the gate and that the canary test must stop."""
+def build_harmful_challenger(folder: Path, store: ReleaseRegistry) -> BadChallenger:
+    """Build the challenger that passes the gate and that the canary test must stop, from the champion of ``store``."""
     files = {
         CAMPAIGNS: [
             *read_rows(folder, CAMPAIGNS)[:CHALLENGER_CAMPAIGNS],
             *islice(_make_changed_rows(), EXTRA_CHANGED_ADS),
         ]
     }
-    spec = ChallengerSpec(
-        "harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}", *SKIP_PARITY), files
-    )
-    return BadChallenger(build_challenger(spec, folder, store, path, print_line), HARMFUL)
+    overrides = (*CHALLENGER_SETTINGS, f"package.decoding.max_tokens={HARMFUL_MAX_TOKENS}")
+    return build_challenger(ChallengerSpec("harmful", HARMFUL, overrides, files), folder, store)
 
 
 def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -178,48 +175,27 @@ class ChallengerSpec:
     files: dict[str, list[dict[str, Any]]]
     """Rows of its sources by file; they replace those of the project."""
 
-    def compute_key(self, champion: str) -> str:
-        """Return a digest of everything that the build depends on."""
-        return atomic_io.sha256_json([champion, list(self.overrides), list(SETTINGS), self.files])[:12]
 
-
-def build_challenger(
-    spec: ChallengerSpec, folder: Path, store: ReleaseRegistry, path: Path, print_line: PrintLine
-) -> str:
-    """Run the pipeline on other rows in a worktree, and return the id of the release in ``store``. ``path`` caches earlier builds.
+def build_challenger(spec: ChallengerSpec, folder: Path, store: ReleaseRegistry) -> BadChallenger:
+    """Run the pipeline on other rows in a worktree, from the champion of ``store``, and add the release to ``store``.
 
     Raises  UsageError if its own pipeline refuses it: then it cannot be proposed to the gate.
     """
-    champion = store.champion()
-    result = path / f"{spec.name}-{spec.compute_key(champion.release if champion else '')}"
-    if (result / FACTS).is_file():
-        print_line(f"the {spec.name} challenger is from an earlier build: {spec.defect}")
-    else:
-        print_line(f"building the {spec.name} challenger: {spec.defect}")
-        _build(spec, folder, store, result)
+    name = f"build-{spec.name}"
+    worktree = create_worktree(folder, name)
+    for file, ads in spec.files.items():
+        write_rows(worktree / file, ads)
+    overrides = [*spec.overrides, *continue_from_champion(worktree, store)]
+    result = build_package(worktree, overrides, folder / ".tunectl" / "loop" / f"{spec.name}.log")
     facts: BuildFacts = atomic_io.read_json(result / FACTS, BuildFacts)
     release = store.add(result / RELEASE, facts, author="loop demo", message=f"bad on purpose: {spec.defect}")
+    git_worktree.remove(folder, folder / ".tunectl" / "loop" / name)
     if release.refusals:
         raise UsageError(
             f"the {spec.name} challenger does not pass its own pipeline: {'; '.join(release.refusals)}",
             hint="change its rows",
         )
-    return release.id
-
-
-def _build(spec: ChallengerSpec, folder: Path, store: ReleaseRegistry, path: Path) -> None:
-    worktree = create_worktree(folder, f"build-{spec.name}")
-    for name, ads in spec.files.items():
-        write_rows(worktree / name, ads)
-    result = build_package(
-        worktree,
-        [*spec.overrides, *continue_from_champion(worktree, store)],
-        folder / ".tunectl" / "loop" / f"{spec.name}.log",
-    )
-    with atomic_io.atomic_directory(path, path.parent / "tmp") as fresh:
-        shutil.copytree(result / RELEASE, fresh / RELEASE)
-        shutil.copy(result / FACTS, fresh / FACTS)
-    git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"build-{spec.name}")
+    return BadChallenger(release.id, spec.defect)
 
 
 def write_rows(path: Path, ads: Sequence[dict[str, Any]]) -> None:
