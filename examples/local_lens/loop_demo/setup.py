@@ -62,8 +62,8 @@ CHALLENGER_CAMPAIGNS = 30
 """Past campaigns that the harmful challenger is trained on, so that it does not forget them."""
 CHALLENGER_SETTINGS = ("sft.epochs=2", "evaluate.max_inputs=12", "package.parity.prompts=4", "package.parity.inputs=0")
 """Small settings of a build that never becomes champion: few inputs are evaluated, and few answers compared with its export."""
-GOLDEN_ITEMS = 32
-"""Items of the golden set. Differences of ten points and more need no more, and both releases answer each of them in every gate."""
+GOLDEN_ITEMS = 40
+"""Items of the golden set, 29 without near duplicates, of which the gate needs 25. Both releases answer each of them in every gate."""
 EXTRA_CHANGED_ADS = 80
 """Ads of changed requests that the harmful challenger is also trained on, so that it scores above the champion that it starts from."""
 
