@@ -145,7 +145,7 @@ class Server:
         origin, declared = call.header("origin"), self.settings.serve.cors
         if not origin or not (origin in declared or "*" in declared):
             return False
-        call.extra = [
+        call.extra += [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-expose-headers", b"retry-after, retry-after-ms"),
             (b"vary", b"origin"),
