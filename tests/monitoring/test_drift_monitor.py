@@ -14,15 +14,17 @@ from drift_fixtures import at, examiner, inference, release, rows
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import inference_log_sql
 from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
-from tunectl.core.errors import InfrastructureError
+from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.inference_log.log_store import LogEvent
-from tunectl.monitoring import backtest, reference_data
+from tunectl.monitoring import backtest, factory, reference_data
 from tunectl.monitoring import window as windows
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.registry.release_store import ReleaseRegistry
@@ -44,6 +46,19 @@ def settings(**prompts) -> MonitorSettings:
         registry=".tunectl/releases",
         keys_file=".tunectl/keys.json",
     )
+
+
+def test_no_champion_is_watched_that_servers_would_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes the bucket could else name a release that nobody serves, and no drift would be seen."""
+    release(tmp_path / ".tunectl" / "releases")
+    key = signatures.generate_key(tmp_path / "ops.key")
+    signatures.add_trusted_key(tmp_path / "trusted.json", TrustedKey("ops", "pointer", key.public_key, at(1)))
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(tmp_path / "trusted.json"))
+    monkeypatch.setattr(factory, "feature_tools", lambda *_: None)
+    with inference_log_sql.open_log(f"sqlite:///{tmp_path}/inference_log.sqlite", tmp_path) as store:
+        found = factory.build_monitor(settings(), ProjectPaths(tmp_path), store)
+        with pytest.raises(GateError, match=r"the champion pointer of .* is not signed; it is not followed"):
+            found.run_once()
 
 
 @pytest.fixture
