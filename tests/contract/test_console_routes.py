@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,15 @@ class Walk:
         status, given = self.ask("POST", "/enter", {**OWN, **headers}, sent)
         return status, given.get("set-cookie", "")
 
-    def ask(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, dict[str, str]]:
-        """Status and headers of an answer; what goes on for ever is not waited for."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes = b"",
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> tuple[int, dict[str, str]]:
+        """Status and headers of an answer; what goes on for ever is not waited for. ``meanwhile`` is called before the body arrives."""
         given = {"host": "localhost", "content-length": str(len(body)), **headers}
         scope = {
             "type": "http",
@@ -70,6 +78,7 @@ class Walk:
             left = [{"type": "http.request", "body": body, "more_body": False}]
 
             async def receive() -> Any:
+                meanwhile()
                 return left.pop() if left else await asyncio.Event().wait()
 
             async def send(event: Any) -> None:
@@ -138,6 +147,23 @@ def test_with_each_scope(walk: Walk, rule: RouteRule) -> None:
         allowed = not rule.scopes or scope == "admin" or scope in rule.scopes
         assert (status not in REFUSALS) is allowed, (scope, status)
         assert allowed or status == 403
+
+
+@pytest.mark.parametrize(
+    "rule", [walk for walk in POSTS if walk.values[0].opened_by == "session" and walk.id != "/leave"]
+)
+def test_a_key_that_is_revoked_while_a_form_arrives_changes_nothing(
+    walk: Walk, tmp_path: Path, rule: RouteRule
+) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("late", ["admin"], None, datetime.now(UTC))
+    api_keys.add(path, entry)
+    walk.console.sign_in._keys, before = KeyStore(path, 0.0), walk.console.sign_in._keys
+    try:
+        sent = build_headers(rule, walk.enter(secret)[1].partition(";")[0])
+        assert walk.ask("POST", fill_path(rule), sent, b"a=b", lambda: path.unlink(missing_ok=True))[0] == 401
+    finally:
+        walk.console.sign_in._keys = before
 
 
 def test_who_gets_a_session(walk: Walk) -> None:

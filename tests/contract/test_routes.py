@@ -6,6 +6,7 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,16 +64,23 @@ class Service:
     keyless: bool = False
 
 
-def ask_asgi(application: Any, heard: list[Any] | None = None) -> Callable[..., tuple[int, dict[str, str]]]:
-    """``heard``: gets everything that is sent."""
+def ask_asgi(
+    application: Any, heard: list[Any] | None = None, *, meanwhile: Callable[[], None] = lambda: None
+) -> Callable[..., tuple[int, dict[str, str]]]:
+    """``heard``: gets everything that is sent; ``meanwhile`` is called before the last part of a body arrives."""
 
     def ask(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, dict[str, str]]:
         sent: list[Any] = [] if heard is None else heard
         given = {"host": "localhost", "content-length": str(len(body)), **headers}
 
-        left = [{"type": "http.request", "body": body, "more_body": False}]
+        left = [
+            {"type": "http.request", "body": body[9:], "more_body": False},
+            {"type": "http.request", "body": body[:9], "more_body": True},
+        ]
 
         async def receive() -> Any:
+            if len(left) == 1:
+                meanwhile()
             return left.pop() if left else await asyncio.Event().wait()
 
         async def send(event: Any) -> None:
@@ -396,6 +404,39 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
     for path in ("/arena/new", "/arena/ask", "/arena/said"):
         assert ask("POST", path, {**FORM, **cookie})[0] == 401
     assert not (tmp_path / "judgments").exists()
+
+
+def test_a_key_that_is_revoked_while_a_body_arrives_opens_nothing(tmp_path: Path) -> None:
+    server, _ = open_server(tmp_path)
+    server.key_store.every = 0.0
+    ask = ask_asgi(server, meanwhile=lambda: api_keys.remove(tmp_path / "keys.json", "late"))
+    for rule in (one for one in ROUTES if one.service == "server" and one.body == "json"):
+        secret, entry = api_keys.create_key("late", [rule.opened_by], None, datetime.now(UTC))
+        api_keys.add(tmp_path / "keys.json", entry)
+        assert ask("POST", rule.path, build_headers(rule, secret), b'{"model": "shop"}')[0] == 401, rule.path
+
+
+def test_an_alert_of_a_key_that_is_revoked_while_it_arrives_is_refused(tmp_path: Path) -> None:
+    service, keys = open_retrain(tmp_path, "0.0.0.0"), tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("late", ["operate"], None, datetime.now(UTC))
+    api_keys.add(keys, entry)
+    service.open()
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection.putrequest("POST", "/webhook")
+    for header in (
+        ("Authorization", f"Bearer {secret}"),
+        ("Content-Type", "application/json"),
+        ("Content-Length", "2"),
+    ):
+        connection.putheader(*header)
+    connection.endheaders(b"{")
+    time.sleep(0.5)
+    api_keys.remove(keys, "late")
+    time.sleep(1.1)  # keys are looked at every second
+    connection.send(b"}")
+    assert connection.getresponse().status == 401
+    connection.close()
+    service.close()
 
 
 def test_without_a_key_readyz_says_what_is_wrong_and_not_where(tmp_path: Path) -> None:

@@ -48,6 +48,22 @@ def test_ids_are_idempotent(store):
     assert store.write([thumb(id="fb-other")]) == ["new"]
 
 
+def test_an_id_is_taken_by_one_key_and_free_for_the_others(store):
+    """Who guesses ids would else keep the feedback of others out, which are told that it is known."""
+    store.write([inference(), inference(1)])
+    squatted, own = thumb(id="click-17", key_hash="m"), thumb(1, id="click-17", value="down", key_hash="h")
+    assert store.write([squatted, own, own, squatted]) == ["new", "new", "known", "known"]
+    assert [one.value for found in store.feedback_of(store_ids(store)).values() for one in found] == ["up", "down"]
+    assert store.erase("m", by_key=True) == (0, 1, False)
+    assert store.write([squatted, own, thumb(id="click-17")]) == ["known"] * 3  # what was erased stays erased
+    assert store.erase("h", by_key=True) == (0, 1, False)
+    assert store.write([squatted, own]) == ["known", "known"]
+
+
+def store_ids(store):
+    return [one.id for one in store.inferences()]
+
+
 def test_what_is_said_about_nothing_is_refused(store):
     assert store.write([FinishedRequest("gone", finish()), thumb()]) == ["unknown", "unknown"]
     assert str(unknown_record(thumb(inference_id="chatcmpl-gone"))) == (

@@ -14,17 +14,21 @@ from drift_fixtures import at, examiner, inference, release, rows
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import inference_log_sql
 from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
-from tunectl.core.errors import InfrastructureError
+from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.inference_log.log_store import LogEvent
-from tunectl.monitoring import backtest, reference_data
+from tunectl.monitoring import backtest, factory, reference_data
 from tunectl.monitoring import window as windows
 from tunectl.monitoring.drift_monitor import DriftMonitor
+from tunectl.monitoring.http_api import build_pages
+from tunectl.monitoring.monitor_metrics import DriftMetrics
 from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +48,19 @@ def settings(**prompts) -> MonitorSettings:
         registry=".tunectl/releases",
         keys_file=".tunectl/keys.json",
     )
+
+
+def test_no_champion_is_watched_that_servers_would_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes the bucket could else name a release that nobody serves, and no drift would be seen."""
+    release(tmp_path / ".tunectl" / "releases")
+    key = signatures.generate_key(tmp_path / "ops.key")
+    signatures.add_trusted_key(tmp_path / "trusted.json", TrustedKey("ops", "pointer", key.public_key, at(1)))
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(tmp_path / "trusted.json"))
+    monkeypatch.setattr(factory, "feature_tools", lambda *_: None)
+    with inference_log_sql.open_log(f"sqlite:///{tmp_path}/inference_log.sqlite", tmp_path) as store:
+        found = factory.build_monitor(settings(), ProjectPaths(tmp_path), store)
+        with pytest.raises(GateError, match=r"the champion pointer of .* is not signed; it is not followed"):
+            found.run_once()
 
 
 @pytest.fixture
@@ -209,6 +226,36 @@ def test_what_was_forgotten_is_in_no_reference(watching: DriftMonitor) -> None:
     watching.store.retain(at(1, 12) + timedelta(seconds=60))
     assert len(reference_data.load_accepted_windows(watching.store, 1000, 60).rows) == 60
     assert len(reference_data.load_accepted_windows(watching.store, 40, 60).rows) == 40
+
+
+def test_what_was_erased_leaves_a_reference_that_has_more_rows_than_are_compared(watching: DriftMonitor) -> None:
+    """Their number stays, since others take their places; the page and Evidently's report show the texts and words of both."""
+    watching.settings = settings(max_rows=60)
+    served(watching, 60, 1, at(1, 12), user_hash="ada")
+    served(watching, 60, 2, at(1, 13), user_hash="bob")
+    accept(watching, later(watching, 1, 14).run_once()[0].id)
+    before = watching.baselines(RELEASE)[0]["prompt"].rows
+    hers = {one.id for one in watching.store.inferences(user_hash="ada")} - {one.id for one in before[:1]}
+    assert hers & {row.id for row in before}
+    watching.store.write([replace(one, id=f"more-{one.id}") for one in watching.store.inferences(user_hash="bob")])
+    watching.store.erase("ada")
+    after = watching.baselines(RELEASE)[0]["prompt"].rows
+    assert len(after) == len(before) == 60
+    assert not hers & {row.id for row in after}
+
+
+def test_words_that_an_erasure_clears_leave_the_pages_of_a_running_monitor(watching: DriftMonitor) -> None:
+    served(watching, 120, 1, at(1, 12))
+    accept(watching, later(watching, 1, 13).run_once()[0].id)
+    served(watching, 120, 3, at(2, 10), topics=("garden", "bread"), user_hash="ada")
+    (drift,) = later(watching, 2, 12).run_once()
+    word = drift.segments[0].name
+    pages = build_pages(watching.settings, watching.layout, watching, DriftMetrics(3.0))
+    assert word in (pages.window(drift.id) or "")
+    assert word in pages.data().decode()
+    watching.store.erase("ada")
+    assert word not in (pages.window(drift.id) or "")
+    assert word not in pages.data().decode()
 
 
 def test_a_reference_that_is_gone_is_said(watching: DriftMonitor) -> None:

@@ -90,6 +90,9 @@ def test_another_method_is_told_which_is_right(empty) -> None:
         assert json.loads(body)["error"]["message"] == f"{path} takes {allowed.decode()[:4].strip(',')}, not {method}"
 
 
+HTTPS = (b"x-forwarded-proto", b"https")
+
+
 def test_a_declared_origin_may_call_and_no_other(empty) -> None:
     server, secret = empty
     key = (b"authorization", f"Bearer {secret}".encode())
@@ -108,6 +111,7 @@ def test_a_declared_origin_may_call_and_no_other(empty) -> None:
         found, headers, _ = told(server, "GET", "/v1/models", *given)
         assert (found, headers[b"access-control-allow-origin"]) == (status, b"https://shop.example")
         assert headers[b"access-control-expose-headers"] == b"retry-after, retry-after-ms"
+        assert told(server, "GET", "/v1/models", *given, HTTPS)[1][b"strict-transport-security"] == b"max-age=31536000"
     assert b"access-control-allow-origin" not in told(server, "GET", "/v1/models", other, key)[1]
 
 

@@ -68,9 +68,10 @@ def next_task(
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = rng.random(), rng.random(), rng.randrange(2)
     own = [item.task for item in annotations if item.annotator == annotator]
-    unanswered = [item for item in tasks if not item.attention and item.id not in own]
+    answered, last = set(own), own[-3:]
+    unanswered = [item for item in tasks if not item.attention and item.id not in answered]
     if kind < plan.attention:
-        checks = [item for item in tasks if item.attention and item.id not in own]
+        checks = [item for item in tasks if item.attention and item.id not in answered]
         if checks:
             return NextTask(checks[int(order * len(checks))], left, repeat=False)
     elif kind < plan.attention + plan.repeats:
@@ -81,7 +82,7 @@ def next_task(
     new = [item for item in unanswered if item.id not in others] or unanswered
     if not new:
         return None
-    recent = {item.prompt for item in tasks if item.id in own[-3:]}  # not the same input again at once
+    recent = {item.prompt for item in tasks if item.id in last}  # not the same input again at once
     doubts = uncertainties or {}
     best = max(
         new,
@@ -101,10 +102,10 @@ def _choose_repeat(
     tasks_by_id = {item.id: item for item in tasks if not item.attention}
     own = [item.task for item in annotations if item.annotator == annotator]
     votes = Counter(item.task for item in annotations if item.task in tasks_by_id)
-    of_others = [name for name in votes if name not in own]
+    times = Counter(own)
+    of_others = [name for name in votes if name not in times]
     if of_others:
         return tasks_by_id[min(of_others, key=lambda name: (votes[name], name))]
-    times = Counter(own)
     old = [name for name in own[: max(0, len(own) - gap)] if name in tasks_by_id and times[name] == 1]
     return tasks_by_id[old[0]] if old else None
 

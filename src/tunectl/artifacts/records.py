@@ -243,7 +243,7 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
     """One person's feedback on one inference, as in the inference log. Text in it is redacted."""
 
     id: str
-    """Id made by the sender; feedback with the same id counts once."""
+    """Id made by the sender; feedback with the same id and key counts once."""
     inference_id: str
     kind: FeedbackKind
     value: Any

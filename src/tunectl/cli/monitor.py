@@ -82,6 +82,7 @@ def _settings(layout: ProjectPaths, overrides: list[str]) -> MonitorSettings:
         inference_log=root.inference_log,
         registry=root.serve.registry,
         keys_file=root.serve.keys_file,
+        trusted_keys_file=root.serve.trusted_keys_file,
     )
 
 

@@ -150,11 +150,8 @@ class ConsoleApp:
 
     def _perform(self, act: Act) -> Endpoint:
         async def perform(request: Any) -> Any:
-            visitor = self.guard.identify(request)
-            if visitor is None:
-                raise ApiError("sign in first: open the start page of this console", "authentication_error")
-            self.guard.require(visitor, act.scope, act=True)
-            form = {**await self.read_form(request), **request.path_params}
+            visitor, fields = await self._admit_act(request, act.scope)
+            form = {**fields, **request.path_params}
             try:
                 result = await asyncio.to_thread(act.perform, self.context(visitor), form)
             except NotFoundError:
@@ -177,11 +174,25 @@ class ConsoleApp:
         return self._responses.Response(status_code=204)
 
     async def _play(self, request: Any, perform: Callable[[ReadContext, dict[str, str]], Any]) -> Any:
+        visitor, form = await self._admit_act(request, PLAY_SCOPE)
+        return await asyncio.to_thread(perform, self.context(visitor), form)
+
+    async def _admit_act(self, request: Any, scope: str) -> tuple[Visitor, dict[str, str]]:
+        """Return the visitor who may change something, and the form of the request.
+
+        Both are checked before the form is read, and after it: a key may be revoked while its form arrives.
+        Raises  ApiError (401, 403), and as ``read_form``.
+        """
+        self._require_visitor(request, scope)
+        form = await self.read_form(request)
+        return self._require_visitor(request, scope), form
+
+    def _require_visitor(self, request: Any, scope: str) -> Visitor:
         visitor = self.guard.identify(request)
         if visitor is None:
             raise ApiError("sign in first: open the start page of this console", "authentication_error")
-        self.guard.require(visitor, PLAY_SCOPE, act=True)
-        return await asyncio.to_thread(perform, self.context(visitor), await self.read_form(request))
+        self.guard.require(visitor, scope, act=True)
+        return visitor
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
         """Return the HTML of a screen: its ``template`` filled with ``values``, inside the console's frame."""

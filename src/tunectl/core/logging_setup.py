@@ -32,11 +32,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats a log record as text for people, without codes that control their terminal."""
+    """Formats a log record as text for people, without codes that control their terminal. Its further lines are indented.
+
+    So a text from outside, of an alert for example, cannot look like a record of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one record as text."""
-        return replace_control_codes(super().format(record))
+        return replace_control_codes(super().format(record)).replace("\n", "\n  ")
 
 
 def configure_logging(*, level: str = "info", json_lines: bool = False) -> None:

@@ -20,6 +20,7 @@ from tunectl.artifacts.records import DriftWindow, InferenceRecord
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError, MissingExtraError, TunectlError
+from tunectl.core.hashing import hash_to_id
 from tunectl.inference_log.log_store import InferenceLog, LogEvent, TimeWindow
 from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
@@ -259,7 +260,8 @@ class DriftMonitor:
         return samples, missing
 
     def _baseline(self, side: SignalSide, reference: ReferenceData) -> ReferenceSample:
-        key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been erased since
+        # Rows may have been erased since, and others may have taken their places.
+        key = (side, hash_to_id(reference.name, [row.id for row in reference.rows]))
         if key not in self._measured:
             self._measured = {item: values for item, values in self._measured.items() if item[0] != side}
             self._measured[key] = self.examiner.measure_reference(reference.name, reference.rows, side)

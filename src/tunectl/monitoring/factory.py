@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import cast
 
+from tunectl.access.signatures import TRUSTED_KEYS_ENV, TrustStore
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql, open_registry
@@ -20,6 +22,8 @@ from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.features import Embedder, Sentiment
 from tunectl.monitoring.signals import SignalBackends
 from tunectl.monitoring.window_size import DetectionRule
+from tunectl.registry.protocols import RegistryReader
+from tunectl.registry.signed_registry import SignedRegistry
 
 LETTERS = 12
 """Letters of a text from which its language is detected."""
@@ -82,10 +86,19 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
         yield build_monitor(settings, layout, store)
 
 
+def _open_releases(settings: MonitorSettings, layout: ProjectPaths) -> RegistryReader:
+    """Return the registry that servers follow; what no trusted key signed counts here as little as there."""
+    trusted = os.environ.get(TRUSTED_KEYS_ENV) or settings.trusted_keys_file
+    trust = TrustStore(layout.root / trusted) if trusted else None
+    address = os.environ.get("TUNECTL_REGISTRY") or settings.registry
+    releases = open_registry.open_registry(address, layout.root, trust)
+    return releases if trust is None else cast("RegistryReader", SignedRegistry(releases, trust))
+
+
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
     """Return the drift monitor of the inference log ``store``, with detector, release store and reports as configured."""
     monitor = settings.monitor
-    releases = open_registry.open_registry(os.environ.get("TUNECTL_REGISTRY") or settings.registry, layout.root)
+    releases = _open_releases(settings, layout)
     examiner = DriftDetector(
         detection_rule(settings),
         feature_tools(settings, layout),

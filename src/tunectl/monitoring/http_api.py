@@ -26,6 +26,7 @@ from tunectl.access.scopes import KeyScope
 from tunectl.access.security_headers import SANDBOX_POLICY
 from tunectl.artifacts import names
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.web.http_server import TEXT, HttpRequest, HttpResponse, HttpServer
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
@@ -52,14 +53,17 @@ class PageProviders(NamedTuple):
 def build_pages(
     settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: DriftMetrics
 ) -> PageProviders:
-    """Return functions that render metrics, windows and reports from what ``watching`` has closed so far."""
+    """Return functions that render metrics, windows and reports; windows are read anew each time: an erasure clears words of stored ones."""
     folder = layout.root / settings.monitor.reports
+
+    def list_windows() -> list[DriftWindow]:
+        return reference_data.list_closed_windows(watching.store)
 
     def list_report_names() -> set[str]:
         return {one.name for one in report_files.list_reports(folder)}
 
     def window(name: str) -> str | None:
-        match = next((one for one in watching.list_closed_windows() if one.id == name), None)
+        match = next((one for one in list_windows() if one.id == name), None)
         if match is None:
             return None
         return drift_page.render_window(
@@ -68,9 +72,9 @@ def build_pages(
 
     return PageProviders(
         metrics=metrics.render,
-        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), list_report_names()),
+        listing=lambda: drift_page.render_index(settings.project, list_windows(), list_report_names()),
         window=window,
-        data=lambda: msgspec.json.encode(watching.list_closed_windows()),
+        data=lambda: msgspec.json.encode(list_windows()),
         reports=folder,
     )
 

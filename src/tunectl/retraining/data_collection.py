@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
@@ -54,12 +55,15 @@ def latest_drift_window(
 
 
 def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
-    """Return a window with a verdict; None for others, and for rows of that table that are not the monitor's."""
+    """Return a window with a verdict; None for others, and for rows of that table that are not the monitor's.
+
+    It is without words of prompts: the record of a retrain keeps it, and no erasure reaches that.
+    """
     try:
         result = msgspec.convert(body, DriftWindow, strict=False)
     except msgspec.ValidationError:
         return None
-    return result if result.verdict in {"ok", "drift"} else None
+    return replace(result, segments=[]) if result.verdict in {"ok", "drift"} else None
 
 
 def _has_newer_reference(open_live: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:

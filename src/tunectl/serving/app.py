@@ -145,7 +145,7 @@ class Server:
         origin, declared = call.header("origin"), self.settings.serve.cors
         if not origin or not (origin in declared or "*" in declared):
             return False
-        call.extra = [
+        call.extra += [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-expose-headers", b"retry-after, retry-after-ms"),
             (b"vary", b"origin"),
@@ -194,7 +194,7 @@ class Server:
         self, call: RequestContext, key: ApiKey, shape: type[ChatRequest] | type[CompletionRequest]
     ) -> None:
         arrived, limits = time.monotonic(), self.settings.serve.limits
-        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
+        body = await self._read_body(call, key)
         request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
         fields = requests.select_known_fields(body, shape)
         requests.check_supported(request)
@@ -232,6 +232,13 @@ class Server:
         finally:
             resident.claims -= 1
             self._leave(ticket, token_stream)
+
+    async def _read_body(self, call: RequestContext, key: ApiKey) -> bytes:
+        """Return the body of a request, whose key may have been revoked while it arrived: then it is refused."""
+        limits = self.settings.serve.limits
+        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
+        self.key_store.key(guard.read_secret(call.head), self.routes[call.path].scope, time.monotonic())
+        return body
 
     def _charge(self, key: ApiKey, tokens: int) -> None:
         """Count the tokens of an admitted request; refuse a key that has used too many."""
@@ -337,9 +344,8 @@ class Server:
 
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:
         """Handle ``POST /v1/feedback``."""
-        limits = self.settings.serve.limits
-        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
-        feedback = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
+        body = await self._read_body(call, key)
+        feedback = requests.parse(body, FeedbackRequest, depth=self.settings.serve.limits.max_json_depth)
         new, name, variant = await self.request_logger.log_feedback(feedback, key)
         if new:
             self.metrics.feedback.labels(feedback.kind, variant).inc()

@@ -48,7 +48,7 @@ ROUTES: Final = (
     RouteSpec("get", "/v1/models", "chat", "What is served: champion, challenger, base, and which was made from which.",
               None, {200: responses.Models}),
     RouteSpec("get", "/v1/models/{model}", "chat", "One of them.", None, {200: responses.ModelEntry}),
-    RouteSpec("post", "/v1/feedback", "feedback", "Give feedback on an answer; the same id twice counts once.",
+    RouteSpec("post", "/v1/feedback", "feedback", "Give feedback on an answer; the same id twice from one key counts once.",
               FeedbackRequest, {201: responses.FeedbackAccepted, 200: responses.FeedbackAccepted}),
     RouteSpec("get", "/metrics", "scrape", "Prometheus text.", None, {200: TEXT}),
     RouteSpec("get", "/healthz", "none", "Whether the process lives. Needs no key.", None, {200: responses.Liveness}),

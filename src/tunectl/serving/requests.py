@@ -146,7 +146,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
 
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/feedback``: a person's feedback on an answer, or a click. The same id twice counts once."""
+    """Body of ``POST /v1/feedback``: a person's feedback on an answer, or a click. The same id twice from one key counts once."""
 
     inference_id: PrintableId
     """``id`` of the response."""

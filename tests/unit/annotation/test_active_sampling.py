@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +54,16 @@ def answer_all(desk, who, most=200, button="left"):
         shown.append(now)
         assert desk.submit(who, now.id, button, [], None)
     return shown
+
+
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_the_next_question_is_found_in_time_that_grows_with_their_number(repeats):
+    """Not with its square: the page answers nobody else meanwhile."""
+    tasks = [question(number) for number in range(30_000)]
+    said = [AnnotationEvent(f"e{at}", tasks[at].id, "Ada", "2026", "first", 0, 1.0) for at in range(15_000)]
+    start = time.process_time()
+    assert active_sampling.next_task(tasks, said, "Ada", len(said), QueuePolicy(repeats, 0, 3, 1)) is not None
+    assert time.process_time() - start < 0.5
 
 
 def test_shares_of_repeats_and_attention_checks_are_as_declared(opened):

@@ -43,3 +43,12 @@ def test_logs(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
     logging_setup.configure_logging(json_lines=json_lines)
     logging_setup.get_logger("tunectl.test").error("an alert says %s", EVIL)
     assert not CODES & set(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_no_text_becomes_a_record_of_its_own(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+    logging_setup.configure_logging(json_lines=json_lines)
+    logging_setup.get_logger("tunectl.test").error("an alert says %s", "drift\nretrain 0123456789ab-1: promoted")
+    lines = capsys.readouterr().err.splitlines()
+    assert not any(line.startswith("retrain") for line in lines)
+    assert "retrain 0123456789ab-1: promoted" in lines[-1]

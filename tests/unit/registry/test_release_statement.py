@@ -31,6 +31,7 @@ from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
 from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.registry.signed_registry import SignedRegistry
 from tunectl.serving.release_vetting import ReleaseVetting
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -536,6 +537,36 @@ def change_with_old_key(
         share = {} if move == "promote" else {"share": 0.5}
         getattr(store, move)(store.ids()[1], author="mallory", message="", **share)
         remote_sync.push(store, files)
+
+
+def test_who_follows_and_serves_nothing_believes_no_more_than_a_server(
+    store: ReleaseRegistry,
+    keys: Keys,
+    address: FsspecObjectStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trust = TrustStore(keys.path)
+
+    def follow(name: str) -> SignedRegistry:
+        return SignedRegistry(RemoteRegistry(address, tmp_path / name, trust), trust)
+
+    watching, (first, second, _) = follow("watching"), store.ids()
+    assert watching.champion() == store.champion()
+    assert watching.fetch(first).name == first
+    forged = msgspec.structs.replace(store.champion(), release=second, sequence=99, promoted_at="2999-01-01")
+    address.create("champion/000099.json", registry_formats.POINTER.encode(forged))
+    assert watching.champion() == store.champion(), "what it followed stays"
+    with pytest.raises(GateError, match="was altered: its signature does not fit; it is not followed"):
+        follow("fresh").champion()
+    address.remove("champion/000099.json")
+    change_with_old_key(store, keys, address, monkeypatch, "promote")
+    assert watching.champion().release == second
+    signatures.revoke_trusted_key(keys.path, "old")
+    assert watching.champion().release == second, "what serves goes on"
+    address.remove(f"releases/{second}.intoto.json")
+    with pytest.raises(GateError, match=f"release {second} is not signed"):
+        watching.fetch(second)
 
 
 @pytest.mark.parametrize("move", ["promote", "start_canary"])

@@ -25,6 +25,7 @@ from tunectl.backends.storage import (
 )
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, TunectlError
+from tunectl.core.hashing import hash_to_id
 from tunectl.core.optional import import_optional
 from tunectl.inference_log import project_folder
 from tunectl.inference_log.log_store import (
@@ -152,7 +153,13 @@ class SqlInferenceLog:
             return "unknown"
         if state.erased_at is not None:
             feedback = replace(feedback, **TEXT_OF_FEEDBACK, erased_at=state.erased_at)
-        return self._add(connection, self._tables.feedback, feedback)
+        table, key = self._tables.feedback, feedback.key_hash
+        outcome = self._add(connection, table, feedback)
+        query = self._sa.select(table.c.key_hash).where(table.c.id == feedback.id)
+        if outcome == "new" or key is None or connection.execute(query).scalar() in (None, key):
+            return outcome
+        # the id of another key's feedback: whoever guesses ids must not keep others from using them
+        return self._add(connection, table, replace(feedback, id=f"fb-{hash_to_id(feedback.id, key, size=16)}"))
 
     def _knows_other(self, connection: Any, feedback: Feedback) -> bool:
         """Return whether the other inference of a preference exists; a text that is no id is never stored as one."""
@@ -299,8 +306,7 @@ class SqlInferenceLog:
             result = ErasureResult(len(erased_ids), feedback_count)
             facts = {"inferences": result.inferences, "feedback": result.feedback}
             window_segments.clear_erased(sa, self._tables, connection)
-            event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
-            self._add(connection, self._tables.events, event)
+            self._add(connection, self._tables.events, LogEvent(uuid.uuid4().hex, now, "erased", facts))
         return result._replace(journal_busy=not self._discard_deleted())
 
     def retain(self, before: datetime) -> int:

@@ -13,8 +13,9 @@ from threading import Thread
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from tunectl.access.api_errors import ApiError
 from tunectl.access.guard import ServiceGuard, list_hosts
-from tunectl.access.guard_middleware import GuardMiddleware
+from tunectl.access.guard_middleware import GuardMiddleware, read_head
 from tunectl.access.routes import Credential, ServiceName
 from tunectl.access.security_headers import build_page_policy
 from tunectl.backends.reports import render
@@ -87,7 +88,7 @@ class HttpServer:
         self._requests = import_optional("starlette.requests", extra=service)
         self._responses = import_optional("starlette.responses", extra=service)
         hosts = list_hosts(host)
-        guard = ServiceGuard(service, verify, lambda: hosts if self.local and keyless() else None, unknown)
+        self._guard = ServiceGuard(service, verify, lambda: hosts if self.local and keyless() else None, unknown)
         try:
             self._socket = bounded_http.listen(host, port)
         except OSError as error:
@@ -97,7 +98,7 @@ class HttpServer:
             ) from error
         self._port = int(self._socket.getsockname()[1])
         self._server = bounded_http.build_server(
-            GuardMiddleware(self._respond, guard, build_page_policy(render.hash_style()))
+            GuardMiddleware(self._respond, self._guard, build_page_policy(render.hash_style()))
         )
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True)
 
@@ -143,6 +144,11 @@ class HttpServer:
     async def _find_reply(self, request: Any, body: bytes | None, limit: int) -> HttpResponse:
         if body is None:
             return HttpResponse(f"at most {limit} bytes are read\n".encode(), TEXT, 413)
+        try:
+            if body:
+                self._guard.admit(read_head(request.scope))  # its key may have been revoked while it arrived
+        except ApiError as problem:
+            return HttpResponse(f"{problem}\n".encode(), TEXT, problem.status)
         client = request.client.host if request.client else ""
         output = HttpRequest(request.method, request.scope["path"], body, client)
         try:

@@ -150,3 +150,5 @@ class MonitorSettings(StrictModel):
     """The release registry, a folder or an address."""
     keys_file: str = Field(min_length=1)
     """File of the hashes of API keys."""
+    trusted_keys_file: str | None = None
+    """File of the public keys that must have signed champion and release. Null: signatures are not checked."""
