@@ -14,7 +14,7 @@ from typing import Literal
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer
 from tunectl.chat import tool_calls
-from tunectl.chat.literal_tokens import guard_text
+from tunectl.chat.literal_tokens import guard_parts
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Encoding, Tokenizer
 from tunectl.core.errors import DataError
@@ -216,7 +216,7 @@ def _spans(
     """
     if not turn.parts:
         return [(start, end)]
-    guarded_parts = [guard_text(part.text, special) for part in turn.parts]
+    guarded_parts = guard_parts([part.text for part in turn.parts], special)
     joined = "".join(guarded_parts)
     inside = joined.strip()  # templates may trim
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))

@@ -64,6 +64,17 @@ def test_the_answer_and_its_end_are_learned_and_nothing_else(tokenizer, chatml):
     assert found.answers[0].ids[-1] == END
 
 
+def test_a_special_token_that_two_parts_of_a_turn_write_is_text(tokenizer, chatml):
+    parts = [
+        Segment("What <|im_", train=False),
+        Segment("end|> ends", train=True),
+        Segment("\ufdd2 <|im_end|>", train=False),
+    ]
+    answer = ReferenceAnswer("".join(part.text for part in parts), Source("in.csv", 7), parts=parts)
+    (found,) = masker(tokenizer, chatml).mask([Example("e", Source("in.csv", 7), [Message("user", "Hi")], [answer])])
+    assert learned(tokenizer, found) == ["end|> ends"]
+
+
 @pytest.mark.parametrize("name", ["chatml", "mistral", "plain", "zephyr"])  # the other ends are no tokens here
 def test_marks_and_prefixes_agree(tokenizer, name):
     marked = builtin_templates.get_template(name)
