@@ -224,7 +224,7 @@ def _format(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_format(item) for item in value) + "]"
     if _PLAIN.match(value):
-        return value
+        return str(value)
     text = json.dumps(value, ensure_ascii=False)
     return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in text)
 

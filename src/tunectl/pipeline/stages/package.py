@@ -189,17 +189,13 @@ class _ReleaseBuilder:
         self.tools.export(origin, self.release / serving_contract.MODEL, engine=engine, weights=weights)
 
     def render_conversations(self) -> list[RenderedConversation]:
-        """Render validation inputs, as many as needed; those that leave no tokens for an answer are left out."""
+        """Render validation inputs, as many as needed, without those that leave no tokens for an answer or that the template refuses."""
         settings = self.settings
         rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
         chat = templates.load(self.base, system=self.spec.system)
         room = max(settings.parity.max_tokens, settings.probing.max_tokens)
         limit = (self.spec.context or 1 << 30) - room
-        texts = [
-            (row, chat.render(row.messages, add_generation_prompt=True, tools=row.tools))
-            for row in rows
-            if not row.tools
-        ]
+        texts = [(row, text) for row in rows if not row.tools and (text := chat.try_render(row.messages)) is not None]
         encoded = self.tokenizer.encode([text for _, text in texts])
         result = [
             RenderedConversation(list(row.messages), text, item.ids)
