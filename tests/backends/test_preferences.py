@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from tunectl.artifacts.records import Example, Message, Source
 from tunectl.backends.wiring import preferences
 from tunectl.config.schema.evaluate import Sampling
 from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import DataError
 from tunectl.preferences.answer_cache import sample_answers
 
 pytest.importorskip("torch")
@@ -33,3 +35,23 @@ def test_a_real_model_writes_different_answers_and_the_same_again(tiny_model, tm
     assert found != other
     assert all(len(set(one.answers)) == 4 for one in found)
     assert all(text.strip() for one in found for text in one.answers)
+
+
+def test_what_nobody_can_be_asked_gets_no_answer_and_holds_up_nobody(tiny_model):
+    long, odd = Message("user", "long " * 5000), Message("user", "What?")
+    rows = [Example(str(n), Source("s", n), [turn]) for n, turn in enumerate((long, Message("user", "Hi"), odd))]
+    tools = preferences.backend(PROFILE)
+
+    class Refuses:
+        """A chat template that refuses a question."""
+
+        def prompt(self, messages, tools):
+            if messages == [odd]:
+                raise DataError("the chat template refuses a conversation of user: no questions")
+            return own.prompt(messages, tools)
+
+    own = tools.prompter(tiny_model, None)
+    with ExitStack() as stack:
+        changed = replace(tools, prompter=lambda folder, adapter: Refuses())
+        answers = preferences.make_answer_writer(changed, tiny_model, None, HOW, "answers", stack)(rows, 1)
+    assert [bool(text) for text in answers] == [False, True, False]

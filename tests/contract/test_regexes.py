@@ -62,7 +62,6 @@ OUTSIDE = {
             "config.loading.foreign_import:_set_base_model()",  # a configuration that somebody else wrote
             "config.loading.foreign_import:_add_axolotl_dataset()",
             "config.loading.foreign_import:_add_source()",
-            "config.loading.compose:_RESOLVER",
             "data.filters.repair:_BLANKS",
             "data.filters.repair:_BREAKS",
             "data.filters.repair:_CONTROLS",

@@ -203,6 +203,19 @@ def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
     assert not gate.exists()
 
 
+def test_what_was_frozen_goes_also_where_feedback_is_switched_off(project, url, capsys):
+    folder = Path(".tunectl/inference_log/snapshots")
+    with open_log(url, project) as store:
+        for days in (45, 15):
+            snapshot.freeze(store, folder, since=NOW - timedelta(days=days), until=NOW, at=NOW, window=None)
+    WINDOW_FORMAT.write(Path("inference_log/window.json"), FeedbackWindow([]))
+    Path("conf/overrides.yaml").write_text("[feedback=none]\n")
+    ran(capsys, "erase", "--user", "ada@example.org")
+    ran(capsys, "purge")
+    assert not any(b"chatcmpl-000001" in path.read_bytes() for path in folder.glob("*/*.jsonl"))
+    assert " and 1 snapshots " in ran(capsys, "prune", "--days", "25")
+
+
 def test_purge_deletes_what_killed_processes_left_half_written(project, capsys):
     half = [
         Path(".tunectl/tmp/curate-x/records.jsonl"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow, SegmentShift
 from tunectl.backends.storage import inference_log_sql
+from tunectl.backends.vcs import git_worktree
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.core.errors import GateError, InfrastructureError, UsageError
@@ -124,6 +126,21 @@ def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: Loc
     assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW + HOUR) is None
     _examined(work, "newer", NOW + 2 * HOUR)
     assert _drift(work, NOW + 2 * HOUR) == "newer"
+
+
+def test_the_record_of_a_retrain_keeps_no_words_of_prompts(work: LocalActivities, root, monkeypatch) -> None:
+    """Those of the window in the log are cleared when their rows are erased; nothing clears a copy."""
+    monkeypatch.setattr(git_worktree, "revision", lambda _root: "c" * 40)
+    monkeypatch.setattr(checks, "load_project_config", lambda _layout: SimpleNamespace(root=root))
+    words = [SegmentShift("word:neurofibromatosis", 0.4, 0.0, ["chatcmpl-000001"])]
+    body = DriftWindow(
+        "w", NOW - HOUR, NOW, 9, "drift", True, work.store.champion().release, "training", segments=words
+    )
+    with work._open_log() as live:
+        live.add_window(TimeWindow("w", NOW - HOUR, NOW, NOW, to_builtins(body)))
+    asked = work.prepare(Trigger("poll", "p", NOW, "drift"), NOW)
+    assert asked.facts["window"]["id"] == "w"
+    assert "neurofibromatosis" not in str(asked)
 
 
 def _accept(work: LocalActivities, at: datetime, name: str) -> None:

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 class Writer:
     """A stand-in for a loaded model: what it writes follows from prompt and seed."""
 
+    context = None
     asked = 0
 
     def answer(self, requests, how, *, seed, label):

@@ -16,7 +16,7 @@ from tunectl.backends.wiring import evaluation
 from tunectl.chat import model_spec
 from tunectl.config.schema.evaluate import EvaluateStage
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.core.errors import ArtifactError, ConfigError, DataError
+from tunectl.core.errors import ArtifactError, ConfigError, DataError, UsageError
 from tunectl.evaluation import paired_comparison, results, summary
 from tunectl.evaluation.few_shot import FewShotRenderer
 from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, LogProb
@@ -41,6 +41,8 @@ def right(number: int) -> str:
 
 class ChatMl:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools=()) -> str:
+        if any("odd roles" in message.content for message in messages):
+            raise DataError("the chat template refuses a conversation of user: odd roles")
         text = "".join(f"<s>{message.role}\n{message.content}<e>\n" for message in messages)
         return text + ("<s>assistant\n" if add_generation_prompt else "")
 
@@ -161,6 +163,30 @@ def test_the_tuned_model_wins_with_evidence(inputs, outputs):
     assert found.difference("prompted").low > 1
     assert found.verdict.reason.startswith("Tuned is better: +")
     assert metrics.gain_low > 0
+
+
+def test_inputs_that_no_model_can_be_asked_are_left_out_and_counted(inputs, outputs):
+    for part in ("train", "validation", "test"):
+        path = inputs.split / f"{part}.jsonl"
+        rows = list(atomic_io.read_rows(path, Example))
+        asked, source = rows[0].messages, rows[0].source
+        odd = [replace(rows[0], id=f"{part}-odd", messages=[*asked, Message("user", "odd roles")])]
+        long = [replace(rows[0], id=f"{part}-long", messages=[*asked, Message("user", "long " * 5000)])]
+        answer = [replace(rows[0], id=f"{part}-answer", answers=[ReferenceAnswer("long " * 5000, source)])]
+        atomic_io.write_rows(path, [*odd, *long, *answer, *rows])
+    evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    assert (found.inputs, found.skipped) == (32, {"template_refuses": 1, "too_long": 2})
+    assert found.verdict.verdict == "tuned_better"
+    assert "2 test examples were left out: too_long" in (outputs.artifact / "report.html").read_text()
+
+
+def test_where_no_test_input_can_be_asked_it_is_an_error(inputs, outputs):
+    path = inputs.split / "test.jsonl"
+    (row, *_) = atomic_io.read_rows(path, Example)
+    atomic_io.write_rows(path, [replace(row, messages=[*row.messages, Message("user", "long " * 5000)])])
+    with pytest.raises(UsageError, match=r"the longest prompt has 500\d tokens"):
+        evaluate.run(settings(prompts=None), inputs, outputs, backend=fake_backend())
 
 
 def test_validation_can_be_answered_to_choose_settings_by(inputs, outputs):

@@ -608,6 +608,8 @@ ADS = (
 class Loaded:
     """A stand-in for the tuned model: it writes the ads in turn."""
 
+    context = None
+
     def __init__(self, folder, adapter, opened):
         opened.append((str(folder), str(adapter)))
 

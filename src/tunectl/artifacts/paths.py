@@ -192,6 +192,11 @@ class ProjectPaths:
         return self.cache / "inference_log"
 
     @property
+    def snapshots(self) -> Path:
+        """Folder of the frozen windows of the inference log where ``feedback`` is switched off, and so names no folder."""
+        return self.state_dir / "inference_log" / "snapshots"
+
+    @property
     def pipeline(self) -> Path:
         """File ``dvc.yaml``, in which DVC's stages are declared."""
         return self.root / "dvc.yaml"

@@ -21,7 +21,7 @@ RejectReason = Literal[
     "over_represented", "skipped", "taken_back", "duplicate", "contradicts_self", "contradicted", "tied", "attention_check",
     "failed_attention", "over_cap", "same_answer", "prompt_in_answer", "no_answer", "no_separate_answer", "erased",
     "unfinished", "no_chat", "not_text", "quarantined", "not_approved", "in_golden", "user_cap", "annotator_cap",
-    "annotator_share", "prompt_cap", "model_text_share", "unknown_person",
+    "annotator_share", "prompt_cap", "model_text_share", "unknown_person", "template_refuses",
 ]  # fmt: skip
 
 REJECT_REASONS: Final[dict[RejectReason, str]] = {
@@ -107,6 +107,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "prompt_in_answer": "Only one of the two answers repeats the prompt.",
     # training
     "no_answer": "There is no answer: a response without choices or text, or one that does not end with a turn of the assistant.",
+    "template_refuses": "The chat template of the model does not render the conversation, for example two tool calls at once.",
     "no_separate_answer": "Input and answer are one text, so no prompt can be answered.",
     # feedback
     "erased": "Somebody asked for erasure.",

@@ -67,6 +67,21 @@ def guard_text(text: str, special: Sequence[str]) -> str:
     return GUARD.join(text[start:end] for start, end in pairwise([0, *positions, len(text)]))
 
 
+def guard_parts(parts: Sequence[str], special: Sequence[str]) -> list[str]:
+    """Return the ``parts`` of one text with ``guard_text`` applied to that text: a special token may begin in one and end in another."""
+    text = guard_text("".join(parts), special)
+    result: list[str] = []
+    start = 0
+    for part in parts:
+        end, rest = start, len(part if part.isascii() else part.translate(_RESERVED))
+        while rest:
+            rest -= text[end] != GUARD
+            end += 1
+        result.append(text[start:end])
+        start = end
+    return result
+
+
 def guard_value(value: Any, special: Sequence[str]) -> Any:
     """Return the JSON value with ``guard_text`` applied to each of its strings."""
     if isinstance(value, str):

@@ -14,7 +14,7 @@ from typing import Literal
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer
 from tunectl.chat import tool_calls
-from tunectl.chat.literal_tokens import guard_text
+from tunectl.chat.literal_tokens import guard_parts
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Encoding, Tokenizer
 from tunectl.core.errors import DataError
@@ -192,6 +192,23 @@ class LossMasker:
         return inside[: ends[-1] + 1] if ends else inside
 
 
+def mask_each(
+    masker: LossMasker, examples: Sequence[Example], *, max_tokens: int
+) -> list[TokenizedExample | DataError]:
+    """Return what ``mask`` returns of each example, or why the chat template does not render it: one row must not end a stage."""
+    try:
+        return [*masker.mask(examples, max_tokens=max_tokens)]
+    except DataError as error:
+        if len(examples) == 1:
+            return [error]
+    half = len(examples) // 2
+    return [
+        masked
+        for some in (examples[:half], examples[half:])
+        for masked in mask_each(masker, some, max_tokens=max_tokens)
+    ]
+
+
 def _split_shared_prefix(example: Example, pieces: list[tuple[TokenSpan, int]]) -> TokenizedExample:
     """Split the common beginning of all sequences from their answers."""
     first, length = pieces[0]
@@ -216,7 +233,7 @@ def _spans(
     """
     if not turn.parts:
         return [(start, end)]
-    guarded_parts = [guard_text(part.text, special) for part in turn.parts]
+    guarded_parts = guard_parts([part.text for part in turn.parts], special)
     joined = "".join(guarded_parts)
     inside = joined.strip()  # templates may trim
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))

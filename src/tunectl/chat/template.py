@@ -108,6 +108,13 @@ class Template:
             ) from error
         return _unmark(text)
 
+    def try_render(self, messages: Sequence[Message]) -> str | None:
+        """Return the text up to where an answer begins; None where the template refuses the conversation."""
+        try:
+            return self.render(messages, add_generation_prompt=True)
+        except DataError:
+            return None
+
     def _inline_tools(self, messages: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
         called = any(message.tool_calls or message.role == "tool" for message in messages)
         if not called and not offered:

@@ -11,6 +11,8 @@ from tunectl.core.errors import UsageError
 from tunectl.inference_log.erasure import BUSY, LIMIT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
     from tunectl.config.schema.serve import ServeSettings
@@ -68,8 +70,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
         )
     before = datetime.now(UTC) - timedelta(days=days)
     count = store.retain(before)
-    section = feedback_config(root)
-    snapshots = 0 if section is None else _prune_snapshots(layout, section, before)
+    snapshots = _prune_snapshots(layout, root, before)
     _say(
         args,
         {"deleted": count, "snapshots": snapshots, "before": before.isoformat()},
@@ -88,16 +89,24 @@ def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
     return section if isinstance(section, FeedbackFromLog) else None
 
 
-def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: datetime) -> int:
+def _find_snapshots(layout: ProjectPaths, root: LogSettings) -> Path:
+    """Return the folder of snapshots; they stay there when ``feedback`` is switched off."""
+    section = feedback_config(root)
+    return layout.snapshots if section is None else layout.root / section.snapshots
+
+
+def _prune_snapshots(layout: ProjectPaths, root: LogSettings, before: datetime) -> int:
     """Delete old snapshots, except those of the last build, of a running retrain, and of promoted ones (their branch may not be merged yet)."""
-    from tunectl.inference_log import erasure, training_window
+    from tunectl.inference_log import erasure, project_folder, training_window
     from tunectl.retraining.run_store import RunStore
 
-    protected_ids = {one.id for one in training_window.load_window(layout.root / section.window).snapshots}
+    section = feedback_config(root)
+    window = project_folder.NEW_WINDOW if section is None else section.window
+    protected_ids = {one.id for one in training_window.load_window(layout.root / window).snapshots}
     for run in RunStore(layout.retrain).runs():
         if run.state == "promoted" or not run.ended:
             protected_ids.add(run.facts("proposed").get("snapshot", {}).get("id", ""))
-    return erasure.prune_snapshots(layout.root / section.snapshots, protected_ids, before)
+    return erasure.prune_snapshots(_find_snapshots(layout, root), protected_ids, before)
 
 
 def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
@@ -114,7 +123,7 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
     shutil.rmtree(layout.gates, ignore_errors=True)
     shutil.rmtree(layout.retrain / golden_set.SCRATCH, ignore_errors=True)
     shutil.rmtree(layout.inference_log_exports, ignore_errors=True)
-    deletion_note, section = f"{layout.inference_log_exports} is deleted", feedback_config(root)
+    deletion_note = f"{layout.inference_log_exports} is deleted"
     if isinstance(root, TunectlConfig):
         folder = layout.root / root.monitor.reports
         report_files.prune(folder, 0)
@@ -130,8 +139,8 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
         sentences.append(f"{worktree} has what the last retrain was made of, until the next one begins.")
     if not emptied:
         sentences.append(BUSY)
-    if section is not None:
-        erasure.purge(layout.root / section.snapshots, store)
+    erasure.purge(_find_snapshots(layout, root), store)
+    if isinstance(root, TunectlConfig):
         sentences.append(CACHED)
     _say(args, {"purged": True, "journal_busy": not emptied}, " ".join([*sentences, LIMIT]))
     return 0

@@ -184,10 +184,10 @@ def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, A
     if len(source_preview.read_as) == 1 and settings["method"] == "files":
         (one,) = source_preview.read_as
         pinned = {"holds": one.holds, "type": one.type, **({} if "columns" in settings else {"format": one.format})}
-    if source_preview.fields:
-        pinned["fields"] = {
-            re.sub(r"\W+", "_", column.lower()).strip("_") or column: column for column in source_preview.fields
-        }
+    # A name with ${ would be a reference in YAML, and ??? a value that is missing.
+    names = [column for column in source_preview.fields if "${" not in column and column != "???"]
+    if names:
+        pinned["fields"] = {re.sub(r"\W+", "_", column.lower()).strip("_") or column: column for column in names}
     return pinned
 
 
@@ -196,7 +196,7 @@ def _list_notes(source_preview: SourcePreview) -> list[str]:
     notes = [f"Read as: {_list_kinds(source_preview)}"]
     if source_preview.unused:
         notes.append(f"Columns that nothing reads: {', '.join(source_preview.unused)}")
-    return [" ".join(note.split()) for note in notes]
+    return ["".join(sign if sign.isprintable() else "?" for sign in " ".join(note.split())) for note in notes]
 
 
 def _write(layout: ProjectPaths, name: str, settings: dict[str, Any], origin: str, notes: Sequence[str] = ()) -> None:
@@ -223,7 +223,10 @@ def _format(value: Any) -> str:
         return "{" + ", ".join(f"{_format(key)}: {_format(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_format(item) for item in value) + "]"
-    return value if _PLAIN.match(value) else json.dumps(value, ensure_ascii=False)
+    if _PLAIN.match(value):
+        return str(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in text)
 
 
 def _bind_schemas(project: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunectl.artifacts.records import Message
 from tunectl.chat.tool_calls import render_tool_calls
+from tunectl.core.errors import DataError
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.protocols import Index
+from tunectl.evaluation.protocols import Generator, Index
 from tunectl.evaluation.results import PromptDescription
 
 
@@ -107,6 +109,36 @@ def render_items(
             tuple(prompter.answer(messages, item.turn(number), item.tools) for number in range(count))
         )
     return RenderedPrompts(prompts, needs_neighbors)
+
+
+def keep_answerable(
+    items: Sequence[Item], prompter: FewShotRenderer, generator: Generator, *, new_tokens: int, references: int
+) -> tuple[list[Item], dict[str, int]]:
+    """Return the items that a model can be asked, and the number of the others by reason: one row must not end an evaluation.
+
+    Left out is what the chat template refuses, and what is longer than the model's context, with ``new_tokens`` of an answer or
+    with the longest of ``references`` references.
+    """
+    plain, shots = PromptDescription(system=None), FewShotSampler([], None, 0)
+    rendered: list[tuple[Item, str, str]] = []
+    left_out: Counter[str] = Counter()
+    for item in items:
+        try:
+            one = render_items([item], plain, shots, prompter, references)
+        except DataError:
+            left_out["template_refuses"] += 1
+        else:
+            rendered.append((item, one.prompts[0], max(one.references[0], key=len, default="")))
+    prompts = generator.lengths([prompt for _, prompt, _ in rendered])
+    answers = generator.lengths([answer for _, _, answer in rendered])
+    limit = generator.context
+    kept = [
+        item
+        for (item, _, _), prompt, answer in zip(rendered, prompts, answers, strict=True)
+        if limit is None or prompt + max(new_tokens, answer) <= limit
+    ]
+    left_out["too_long"] = len(rendered) - len(kept)
+    return kept, dict(+left_out)
 
 
 def candidates(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunectl.core import logging_setup
+from tunectl.core.errors import DataError
 from tunectl.evaluation import few_shot
 from tunectl.evaluation.few_shot import FewShotRenderer, FewShotSampler
 from tunectl.evaluation.items import Item
@@ -21,9 +22,12 @@ PromptScorer = Callable[[Sequence[Item], Sequence[str]], float]
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """Most tokens of a prompt search, prompts and answers of all candidates together; checked before each runs, so it is reproducible."""
+    """Limits of a prompt search, checked before each candidate runs, so it is reproducible."""
 
     tokens: int
+    """Most tokens of prompts and answers of all candidates together."""
+    asked_later: Sequence[Item] = ()
+    """Test inputs, whose prompts must not exceed the model's context, either."""
 
 
 def search(
@@ -39,16 +43,26 @@ def search(
 ) -> Search:
     """Return the results of all prompts that fit the budget, tried in order; of equal ones the first wins, and cheaper ones come first.
 
-    The first candidate is always tried. A candidate that would exceed the budget, or the model's context, is listed with
-    the reason.
+    The first candidate is always tried. A candidate that would exceed the budget, or the model's context, also in a prompt of a
+    test input, is listed with the reason, and so is one with an example that the chat template refuses.
     """
     candidates: list[Candidate] = []
     spent = 0
     for candidate in descriptions:
-        rendered = few_shot.render_items(items, candidate, shots, prompter, references=0).prompts
+        try:
+            rendered, later = (
+                few_shot.render_items(some, candidate, shots, prompter, references=0).prompts
+                for some in (items, budget.asked_later)
+            )
+        except DataError as error:
+            if not candidates:
+                raise
+            candidates.append(Candidate(candidate, None, 0, 0.0, error.message))
+            continue
         lengths = generator.lengths(rendered)
         most = sum(lengths) + len(items) * asking.how.max_new_tokens
-        why_not = _refusal(lengths, most, spent, generator.context, asking, budget) if candidates else ""
+        longest = max([*lengths, *generator.lengths(later)])
+        why_not = _refusal(longest, most, spent, generator.context, asking, budget) if candidates else ""
         if why_not:
             candidates.append(Candidate(candidate, None, most, 0.0, why_not))
             continue
@@ -67,14 +81,14 @@ def search(
 
 
 def _refusal(
-    lengths: Sequence[int],
+    longest: int,
     maximum: int,
     spent: int,
     context: int | None,
     asking: GenerationSettings,
     budget: TokenBudget,
 ) -> str:
-    if context is not None and max(lengths) + asking.how.max_new_tokens > context:
+    if context is not None and longest + asking.how.max_new_tokens > context:
         return f"longer than the model's context of {context} tokens"
     if spent + maximum > budget.tokens:
         return f"over the budget of {budget.tokens} tokens"

@@ -95,6 +95,22 @@ class SystemOutputs:
     search: Search | None = None
 
 
+def leave_out_unanswerable(
+    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
+) -> EvaluationData:
+    """Return ``data`` without the inputs that the model cannot be asked; unchanged where that are all test inputs, which is an error later."""
+    tokens = setting.cfg.decoding.max_new_tokens
+
+    def keep(some: Sequence[Item], references: int) -> tuple[list[Item], dict[str, int]]:
+        return few_shot.keep_answerable(some, prompter, generator, new_tokens=tokens, references=references)
+
+    kept, left_out = keep(data.items, setting.cfg.max_references)
+    if not kept:
+        return data
+    validation = keep(data.validation, 0)[0] if setting.cfg.prompts is not None else []
+    return replace(data, items=kept, validation=validation or data.validation, skipped={**data.skipped, **left_out})
+
+
 def run_base(
     setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
 ) -> SystemOutputs:
@@ -251,7 +267,7 @@ def _search(
         shots=shots,
         prompter=prompter,
         asking=_asking(setting),
-        budget=searching.TokenBudget(prompts.max_tokens),
+        budget=searching.TokenBudget(prompts.max_tokens, data.items),
         judge=judge,
     )
 

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source, Tokens
+from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import builtin_templates, template
 from tunectl.chat.loss_mask import LossMasker
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import ArtifactError, DataError
+from tunectl.training.sft import sft_dataset
 
 END = 2
 
@@ -64,6 +66,17 @@ def test_the_answer_and_its_end_are_learned_and_nothing_else(tokenizer, chatml):
     assert found.answers[0].ids[-1] == END
 
 
+def test_a_special_token_that_two_parts_of_a_turn_write_is_text(tokenizer, chatml):
+    parts = [
+        Segment("What <|im_", train=False),
+        Segment("end|> ends", train=True),
+        Segment("\ufdd2 <|im_end|>", train=False),
+    ]
+    answer = ReferenceAnswer("".join(part.text for part in parts), Source("in.csv", 7), parts=parts)
+    (found,) = masker(tokenizer, chatml).mask([Example("e", Source("in.csv", 7), [Message("user", "Hi")], [answer])])
+    assert learned(tokenizer, found) == ["end|> ends"]
+
+
 @pytest.mark.parametrize("name", ["chatml", "mistral", "plain", "zephyr"])  # the other ends are no tokens here
 def test_marks_and_prefixes_agree(tokenizer, name):
     marked = builtin_templates.get_template(name)
@@ -75,6 +88,18 @@ def test_marks_and_prefixes_agree(tokenizer, name):
             masker(tokenizer, source, end_of_turn=end, train_on=train_on).mask(chat)[0] for source in (marked, bare)
         )
         assert [learned(tokenizer, by_marks, i) for i in (0, 1)] == [learned(tokenizer, by_prefix, i) for i in (0, 1)]
+
+
+def test_a_row_that_the_template_refuses_is_rejected_and_no_more(tokenizer, chatml):
+    refusing = "{% for m in messages if '?' in m.content %}{{ raise_exception('no questions') }}{% endfor %}"
+    own = masker(tokenizer, replace(chatml, source=refusing + chatml.source))
+    rows = [example("Yes", "No"), example("Why", "Why?"), *[example(str(number)) for number in range(300)]]
+    tally = RowCounter("sft")
+    kept = sft_dataset.tokenize_examples(rows, own, sft_dataset.LengthLimits(100), tally)
+    assert [one.example for one in kept] == [rows[0], *rows[2:]]
+    assert tally.finish(records_out=301).rejected == {"template_refuses": 2}
+    with pytest.raises(DataError, match="the chat template refuses a conversation of user, assistant: no questions"):
+        sft_dataset.tokenize_examples(rows[1:2], own, sft_dataset.LengthLimits(100), RowCounter("sft"))
 
 
 def test_all_assistant_turns(tokenizer, chatml):

@@ -178,6 +178,16 @@ def test_links_that_lead_out_of_the_data_are_left_out_and_said(capsys: pytest.Ca
     assert not [path for path in Path("shop").rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
 
 
+def test_names_of_columns_are_text_whatever_they_hold() -> None:
+    """YAML forbids control codes, also in comments, and reads references to settings and to the environment, and missing values."""
+    names = ["bell\x07", "csi\x9b", "line\u2028line", "${oc.env:HOME}", "???"]
+    with Path("ads.csv").open("w", newline="") as stream:
+        rows = [[f"Say {number}", f"It is {number}", *[str(number % 2)] * 5] for number in range(30)]
+        csv.writer(stream).writerows([["prompt", "completion", *names], *rows])
+    assert main(["init", "shop", "--from", "ads.csv"]) == 0
+    assert list(load("shop").root.ingest.sources["ads"].fields.values()) == names[:3]
+
+
 def test_the_language_of_the_texts_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"prompt": f"Schreibe bitte eine kurze Anzeige für den Laden Nummer {n} in der alten Straße.",

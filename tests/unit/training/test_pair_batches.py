@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tunectl.artifacts.records import AnnotationMetadata, Message, PreferencePair, Source
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
+from tunectl.core.errors import DataError
 from tunectl.training import batch_schedule
 from tunectl.training.prefix_sharing import collate
 from tunectl.training.reward import pair_batches
@@ -46,6 +47,24 @@ class Letters:
                 )
             )
         return found
+
+
+class Refuses(Letters):
+    """One that renders no conversation with a question mark, as a template that raises an exception."""
+
+    def mask(self, examples, *, max_tokens=None):
+        if any("?" in example.answers[0].text for example in examples):
+            raise DataError("the chat template refuses a conversation of user, assistant: no questions")
+        return super().mask(examples)
+
+
+def test_a_pair_that_the_template_refuses_is_rejected_and_no_more():
+    tally = RowCounter("reward")
+    pairs = [pair(number, "Hi", f"a{number}", "b?" if number == 3 else "b") for number in range(8)]
+    kept = pair_batches.tokenize_pairs(pairs, Refuses(), max_tokens=100, tally=tally)
+    assert [one.pair.id for one in kept] == [one.id for one in pairs if one is not pairs[3]]
+    assert [(reject.source.row, reject.reason) for reject in tally.rejects] == [(3, "template_refuses")]
+    assert tally.finish(records_out=7).samples["template_refuses"][0].detail.endswith("no questions")
 
 
 def test_rewards_are_read_at_the_last_token_of_each_answer():

@@ -1,5 +1,6 @@
 """Judged answers as rows: what is shared, what is learned from, what is rejected and why."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -90,6 +91,25 @@ def test_a_pair_shares_its_prompt_and_learns_from_both_answers(masker, words):
     assert not any(found.row.prompt.trained)
     assert (found.good, found.margin) == ((True, False), 2.0)
     assert (tally.rows_in, tally.kept) == (1, 1)
+
+
+def test_answers_that_the_template_refuses_are_rejected_and_no_more(tiny_model):
+    own = template.load(tiny_model, system=None)
+    refusing = "{% for m in messages if '?' in m.content %}{{ raise_exception('no questions') }}{% endfor %}"
+    masker = LossMasker(
+        dataclasses.replace(own, source=refusing + own.source), Tokenizer(tiny_model), end_of_turn=2, train_on="answer"
+    )
+    tally = RowCounter("align")
+    rows = preference_batches.rows_of_pairs([pair(1), pair(2, "good?"), pair(3)], masker, max_tokens=400, tally=tally)
+    marks = [mark(4, "fine", good=True), mark(5, "what?", good=True)]
+    rows += preference_batches.rows_of_labeled_answers(marks, masker, max_tokens=400, tally=tally)
+    assert [len(row.good) for row in rows] == [2, 2, 1]
+    assert [(reject.source.row, reject.reason) for reject in tally.rejects] == [
+        (2, "template_refuses"),
+        (5, "template_refuses"),
+    ]
+    assert all(reject.detail.endswith("no questions") for reject in tally.rejects)
+    tally.finish(records_out=3)
 
 
 def test_answers_that_begin_alike_share_no_more_than_the_prompt(masker, words):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunectl.artifacts.records import Example
 from tunectl.config.schema.evaluate import Sampling
 from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import DataError
 from tunectl.evaluation.few_shot import FewShotRenderer
 from tunectl.evaluation.protocols import GenerationPrompt, ModelLoader
 from tunectl.preferences.agreement import Alpha
@@ -42,6 +43,7 @@ def make_answer_writer(
 ) -> Write:
     """Return a function (examples, seed) -> answers of the model in ``folder``, with prompts as in ``evaluate``.
 
+    The answer is empty where the chat template refuses the input, or it leaves no room for an answer in the model's context.
     The model is loaded here; leaving ``stack`` releases its memory.
     Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
     """
@@ -50,7 +52,19 @@ def make_answer_writer(
     prompter = tools.prompter(folder, adapter)
 
     def write(examples: Sequence[Example], seed: int) -> list[str]:
-        prompts = [GenerationPrompt(prompter.prompt(example.messages, example.tools)) for example in examples]
-        return [reply.text for reply in generator.answer(prompts, sampling, seed=seed, label=label)]
+        prompts: dict[int, str] = {}
+        for index, example in enumerate(examples):
+            with suppress(DataError):
+                prompts[index] = prompter.prompt(example.messages, example.tools)
+        limit = generator.context
+        if limit is not None:
+            lengths = dict(zip(prompts, generator.lengths(list(prompts.values())), strict=True))
+            prompts = {
+                index: text for index, text in prompts.items() if lengths[index] + sampling.max_new_tokens <= limit
+            }
+        requests = [GenerationPrompt(text) for text in prompts.values()]
+        replies = generator.answer(requests, sampling, seed=seed, label=label)
+        texts = {index: reply.text for index, reply in zip(prompts, replies, strict=True)}
+        return [texts.get(index, "") for index in range(len(examples))]
 
     return write

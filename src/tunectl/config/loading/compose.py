@@ -40,7 +40,6 @@ from tunectl.config.loading.provenance import (
 )
 from tunectl.core.errors import ConfigError, UsageError
 
-_RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
 _ONE_AT_A_TIME = threading.Lock()
 """Hydra keeps the folder in a variable of the process, so two threads would use each other's folder, or fail."""
 _ROUNDS = 16
@@ -308,7 +307,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
             )
         elif value == "???":
             problems.append(OverrideError(path, _explain_missing_value(conf, path, where)))
-        elif isinstance(value, str) and _RESOLVER.search(value):
+        elif isinstance(value, str) and _calls_resolver(value):
             text = "only ${other.setting} is allowed; a resolver would make the same YAML mean different things"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
         elif isinstance(value, str) and "${" in value:
@@ -332,6 +331,19 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
             continue
         _put(raw, path, None)
     return raw
+
+
+def _calls_resolver(text: str) -> bool:
+    """Return whether a ``${...}`` of ``text`` has a colon, as ``${oc.env:HOME}``; what stands before it may be a reference itself."""
+    depth = 0
+    for index, letter in enumerate(text):
+        if text.startswith("${", index):
+            depth += 1
+        elif depth and letter == ":":
+            return True
+        elif depth and letter == "}":
+            depth -= 1
+    return False
 
 
 def _explain_missing_value(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:

@@ -190,18 +190,16 @@ class _PromptRenderer:
 
     def render_prompts(self, examples: Sequence[Example], room: int, *, count: bool) -> list[Prompt]:
         """Return the examples that have a separate input and leave ``room`` tokens for an answer; ``count`` counts each."""
-        texts = [
-            self.renderer.render(example.messages, add_generation_prompt=True, tools=example.tools)
-            if example.messages
-            else ""
-            for example in examples
-        ]
+        refused: dict[str, str] = {}
+        texts = [self._render(example, refused) for example in examples]
         result = []
         limit = self.spec.context
         for example, text, encoded in zip(examples, texts, self.tokenizer.encode(texts), strict=True):
             reason: tuple[RejectReason, str] | None = None
             if not example.messages:
                 reason = ("no_separate_answer", "its input and answer are one text")
+            elif example.id in refused:
+                reason = ("template_refuses", refused[example.id])
             elif limit is not None and len(encoded.ids) + room > limit:
                 reason = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer; the limit is {limit}")
             if count:
@@ -221,6 +219,16 @@ class _PromptRenderer:
                     )
                 )
         return result
+
+    def _render(self, example: Example, refused: dict[str, str]) -> str:
+        """Return the prompt of an example; empty where there is none, or the template refuses it, which ``refused`` notes."""
+        if not example.messages:
+            return ""
+        try:
+            return self.renderer.render(example.messages, add_generation_prompt=True, tools=example.tools)
+        except DataError as error:
+            refused[example.id] = error.message
+            return ""
 
     def _account(self, example: Example, reason: tuple[RejectReason, str] | None) -> None:
         self.tally.read()

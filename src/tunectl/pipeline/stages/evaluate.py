@@ -118,8 +118,9 @@ def run(
         del trained["aligned"]
     for adapter in trained.values():
         contracts.check_base_matches(adapter, tuned_on)
+    data, base = _run_base(tools, inputs.model, setting, data)
     rounds = [
-        _run_system(tools, inputs.model, None, lambda g, p: run_evaluation.run_base(setting, data, g, p)),
+        base,
         run_evaluation.run_retrieval_baseline(setting, data),
         *(
             _run_system(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
@@ -153,6 +154,19 @@ def run(
         epsilon=budget.epsilon if budget else None,
         systems=summary.to_dvc_metrics(result),
     )
+
+
+def _run_base(
+    tools: evaluation.EvaluationBackend, folder: Path, setting: EvaluationSettings, data: EvaluationData
+) -> tuple[EvaluationData, SystemOutputs]:
+    """Return the inputs that every system is asked, and the answers of the base model."""
+    generator = tools.open(folder, None)
+    try:
+        prompter = tools.prompter(folder, None)
+        data = run_evaluation.leave_out_unanswerable(setting, data, generator, prompter)
+        return data, run_evaluation.run_base(setting, data, generator, prompter)
+    finally:
+        generator.close()
 
 
 def _run_system(

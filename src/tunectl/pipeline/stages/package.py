@@ -189,17 +189,13 @@ class _ReleaseBuilder:
         self.tools.export(origin, self.release / serving_contract.MODEL, engine=engine, weights=weights)
 
     def render_conversations(self) -> list[RenderedConversation]:
-        """Render validation inputs, as many as needed; those that leave no tokens for an answer are left out."""
+        """Render validation inputs, as many as needed, without those that leave no tokens for an answer or that the template refuses."""
         settings = self.settings
         rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
         chat = templates.load(self.base, system=self.spec.system)
         room = max(settings.parity.max_tokens, settings.probing.max_tokens)
         limit = (self.spec.context or 1 << 30) - room
-        texts = [
-            (row, chat.render(row.messages, add_generation_prompt=True, tools=row.tools))
-            for row in rows
-            if not row.tools
-        ]
+        texts = [(row, text) for row in rows if not row.tools and (text := chat.try_render(row.messages)) is not None]
         encoded = self.tokenizer.encode([text for _, text in texts])
         result = [
             RenderedConversation(list(row.messages), text, item.ids)
@@ -308,7 +304,12 @@ class _ReleaseBuilder:
         """Return the evaluation's metric of the engine's answers to its test inputs, beside that of the trained model's."""
         cfg, count = self.cfg.evaluate, self.settings.parity.inputs
         rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
-        sample = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
+        path, is_greedy = self.inputs.evaluate / results.ANSWERS, cfg.decoding.method == "greedy"
+        answers_of: dict[str, dict[str, str]] = {row.id: {} for row in rows}
+        if is_greedy or path.is_file():
+            answers_of = {row.id: row.answers for row in atomic_io.read_rows(path, AnswerRow)}
+        asked = [item for item in items.sample_items(rows, cfg.max_inputs, self.cfg.seed) if item.id in answers_of]
+        sample = items.sample_items(asked, count, self.cfg.seed)
         if count == 0 or not sample:
             return None
         chat = templates.load(self.base, system=self.spec.system)
@@ -316,13 +317,9 @@ class _ReleaseBuilder:
         prompts = [encoded.ids for encoded in self.tokenizer.encode(texts)]
         limit, libraries = cfg.decoding.max_new_tokens, evaluation.tools()
         engine = [self.decode_answer(item) for item in side.generate(prompts, limit)]
-        if cfg.decoding.method == "greedy":
+        if is_greedy:
             name = "aligned" if self.which == "align" else "tuned"
-            measured = {
-                row.id: row.answers[name]
-                for row in atomic_io.read_rows(self.inputs.evaluate / results.ANSWERS, AnswerRow)
-            }
-            before = [measured[item.id] for item in sample]
+            before = [answers_of[item.id][name] for item in sample]
         else:  # the engine is asked greedily, so the trained model is as well
             before = [self.decode_answer(item) for item in model.generate(prompts, limit)]
         first, other = (

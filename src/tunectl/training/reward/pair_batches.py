@@ -16,7 +16,8 @@ from tunectl.artifacts.records import Example, Message, PreferencePair, Rejected
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import tool_calls
-from tunectl.chat.loss_mask import LossMasker, TokenizedExample, TokenSpan
+from tunectl.chat.loss_mask import LossMasker, TokenizedExample, TokenSpan, mask_each
+from tunectl.core.errors import DataError
 from tunectl.core.hashing import hash_to_bytes
 from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 
@@ -86,7 +87,7 @@ def tokenize_pairs(
     """Return ``pairs`` as tokens; ``tally`` counts each pair once.
 
     Rejected are pairs with an answer that is ``too_long`` with its prompt, that is ``no_answer`` (its last turn is not the
-    assistant's), or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
+    assistant's), that ``template_refuses``, or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
     """
     result = []
     rest = iter(pairs)
@@ -96,7 +97,14 @@ def tokenize_pairs(
         sides = [(pair, side) for pair in sound for side in (pair.chosen, pair.rejected)]
         sequences = _sequences(masker, sides, max_tokens)
         for number, pair in enumerate(sound):
-            item = TokenizedPair(pair, *sequences[2 * number : 2 * number + 2])
+            chosen, rejected = sequences[2 * number : 2 * number + 2]
+            if isinstance(chosen, DataError):
+                tally.reject(_reject(pair, "template_refuses", chosen.message))
+                continue
+            if isinstance(rejected, DataError):
+                tally.reject(_reject(pair, "template_refuses", rejected.message))
+                continue
+            item = TokenizedPair(pair, chosen, rejected)
             if _fits(item, max_tokens, tally):
                 tally.keep()
                 result.append(item)
@@ -132,8 +140,8 @@ def _reject(pair: PreferencePair, reason: RejectReason, detail: str) -> Rejected
 
 def _sequences(
     masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]], max_tokens: int
-) -> list[tuple[int, ...]]:
-    """Return whole sequences up to and including the end of the final turn."""
+) -> list[tuple[int, ...] | DataError]:
+    """Return whole sequences up to and including the end of the final turn, or why the template does not render one."""
     examples = []
     for pair, side in sides:
         source = pair.annotations[0].source
@@ -141,8 +149,8 @@ def _sequences(
         examples.append(
             Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
         )
-    masked = masker.mask(examples, max_tokens=max_tokens)
-    return [sequence for item in masked for sequence in answer_sequences(item)]
+    masked = mask_each(masker, examples, max_tokens=max_tokens)
+    return [item if isinstance(item, DataError) else answer_sequences(item)[0] for item in masked]
 
 
 def answer_sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:

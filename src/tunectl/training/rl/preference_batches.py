@@ -16,7 +16,7 @@ from tunectl.artifacts.records import Example, LabeledCompletion, Message, Prefe
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import tool_calls
-from tunectl.chat.loss_mask import LossMasker, TokenSpan
+from tunectl.chat.loss_mask import LossMasker, TokenSpan, mask_each
 from tunectl.config.schema.align import Dpo, Kto
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
@@ -105,7 +105,7 @@ def rows_of_pairs(
     """Return one row of tokens per pair; ``tally`` counts each pair once.
 
     Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
-    its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
+    its prompt, that has ``nothing_trained``, that ``template_refuses``, or that is the ``same_answer`` once the template has trimmed both.
     """
     result = []
     for pair, (chosen, rejected) in _read(pairs, lambda pair: (pair.chosen, pair.rejected), masker, max_tokens, tally):
@@ -125,7 +125,7 @@ def rows_of_labeled_answers(
 ) -> list[LabeledCompletions]:
     """Return the labeled answers of one input in one row, or in several where they are long; ``tally`` counts each answer.
 
-    Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
+    Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, have ``nothing_trained``, or that ``template_refuses``.
     """
     groups: dict[str, list[tuple[TokenSpan, bool]]] = {}
     for mark, (piece,) in _read(marks, lambda mark: (mark.completion,), masker, max_tokens, tally):
@@ -150,11 +150,15 @@ def _read(
         pieces = iter(_pieces(masker, examples, max_tokens))
         tokenized = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
         for record in chunk:
-            result = tokenized.get(id(record))
-            reason = _NO_ANSWER if result is None else _refusal(result, max_tokens)
-            if result is not None and reason is None:
+            sequences = tokenized.get(id(record), ())
+            result = tuple(piece for piece in sequences if isinstance(piece, TokenSpan))
+            errors = [piece for piece in sequences if isinstance(piece, DataError)]
+            reason: tuple[RejectReason, str] | None = _NO_ANSWER
+            if sequences:
+                reason = ("template_refuses", errors[0].message) if errors else _refusal(result, max_tokens)
+            if reason is None:
                 yield record, result
-            elif reason is not None:
+            else:
                 last = next((side[-1].content for side in sides(record) if side), "")
                 tally.reject(RejectedRow(record.annotations[0].source, *reason, truncate(last)))
 
@@ -186,11 +190,13 @@ def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Messag
     return Example(record.id, source, messages=[*before, *between], answers=[final], tools=record.tools)
 
 
-def _pieces(masker: LossMasker, examples: Sequence[Example], max_tokens: int) -> list[TokenSpan]:
-    """Return whole sequences."""
+def _pieces(masker: LossMasker, examples: Sequence[Example], max_tokens: int) -> list[TokenSpan | DataError]:
+    """Return whole sequences, or why the template does not render one."""
     return [
-        TokenSpan(masked.prompt.ids + masked.answers[0].ids, masked.prompt.trained + masked.answers[0].trained)
-        for masked in masker.mask(examples, max_tokens=max_tokens)
+        masked
+        if isinstance(masked, DataError)
+        else TokenSpan(masked.prompt.ids + masked.answers[0].ids, masked.prompt.trained + masked.answers[0].trained)
+        for masked in mask_each(masker, examples, max_tokens=max_tokens)
     ]
 
 

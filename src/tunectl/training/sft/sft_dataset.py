@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from tunectl.artifacts.records import Example, RejectedRow, Source, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
-from tunectl.chat.loss_mask import LossMasker, TokenizedExample
+from tunectl.chat.loss_mask import LossMasker, TokenizedExample, mask_each
 from tunectl.config.schema.sft import Sft
+from tunectl.core.errors import DataError
 from tunectl.training import prefix_sharing
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.sft import private_units
@@ -32,17 +33,30 @@ def tokenize_examples(
     """Return the examples as tokens with their loss mask; ``tally`` counts each answer as one row.
 
     Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut; rows of token ids that the tokenizer
-    does not have are rejected as ``wrong_labels``.
+    does not have are rejected as ``wrong_labels``, conversations that the template does not render as ``template_refuses``.
+    Raises  DataError where the template renders none of them.
     """
     examples_ = []
+    refused: list[tuple[Example, DataError]] = []
     for start in range(0, len(examples), CHUNK):
-        for masked in masker.mask(examples[start : start + CHUNK], max_tokens=limits.max_tokens):
+        chunk = examples[start : start + CHUNK]
+        for example, masked in zip(chunk, mask_each(masker, chunk, max_tokens=limits.max_tokens), strict=True):
+            if isinstance(masked, DataError):
+                refused.append((example, masked))
+                continue
             unknown = _find_unknown_id(masked, masker)
             answers = tuple(
                 answer for number, answer in enumerate(masked.answers) if _fits(masked, number, limits, unknown, tally)
             )
             if answers:
                 examples_.append(replace(masked, answers=answers))
+    if refused and len(refused) == len(examples):
+        raise refused[0][1]
+    for example, error in refused:
+        sources = [answer.source for answer in example.answers] or [example.source]
+        tally.read(len(sources))
+        for source in sources:
+            tally.reject(RejectedRow(source, "template_refuses", error.message))
     return examples_
 
 
