@@ -59,10 +59,10 @@ def work(tmp_path: Path, root) -> LocalActivities:
 
 
 def _examined(
-    work: LocalActivities, name: str, at: datetime, verdict: str = "drift", release: str | None = None, **other
+    work: LocalActivities, name: str, at: datetime, verdict: str = "drift", release: str | None = None
 ) -> None:
     champion = work.store.champion().release
-    body = DriftWindow(name, at - HOUR, at, 100, verdict, True, release or champion, "training", **other)
+    body = DriftWindow(name, at - HOUR, at, 100, verdict, True, release or champion, "training")
     with work._open_log() as live:
         live.add_window(TimeWindow(name, at - HOUR, at, at, to_builtins(body)))
 
@@ -106,15 +106,6 @@ def test_the_newest_window_of_the_champion_counts(work: LocalActivities) -> None
     _examined(work, "calm", NOW, "ok")
     assert _drift(work) is None
     assert _drift(work, NOW + 40 * 24 * HOUR) is None, "and what is a month old is no news"
-
-
-def test_the_window_that_a_retrain_records_has_no_words_of_prompts(work: LocalActivities) -> None:
-    """``tunectl log erase`` clears them in the inference log, and reaches no record of a retrain."""
-    words = [SegmentShift("word:neurofibromatosis", 0.4, 0.0, ["chatcmpl-000001"])]
-    _examined(work, "new", NOW, segments=words)
-    with work._open_log() as live:
-        assert "neurofibromatosis" in str(live.windows()[0].body)
-    assert "neurofibromatosis" not in str(to_builtins(work.drift(NOW)))
 
 
 def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: LocalActivities) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from msgspec import to_builtins
-from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import DriftWindow
@@ -105,8 +104,7 @@ class LocalActivities:
         frozen = data_collection.freeze_snapshot(self._open_log, layout, section, now, drift[0].id if drift else None)
         facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
-            # Without the words of prompts: a record stays when the rows that they came from are erased.
-            facts["window"] = to_builtins(replace(drift[0], segments=[]))
+            facts["window"] = to_builtins(drift[0])
             return RetrainRequest(state_machine.run_key(drift[0].id, config, commit, base), facts)
         quarantine = timedelta(hours=section.quarantine_hours)
         ripe = snapshot.feedback_out_of_quarantine(layout.root / section.snapshots, frozen, quarantine)
