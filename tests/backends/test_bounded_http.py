@@ -200,14 +200,16 @@ def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
 
 def test_uvicorn_of_bentoml_uses_the_bounded_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     import uvicorn
-    from uvicorn.config import HTTP_PROTOCOLS
+    from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
 
-    for name, value in [*HTTP_PROTOCOLS.items()]:
-        monkeypatch.setitem(HTTP_PROTOCOLS, name, value)
+    for table in (HTTP_PROTOCOLS, WS_PROTOCOLS):
+        for name, value in [*table.items()]:
+            monkeypatch.setitem(table, name, value)
     bounded_http.limit_protocols()
     for http_name in ("auto", "h11"):
         config = uvicorn.Config(echo, http=http_name)
         config.load()
         assert config.http_protocol_class.__name__ == "BoundedProtocol"
+        assert config.ws_protocol_class is None
     service = Path(bounded_http.__file__).parents[2] / "services" / "bento_service.py"
     assert "limit_protocols()" in service.read_text()

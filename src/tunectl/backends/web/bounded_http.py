@@ -43,11 +43,12 @@ TOO_LARGE: Final = (
 
 
 def limit_protocols() -> None:
-    """Make every uvicorn that is started later in this process use the bounded protocol."""
+    """Make every uvicorn that is started later in this process use the bounded protocol, and no WebSockets, which have no bounds."""
     config = import_optional("uvicorn.config", extra="annotate")
     for name in ("auto", "h11", "httptools"):
         if name != "httptools" or importlib.util.find_spec("httptools") is not None:
             config.HTTP_PROTOCOLS[name] = build_protocol(name)
+    config.WS_PROTOCOLS["auto"] = None
 
 
 def build_server(application: Any) -> Any:
@@ -122,8 +123,9 @@ class _BoundedConnection(asyncio.Protocol):
         self.start_timer(IDLE_SECONDS)
         self._schedule_check()
         if len(self.connections) > MAX_CONNECTIONS:
-            own = (item for item in self.connections if isinstance(item, _BoundedConnection))  # not WebSockets
-            others = (item for item in own if item is not self and (item.waits_for_client() or item.pipeline))
+            others = (
+                item for item in self.connections if item is not self and (item.waits_for_client() or item.pipeline)
+            )
             min(others, key=lambda item: item.rank(), default=self).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,8 +181,6 @@ class _BoundedConnection(asyncio.Protocol):
         self._unread_timer = self.loop.call_later(UNREAD_SECONDS / UNREAD_CHECKS, self._check_unread)
 
     def _check_unread(self) -> None:
-        if self not in self.connections:  # a WebSocket has taken it over
-            return
         acknowledged = self._measure_acknowledged() if self.count_unsent() else -1
         self.stalls = self.stalls + 1 if acknowledged == self._acknowledged != -1 else 0
         self._acknowledged = acknowledged
