@@ -190,6 +190,22 @@ def test_trailers_count_as_headers(port: int) -> None:
         assert ask(line, start + b"a:\r\n" * 101 + b"\r\n")[0] != 200
 
 
+@pytest.mark.parametrize("wanted", [b"websocket", b"h2c"])
+def test_the_body_of_a_request_for_another_protocol_is_no_request(port: int, wanted: bytes) -> None:
+    """Behind a proxy whose users share connections, somebody else would get its answer."""
+    hidden = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    more = b"Connection: upgrade\r\nUpgrade: " + wanted + b"\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    content = b""
+    with connect(port) as line:
+        line.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + more)
+        time.sleep(0.2)
+        with suppress(ConnectionError):
+            line.sendall(hidden)
+            while part := line.recv(65536):
+                content += part
+    assert content.count(b"HTTP/1.1 200") == 1
+
+
 def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
     lines = [connect(port) for _ in range(40)]
     with connect(port) as one:

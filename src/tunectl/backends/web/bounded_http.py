@@ -246,6 +246,7 @@ class _CountedHead(asyncio.Protocol):
     """Counts bytes that a parser has not completed yet, headers, and requests sent ahead; first base class before httptools' protocol."""
 
     transport: Any
+    cycle: Any
     headers: list[tuple[bytes, bytes]]
     pipeline: Any
     start_timer: Any
@@ -297,6 +298,11 @@ class _CountedHead(asyncio.Protocol):
             self._refuse()
         else:
             super().send_400_response(msg)  # type: ignore[misc]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Close after the answer: the parser leaves out the body of a request for another protocol, and would take it for the next request."""
+        self._refused = True
+        self.cycle.keep_alive = False
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
