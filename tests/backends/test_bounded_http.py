@@ -206,6 +206,15 @@ def test_the_body_of_a_request_for_another_protocol_is_no_request(port: int, wan
     assert content.count(b"HTTP/1.1 200") == 1
 
 
+def test_a_body_of_two_lengths_is_refused(port: int) -> None:
+    """A proxy that believes the other one would take its end for the next request, or the next request for its end."""
+    chunked = b"Transfer-Encoding: chunked\r\n"
+    for lengths in (b"Content-Length: 5\r\n" + chunked, chunked + b"Content-Length: 5\r\n"):
+        with connect(port) as line:
+            assert ask(line, b"POST / HTTP/1.1\r\nHost: x\r\n" + lengths + b"\r\n0\r\n\r\n")[0] == 400
+            assert line.recv(1) == b""
+
+
 def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
     lines = [connect(port) for _ in range(40)]
     with connect(port) as one:

@@ -214,7 +214,7 @@ class _BoundedConnection(asyncio.Protocol):
 
 
 class _CountedEvents(asyncio.Protocol):
-    """Counts headers that h11, which bounds the bytes of a head, has parsed; first base class before its protocol."""
+    """Counts headers that h11, which bounds the bytes of a head, has parsed, and refuses two lengths; first base class before its protocol."""
 
     conn: Any
     transport: Any
@@ -224,13 +224,15 @@ class _CountedEvents(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._next_event, self.conn.next_event = self.conn.next_event, self._count_headers
+        self._next_event, self.conn.next_event = self.conn.next_event, self._check_headers
 
-    def _count_headers(self) -> Any:
+    def _check_headers(self) -> Any:
         event = self._next_event()
         if len(getattr(event, "headers", ())) > MAX_HEADERS:
             self._crowded = True
             raise import_optional("h11", extra="annotate").RemoteProtocolError("too many headers")
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in getattr(event, "headers", ())}:
+            raise import_optional("h11", extra="annotate").RemoteProtocolError("a body has one length")  # as httptools
         return event
 
     def send_400_response(self, msg: str) -> None:
