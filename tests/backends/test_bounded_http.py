@@ -190,6 +190,31 @@ def test_trailers_count_as_headers(port: int) -> None:
         assert ask(line, start + b"a:\r\n" * 101 + b"\r\n")[0] != 200
 
 
+@pytest.mark.parametrize("wanted", [b"websocket", b"h2c"])
+def test_the_body_of_a_request_for_another_protocol_is_no_request(port: int, wanted: bytes) -> None:
+    """Behind a proxy whose users share connections, somebody else would get its answer."""
+    hidden = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    more = b"Connection: upgrade\r\nUpgrade: " + wanted + b"\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    content = b""
+    with connect(port) as line:
+        line.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + more)
+        time.sleep(0.2)
+        with suppress(ConnectionError):
+            line.sendall(hidden)
+            while part := line.recv(65536):
+                content += part
+    assert content.count(b"HTTP/1.1 200") == 1
+
+
+def test_a_body_of_two_lengths_is_refused(port: int) -> None:
+    """A proxy that believes the other one would take its end for the next request, or the next request for its end."""
+    chunked = b"Transfer-Encoding: chunked\r\n"
+    for lengths in (b"Content-Length: 5\r\n" + chunked, chunked + b"Content-Length: 5\r\n"):
+        with connect(port) as line:
+            assert ask(line, b"POST / HTTP/1.1\r\nHost: x\r\n" + lengths + b"\r\n0\r\n\r\n")[0] == 400
+            assert line.recv(1) == b""
+
+
 def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
     lines = [connect(port) for _ in range(40)]
     with connect(port) as one:
@@ -200,14 +225,16 @@ def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
 
 def test_uvicorn_of_bentoml_uses_the_bounded_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     import uvicorn
-    from uvicorn.config import HTTP_PROTOCOLS
+    from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
 
-    for name, value in [*HTTP_PROTOCOLS.items()]:
-        monkeypatch.setitem(HTTP_PROTOCOLS, name, value)
+    for table in (HTTP_PROTOCOLS, WS_PROTOCOLS):
+        for name, value in [*table.items()]:
+            monkeypatch.setitem(table, name, value)
     bounded_http.limit_protocols()
     for http_name in ("auto", "h11"):
         config = uvicorn.Config(echo, http=http_name)
         config.load()
         assert config.http_protocol_class.__name__ == "BoundedProtocol"
+        assert config.ws_protocol_class is None
     service = Path(bounded_http.__file__).parents[2] / "services" / "bento_service.py"
     assert "limit_protocols()" in service.read_text()

@@ -187,6 +187,42 @@ def test_an_answer_that_is_cut_ends_even_where_another_request_was_sent_ahead(po
     assert LEFT == ["/watched"]
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_asks_for_a_websocket_is_cut_like_everybody(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BentoML's uvicorn would hand the connection over to a protocol without bounds; there are no WebSockets here."""
+    import uvicorn
+    from uvicorn import config
+
+    pytest.importorskip(protocol)
+    pytest.importorskip("wsproto")
+    for table in (config.HTTP_PROTOCOLS, config.WS_PROTOCOLS):
+        for name, value in [*table.items()]:
+            monkeypatch.setitem(table, name, value)
+    monkeypatch.setattr(bounded_http, "UNREAD_SECONDS", UNREAD)
+    bounded_http.limit_protocols()
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await (answer(scope, receive, send) if scope["type"] == "http" else send({"type": "websocket.close"}))
+
+    listening = bounded_http.listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(serve, http=protocol, lifespan="off", log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    port = listening.getsockname()[1]
+    try:
+        with connect(port, request("/here", handshake)) as line:
+            assert read(line) == b"/here"
+        with connect(port, request("/whole")) as line:
+            time.sleep(0.3)
+            line.sendall(request("/here", handshake))
+            time.sleep(4 * UNREAD)
+            assert not server.server_state.connections
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+
+
 HALF = b"POST /half HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\na"
 
 

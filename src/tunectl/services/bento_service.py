@@ -60,8 +60,6 @@ class AsgiBentoService(bentoml.Service):
                 await RUNNING.answer(scope, receive, send)
             elif scope["type"] == "lifespan":
                 await inner(scope, receive, send)
-            else:
-                await send({"type": "websocket.close"})
 
         return application
 

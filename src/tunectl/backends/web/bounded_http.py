@@ -43,11 +43,12 @@ TOO_LARGE: Final = (
 
 
 def limit_protocols() -> None:
-    """Make every uvicorn that is started later in this process use the bounded protocol."""
+    """Make every uvicorn that is started later in this process use the bounded protocol, and no WebSockets, which have no bounds."""
     config = import_optional("uvicorn.config", extra="annotate")
     for name in ("auto", "h11", "httptools"):
         if name != "httptools" or importlib.util.find_spec("httptools") is not None:
             config.HTTP_PROTOCOLS[name] = build_protocol(name)
+    config.WS_PROTOCOLS["auto"] = None
 
 
 def build_server(application: Any) -> Any:
@@ -122,8 +123,9 @@ class _BoundedConnection(asyncio.Protocol):
         self.start_timer(IDLE_SECONDS)
         self._schedule_check()
         if len(self.connections) > MAX_CONNECTIONS:
-            own = (item for item in self.connections if isinstance(item, _BoundedConnection))  # not WebSockets
-            others = (item for item in own if item is not self and (item.waits_for_client() or item.pipeline))
+            others = (
+                item for item in self.connections if item is not self and (item.waits_for_client() or item.pipeline)
+            )
             min(others, key=lambda item: item.rank(), default=self).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,8 +181,6 @@ class _BoundedConnection(asyncio.Protocol):
         self._unread_timer = self.loop.call_later(UNREAD_SECONDS / UNREAD_CHECKS, self._check_unread)
 
     def _check_unread(self) -> None:
-        if self not in self.connections:  # a WebSocket has taken it over
-            return
         acknowledged = self._measure_acknowledged() if self.count_unsent() else -1
         self.stalls = self.stalls + 1 if acknowledged == self._acknowledged != -1 else 0
         self._acknowledged = acknowledged
@@ -214,7 +214,7 @@ class _BoundedConnection(asyncio.Protocol):
 
 
 class _CountedEvents(asyncio.Protocol):
-    """Counts headers that h11, which bounds the bytes of a head, has parsed; first base class before its protocol."""
+    """Counts headers that h11, which bounds the bytes of a head, has parsed, and refuses two lengths; first base class before its protocol."""
 
     conn: Any
     transport: Any
@@ -224,13 +224,15 @@ class _CountedEvents(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._next_event, self.conn.next_event = self.conn.next_event, self._count_headers
+        self._next_event, self.conn.next_event = self.conn.next_event, self._check_headers
 
-    def _count_headers(self) -> Any:
+    def _check_headers(self) -> Any:
         event = self._next_event()
         if len(getattr(event, "headers", ())) > MAX_HEADERS:
             self._crowded = True
             raise import_optional("h11", extra="annotate").RemoteProtocolError("too many headers")
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in getattr(event, "headers", ())}:
+            raise import_optional("h11", extra="annotate").RemoteProtocolError("a body has one length")  # as httptools
         return event
 
     def send_400_response(self, msg: str) -> None:
@@ -246,6 +248,7 @@ class _CountedHead(asyncio.Protocol):
     """Counts bytes that a parser has not completed yet, headers, and requests sent ahead; first base class before httptools' protocol."""
 
     transport: Any
+    cycle: Any
     headers: list[tuple[bytes, bytes]]
     pipeline: Any
     start_timer: Any
@@ -297,6 +300,11 @@ class _CountedHead(asyncio.Protocol):
             self._refuse()
         else:
             super().send_400_response(msg)  # type: ignore[misc]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Close after the answer: the parser leaves out the body of a request for another protocol, and would take it for the next request."""
+        self._refused = True
+        self.cycle.keep_alive = False
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
