@@ -16,6 +16,7 @@ from tunectl.artifacts.records import RejectedRow
 from tunectl.backends.readers import source_rows
 from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.config.schema.ingest import FileSource
+from tunectl.core.errors import DataError
 from tunectl.data.readers.csv_reader import read_table
 from tunectl.data.readers.file_discovery import OPENERS, SourceFile, file_type
 from tunectl.data.readers.json_reader import read_json, read_json_lines
@@ -27,8 +28,9 @@ READERS = {"text": read_text, "csv": read_table, "jsonl": read_json_lines, "json
 DEEP = 100_000
 
 
-def read(path, limit=MEGABYTE):
-    reading = FileSource(**{**VALUES, "path": "x", "limits": {**VALUES["limits"], "max_file_bytes": limit}})
+def read(path, limit=MEGABYTE, **limits):
+    limits = {**VALUES["limits"], "max_file_bytes": limit, **limits}
+    reading = FileSource(**{**VALUES, "path": "x", "limits": limits})
     return list(source_rows.rows(SourceFile(path, path.name, file_type(path)), reading, "s", READERS))
 
 
@@ -91,6 +93,36 @@ def test_a_document_is_measured_before_it_is_unpacked(tmp_path, limit, told):
 def test_a_document_of_many_paragraphs_is_read(tmp_path):
     (row,) = read(docx_bomb(tmp_path / "long.docx", 500))
     assert row.columns["text"].count("a") == 500
+
+
+ROW = '{"text": "a, b]}", "of": [1, {"x": [2, 3]}]}'
+
+
+@pytest.mark.parametrize(
+    ("begin", "item", "between", "end"),
+    [("[", ROW, ",", "]"), ('{"rows": [', ROW, ",", "]}"), ("{\n}", "{}", "\n", ""), ("{", '"k": 0', ",", "}")],
+    ids=["list", "wrapped", "one after the other", "keys"],
+)
+def test_json_of_more_values_than_rows_is_not_read(tmp_path, begin, item, between, end):
+    """Each takes up to 40 times its letters: four megabytes of a compressed file would take all memory."""
+    path = tmp_path / "x.json"
+    for count in (9, 100):
+        path.write_text(begin + between.join([item] * count) + end)
+        assert len(read(path, max_rows=count + 1)) in (1, count, count + 1)
+        with pytest.raises(DataError, match=r"^x.json holds more than limits.max_rows = "):
+            read(path, max_rows=count - 1)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_a_row_of_json_is_measured_before_it_is_decoded(tmp_path, name):
+    path = tmp_path / name
+    rows = ['{"text": "a"}', f'{{"text": "b", "more": [{"[]," * 20_000}0]}}', '{"text": "c"}']
+    path.write_text("\n".join(rows) if name == "x.jsonl" else f"[{','.join(rows)}]")
+    first, long, last = read(path, max_characters=1000)
+    assert (first.columns, last.columns) == ({"text": "a"}, {"text": "c"})
+    assert long.reason == "too_long"
+    assert long.detail.startswith("the row has 6002")
+    assert long.detail.endswith(" letters, the most is 32000; raise limits.max_characters of the source")
 
 
 @pytest.mark.parametrize("end", ["json", "jsonl"])

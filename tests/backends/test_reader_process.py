@@ -410,3 +410,30 @@ def test_a_page_that_takes_too_long_is_a_reject_and_the_next_one_is_read(tmp_pat
     assert (reject.reason, reject.detail) == ("unreadable", "reading its next rows took more than 5 s")
     monkeypatch.undo()
     assert [row.columns["text"] for row in read_page(good)] == ["The cafe is open."]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_one_value_that_python_cannot_hold_costs_no_other_row(tmp_path, kind):
+    """A time after the year 9999, a date, a time zone that nobody knows, and a text that is not UTF-8."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    far = [1] * 700 + [2**62] + [1] * 699
+    raw = pa.array([b"text"] * 700 + [b"\xff"] + [b"text"] * 699)
+    table = pa.table(
+        {
+            "text": pa.StringArray.from_buffers(1400, *raw.buffers()[1:]),
+            "at": pa.array(far).cast(pa.timestamp("us")),
+            "day": pa.array([min(value, 2**31 - 1) for value in far], pa.int32()).cast(pa.date32()),
+            "zone": pa.array([1] * 1400).cast(pa.timestamp("us", tz="Mars/Phobos")),
+        }
+    )
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "t.parquet")
+    else:
+        with pa.ipc.new_file(tmp_path / "t.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=1000)
+    rows = read(tmp_path / f"t.{kind}")
+    assert [row.source.row for row in rows] == list(range(1, 1401))
+    assert rows[700].columns == {"text": None, "at": None, "day": None, "zone": None}
+    assert (rows[1399].columns["text"], rows[1399].columns["day"].year) == ("text", 1970)

@@ -81,6 +81,7 @@ OUTSIDE = {
             "data.readers.file_discovery:_CACHED",  # where a link in an archive of somebody else leads
             "data.readers.json_reader:_BLANKS",
             "data.readers.json_reader:_CONSTANT",
+            "data.readers.json_reader:_MARK",
             "data.readers.text_reader:_FRONT",
             "data.readers.text_reader:_PAIR",
             "data.readers.csv_reader:_EXCEL",

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunectl.config.schema.slot_error import PatternSlot, SlotErrorRules, VerbatimSlot
+from tunectl.core import unicode_form
 from tunectl.core.declared_pattern import DeclaredPattern
 from tunectl.evaluation.items import Item
 
@@ -161,8 +162,8 @@ def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
 
 def normalize(text: str) -> str:
     """Return the text in lower case without accents and apostrophes, blanks for hyphens, slashes and line ends, ``£`` for every pound sign."""
-    text = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", _MOJIBAKE.sub("£", text)))
-    text = unicodedata.normalize("NFKD", text.casefold())
+    text = unicode_form.normalize("NFKD", _APOSTROPHES.sub("", _MOJIBAKE.sub("£", text)))
+    text = unicode_form.normalize("NFKD", text.casefold())
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
     return _POUND.sub("£", " ".join(_BLANKS.sub(" ", _APOSTROPHES.sub("", text)).split()))
 

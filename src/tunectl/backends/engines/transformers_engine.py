@@ -40,7 +40,7 @@ class TransformersEngine:
             torch.set_num_threads(self.threads)
         try:
             model = transformers.AutoModelForCausalLM.from_pretrained(
-                release / "model", use_safetensors=True, dtype="auto", local_files_only=True
+                release / "model", use_safetensors=True, dtype="auto", local_files_only=True, trust_remote_code=False
             )
             if adapter:
                 model = import_optional("peft", extra=EXTRA).PeftModel.from_pretrained(

@@ -13,6 +13,8 @@ from tunectl.core.errors import DataError
 from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile
 
+_NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError)
+"""Errors of pyarrow and Python for a value of Arrow that Python has no value for."""
 BATCH = 1024
 """Rows per batch, for files that do not declare it."""
 EXTENSIONS: dict[int, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
@@ -70,16 +72,27 @@ def _build_read_error(file: SourceFile, description: str, error: Exception) -> D
 def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
     """Return the columns of a pyarrow batch as lists of plain Python values: dictionary, run-length and view encodings are resolved.
 
-    A text longer than ``max_characters`` is cut to one character more than that, so that it is still rejected as too long.
+    A text longer than ``max_characters`` is cut to one character more than that, so that it is still rejected as too long. What Python
+    cannot hold, such as a date in the year 300,000 or a text that is not UTF-8, is None: one value must not end the file.
     """
     columns = []
     for column in batch.columns:
-        values = column.to_pylist()
+        try:
+            values = column.to_pylist()
+        except _NOT_IN_PYTHON:
+            values = [_read_value(value) for value in column]
         # Most columns are used as they are: MessagePack has all their types, and together they are below the limit.
         if column.nbytes > max_characters or any(type_name in str(column.type) for type_name in INSPECTED_TYPES):
             values = [_simplify(value, max_characters) for value in values]
         columns.append(values)
     return columns
+
+
+def _read_value(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except _NOT_IN_PYTHON:
+        return None
 
 
 def _simplify(value: Any, max_characters: int) -> Any:

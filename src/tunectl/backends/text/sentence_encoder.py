@@ -85,7 +85,9 @@ class SentenceEncoder:
         self._torch = import_optional("torch", extra="train")
         transformers = import_optional("transformers", extra="train")
         transformers.utils.logging.disable_progress_bar()
-        self._model = transformers.AutoModel.from_pretrained(folder, dtype=self._torch.float32).eval()
+        self._model = transformers.AutoModel.from_pretrained(
+            folder, dtype=self._torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        ).eval()
         self.tokenizer = Tokenizer(folder)
         first, last = self.tokenizer.id_of("[CLS]"), self.tokenizer.id_of("[SEP]")
         if first is None or last is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.curate import Repair
+from tunectl.core import unicode_form
 from tunectl.data.record_text import TextKind, map_texts
 from tunectl.data.transform import Outcome, Record, RejectedRecord, Scope
 
@@ -102,7 +102,7 @@ def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, Repair
         ("mojibake", mojibake if repair.mojibake else None),
         ("html", strip_html if repair.html else None),
         ("control_characters", strip_control_chars if repair.control_characters else None),
-        ("unicode_form", (lambda text: unicodedata.normalize(form, text)) if form is not None else None),
+        ("unicode_form", (lambda text: unicode_form.normalize(form, text)) if form is not None else None),
         ("white_space", normalize_whitespace if repair.white_space else None),
     ]
     return [(name, step) for name, step in table if step is not None]

@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from tunectl.artifacts.records import RejectedRow, Source, truncate
-from tunectl.config.schema.ingest import FileOptions
+from tunectl.config.schema.ingest import FileOptions, RowLimits
+from tunectl.core.errors import DataError
 from tunectl.core.json_depth import exceeds_depth
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.row import RawRow, kind
@@ -21,6 +22,10 @@ _LISTS = ("[{", '["')
 _BLANKS = re.compile(r"\s*")
 _CONSTANT = re.compile(r'"(?:[^"\\]++|\\.)*+"?|(?<![\w.])(?:NaN|-?Infinity)\b', re.DOTALL)
 """A string, or a number that Python writes and JSON lacks."""
+_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""A string, or what begins, ends or separates values."""
+_ROW_BYTES: Final = 32
+"""Letters of a row for each of ``limits.max_characters``: eight texts of four bytes a letter, as in tables of other formats."""
 _MOST_DEEP: Final = 100
 """Limit on nested lists and objects of a row; far below the recursion limit of what writes it."""
 
@@ -38,7 +43,7 @@ def read_json_lines(file: SourceFile, options: FileOptions) -> Iterator[RawRow |
     with open_text_file(file, options.encoding, newline="\n") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
-                yield _row(decoder, line, Source(file.name, number))
+                yield _row(decoder, line, Source(file.name, number), options.limits)
 
 
 def _spread(file: SourceFile, options: FileOptions) -> bool:
@@ -51,8 +56,14 @@ def _spread(file: SourceFile, options: FileOptions) -> bool:
     return first in _OPENING or (first[:2] in _LISTS and first[-1:] == ",")
 
 
-def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source) -> RawRow | RejectedRow:
-    if exceeds_depth(text.encode(errors="replace") if isinstance(text, str) else bytes(text), _MOST_DEEP):
+def _row(
+    decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source, limits: RowLimits
+) -> RawRow | RejectedRow:
+    raw, most = text if isinstance(text, str) else bytes(text), _ROW_BYTES * limits.max_characters
+    if len(raw) > most:  # before it is decoded, which takes up to 20 times as much memory
+        detail = f"the row has {len(raw)} letters, the most is {most}; raise limits.max_characters of the source"
+        return RejectedRow(source, "too_long", detail, truncate(_decode_raw(text)))
+    if exceeds_depth(raw.encode(errors="replace") if isinstance(raw, str) else raw, _MOST_DEEP):
         detail = f"the row nests deeper than {_MOST_DEEP} levels"
         return RejectedRow(source, "not_json", detail, truncate(_decode_raw(text)))
     try:
@@ -82,11 +93,17 @@ def read_json(file: SourceFile, options: FileOptions) -> Iterator[RawRow | Rejec
 
     The whole text is in memory, its rows are decoded one by one. A file that holds JSON lines is read as JSON lines.
     A file that is not JSON gives one reject, ``not_json``.
+    Raises  DataError where it has more rows than ``limits.max_rows``, which take up to 40 times its size in memory.
     """
     with open_text_file(file, options.encoding, newline="") as stream:
         text = stream.read()
     if not text.strip():
         return
+    if _holds_more(text, options.limits.max_rows):
+        raise DataError(
+            f"{file.name} holds more than limits.max_rows = {options.limits.max_rows} values",
+            hint="raise the limit, or write it as JSON lines, of which one is in memory at a time",
+        )
     try:
         items = _items(_without_constants(text))
     except (msgspec.DecodeError, RecursionError) as error:
@@ -94,17 +111,46 @@ def read_json(file: SourceFile, options: FileOptions) -> Iterator[RawRow | Rejec
         if _looks_like_lines(text):
             yield from read_json_lines(file, options)
         elif objects is not None:
-            yield from _rows(objects, file.name)
+            yield from _rows(objects, file.name, options.limits)
         else:
             yield RejectedRow(Source(file.name), "not_json", str(error), truncate(text))
         return
-    yield from _rows(items, file.name)
+    yield from _rows(items, file.name, options.limits)
 
 
-def _rows(items: Iterable[str | msgspec.Raw], name: str) -> Iterator[RawRow | RejectedRow]:
+def _holds_more(text: str, most: int) -> bool:
+    """Return whether JSON has more than ``most`` values one after the other, or in one of its outer two layers of lists and objects."""
+    if text.count(",") + text.count("\n") + text.count("}") <= most:
+        return False
+    depth = 0
+    counts = [0, 0, 0]
+    for match in _MARK.finditer(text):
+        sign = match[0]
+        if sign == ",":
+            if depth > 2:
+                continue
+            counts[depth] += 1
+        elif sign in ("[", "{"):
+            depth += 1
+            if depth > 2:
+                continue
+            counts[depth] = 1
+        elif sign in ("]", "}"):
+            depth = max(0, depth - 1)
+            if depth:
+                continue
+            counts[0] += 1
+        else:
+            continue
+        if counts[depth] > most:
+            return True
+    return False
+
+
+def _rows(items: Iterable[str | msgspec.Raw], name: str, limits: RowLimits) -> Iterator[RawRow | RejectedRow]:
     decoder = msgspec.json.Decoder()
     for number, item in enumerate(items, 1):
-        yield _row(decoder, item, Source(name, number))
+        yield _row(decoder, item, Source(name, number), limits)
 
 
 def _objects_in(text: str) -> list[str] | None:

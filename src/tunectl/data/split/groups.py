@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,6 +10,7 @@ from hashlib import blake2b
 import msgspec
 
 from tunectl.artifacts.records import Example
+from tunectl.core import unicode_form
 from tunectl.data.record_text import input_text
 
 _WORD = re.compile(r"\w+")
@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+")
 
 def split_words(text: str) -> list[str]:
     """Return the words of ``text``: NFKC, case folded, without punctuation. Texts are compared by them."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(unicode_form.normalize("NFKC", text).casefold())
 
 
 def answer_texts(example: Example) -> list[str]:

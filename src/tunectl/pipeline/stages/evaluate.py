@@ -118,14 +118,11 @@ def run(
         del trained["aligned"]
     for adapter in trained.values():
         contracts.check_base_matches(adapter, tuned_on)
-    data, base = _run_base(tools, inputs.model, setting, data)
-    rounds = [
-        base,
-        run_evaluation.run_retrieval_baseline(setting, data),
-        *(
-            _run_system(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
-            for name, adapter in trained.items()
-        ),
+    data, first = _run_base(tools, inputs.model, setting, data)
+    rounds = [first, run_evaluation.run_retrieval_baseline(setting, data)]
+    rounds += [
+        _run_system(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
+        for name, adapter in trained.items()
     ]
     panel = _collect_judges(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
     result, input_scores = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)

@@ -308,8 +308,10 @@ class _ReleaseBuilder:
         answers_of: dict[str, dict[str, str]] = {row.id: {} for row in rows}
         if is_greedy or path.is_file():
             answers_of = {row.id: row.answers for row in atomic_io.read_rows(path, AnswerRow)}
-        asked = [item for item in items.sample_items(rows, cfg.max_inputs, self.cfg.seed) if item.id in answers_of]
-        sample = items.sample_items(asked, count, self.cfg.seed)
+        asked_items = [
+            item for item in items.sample_items(rows, cfg.max_inputs, self.cfg.seed) if item.id in answers_of
+        ]
+        sample = items.sample_items(asked_items, count, self.cfg.seed)
         if count == 0 or not sample:
             return None
         chat = templates.load(self.base, system=self.spec.system)
