@@ -5,14 +5,16 @@ from __future__ import annotations
 import http.client
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving_process import make_certificate
 
 from tunectl.backends.web import bounded_http
 
@@ -223,14 +225,24 @@ def test_the_longest_idle_connection_is_closed_first(port: int) -> None:
         line.close()
 
 
-def test_uvicorn_of_bentoml_uses_the_bounded_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    import uvicorn
-    from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``limit_protocols`` does, for one test."""
+    from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS, Config
 
     for table in (HTTP_PROTOCOLS, WS_PROTOCOLS):
         for name, value in [*table.items()]:
             monkeypatch.setitem(table, name, value)
+    monkeypatch.setattr(Config, "tls", None, raising=False)
+    monkeypatch.delattr(Config, "tls")
+    for method in ("load", "get_loop_factory"):
+        monkeypatch.setattr(Config, method, getattr(Config, method))
     bounded_http.limit_protocols()
+
+
+def test_uvicorn_of_bentoml_uses_the_bounded_protocol(limited: None) -> None:
+    import uvicorn
+
     for http_name in ("auto", "h11"):
         config = uvicorn.Config(echo, http=http_name)
         config.load()
@@ -238,3 +250,54 @@ def test_uvicorn_of_bentoml_uses_the_bounded_protocol(monkeypatch: pytest.Monkey
         assert config.ws_protocol_class is None
     service = Path(bounded_http.__file__).parents[2] / "services" / "bento_service.py"
     assert "limit_protocols()" in service.read_text()
+
+
+@pytest.fixture(params=["h11", "httptools"])
+def tls_port(
+    request: pytest.FixtureRequest, limited: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[int, ssl.SSLContext]]:
+    import uvicorn
+
+    pytest.importorskip(request.param)
+    for name, value in SHORT.items():
+        monkeypatch.setattr(bounded_http, name, value)
+    make_certificate(tmp_path)
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    config = uvicorn.Config(
+        echo, http=request.param, lifespan="off", log_config=None, access_log=False, log_level="warning",
+        timeout_keep_alive=0.4, ssl_certfile=certificate, ssl_keyfile=key,
+    )  # fmt: skip
+    server, listening = uvicorn.Server(config), bounded_http.listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield listening.getsockname()[1], ssl.create_default_context(cafile=certificate)
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_handshake_of_tls_has_the_time_of_a_head(tls_port: tuple[int, ssl.SSLContext]) -> None:
+    port, trusted = tls_port
+    with connect(port) as silent, connect(port) as begun, connect(port) as plain:
+        assert 0.5 < measure_close(silent) < 3
+        assert measure_close(begun, b"\x16\x03\x01\x02\x00") < 3
+        assert measure_close(plain, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") < 3
+    with trusted.wrap_socket(connect(port), server_hostname="localhost") as line:
+        assert ask(line, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + b"a" * 70_000) == (
+            200,
+            b"70000",
+        )
+        assert ask(line) == (200, b"0")
+        assert 0.3 < measure_close(line) < 3, "and then it has the bounds of every connection"
+
+
+def test_handshakes_count_as_connections(tls_port: tuple[int, ssl.SSLContext]) -> None:
+    port, trusted = tls_port
+    with ExitStack() as stack:
+        lines = [stack.enter_context(connect(port)) for _ in range(40)]
+        with trusted.wrap_socket(connect(port), server_hostname="localhost") as line:
+            assert ask(line) == (200, b"0")
+        for other in lines[:20]:  # the oldest ones gave their places up
+            other.settimeout(0.2)
+            with suppress(ConnectionError):
+                assert other.recv(1) == b""

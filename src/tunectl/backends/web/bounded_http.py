@@ -4,7 +4,8 @@ Uvicorn limits neither the bytes of a head (with httptools) nor its headers nor 
 requests before it answers the first, and waits for ever for the first byte of a connection and for a client that does not read.
 Here a head has ``MAX_HEAD_BYTES``, ``MAX_HEADERS`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``, unread bytes
 ``UNREAD_SECONDS``, and at most ``MAX_PIPELINED`` requests wait behind the one being answered. Where more than
-``MAX_CONNECTIONS`` are open, the client that has kept the server waiting longest is cut.
+``MAX_CONNECTIONS`` are open, the client that has kept the server waiting longest is cut. With TLS the handshake is part of it: a server of
+asyncio would give it a minute and count it nowhere.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import socket
 import sys
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tunectl.core.optional import import_optional
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_HEAD_BYTES: Final = 65_536
 """Bytes of a request line and headers; also of chunk headers and trailers that come between two parts of a body."""
@@ -49,6 +53,25 @@ def limit_protocols() -> None:
         if name != "httptools" or importlib.util.find_spec("httptools") is not None:
             config.HTTP_PROTOCOLS[name] = build_protocol(name)
     config.WS_PROTOCOLS["auto"] = None
+    if not hasattr(config.Config, "tls"):
+        _leave_tls_to_protocol(config.Config)
+
+
+def _leave_tls_to_protocol(config_class: Any) -> None:
+    """Make a loaded configuration of uvicorn have TLS's context in ``tls``, and none for the listening socket: see ``connection_made``."""
+    load, get_loop_factory = config_class.load, config_class.get_loop_factory
+
+    def load_config(config: Any) -> None:
+        load(config)
+        if issubclass(config.http_protocol_class, _BoundedConnection):
+            config.tls, config.ssl = config.ssl, None
+
+    def choose_loop(config: Any) -> Any:
+        if config.is_ssl:  # uvloop may read the first bytes of a handshake before it is told that one begins
+            config.loop = "asyncio"
+        return get_loop_factory(config)
+
+    config_class.tls, config_class.load, config_class.get_loop_factory = None, load_config, choose_loop
 
 
 def build_server(application: Any) -> Any:
@@ -98,9 +121,23 @@ def build_protocol(name: str) -> Any:
     return type("BoundedProtocol", (_BoundedConnection, _CountedHead, module.HttpToolsProtocol), {})
 
 
+class _EarlyBytes(asyncio.Protocol):
+    """What arrives between the end of a TLS handshake and the moment at which its connection hears of it."""
+
+    data = b""
+    lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
 class _BoundedConnection(asyncio.Protocol):
     """A connection with timers; first base class before uvicorn's protocol."""
 
+    config: Any
     connections: set[Any]
     cycle: Any
     loop: asyncio.AbstractEventLoop
@@ -114,14 +151,41 @@ class _BoundedConnection(asyncio.Protocol):
     """Checks in a row at which bytes waited for the client, and it had taken none since the check before."""
     _acknowledged = -1
     _timer: asyncio.TimerHandle | None = None
-    _unread_timer: asyncio.TimerHandle
+    _unread_timer: asyncio.TimerHandle | None = None
+    _handshake: asyncio.Task[None] | None = None
     _begun = False
     _cut = False
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.start_timer(IDLE_SECONDS)
-        self._schedule_check()
+        tls = getattr(self.config, "tls", None)
+        if tls is not None and self._handshake is None:
+            transport.pause_reading()  # what arrives is for the handshake
+            self.transport, self.since = transport, self.loop.time()
+            self.connections.add(self)
+            self._handshake = self.loop.create_task(self._shake_hands(transport, tls))
+        else:
+            super().connection_made(transport)
+            self.start_timer(IDLE_SECONDS)
+            self._schedule_check()
+        self._make_room()
+
+    async def _shake_hands(self, transport: Any, tls: ssl.SSLContext) -> None:
+        early = _EarlyBytes()
+        secured = None
+        if not transport.is_closing():
+            with suppress(OSError):  # also what TLS refuses, and where the time is over
+                secured = await self.loop.start_tls(
+                    transport, early, tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
+                )
+        if secured is None or early.lost:
+            self.connections.discard(self)
+            return
+        secured.set_protocol(self)
+        self.connection_made(secured)
+        if early.data:
+            self.data_received(early.data)
+
+    def _make_room(self) -> None:
         if len(self.connections) > MAX_CONNECTIONS:
             others = (
                 item for item in self.connections if item is not self and (item.waits_for_client() or item.pipeline)
@@ -130,7 +194,8 @@ class _BoundedConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_timer()
-        self._unread_timer.cancel()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
