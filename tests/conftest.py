@@ -13,6 +13,9 @@ import tiers
 import two_workers
 from postgres_server import Postgres, run_postgres
 
+os.environ |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1"}
+"""Before any library reads them: a test asks no hub, and tells nobody that it ran."""
+
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

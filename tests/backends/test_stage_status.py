@@ -40,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's project, built by stages of milliseconds under the real dvc.yaml."""
     root = tmp_path_factory.mktemp("status") / "project"
     for name in ("conf", "examples/local_lens/data"):
-        shutil.copytree(ROOT / name, root / name)
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("overrides.yaml"))
     (root / "stage.py").write_text(STAGE)
     command = f"{sys.executable} stage.py"
     pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")

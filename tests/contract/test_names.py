@@ -115,7 +115,6 @@ JSON_KEYS = {
     ("data/split/report.py", "found"): "a key of the report of split",
     ("data/split/report.py", "held"): "a key of the report of split",
     ("federated/exchange.py", "asked"): "a key of a federation's record of a round",
-    ("pipeline/stages/feedback.py", "held"): "a key of the stage's metrics",
     ("pipeline/system_check.py", "found"): "a key of tunectl doctor --json",
     ("retraining/promotion_gate.py", "said"): "a key of a retrain's evidence",
     ("training/mask_diagnostics.py", "shown"): "a key of tunectl data inspect --json",
@@ -155,7 +154,7 @@ SUBJECTS = {
 """Words with one meaning, and the files that may name a variable so. trial: one of a sweep (Optuna; the Trainer's own argument, too).
 word: one of a text; else argument, override or message. place: folder, path, index or location; look: validation point."""
 VERBS_IN_ED = {"embed", "feed", "need", "seed", "shed", "speed"}
-ADJECTIVES = {"added", "fused", "grouped", "nested", "shared", "stacked", "tuned"}
+ADJECTIVES = {"added", "fused", "grouped", "nested", "shared", "stacked", "tuned", "unsupported"}
 """Before a noun they say which one, as in ``nested_subsets``; alone they would be a participle."""
 SPELLINGS = re.compile(
     r"licence|judgement|centre|centring|normalis|optimis|[a-z]+ised\b|[a-z]+isation|aliser?s?\b|dialled|labelled(?!by)|modelled|"

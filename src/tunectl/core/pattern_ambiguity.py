@@ -14,6 +14,7 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 MAX_UNROLLED: Final = 64
@@ -44,6 +45,7 @@ def validate_pattern(pattern: str, *, ignore_case: bool = False) -> str:
     return pattern
 
 
+@lru_cache(maxsize=2048)  # one process validates the same settings several times
 def explain_ambiguity(pattern: str, *, ignore_case: bool = False) -> str:
     """Return why a valid pattern takes exponential time and what to write instead; empty where it does not, or cannot be judged."""
     tree = _parser.parse(pattern)

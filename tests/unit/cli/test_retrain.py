@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Settings with which a controller began, in a project of nothing but its configuration."""
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copytree(ROOT / "conf", tmp_path / "conf", ignore=shutil.ignore_patterns("overrides.yaml"))
     monkeypatch.chdir(tmp_path)
     approvals: list[str] = []
     monkeypatch.setattr(

@@ -330,14 +330,6 @@ def test_poller_measures_seconds_until_a_change() -> None:
 # setup
 
 
-def test_the_key_of_a_challenger_changes_with_its_rows_and_the_champion() -> None:
-    spec = setup.ChallengerSpec("bad", "why", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "a"}]})
-    same = setup.ChallengerSpec("bad", "other words", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "a"}]})
-    other = setup.ChallengerSpec("bad", "why", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "b"}]})
-    assert spec.compute_key("r0") == same.compute_key("r0") != other.compute_key("r0")
-    assert spec.compute_key("r0") != spec.compute_key("r1")
-
-
 @pytest.mark.parametrize("recorded", ["experiment=null", "experiment=small"])
 def test_the_settings_of_the_demo_are_valid(recorded: str) -> None:
     """Also after ``make run``, which records ``experiment=small``."""

@@ -127,10 +127,7 @@ def convert(function: Callable[[Any], Any]) -> Conversion:
 
 
 def look_up(table: Mapping[str, str], description: str) -> Conversion:
-    """Return a conversion of a value by its name: ``table`` maps tunectl's value to the other tool's names, separated by blanks.
-
-    Other names are refused; ``description`` names the setting in that refusal.
-    """
+    """Return a conversion by ``table``: our value to the other tool's names, separated by blanks; a refusal names the ``description``."""
 
     def find(value: Any) -> str:
         for ours, theirs in table.items():
