@@ -98,7 +98,7 @@ class SystemOutputs:
 def leave_out_unanswerable(
     setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
 ) -> EvaluationData:
-    """Return ``data`` without the inputs that the model cannot be asked; unchanged where that are all test inputs, which is an error later."""
+    """Return ``data`` without the inputs that the model cannot be asked; unchanged where none would be left, which is an error later."""
     tokens = setting.cfg.decoding.max_new_tokens
 
     def keep(some: Sequence[Item], references: int) -> tuple[list[Item], dict[str, int]]:
