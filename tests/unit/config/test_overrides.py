@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -83,6 +83,7 @@ def test_a_file_that_is_no_list_of_overrides(layout: ProjectPaths, content: str,
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b.c", "d"]), st.text(min_size=1)), max_size=5))
+@example([("a", "0\n")])
 def test_any_value_survives(pairs: list[tuple[str, str]]) -> None:
     import tempfile
 

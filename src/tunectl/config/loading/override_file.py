@@ -80,7 +80,7 @@ def _key(text: str) -> str:
 def _quote_for_yaml(text: str) -> str:
     import yaml
 
-    if _PLAIN.match(text):
+    if _PLAIN.fullmatch(text):  # `match` would take a line end behind it
         return text
     quoted: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=1_000_000)
     return quoted.strip()
