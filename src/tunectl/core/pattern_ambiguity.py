@@ -91,6 +91,9 @@ class _Automaton:
     samples: frozenset[str]
     letters: list[frozenset[str]] = field(default_factory=list)
     follow: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    in_loops: set[int] = field(default_factory=set)
+    """Positions inside a repetition without end: others lead to themselves in no way."""
+    _matched: dict[tuple[str, str, bool], frozenset[str]] = field(default_factory=dict)
 
     def add(self, tree: Any, *, fold: bool, loop: bool) -> _Fragment:
         """Add a sequence of parts; ``fold``: without regard to case, ``loop``: inside a repetition without end."""
@@ -102,7 +105,10 @@ class _Automaton:
     def _add_part(self, kind: str, value: Any, *, fold: bool, loop: bool) -> _Fragment:
         match kind:
             case "LITERAL" | "NOT_LITERAL" | "ANY" | "IN":
-                self.letters.append(frozenset(_match_letters(kind, value, self.samples, fold=fold)))
+                part = kind, str(value), fold
+                if part not in self._matched:
+                    self._matched[part] = frozenset(_match_letters(kind, value, self.samples, fold=fold))
+                self.letters.append(self._matched[part])
                 return _Fragment(0, [len(self.letters) - 1], [len(self.letters) - 1])
             case "SUBPATTERN":
                 _, added, removed, body = value
@@ -127,7 +133,9 @@ class _Automaton:
             return self.add(body, fold=fold, loop=inside)
 
         if most > MAX_UNROLLED:
+            start = len(self.letters)
             part = add_body(inside=True)
+            self.in_loops.update(range(start, len(self.letters)))
             self._connect(part.last, part.first)
             return _build_fragment(part.empty + (least == 0), part.first, part.last)
         result = _EMPTY
@@ -163,12 +171,14 @@ class _Automaton:
 
     def _list_loops(self) -> Iterator[frozenset[int]]:
         """Yield the strongly connected sets of positions."""
+        if not self.in_loops:
+            return
         backward = defaultdict[int, list[int]](list)
         for position, followers in self.follow.items():
             for one in followers:
                 backward[one].append(position)
         seen = set[int]()
-        for position in range(len(self.letters)):
+        for position in sorted(self.in_loops):
             if position not in seen:
                 loop = frozenset(_reach([position], self.follow) & _reach([position], backward))
                 seen |= loop
