@@ -17,6 +17,7 @@ from tunectl.backends.readers import source_rows
 from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError
+from tunectl.data.readers import json_reader
 from tunectl.data.readers.csv_reader import read_table
 from tunectl.data.readers.file_discovery import OPENERS, SourceFile, file_type
 from tunectl.data.readers.json_reader import read_json, read_json_lines
@@ -103,14 +104,23 @@ ROW = '{"text": "a, b]}", "of": [1, {"x": [2, 3]}]}'
     [("[", ROW, ",", "]"), ('{"rows": [', ROW, ",", "]}"), ("{\n}", "{}", "\n", ""), ("{", '"k": 0', ",", "}")],
     ids=["list", "wrapped", "one after the other", "keys"],
 )
-def test_json_of_more_values_than_rows_is_not_read(tmp_path, begin, item, between, end):
+def test_json_of_more_values_than_rows_is_not_read(tmp_path, monkeypatch, begin, item, between, end):
     """Each takes up to 40 times its letters: four megabytes of a compressed file would take all memory."""
+    monkeypatch.setattr(json_reader, "_FEW_VALUES", 1)
     path = tmp_path / "x.json"
     for count in (9, 100):
         path.write_text(begin + between.join([item] * count) + end)
         assert len(read(path, max_rows=count + 1)) in (1, count, count + 1)
-        with pytest.raises(DataError, match=r"^x.json holds more than limits.max_rows = "):
+        with pytest.raises(
+            DataError, match=rf"^x.json holds more than {count - 1} values, the most that limits.max_rows = "
+        ):
             read(path, max_rows=count - 1)
+
+
+def test_keys_of_a_row_and_turns_of_a_conversation_are_no_rows(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(f"[{','.join(['{' + ','.join(f'{chr(34)}k{n}{chr(34)}: 1' for n in range(6)) + '}'] * 3)}]")
+    assert len(read(path, max_rows=5)) == 3
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
@@ -122,7 +132,7 @@ def test_a_row_of_json_is_measured_before_it_is_decoded(tmp_path, name):
     assert (first.columns, last.columns) == ({"text": "a"}, {"text": "c"})
     assert long.reason == "too_long"
     assert long.detail.startswith("the row has 6002")
-    assert long.detail.endswith(" letters, the most is 32000; raise limits.max_characters of the source")
+    assert long.detail.endswith(" bytes, the most is 32000; raise limits.max_characters of the source")
 
 
 @pytest.mark.parametrize("end", ["json", "jsonl"])

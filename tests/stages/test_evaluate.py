@@ -181,6 +181,18 @@ def test_inputs_that_no_model_can_be_asked_are_left_out_and_counted(inputs, outp
     assert "2 test examples were left out: too_long" in (outputs.artifact / "report.html").read_text()
 
 
+def test_where_many_test_inputs_cannot_be_asked_it_is_an_error(inputs, outputs):
+    path = inputs.split / "test.jsonl"
+    rows = list(atomic_io.read_rows(path, Example))
+    odd = [replace(row, messages=[*row.messages, Message("user", "odd roles")]) for row in rows[:9]]
+    atomic_io.write_rows(path, [*odd, *rows[9:]])
+    with pytest.raises(DataError) as caught:
+        evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    assert caught.value.message == (
+        "9 of 32 test inputs cannot be asked (9 template_refuses); at most 20% may be left out"
+    )
+
+
 def test_where_no_test_input_can_be_asked_it_is_an_error(inputs, outputs):
     path = inputs.split / "test.jsonl"
     (row, *_) = atomic_io.read_rows(path, Example)

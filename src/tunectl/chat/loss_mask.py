@@ -15,7 +15,7 @@ from typing import Literal
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer
 from tunectl.chat import tool_calls
 from tunectl.chat.literal_tokens import guard_parts
-from tunectl.chat.template import Template
+from tunectl.chat.template import Template, TemplateRefusedError
 from tunectl.chat.tokenizer import Encoding, Tokenizer
 from tunectl.core.errors import DataError
 
@@ -195,12 +195,15 @@ class LossMasker:
 def mask_each(
     masker: LossMasker, examples: Sequence[Example], *, max_tokens: int
 ) -> list[TokenizedExample | DataError]:
-    """Return what ``mask`` returns of each example, or why the chat template does not render it: one row must not end a stage."""
+    """Return what ``mask`` returns of each example, or why the chat template refuses it: one row must not end a stage.
+
+    Raises  DataError where the template itself is at fault, as ``mask``.
+    """
     try:
         return [*masker.mask(examples, max_tokens=max_tokens)]
-    except DataError as error:
+    except TemplateRefusedError as error:
         if len(examples) == 1:
-            return [error]
+            return [DataError(error.message, hint=error.hint)]  # without a traceback, which holds all that the call did
     half = len(examples) // 2
     return [
         masked

@@ -40,6 +40,10 @@ class RenderedChat:
     generated: tuple[tuple[int, int], ...]
 
 
+class TemplateRefusedError(DataError):
+    """The chat template does not render this conversation; others it may."""
+
+
 @dataclass(frozen=True)
 class Template:
     """A chat template (Jinja) with the special tokens and system text that it uses."""
@@ -94,7 +98,7 @@ class Template:
         """Return the conversation as text with the positions of its generated spans.
 
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tool_calls``).
-        Raises  DataError when the template refuses the conversation, with the template's own message.
+        Raises  TemplateRefusedError when the template refuses the conversation, with the template's own message.
         """
         prepared = self._inline_tools(self.with_system(messages), tools)
         jinja = import_optional("jinja2", extra="train")
@@ -102,7 +106,7 @@ class Template:
             text = self._write(prepared, tools, add_generation_prompt=add_generation_prompt)
         except (jinja.TemplateError, TypeError) as error:
             roles = ", ".join(message.role for message in prepared)
-            raise DataError(
+            raise TemplateRefusedError(
                 f"the chat template refuses a conversation of {roles}: {error}",
                 hint="change the roles in the data, or choose another model.chat_template",
             ) from error

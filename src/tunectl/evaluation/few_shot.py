@@ -120,7 +120,7 @@ def keep_answerable(
     with the longest of ``references`` references.
     """
     plain, shots = PromptDescription(system=None), FewShotSampler([], None, 0)
-    rendered: list[tuple[Item, str, str]] = []
+    rendered: list[tuple[Item, str, Sequence[str]]] = []
     left_out: Counter[str] = Counter()
     for item in items:
         try:
@@ -128,9 +128,10 @@ def keep_answerable(
         except DataError:
             left_out["template_refuses"] += 1
         else:
-            rendered.append((item, one.prompts[0], max(one.references[0], key=len, default="")))
+            rendered.append((item, one.prompts[0], one.references[0]))
     prompts = generator.lengths([prompt for _, prompt, _ in rendered])
-    answers = generator.lengths([answer for _, _, answer in rendered])
+    lengths = iter(generator.lengths([answer for _, _, group in rendered for answer in group]))
+    answers = [max((next(lengths) for _ in group), default=0) for _, _, group in rendered]
     limit = generator.context
     kept = [
         item

@@ -95,10 +95,17 @@ class SystemOutputs:
     search: Search | None = None
 
 
+MAX_LEFT_OUT_SHARE = 0.2
+"""Largest share of the test inputs that is left out; what remains would say little of the others."""
+
+
 def leave_out_unanswerable(
     setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
 ) -> EvaluationData:
-    """Return ``data`` without the inputs that the model cannot be asked; unchanged where none would be left, which is an error later."""
+    """Return ``data`` without the inputs that the model cannot be asked; unchanged where none would be left, which is an error later.
+
+    Raises  DataError where more than ``MAX_LEFT_OUT_SHARE`` of the test inputs cannot be asked.
+    """
     tokens = setting.cfg.decoding.max_new_tokens
 
     def keep(some: Sequence[Item], references: int) -> tuple[list[Item], dict[str, int]]:
@@ -107,6 +114,13 @@ def leave_out_unanswerable(
     kept, left_out = keep(data.items, setting.cfg.max_references)
     if not kept:
         return data
+    lost = len(data.items) - len(kept)
+    if lost > MAX_LEFT_OUT_SHARE * len(data.items):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise DataError(
+            f"{lost} of {len(data.items)} test inputs cannot be asked ({reasons}); at most {MAX_LEFT_OUT_SHARE:.0%} may be left out",
+            hint="choose another model.chat_template, lower evaluate.decoding.max_new_tokens, or take such rows out of the data",
+        )
     validation = keep(data.validation, 0)[0] if setting.cfg.prompts is not None else []
     return replace(data, items=kept, validation=validation or data.validation, skipped={**data.skipped, **left_out})
 

@@ -22,15 +22,15 @@ class SignedRegistry:
         self._followed: ChampionPointer | None = None
 
     def champion(self) -> ChampionPointer | None:
-        """Return the champion pointer, or the last one with a trusted signature where this one has none.
+        """Return the champion pointer, or the newest one that was seen with a trusted signature where this one is older or has none.
 
         Raises  GateError where none with a trusted signature was seen.
         """
         pointer = self._registry.champion()
         if pointer is None:
-            return None
+            return self._followed
         status, reason = release_statement.check_pointer(pointer, self._trust)
-        if status == "trusted":
+        if status == "trusted" and (self._followed is None or pointer.sequence >= self._followed.sequence):
             self._followed = pointer
         if self._followed is None:
             raise GateError(

@@ -194,7 +194,7 @@ class Server:
         self, call: RequestContext, key: ApiKey, shape: type[ChatRequest] | type[CompletionRequest]
     ) -> None:
         arrived, limits = time.monotonic(), self.settings.serve.limits
-        body = await self._read_body(call, key)
+        body, key = await self._read_body(call, key)
         request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
         fields = requests.select_known_fields(body, shape)
         requests.check_supported(request)
@@ -233,12 +233,14 @@ class Server:
             resident.claims -= 1
             self._leave(ticket, token_stream)
 
-    async def _read_body(self, call: RequestContext, key: ApiKey) -> bytes:
-        """Return the body of a request, whose key may have been revoked while it arrived: then it is refused."""
+    async def _read_body(self, call: RequestContext, key: ApiKey) -> tuple[bytes, ApiKey]:
+        """Return the body of a request, and its key as it is now: it may have been changed or revoked while the body arrived.
+
+        Raises  ApiError (401, 403) where it opens this route no more.
+        """
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
-        self.key_store.key(guard.read_secret(call.head), self.routes[call.path].scope, time.monotonic())
-        return body
+        return body, self.key_store.key(guard.read_secret(call.head), self.routes[call.path].scope, time.monotonic())
 
     def _charge(self, key: ApiKey, tokens: int) -> None:
         """Count the tokens of an admitted request; refuse a key that has used too many."""
@@ -344,7 +346,7 @@ class Server:
 
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:
         """Handle ``POST /v1/feedback``."""
-        body = await self._read_body(call, key)
+        body, key = await self._read_body(call, key)
         feedback = requests.parse(body, FeedbackRequest, depth=self.settings.serve.limits.max_json_depth)
         new, name, variant = await self.request_logger.log_feedback(feedback, key)
         if new:

@@ -165,7 +165,7 @@ def _annotator(request: FeedbackRequest, key: ApiKey) -> str:
 
 
 def _derive_feedback_id(request: FeedbackRequest, key: ApiKey, hash_key: bytes) -> str:
-    """Return the id of feedback without one: equal feedback on the same inference counts once.
+    """Return the id of feedback without one: equal feedback on the same inference, by the same key, counts once.
 
     It is a keyed hash: nobody else can compute it and send feedback under it first.
     """

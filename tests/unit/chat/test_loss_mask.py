@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source, Tokens
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import builtin_templates, template
-from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.loss_mask import LossMasker, mask_each
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import ArtifactError, DataError
@@ -167,6 +167,12 @@ def test_marks_that_miss_a_turn_are_an_error(tokenizer):
     assert caught.value.message == (
         "in.csv:7: the chat template marks 1 generated parts in a conversation with 2 assistant turns"
     )
+    with pytest.raises(DataError, match="marks 1 generated parts"):  # a fault of the template, and no reject of the row
+        mask_each(
+            masker(tokenizer, source),
+            [example("e"), example("d", messages=[("user", "a"), ("assistant", "b"), ("user", "c")])],
+            max_tokens=100,
+        )
 
 
 LETTERS = st.text(st.characters(exclude_categories=("Cs", "Cn")), min_size=1, max_size=30)

@@ -560,8 +560,13 @@ def test_who_follows_and_serves_nothing_believes_no_more_than_a_server(
     with pytest.raises(GateError, match="was altered: its signature does not fit; it is not followed"):
         follow("fresh").champion()
     address.remove("champion/000099.json")
+    before = store.champion()
     change_with_old_key(store, keys, address, monkeypatch, "promote")
     assert watching.champion().release == second
+    for put_back in (before, None):
+        with monkeypatch.context() as patch:
+            patch.setattr(RemoteRegistry, "champion", lambda _self, pointer=put_back: pointer)
+            assert watching.champion().release == second, "an older one is not followed"
     signatures.revoke_trusted_key(keys.path, "old")
     assert watching.champion().release == second, "what serves goes on"
     address.remove(f"releases/{second}.intoto.json")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tunectl.artifacts.records import AnnotationMetadata, Message, PreferencePair, Source
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
-from tunectl.core.errors import DataError
+from tunectl.chat.template import TemplateRefusedError
 from tunectl.training import batch_schedule
 from tunectl.training.prefix_sharing import collate
 from tunectl.training.reward import pair_batches
@@ -54,7 +54,7 @@ class Refuses(Letters):
 
     def mask(self, examples, *, max_tokens=None):
         if any("?" in example.answers[0].text for example in examples):
-            raise DataError("the chat template refuses a conversation of user, assistant: no questions")
+            raise TemplateRefusedError("the chat template refuses a conversation of user, assistant: no questions")
         return super().mask(examples)
 
 

@@ -170,15 +170,17 @@ class _BoundedConnection(asyncio.Protocol):
         self._make_room()
 
     async def _shake_hands(self, transport: Any, tls: ssl.SSLContext) -> None:
-        early = _EarlyBytes()
-        secured = None
-        if not transport.is_closing():
-            with suppress(OSError):  # also what TLS refuses, and where the time is over
-                secured = await self.loop.start_tls(
-                    transport, early, tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
-                )
+        early, secured = _EarlyBytes(), None
+        try:
+            if not transport.is_closing():
+                with suppress(OSError):  # also what TLS refuses, and where the time is over
+                    secured = await self.loop.start_tls(
+                        transport, early, tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
+                    )
+        finally:
+            if secured is None or early.lost:
+                self.connections.discard(self)
         if secured is None or early.lost:
-            self.connections.discard(self)
             return
         secured.set_protocol(self)
         self.connection_made(secured)

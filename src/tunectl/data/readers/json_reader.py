@@ -25,7 +25,9 @@ _CONSTANT = re.compile(r'"(?:[^"\\]++|\\.)*+"?|(?<![\w.])(?:NaN|-?Infinity)\b', 
 _MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """A string, or what begins, ends or separates values."""
 _ROW_BYTES: Final = 32
-"""Letters of a row for each of ``limits.max_characters``: eight texts of four bytes a letter, as in tables of other formats."""
+"""Bytes of a row for each of ``limits.max_characters``: eight texts of four bytes a letter, as in tables of other formats."""
+_FEW_VALUES: Final = 100_000
+"""Values of a file that are never too many: keys of a row and turns of a conversation count as values, too."""
 _MOST_DEEP: Final = 100
 """Limit on nested lists and objects of a row; far below the recursion limit of what writes it."""
 
@@ -59,11 +61,12 @@ def _spread(file: SourceFile, options: FileOptions) -> bool:
 def _row(
     decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source, limits: RowLimits
 ) -> RawRow | RejectedRow:
-    raw, most = text if isinstance(text, str) else bytes(text), _ROW_BYTES * limits.max_characters
+    raw = text.encode(errors="replace") if isinstance(text, str) else bytes(text)
+    most = _ROW_BYTES * limits.max_characters
     if len(raw) > most:  # before it is decoded, which takes up to 20 times as much memory
-        detail = f"the row has {len(raw)} letters, the most is {most}; raise limits.max_characters of the source"
+        detail = f"the row has {len(raw)} bytes, the most is {most}; raise limits.max_characters of the source"
         return RejectedRow(source, "too_long", detail, truncate(_decode_raw(text)))
-    if exceeds_depth(raw.encode(errors="replace") if isinstance(raw, str) else raw, _MOST_DEEP):
+    if exceeds_depth(raw, _MOST_DEEP):
         detail = f"the row nests deeper than {_MOST_DEEP} levels"
         return RejectedRow(source, "not_json", detail, truncate(_decode_raw(text)))
     try:
@@ -99,9 +102,10 @@ def read_json(file: SourceFile, options: FileOptions) -> Iterator[RawRow | Rejec
         text = stream.read()
     if not text.strip():
         return
-    if _holds_more(text, options.limits.max_rows):
+    most = max(options.limits.max_rows, _FEW_VALUES)
+    if _holds_more(text, most):
         raise DataError(
-            f"{file.name} holds more than limits.max_rows = {options.limits.max_rows} values",
+            f"{file.name} holds more than {most} values, the most that limits.max_rows = {options.limits.max_rows} allows",
             hint="raise the limit, or write it as JSON lines, of which one is in memory at a time",
         )
     try:
