@@ -29,9 +29,10 @@ LEFT_OUT = (
     "about/results/",
     "about/architecture.html",
     "about/benchmarks.html",
+    "about/changes.html",
     "about/contributing.html",
 )
-"""Beginnings of pages for whoever develops tunectl: the site has them, and a wheel does not."""
+"""Beginnings of pages for whoever develops or upgrades tunectl: the site has them, and a wheel does not."""
 MENU_ITEM = re.compile(
     r'<li class="md-nav__item[^"]*">\s*<a href="([^"#]*)[^"]*" class="md-nav__link[^"]*">.*?</a>\s*</li>', re.DOTALL
 )
