@@ -9,9 +9,9 @@ import pytest
 
 from tunectl.artifacts.records import Example, Message, Source
 from tunectl.backends.wiring import preferences
+from tunectl.chat.template import TemplateRefusedError
 from tunectl.config.schema.evaluate import Sampling
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.core.errors import DataError
 from tunectl.preferences.answer_cache import sample_answers
 
 pytest.importorskip("torch")
@@ -47,7 +47,7 @@ def test_what_nobody_can_be_asked_gets_no_answer_and_holds_up_nobody(tiny_model)
 
         def prompt(self, messages, tools):
             if messages == [odd]:
-                raise DataError("the chat template refuses a conversation of user: no questions")
+                raise TemplateRefusedError("the chat template refuses a conversation of user: no questions")
             return own.prompt(messages, tools)
 
     own = tools.prompter(tiny_model, None)

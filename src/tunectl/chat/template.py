@@ -116,7 +116,7 @@ class Template:
         """Return the text up to where an answer begins; None where the template refuses the conversation."""
         try:
             return self.render(messages, add_generation_prompt=True)
-        except DataError:
+        except TemplateRefusedError:
             return None
 
     def _inline_tools(self, messages: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:

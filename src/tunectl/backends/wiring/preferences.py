@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunectl.artifacts.records import Example
+from tunectl.chat.template import TemplateRefusedError
 from tunectl.config.schema.evaluate import Sampling
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.core.errors import DataError
 from tunectl.evaluation.few_shot import FewShotRenderer
 from tunectl.evaluation.protocols import GenerationPrompt, ModelLoader
 from tunectl.preferences.agreement import Alpha
@@ -54,7 +54,7 @@ def make_answer_writer(
     def write(examples: Sequence[Example], seed: int) -> list[str]:
         prompts: dict[int, str] = {}
         for index, example in enumerate(examples):
-            with suppress(DataError):
+            with suppress(TemplateRefusedError):
                 prompts[index] = prompter.prompt(example.messages, example.tools)
         limit = generator.context
         if limit is not None:
