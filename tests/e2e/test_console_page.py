@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 AXE = ROOT / "tests" / "data" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark")}
+STATUS_NOTE = "the server responded with a status of"
+DECIDED = f"/decisions/{'b' * 12}-1"
+REFUSED = {"/nothing": 404, DECIDED: 409}  # every other page answers 200
 OTHER_LOOKS = {"wide-dark": ((1280, 850), "dark"), "phone-light": ((390, 844), "light")}
 
 
@@ -79,7 +82,7 @@ def list_paths(folder: Path) -> list[str]:
         "/retrain",
         f"/retrain/{'b' * 12}-1",
         "/retrain/request",
-        f"/decisions/{'b' * 12}-1",
+        DECIDED,
         "/settings",
         "/settings/keys",
         "/settings/keys/add",
@@ -103,7 +106,16 @@ def list_paths(folder: Path) -> list[str]:
 def watch(page: Page) -> list[str]:
     """Note console messages, errors of scripts, and requests to another host."""
     heard: list[str] = []
-    page.on("console", lambda message: heard.append(message.text) if "404" not in message.text else None)
+    # The browser notes the status of a page here too, which find_faults compares with the one that is expected.
+    page.on("console", lambda message: None if STATUS_NOTE in message.text else heard.append(message.text))
+    page.on(
+        "response",
+        lambda answer: (
+            heard.append(f"{answer.status} {answer.url}")
+            if answer.status >= 400 and not answer.request.is_navigation_request()
+            else None
+        ),
+    )
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on(
         "request",
@@ -136,11 +148,17 @@ def find_faults(
     page = context.new_page()
     heard, wrong = watch(page), {}
     for path in paths:
-        page.goto(console.address + path)
+        answer = page.goto(console.address + path)
+        assert answer is not None
+        if answer.status != REFUSED.get(path, 200):
+            wrong[path] = [("status", str(answer.status))]
         page.evaluate(AXE.read_text())
         found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
         if found["violations"]:
-            wrong[path] = [(one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]]
+            wrong[path] = [
+                *wrong.get(path, []),
+                *((one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]),
+            ]
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             wrong[path] = [*wrong.get(path, []), ("scrolls sideways", look)]
     context.close()
