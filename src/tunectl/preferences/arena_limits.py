@@ -25,11 +25,14 @@ def limit_arena_votes(
     votes = [item for item in judgments if item.kind == ARENA]
     reasons: dict[str, RejectReason] = {}
     if isinstance(limits, FeedbackDisabled):
-        reasons = {vote.id: "feedback_off" for vote in votes}
+        reasons = dict.fromkeys((vote.id for vote in votes), "feedback_off")
     elif votes:
         until = max(map(_read_time, judgments)) - timedelta(hours=limits.quarantine_hours)
         old = sorted((vote for vote in votes if _read_time(vote) <= until), key=_read_time, reverse=True)
-        reasons = {vote.id: "quarantined" for vote in votes if _read_time(vote) > until} | _find_excess(old, limits)
+        reasons = _find_excess(old, limits)
+        for vote in votes:
+            if _read_time(vote) > until:
+                reasons[vote.id] = "quarantined"
     return (
         [item for item in judgments if item.kind != ARENA or item.id not in reasons],
         [

@@ -224,19 +224,18 @@ class RunStore:
 
 def _refuse_excess(trigger: Trigger, pending: Sequence[Trigger]) -> None:
     """Raise TriggerPendingError where ``pending``, those of the same kind, leave ``trigger`` nothing to do."""
-    hint = "wait until the retrain controller has handled it: tunectl retrain status"
     for other in pending if trigger.kind == "person" else ():
         if other.release == trigger.release and other.ignore_limits >= trigger.ignore_limits:
             raise TriggerPendingError(
                 f"the same is pending: {other.author or 'somebody'} asked for it at {other.at:%Y-%m-%d %H:%M} UTC"
                 f" ({other.id}: {truncate(other.message, 100)})",
-                hint=hint,
+                hint="wait until the retrain controller has handled it: tunectl retrain status",
             )
     if len(pending) >= MAX_PENDING:
         raise TriggerPendingError(
             f"{len(pending)} triggers of kind {trigger.kind} are pending, and {MAX_PENDING} are allowed;"
             f" the oldest is {pending[0].id} of {pending[0].at:%Y-%m-%d %H:%M} UTC",
-            hint=hint,
+            hint="start the retrain controller, or wait until it has handled some: tunectl retrain status",
         )
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.records import Comparison, Message, Source
+from tunectl.artifacts.records import AnnotationMetadata, Comparison, Message, Source
 from tunectl.config.schema.feedback import FeedbackConfig, FeedbackDisabled, FeedbackFromLog
 from tunectl.core.errors import DataError, InfrastructureError
 from tunectl.preferences import annotation_store
@@ -101,7 +101,7 @@ def test_nobody_has_more_than_the_share_and_a_flood_takes_nothing_from_others(co
         rows = [
             Comparison(
                 f"j-{who}-{n}", f"p-{who}-{n}", [], [], "first",
-                annotation=annotation_store.AnnotationMetadata(Source("f"), str(who), NOON.isoformat()), kind="arena",
+                annotation=AnnotationMetadata(Source("f"), str(who), NOON.isoformat()), kind="arena",
             )
             for who, size in enumerate(sizes)
             for n in range(size)
@@ -153,7 +153,6 @@ def test_a_full_disk_stores_no_vote_and_the_next_press_stores_it_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fail_at_second)
-        patch.setattr(annotation_store.lock.os, "pwrite", lambda *_: 0)
         with pytest.raises(InfrastructureError, match="No space left"):
             vote(tmp_path, 2, "bo")
     assert len([*annotation_store.load_annotations(tmp_path)]) == 1
