@@ -18,7 +18,7 @@ from tunectl.access.api_keys import KeyStore
 from tunectl.core.errors import InfrastructureError
 from tunectl.retraining import signed_links, state_machine
 from tunectl.retraining.approval_pages import ApprovalPages
-from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.run_store import MAX_PENDING, RunStore, TriggerOutcome
 from tunectl.retraining.signed_links import ApprovalToken
 from tunectl.retraining.state_machine import Transition, Trigger
 from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
@@ -154,6 +154,30 @@ def test_the_same_webhook_again_and_again_is_one_trigger(world):
     assert world.nudged == 1
     assert world.ask(body=payload(version="1"))[0] == 200
     assert len(world.store.list_pending_triggers()) == 1
+
+
+def test_alerts_without_end_are_merged_into_those_that_are_pending(world, tmp_path):
+    operate = add_key(tmp_path, "robot", "operate")
+    alert = json.loads(payload())["alerts"][0]
+
+    def send(number):
+        alerts = [{**alert, "fingerprint": f"{number}-{n}"} for n in range(30)]
+        return world.ask(body=json.dumps({"version": "4", "alerts": alerts}).encode(), token=operate)
+
+    with ThreadPoolExecutor(5) as pool:
+        replies = list(pool.map(send, range(10)))
+    bodies = [json.loads(content) for _, content, _ in replies]
+    assert {status for status, _, _ in replies} == {200}
+    assert sum(body["new"] for body in bodies) == len(list((tmp_path / "inbox").iterdir())) == MAX_PENDING
+    assert sum(body["merged"] for body in bodies) == 10 * 20 - MAX_PENDING
+    oldest = world.store.list_pending_triggers()[0]
+    body = json.loads(send("late")[1])
+    assert (body["status"], body["new"], body["merged"]) == ("merged", 0, 20)
+    assert f"20 triggers of kind alert are pending, and 20 are allowed; the oldest is {oldest.id}" in body["detail"]
+    assert world.store.enqueue_trigger(Trigger("schedule", "quarter", NOW, "the quarter is over"))
+    assert world.store.enqueue_trigger(Trigger("person", "person-1", NOW, "new shops"))
+    world.store.resolve_trigger(TriggerOutcome(oldest, NOW, None, "cooldown"))
+    assert json.loads(send("later")[1])["new"] == 1
 
 
 def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):

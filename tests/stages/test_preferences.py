@@ -30,7 +30,7 @@ from tunectl.core.errors import DataError
 from tunectl.evaluation.protocols import GeneratedText
 from tunectl.pipeline.stages import preferences
 from tunectl.pipeline.stages.compose import list_declared_paths
-from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, open_store
+from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, append_vote, open_store
 from tunectl.preferences.meaning_representation import remove_attribute
 from tunectl.preferences.simulated_annotator import SampledAnswers
 
@@ -41,6 +41,7 @@ PROFILE = yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text())
 INPUTS = preferences.Inputs(*map(Path, ("model", "cpt", "split", "sft", "feedback")))
 OUTPUTS = preferences.Outputs(Path("work"), Path("out"))
 DEFAULT = {**yaml.safe_load((ROOT / "conf/preferences/default.yaml").read_text()), "collected": None}
+FEEDBACK = yaml.safe_load((ROOT / "conf/feedback/default.yaml").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +59,8 @@ def source(path="pairs.jsonl", **changes):
     return {**FILES, "path": str(path), "columns": columns, **changes}
 
 
-def run(seed=17, backend=None, **settings):
-    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, hardware=PROFILE, seed=seed)
+def run(seed=17, backend=None, feedback=FEEDBACK, **settings):
+    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, feedback=feedback, hardware=PROFILE, seed=seed)
     return preferences.run(cfg, INPUTS, OUTPUTS, backend=backend)
 
 
@@ -236,7 +237,8 @@ def test_pinned_columns():
 
 
 def test_switched_off_it_says_so():
-    found = preferences.run(PreferencesStage(preferences={"method": "none"}, hardware=PROFILE, seed=1), INPUTS, OUTPUTS)
+    cfg = PreferencesStage(preferences={"method": "none"}, feedback=FEEDBACK, hardware=PROFILE, seed=1)
+    found = preferences.run(cfg, INPUTS, OUTPUTS)
     assert found.pairs == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["passed_through.json"]
 
@@ -483,6 +485,31 @@ def test_what_the_page_collected():
     people = {person["name"]: person for person in atomic_io.read_json(Path("out/report.json"))["agreement"]["people"]}
     assert people["Bo"]["attention"]["value"] == 0
     assert people["Ada"]["with_self"]["value"] == 1
+
+
+def test_votes_of_the_arena_are_bounded_as_feedback_is_and_a_flood_of_them_ends_no_build():
+    def vote(number, who, at="2026-11-25T10:00:00+00:00"):
+        task = AnnotationTask(
+            f"arena-v{number}", f"prompt {number}", Source("arena"), talk_messages(number), ["good", "bad"], ["a", "b"]
+        )
+        append_vote(Path("judgments"), task, AnnotationEvent(f"v{number}", task.id, who, at, "second", 0, 3.5))
+
+    for number in range(100):
+        vote(number, "eve")
+    for number, who in enumerate(["ada"] * 3 + ["bo"] * 3 + ["cy"] * 3, 100):
+        vote(number, who)
+    vote(200, "eve", "2026-11-27T10:00:00+00:00")
+    metrics = run(collected="judgments")
+    assert metrics.rejected == {"annotator_share": 16, "quarantined": 1, "user_cap": 80}
+    votes = Counter(pair.annotations[0].annotator for pair in pairs())
+    assert votes == {"eve": 4, "ada": 3, "bo": 3, "cy": 3}
+    assert {pair.kind for pair in pairs()} == {"arena"}
+    with pytest.raises(DataError, match="all 110 rows were rejected"):
+        run(collected="judgments", feedback={"method": "none"})
+
+
+def talk_messages(number):
+    return [Message("user", f"Q{number}")]
 
 
 def test_what_people_wrote_is_kept_where_their_vote_does_not_count():

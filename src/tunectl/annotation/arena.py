@@ -16,10 +16,8 @@ from msgspec.structs import replace
 from tunectl.annotation.annotation_queue import Button, button_to_choice
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Message, Source
-from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
+from tunectl.preferences.annotation_store import ARENA, AnnotationEvent, AnnotationTask
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
-
-SOURCE = "arena"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,9 @@ class Conversation:
             return None
         first, second = now.answers
         task = AnnotationTask(
-            id=f"arena-{now.id}",
+            id=f"{ARENA}-{now.id}",
             prompt=atomic_io.sha256_json(now.messages)[:16],
-            source=Source(SOURCE),
+            source=Source(ARENA),
             messages=list(now.messages),
             answers=[first.text, second.text],
             systems=[first.system, second.system],

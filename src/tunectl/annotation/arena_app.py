@@ -244,9 +244,7 @@ class _Routes:
 
     def _keep(self, verdict: Vote) -> None:
         task, annotation = mask_pii(verdict.task, verdict.annotation, self._setup.masker)
-        with annotation_store.open_store(self._setup.folder) as store:
-            store.add([task])
-            store.write(annotation)
+        annotation_store.append_vote(self._setup.folder, task, annotation)
 
     async def _log_vote(self, person: _Session, verdict: Vote) -> str:
         """Send the choice to the inference log as feedback; return a sentence for the person where that fails."""

@@ -22,6 +22,7 @@ RejectReason = Literal[
     "failed_attention", "over_cap", "same_answer", "prompt_in_answer", "no_answer", "no_separate_answer", "erased",
     "unfinished", "no_chat", "not_text", "quarantined", "not_approved", "in_golden", "user_cap", "annotator_cap",
     "annotator_share", "prompt_cap", "model_text_share", "unknown_person", "template_refuses",
+    "feedback_off",
 ]  # fmt: skip
 
 REJECT_REASONS: Final[dict[RejectReason, str]] = {
@@ -105,6 +106,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "over_cap": "The annotator has more judgments than `preferences.max_per_annotator`.",
     "same_answer": "The two answers are the same text, or the same tokens.",
     "prompt_in_answer": "Only one of the two answers repeats the prompt.",
+    "feedback_off": "The vote comes from the arena, and `feedback` is `none`: nothing limits what its people teach.",
     # training
     "no_answer": "There is no answer: a response without choices or text, or one that does not end with a turn of the assistant.",
     "template_refuses": "The chat template of the model does not render the conversation, for example two tool calls at once.",
@@ -114,7 +116,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "unfinished": "The answer never ended.",
     "no_chat": "The request was not a conversation, or was not answered.",
     "not_text": "A turn of the conversation is not plain text.",
-    "quarantined": "The feedback is newer than `feedback.quarantine_hours`.",
+    "quarantined": "The feedback, or the vote in the arena, is newer than `feedback.quarantine_hours`.",
     "not_approved": "Nobody approved of the answer, or somebody objected.",
     "in_golden": "The golden set has the same prompt.",
     "user_cap": "The user has more rows than `feedback.max_per_user`.",
@@ -124,3 +126,8 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "model_text_share": "Too many rows were written by the model (`feedback.max_model_text_share`).",
 }
 """What each reason means, in the order of the stages."""
+
+WITHHELD: Final[frozenset[RejectReason]] = frozenset(
+    ("quarantined", "user_cap", "annotator_cap", "annotator_share", "prompt_cap", "feedback_off")
+)
+"""Reasons of rows that are valid, and that people sent too many of or too late to count."""

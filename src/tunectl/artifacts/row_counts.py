@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.disk_list import RowList
 from tunectl.artifacts.records import RejectedRow
-from tunectl.artifacts.reject_reasons import REJECT_REASONS
+from tunectl.artifacts.reject_reasons import REJECT_REASONS, WITHHELD
 from tunectl.core.errors import DataError, TunectlError
 
 SAMPLES_A_REASON = 5
@@ -33,9 +33,15 @@ class RowCounts(Struct, frozen=True):
     samples: dict[str, list[RejectedRow]] = field(default_factory=dict)
 
     @property
+    def withheld(self) -> int:
+        """Rows that are rejected for no mistake of theirs: whoever sends many of them must not end a build by it."""
+        return sum(self.rejected.get(reason, 0) for reason in WITHHELD)
+
+    @property
     def rejected_share(self) -> float:
-        """Rejected rows over all rows; 0 where there were none."""
-        return sum(self.rejected.values()) / self.rows_in if self.rows_in else 0.0
+        """Rejected rows over all rows, both without those ``withheld``; 0 where there were none."""
+        rows = self.rows_in - self.withheld
+        return (sum(self.rejected.values()) - self.withheld) / rows if rows else 0.0
 
 
 class RowCounter:
@@ -106,7 +112,7 @@ def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
     if account.kept == 0:
         text = f"{account.stage}: all {account.rows_in} rows were rejected, so nothing is left\n"
         return DataError(text + "\n".join(lines), hint="fix the data, or bring other rows too")
-    text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; the limit is {allowed:.0%}\n"
+    text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in - account.withheld} rows were rejected; the limit is {allowed:.0%}\n"
     return DataError(text + "\n".join(lines), hint=f"fix the data, or allow more: {setting}=<share from 0 to 1>")
 
 

@@ -1,8 +1,9 @@
 """Store of the annotation page: questions and annotations, durable before they are confirmed.
 
-``tasks.jsonl`` holds the questions; new ones are appended. ``annotations.jsonl`` is a journal: each line is written and
-fsynced before the page confirms it, and none is ever moved; undo is a separate line. A line that was cut off
-by a crash was never confirmed, so it is dropped at the next opening. One process at a time may open the store.
+``tasks.jsonl`` holds the questions: those of a preparation appear all at once (the file is rewritten), that of an arena vote is
+appended. ``annotations.jsonl`` is a journal: each line is written and fsynced before the page confirms it, and none is ever
+moved; undo is a separate line. A line that was cut off by a crash was never confirmed, so it is dropped at the next opening.
+One process at a time may open the store.
 A store of tunectl 0.1 has ``questions.jsonl`` and ``said.jsonl``: they are read unchanged, and rewritten under their new
 names by the next process that opens the store.
 """
@@ -26,6 +27,8 @@ TASKS, ANNOTATIONS, LOCK = "tasks.jsonl", "annotations.jsonl", ".lock"
 OLD_NAMES: Final = {TASKS: "questions.jsonl", ANNOTATIONS: "said.jsonl"}
 OLD_FOLDER: Final = "judgements"
 """The folder's name by default, in tunectl 0.1."""
+ARENA: Final = "arena"
+"""Source of the tasks that people make by chatting in the arena, and ``kind`` of their votes."""
 AnnotationChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
 
 
@@ -82,14 +85,10 @@ class Store:
         self.tasks = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
         self._judgments: dict[str, AnnotationEvent] = {}
         self._undone: set[str] = set()
-        _mend(folder / ANNOTATIONS)
         for row, entry in enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1):
             _refuse_stray(folder, row, entry, self.tasks)
             self._take(entry)
-        for name in (TASKS, ANNOTATIONS):
-            private_files.restrict(folder / name)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._journal = os.open(folder / ANNOTATIONS, flags, private_files.FILE)
+        self._journal = _open_to_append(folder / ANNOTATIONS)
         atomic_io.fsync_directory(folder)
 
     def close(self) -> None:
@@ -112,16 +111,7 @@ class Store:
         """
         if isinstance(entry, AnnotationEvent) and entry.id in self._judgments:
             return
-        line = EVENT.encode(entry)
-        size = os.fstat(self._journal).st_size
-        try:
-            offset = 0
-            while offset < len(line):
-                offset += os.write(self._journal, line[offset:])
-            os.fsync(self._journal)
-        except OSError as error:
-            os.ftruncate(self._journal, size)
-            raise atomic_io.write_error(self.folder / ANNOTATIONS, error) from error
+        _append(self._journal, self.folder / ANNOTATIONS, EVENT.encode(entry))
         self._take(entry)
 
     def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
@@ -153,6 +143,34 @@ def open_store(folder: Path) -> Iterator[Store]:
 
     Raises  InfrastructureError when another process has it open; DataError when one of its files was changed by hand.
     """
+    with _hold(folder):
+        store = Store(folder)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def append_vote(folder: Path, task: AnnotationTask, annotation: AnnotationEvent) -> None:
+    """Append an arena vote and its task to the store in ``folder``, which is created where it is absent; on return both are on the disk.
+
+    Reads and rewrites nothing, so a vote costs the same however many there are. After a kill between the two lines the task stays, like one
+    that nobody has answered.
+    Raises  InfrastructureError when another process has the store open, or when the disk refuses: then the vote does not count.
+    """
+    with _hold(folder):
+        for path, line in ((folder / TASKS, TASK.encode(task)), (folder / ANNOTATIONS, EVENT.encode(annotation))):
+            descriptor = _open_to_append(path)
+            try:
+                _append(descriptor, path, line)
+            finally:
+                os.close(descriptor)
+        atomic_io.fsync_directory(folder)
+
+
+@contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Hold the lock of the store in ``folder``; its files have their present names, private modes and whole lines only."""
     _refuse_old_folder(folder)
     private_files.make_folder(folder)
     busy = f"{folder}: another process has this store of judgments open"
@@ -162,11 +180,10 @@ def open_store(folder: Path) -> Iterator[Store]:
         if not (folder / ".gitignore").exists():  # the folder is committed, who holds it is not
             atomic_io.write_text(folder / ".gitignore", f"{LOCK}\n")
         _adopt_old_names(folder)
-        store = Store(folder)
-        try:
-            yield store
-        finally:
-            store.close()
+        for name in (TASKS, ANNOTATIONS):
+            _mend(folder / name)
+            private_files.restrict(folder / name)
+        yield
 
 
 def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
@@ -208,7 +225,7 @@ def count_tasks(folder: Path) -> int:
 
     Raises  DataError for an invalid line.
     """
-    return sum(1 for _ in _rows(folder, TASKS, AnnotationTask))
+    return len({item.id for item in _rows(folder, TASKS, AnnotationTask)})
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -259,7 +276,7 @@ def _judgment(entry: AnnotationEvent, choice: Choice, task: AnnotationTask, sour
         answers=[[Message("assistant", text)] for text in task.answers],
         choice=choice,
         annotation=AnnotationMetadata(source, entry.annotator, entry.created_at, None, entry.tags),
-        kind="collected",
+        kind=ARENA if entry.task == f"{ARENA}-{entry.id}" else "collected",
         fields=task.fields,
         left=entry.left,
         check=check,
@@ -293,16 +310,37 @@ def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     return folder / name, b""
 
 
+def _open_to_append(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, private_files.FILE)
+
+
+def _append(descriptor: int, path: Path, line: bytes) -> None:
+    """Append ``line`` to the open file at ``path``, durable on return.
+
+    Raises  InfrastructureError when the disk refuses; a half-written line is cut off.
+    """
+    size = os.fstat(descriptor).st_size
+    try:
+        offset = 0
+        while offset < len(line):
+            offset += os.write(descriptor, line[offset:])
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, size)
+        raise atomic_io.write_error(path, error) from error
+
+
 def _mend(path: Path) -> None:
-    """Cut off a last line that a crash left unfinished: it was never confirmed."""
-    if not path.is_file():
+    """Cut off a last line that a crash left unfinished: it was never confirmed. A file that ends with a line end is not read."""
+    if not path.is_file() or not path.stat().st_size:
         return
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(end)
-            os.fsync(stream.fileno())
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read() == b"\n":
+            return
+    with path.open("r+b") as stream:
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        os.fsync(stream.fileno())
 
 
 _KINDS: Final = {"said": "annotation", "undone": "retraction"}

@@ -36,7 +36,7 @@ def request_retrain(
         The id of the trigger, and whether a controller runs that will handle it.
 
     Raises:
-        UsageError: a trigger with that id exists already.
+        UsageError: a trigger with that id exists already, or the same is pending (``run_store.TriggerPendingError``).
     """
     name = name or f"person-{uuid.uuid4().hex[:16]}"
     trigger = Trigger(

@@ -6,32 +6,44 @@
     <root>/approvals/<run>-<question>.json  a person's decision: written once, by whoever was first
     <root>/schedule_marks.json           the last handled slot of each schedule
     <root>/.lock                         held by the one ``tunectl retrain controller`` of the project
+    <root>/.inbox.lock                   held while a trigger is stored, so that two at once do not both fit
 
-Readers take no lock. Of the writers only ``enqueue_trigger`` and ``record_decision`` may be called without the lock: they create new files.
+Readers take no lock. Of the writers only ``enqueue_trigger`` and ``record_decision`` may be called without ``.lock``: they create new files.
 Records of tunectl 0.1 are in ``seen``, ``answers`` and ``calendar.json``: they are read there until the lock's holder has moved them.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from tunectl.artifacts import atomic_io, record_format
+from tunectl.artifacts import atomic_io, lock, record_format
 from tunectl.artifacts.record_format import RecordFormat
+from tunectl.artifacts.records import truncate
+from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.retraining import run_formats
-from tunectl.retraining.state_machine import RetrainRun, Suppressed, Trigger
+from tunectl.retraining.state_machine import RetrainRun, Suppressed, Trigger, TriggerKind
 
 T = TypeVar("T")
 RUNS, INBOX, OUTCOMES, APPROVALS = "runs", "inbox", "outcomes", "approvals"
-MARKS, LOCK = "schedule_marks.json", ".lock"
+MARKS, LOCK, INBOX_LOCK = "schedule_marks.json", ".lock", ".inbox.lock"
 OLD_MARKS: Final = "calendar.json"
 OLD_FOLDERS: Final = {OUTCOMES: "seen", APPROVALS: "answers"}
 """Names of two folders in tunectl 0.1."""
+MAX_PENDING: Final = 20
+"""Most pending triggers of a kind that comes from outside: all of them can start only one retrain."""
+FROM_OUTSIDE: Final[frozenset[TriggerKind]] = frozenset(("alert", "person"))
+"""Kinds of triggers that holders of a key send; the controller makes the others itself, one for each slot or window."""
 NAME: Final = re.compile(r"[\w.:-]{1,120}")
+
+
+class TriggerPendingError(UsageError):
+    """Raised for a trigger that is not stored, since pending ones do what it asks for."""
 
 
 class TriggerOutcome(Struct, frozen=True, omit_defaults=True):
@@ -90,10 +102,18 @@ class RunStore:
         run_formats.RUN.write(paths_by_id.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
 
     def enqueue_trigger(self, trigger: Trigger) -> bool:
-        """Store a trigger until it is handled, durable on return; return False where its id is known already."""
-        if self.get_outcome(trigger.id) is not None:
-            return False
-        return atomic_io.create_exclusive(self._path_of(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
+        """Store a trigger until it is handled, durable on return; return False where its id is known already.
+
+        Raises  TriggerPendingError where what a person asks for is pending, or ``MAX_PENDING`` of its kind are.
+        """
+        with lock.file_lock(
+            self.root / INBOX_LOCK, "a trigger", busy="another trigger is being stored", hint="try again", patience=10
+        ):
+            if self.get_outcome(trigger.id) is not None or self.is_pending(trigger.id):
+                return False
+            if trigger.kind in FROM_OUTSIDE:
+                _refuse_excess(trigger, [item for item in self.list_pending_triggers() if item.kind == trigger.kind])
+            return atomic_io.create_exclusive(self._path_of(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
         """Return whether the trigger with this id was received and is not handled yet."""
@@ -101,8 +121,15 @@ class RunStore:
 
     def list_pending_triggers(self) -> list[Trigger]:
         """Return pending triggers, the oldest first; changes nothing."""
-        waiting = [path for path in self._files(INBOX) if not self._is_resolved(path)]
-        triggers: list[Trigger] = [run_formats.TRIGGER.read(path, Trigger) for path in waiting]
+        triggers: list[Trigger] = []
+        for path in self._files(INBOX):
+            if self._is_resolved(path):
+                continue
+            try:
+                triggers.append(run_formats.TRIGGER.read(path, Trigger))
+            except ArtifactError:
+                if path.exists():  # else the controller has handled it meanwhile
+                    raise
         return sorted(triggers, key=lambda trigger: (trigger.at, trigger.id))
 
     def remove_resolved_triggers(self) -> None:
@@ -193,6 +220,23 @@ class RunStore:
         older = _list_records(self.root / OLD_FOLDERS[folder]) if folder in OLD_FOLDERS else []
         result = {path.name: path for path in (*older, *_list_records(self.root / folder))}
         return [result[name] for name in sorted(result)]
+
+
+def _refuse_excess(trigger: Trigger, pending: Sequence[Trigger]) -> None:
+    """Raise TriggerPendingError where ``pending``, those of the same kind, leave ``trigger`` nothing to do."""
+    for other in pending if trigger.kind == "person" else ():
+        if other.release == trigger.release and other.ignore_limits >= trigger.ignore_limits:
+            raise TriggerPendingError(
+                f"the same is pending: {other.author or 'somebody'} asked for it at {other.at:%Y-%m-%d %H:%M} UTC"
+                f" ({other.id}: {truncate(other.message, 100)})",
+                hint="wait until the retrain controller has handled it: tunectl retrain status",
+            )
+    if len(pending) >= MAX_PENDING:
+        raise TriggerPendingError(
+            f"{len(pending)} triggers of kind {trigger.kind} are pending, and {MAX_PENDING} are allowed;"
+            f" the oldest is {pending[0].id} of {pending[0].at:%Y-%m-%d %H:%M} UTC",
+            hint="start the retrain controller, or wait until it has handled some: tunectl retrain status",
+        )
 
 
 def _list_records(folder: Path) -> list[Path]:

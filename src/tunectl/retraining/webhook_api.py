@@ -8,7 +8,7 @@
 
 The token of retrain.token_file is also accepted for /webhook and /metrics: programs that send alerts read it from that file.
 Answers to a webhook are a contract with Alertmanager, which retries after 5xx and network errors only: 200 for what is stored
-or known, 503 for what cannot be stored now, 4xx for invalid requests.
+or known, and for an alert that is merged into those that are pending, 503 for what cannot be stored now, 4xx for invalid requests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tunectl.core.errors import DataError, TunectlError, UsageError
 from tunectl.retraining import alert_webhook
 from tunectl.retraining.approval_pages import ApprovalPages
 from tunectl.retraining.approvals import Approvers
-from tunectl.retraining.run_store import ApprovalDecision, RunStore
+from tunectl.retraining.run_store import ApprovalDecision, RunStore, TriggerPendingError
 
 BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
 """States in which a trigger is refused as busy; in others, where a run may wait for people or traffic for days, triggers are stored."""
@@ -151,7 +151,7 @@ class RetrainApi(HttpServer):
         )
 
     def _webhook(self, body: bytes) -> HttpResponse:
-        """Store new triggers, durably, before answering."""
+        """Store new triggers, durably, before answering; those that find too many pending are merged into them."""
         try:
             triggers = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
         except DataError as error:
@@ -166,10 +166,16 @@ class RetrainApi(HttpServer):
             return json_reply(
                 503, status="busy", error=f"retrain {active.id} is {active.state}; send the alert again later"
             )
-        count = sum(self._store.enqueue_trigger(item) for item in new_triggers)
+        count, merged, reason = 0, 0, {}
+        for item in new_triggers:
+            try:
+                count += self._store.enqueue_trigger(item)
+            except TriggerPendingError as error:  # no refusal: Alertmanager would count and log a failed delivery
+                merged, reason = merged + 1, {"detail": error.message}
         if count:
             self._nudge()
-        return json_reply(200, status="kept" if count else "known" if triggers else "nothing", new=count)
+        status = "kept" if count else "merged" if merged else "known" if triggers else "nothing"
+        return json_reply(200, status=status, new=count, merged=merged, **reason)
 
     def _decide(self, request: HttpRequest, token: str) -> HttpResponse:
         body = request.body

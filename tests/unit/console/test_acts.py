@@ -16,7 +16,7 @@ from tunectl.console.acts import request_retrain
 from tunectl.inference_log import erasure_ledger
 from tunectl.monitoring import window as windows
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.retraining.run_store import ApprovalDecision, RunStore
+from tunectl.retraining.run_store import ApprovalDecision, RunStore, TriggerOutcome
 
 EXAMPLES = {"run": f"{'b' * 12}-1", "window": "c" * 16, "inference": "chatcmpl-0000", "key": "app"}
 PLAIN_ACTS = [act for act in ACTS if act.template == "act.html"]
@@ -134,6 +134,8 @@ def test_a_request_for_a_retrain_carries_name_and_reason(console: Console) -> No
 
 def test_a_button_that_is_pressed_twice_asks_for_one_retrain(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(console.layout.retrain)
+    for pending in store.list_pending_triggers():
+        store.resolve_trigger(TriggerOutcome(pending, NOW, None, "cooldown"))
     form, before = read_form(console, "/retrain/request"), len(store.list_pending_triggers())
     assert console.post("/retrain/request", **form, reason="new shops").status_code == 303
     assert console.post("/retrain/request", **form, reason="new shops").status_code == 409
@@ -143,6 +145,23 @@ def test_a_button_that_is_pressed_twice_asks_for_one_retrain(console: Console, m
     assert len(store.list_pending_triggers()) == before + 1
     again = console.client.get("/retrain/request").text
     assert "new shops" in again  # whoever asks next sees what waits
+
+
+def test_a_retrain_that_is_pending_is_not_asked_for_again(console: Console) -> None:
+    store = RunStore(console.layout.retrain)
+    pending = store.list_pending_triggers()
+    for _ in range(3):
+        refused = console.post("/retrain/request", **read_form(console, "/retrain/request"), reason="me too")
+        assert refused.status_code == 409
+        assert "the same is pending: ann asked for it at" in refused.text
+        assert "try again" in refused.text
+    assert store.list_pending_triggers() == pending
+    form = read_form(console, "/retrain/request")
+    assert console.post("/retrain/request", **form, reason="now", ignore_limits="on").status_code == 303
+    for more in ({}, {"ignore_limits": "on"}):
+        form = read_form(console, "/retrain/request")
+        assert console.post("/retrain/request", **form, reason="again", **more).status_code == 409
+    assert len(store.list_pending_triggers()) == len(pending) + 1
 
 
 def test_a_reference_is_set_with_its_author_and_only_against_the_one_that_was_shown(console: Console) -> None:

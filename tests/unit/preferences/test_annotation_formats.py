@@ -33,7 +33,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def comparison_of_today(was: dict[str, Any]) -> dict[str, Any]:
-    return {**{key: was[key] for key in was if key != "vote"}, "annotation": renamed(was["vote"], at="created_at")}
+    today = {**{key: was[key] for key in was if key != "vote"}, "annotation": renamed(was["vote"], at="created_at")}
+    votes = {entry["id"] for entry in TOLD["said"] if entry["question"] == f"arena-{entry['id']}"}
+    return {**today, "kind": "arena"} if was["id"].removeprefix("j-") in votes else today
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

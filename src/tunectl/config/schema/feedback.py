@@ -1,4 +1,4 @@
-"""The feedback section: training rows from user feedback, and how many each person may give."""
+"""The feedback section: training rows from user feedback, and how many each person may give, votes in the arena included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FeedbackFromLog(StrictModel):
     snapshots: str = Field(min_length=1)
     """Folder of the snapshots; it holds texts of users, so keep it out of Git."""
     quarantine_hours: float = Field(ge=0, le=24 * 3650)
-    """Hours before a feedback record counts, so that others can contradict it."""
+    """Hours before a feedback record or a vote in the arena counts, so that others can contradict it."""
     max_per_user: int = Field(ge=1)
     """Rows from the requests of one user at most."""
     max_per_annotator: int = Field(ge=1)
@@ -35,7 +35,7 @@ class FeedbackFromLog(StrictModel):
 
 
 class FeedbackDisabled(StrictModel):
-    """Switches feedback off: no training rows are made from it."""
+    """Switches feedback off: no training rows are made from it, and votes in the arena do not count."""
 
     method: Literal["none"]
     """Name of this choice."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, RootModel, model_validator
 
 from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.feedback import FeedbackConfig
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.ingest import Column, FileLimits, FileOptions, SourceName
 from tunectl.config.schema.simulated_annotator import SimulatedAnnotator
@@ -184,6 +185,8 @@ class PreferencesStage(StrictModel):
 
     preferences: Preferences
     """The section of this stage."""
+    feedback: FeedbackConfig
+    """The limits of feedback, which bound votes of the arena, too."""
     hardware: HardwareProfile
     """The machine, for sampled answers."""
     seed: int = Field(ge=0, lt=2**32)

@@ -16,6 +16,7 @@ from tunectl.backends.readers import source_rows
 from tunectl.backends.wiring import preferences
 from tunectl.backends.wiring.preferences import Backend
 from tunectl.chat import model_spec as contracts
+from tunectl.config.schema.feedback import FeedbackConfig
 from tunectl.config.schema.preferences import (
     BracketedAttributes,
     PreferencesConfig,
@@ -31,6 +32,7 @@ from tunectl.preferences import (
     annotation_store,
     annotation_tasks,
     answer_cache,
+    arena_limits,
     contrastive_pairs,
     meaning_representation,
     prompt_split,
@@ -110,7 +112,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
         return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
     tools = backend or preferences.backend(cfg.hardware)
     tally = RowCounter("preferences")
-    collected = _collect(rules, inputs, outputs, cfg.seed, tools, tally)
+    collected = _collect(cfg, rules, inputs, outputs, tools, tally)
     aggregate = vote_aggregation.aggregate_votes(collected.judgments, _rules(rules, cfg.seed), tally)
     _write_account(aggregate, collected.reports, rules, tally, outputs.artifact)
     shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
@@ -149,11 +151,13 @@ class _CollectedJudgments(NamedTuple):
 
 
 def _collect(
-    cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
+    cfg: PreferencesStage, rules: PreferencesConfig, inputs: Inputs, outputs: Outputs, tools: Backend, tally: RowCounter
 ) -> _CollectedJudgments:
-    judgments, reports = _read(cfg, tally)
-    contrasts = _contrasts(cfg, inputs.split, seed, tally)
-    simulated, simulation = _simulate_annotator(cfg, inputs, outputs, seed, tools, tally)
+    judgments, reports = _read(rules, tally)
+    if rules.collected is not None:
+        judgments += _read_store(ProjectPaths().root / rules.collected, cfg.feedback, tally)
+    contrasts = _contrasts(rules, inputs.split, cfg.seed, tally)
+    simulated, simulation = _simulate_annotator(rules, inputs, outputs, cfg.seed, tools, tally)
     return _CollectedJudgments(
         [*judgments, *_read_edits(inputs.feedback, tally), *simulated], reports, contrasts, simulation
     )
@@ -201,7 +205,7 @@ def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRul
 
 
 def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
-    """Return all judgments, imported first; invalid rows are rejected already."""
+    """Return the imported judgments; invalid rows are rejected already."""
     comparisons: list[Comparison] = []
     reports = {}
     for kind, source in cfg.sources.items():
@@ -214,14 +218,19 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
                 file, source_rows.with_progress(source_rows.rows(file, source, key, source_rows.TABLE_READERS), kind)
             )
         reports[kind] = intake.finish()
-    if cfg.collected is not None:
-        for item in progress.track(annotation_store.load_annotations(ProjectPaths().root / cfg.collected), "collected"):
-            tally.read()
-            if isinstance(item, RejectedRow):
-                tally.reject(item)
-            else:
-                comparisons.append(item)
     return comparisons, reports
+
+
+def _read_store(folder: Path, feedback: FeedbackConfig, tally: RowCounter) -> list[Comparison]:
+    """Return the judgments of a store of ``tunectl annotate``; arena votes over the limits of feedback are rejected."""
+    rows = list(progress.track(annotation_store.load_annotations(folder), "collected"))
+    judgments, over = arena_limits.limit_arena_votes(
+        [row for row in rows if isinstance(row, Comparison)], feedback.root
+    )
+    tally.read(len(rows))
+    for row in (*(row for row in rows if isinstance(row, RejectedRow)), *over):
+        tally.reject(row)
+    return judgments
 
 
 def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
