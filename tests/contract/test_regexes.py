@@ -287,6 +287,43 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "://a:" + "b " * 50_000,
         "://" + "?key=" + "a" * LETTERS,
     ),
+    "console.report_fragment:clean": (
+        *(
+            piece * (LETTERS // len(piece))
+            for piece in (
+                *(
+                    "<",
+                    "<a",
+                    "<a ",
+                    "<a/",
+                    "<a b='",
+                    '<a b=">',
+                    "</",
+                    "</a ",
+                    "<!",
+                    "<!--",
+                    "<![CDATA[",
+                    "<?",
+                    "&",
+                    "&#",
+                ),
+                *("<b>", "<br/>", "<title>", "<form>", "<script>", "<a href=#a>", "<svg id=a>", "<p>1 < 2 & "),
+            )
+        ),
+        "<b>" * (LETTERS // 6) + "</i>" * (LETTERS // 8),
+        "<i><b>" + "<b></i>" * (LETTERS // 7),
+        "<form>" + "<p></i>" * (LETTERS // 7),
+        "<script>" + "</script " * (LETTERS // 9),
+        "<script>" + "</" * (LETTERS // 2),
+        f"<p class='{'a' * LETTERS}'>",
+        f"<p {'a=b ' * _DEEP}>",
+        f"<p style='{'fill:a;' * (LETTERS // 7)}'>",
+        f"<p a{_BLANKS}=",
+        "<p " + "=" * LETTERS + "'",
+        "<!--" + "-- " * (LETTERS // 3),
+        "<![CDATA[" + "] " * (LETTERS // 2),
+        "&#" + "9" * LETTERS,
+    ),
     "data.readers.text_reader:front_matter": (
         f"---\nk:{_BLANKS}x\n---\n",
         f"---\nk{_BLANKS}x\n---\n",

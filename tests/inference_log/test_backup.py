@@ -182,11 +182,14 @@ def test_signatures_trusted_keys_and_the_newest_champion_come_back(project, data
     release_statement.sign_release(registry.folder(release), key)
     SequenceGuard(newest).latest(registry.champion(), registry.location)
     statement, remembered = registry.read_statement(release), newest.read_bytes()
+    of_monitor = host.layout.monitor_newest_champion
+    SequenceGuard(of_monitor).latest(registry.champion(), registry.location)
     create.create_backup(host, tmp_path / "backups/monday")
     assert not list((tmp_path / "backups").rglob("*.key"))
     database()
     restore.restore(describe(), tmp_path / "backups/monday")
     assert (registry.read_statement(release), newest.read_bytes()) == (statement, remembered)
+    assert of_monitor.read_bytes() == remembered
     assert [entry.name for entry in signatures.read_trusted_keys(path)] == ["ci"]
     database()
     signatures.add_trusted_key(path, TrustedKey("ci", "release", key.public_key, NOW))

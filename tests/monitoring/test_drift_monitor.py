@@ -20,6 +20,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import inference_log_sql
+from tunectl.backends.storage.object_store import FsspecObjectStore
 from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core.errors import GateError, InfrastructureError
@@ -29,6 +30,8 @@ from tunectl.monitoring import window as windows
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.http_api import build_pages
 from tunectl.monitoring.monitor_metrics import DriftMetrics
+from tunectl.registry import registry_formats, release_statement
+from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +64,45 @@ def test_no_champion_is_watched_that_servers_would_not_follow(tmp_path: Path, mo
         found = factory.build_monitor(settings(), ProjectPaths(tmp_path), store)
         with pytest.raises(GateError, match=r"the champion pointer of .* is not signed; it is not followed"):
             found.run_once()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_monitor_that_was_started_again_follows_no_older_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, damaged: bool
+) -> None:
+    """Whoever writes the bucket could else put an old signed pointer back, and the traffic of another release would be watched."""
+    key = signatures.generate_key(tmp_path / "ops.key")
+    signatures.add_trusted_key(tmp_path / "trusted.json", TrustedKey("ops", "pointer", key.public_key, at(1)))
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(tmp_path / "trusted.json"))
+    monkeypatch.setattr(factory, "feature_tools", lambda *_: None)
+    bucket, layout = FsspecObjectStore(f"file://{tmp_path}/bucket"), ProjectPaths(tmp_path)
+    fourth, fifth = (
+        release_statement.sign_champion(
+            ChampionPointer(str(sequence) * 16, None, at(1).isoformat(), "ops", "", sequence), key
+        )
+        for sequence in (4, 5)
+    )
+    for pointer in (fourth, fifth):
+        bucket.create(f"champion/{pointer.sequence:06d}.json", registry_formats.POINTER.encode(pointer))
+
+    def start() -> DriftMonitor:
+        asked = settings().model_copy(update={"registry": bucket.address})
+        return factory.build_monitor(asked, layout, store)
+
+    with inference_log_sql.open_log(f"sqlite:///{tmp_path}/inference_log.sqlite", tmp_path) as store:
+        assert start().releases.champion() == fifth
+        bucket.remove("champion/000005.json")
+        if damaged:  # it remembers nothing then, as the file of a server
+            layout.monitor_newest_champion.write_bytes(b"{")
+            assert start().releases.champion() == fourth
+            return
+        again = start()
+        assert [again.releases.champion(), again.releases.champion()] == [fifth, fifth]
+        (logged,) = [record.getMessage() for record in caplog.records]
+        assert f"{'4' * 16} with sequence 4, and {'5' * 16} with sequence 5 was seen there: it is an old copy" in logged
+        assert f"delete {layout.monitor_newest_champion} and start again" in logged
+        layout.monitor_newest_champion.unlink()
+        assert start().releases.champion() == fourth
 
 
 @pytest.fixture

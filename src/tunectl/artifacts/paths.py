@@ -177,6 +177,11 @@ class ProjectPaths:
         return self.state_dir / "monitor" / "lock"
 
     @property
+    def monitor_newest_champion(self) -> Path:
+        """JSON file with the newest signed champion pointer that the monitor has seen; without it, it would follow older ones."""
+        return self.state_dir / "monitor" / "newest_champion.json"
+
+    @property
     def calibration(self) -> Path:
         """JSON file with the result of the last ``tunectl monitor calibrate``; the monitor exports it as metrics."""
         return self.state_dir / "monitor" / "calibration.json"

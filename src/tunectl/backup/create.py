@@ -171,6 +171,7 @@ def _copy_rest(host: HostState, writer: _Writer) -> int:
         writer.copy(host.trusted_keys, host_state.TRUSTED_KEYS)
     writer.copy(host.newest_champion, host_state.NEWEST_CHAMPION)  # before the registry, so never newer than that
     writer.copy(host.newest_canary, host_state.NEWEST_CANARY)
+    writer.copy(host.layout.monitor_newest_champion, host_state.MONITOR_CHAMPION)
     if host.snapshots is not None and host.snapshots.is_dir():
         with snapshot.lock_folder(host.snapshots, "tunectl backup"):
             writer.copy(host.snapshots, host_state.SNAPSHOTS)

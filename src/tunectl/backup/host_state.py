@@ -27,7 +27,8 @@ MANIFEST: Final = "backup.json"
 SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "hash_key", "keys.json"
 TRUSTED_KEYS = "trusted_keys.json"
 NEWEST_CHAMPION, NEWEST_CANARY = sequence_guard.FILE, sequence_guard.CANARY_FILE
-KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION, NEWEST_CANARY)
+MONITOR_CHAMPION = f"monitor_{NEWEST_CHAMPION}"
+KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION, NEWEST_CANARY, MONITOR_CHAMPION)
 """Files that a restore never overwrites: since the backup, keys may have been revoked and newer champions seen."""
 SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
 REGISTRY_FILES: Final = (
@@ -142,6 +143,7 @@ class HostState:
         yield TRUSTED_KEYS, self.trusted_keys
         yield NEWEST_CHAMPION, self.newest_champion
         yield NEWEST_CANARY, self.newest_canary
+        yield MONITOR_CHAMPION, self.layout.monitor_newest_champion
         yield SNAPSHOTS, self.snapshots
         yield RETRAIN, self.layout.retrain
         yield INIT_ADAPTERS, self.init_adapters

@@ -8,6 +8,7 @@ policy allows no inline style.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html import escape
 from html.parser import HTMLParser
 from typing import Final
@@ -103,9 +104,15 @@ _REMOTE: Final = re.compile(r"url\((?!#)|expression|javascript|\\", re.IGNORECAS
 
 
 def clean(page: str) -> str:
-    """Return the body of the HTML report ``page`` without header, navigation and footer, and without markup that this module does not list."""
+    """Return the body of the HTML report ``page`` without header, navigation and footer, and without markup that this module does not list.
+
+    A tag or comment without an end is left out, with all that follows it, as in a browser. Takes linear time.
+    """
     parser = _Cleaner()
-    parser.feed(page)
+    try:
+        parser.feed(page)
+    except (AssertionError, ValueError):  # html.parser: a declaration such as <![1, a character number of 5000 digits
+        parser.reset()
     parser.close()
     return "".join(parser.parts)
 
@@ -117,6 +124,8 @@ class _Cleaner(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self._open: list[str] = []
+        self._open_counts = Counter[str]()
+        """How often each name is in ``_open``: a search in the list for each end tag would be quadratic."""
         self._dropped: list[str] = []
         self._ids: set[str] = set()
 
@@ -133,6 +142,7 @@ class _Cleaner(HTMLParser):
             self.parts.append(f"<{_CAMEL.get(tag, tag)}{self._write_attributes(tag, attrs)}>")
             if tag not in VOID:
                 self._open.append(tag)
+                self._open_counts[tag] += 1
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Write an empty element."""
@@ -147,13 +157,10 @@ class _Cleaner(HTMLParser):
             if tag == self._dropped[-1]:
                 self._dropped.pop()
             return
-        if tag not in self._open:
+        if not self._open_counts[tag]:
             return
-        while self._open:
-            last = self._open.pop()
-            self.parts.append(f"</{_CAMEL.get(last, last)}>")
-            if last == tag:
-                return
+        while self._close_last() != tag:
+            pass
 
     def handle_data(self, data: str) -> None:
         """Write text, escaped."""
@@ -161,11 +168,22 @@ class _Cleaner(HTMLParser):
             self.parts.append(escape(data, quote=False))
 
     def close(self) -> None:
-        """Close whatever is still open."""
+        """Close whatever is still open.
+
+        What ``feed`` has left is text, or begins with a tag that does not end. The library would look for the end of that tag again at
+        each ``<`` behind it, in quadratic time.
+        """
+        if "<" in self.rawdata:
+            self.reset()
         super().close()
         while self._open:
-            last = self._open.pop()
-            self.parts.append(f"</{_CAMEL.get(last, last)}>")
+            self._close_last()
+
+    def _close_last(self) -> str:
+        last = self._open.pop()
+        self._open_counts[last] -= 1
+        self.parts.append(f"</{_CAMEL.get(last, last)}>")
+        return last
 
     def _write_attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> str:
         attributes: dict[str, str] = {}

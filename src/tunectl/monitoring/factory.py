@@ -23,6 +23,7 @@ from tunectl.monitoring.features import Embedder, Sentiment
 from tunectl.monitoring.signals import SignalBackends
 from tunectl.monitoring.window_size import DetectionRule
 from tunectl.registry.protocols import RegistryReader
+from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.registry.signed_registry import SignedRegistry
 
 LETTERS = 12
@@ -87,12 +88,14 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
 
 
 def _open_releases(settings: MonitorSettings, layout: ProjectPaths) -> RegistryReader:
-    """Return the registry that servers follow; what no trusted key signed counts here as little as there."""
+    """Return the registry that servers follow; what no trusted key signed, or is older than what was seen, counts here as little as there."""
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or settings.trusted_keys_file
     trust = TrustStore(layout.root / trusted) if trusted else None
     address = os.environ.get("TUNECTL_REGISTRY") or settings.registry
     releases = open_registry.open_registry(address, layout.root, trust)
-    return releases if trust is None else cast("RegistryReader", SignedRegistry(releases, trust))
+    if trust is None:
+        return releases
+    return cast("RegistryReader", SignedRegistry(releases, trust, SequenceGuard(layout.monitor_newest_champion)))
 
 
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:

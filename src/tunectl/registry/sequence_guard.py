@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -26,6 +26,14 @@ NEWEST: Final = RecordFormat("newest champion pointer", ())
 NEWEST_CANARY: Final = RecordFormat("newest canary", ())
 FILE, CANARY_FILE = "newest_champion.json", "newest_canary.json"
 """File names in the state folder of a server."""
+
+
+class FollowedPointer(NamedTuple):
+    """The champion pointer that a program follows, and why it is not the registry's."""
+
+    pointer: ChampionPointer | None
+    problem: str = ""
+    """Why it is not the pointer in the registry, or would not be followed again."""
 
 
 class NewestPointer(Struct, frozen=True):
@@ -53,6 +61,27 @@ class SequenceGuard:
             with suppress(TunectlError):  # a file that was damaged remembers nothing
                 self._newest = NEWEST.read(self._path, NewestPointer)
         return self._newest.pointer if self._newest is not None and self._newest.location == location else None
+
+    def follow(
+        self, candidate: ChampionPointer | None, location: str, trust: TrustStore | None = None
+    ) -> FollowedPointer:
+        """Return the pointer to follow where the registry at ``location`` names ``candidate``: the newest one seen.
+
+        With ``trust``, the newest one seen with a trusted signature; one that was followed stays when its key is revoked.
+        """
+        problem = ""
+        if candidate is not None and trust is not None:
+            newest = self.find_newest(location)
+            status, reason = release_statement.check_pointer(candidate, trust)
+            if status != "trusted":
+                problem = f"the champion pointer of {location} with sequence {candidate.sequence} {reason}"
+                if candidate != newest:
+                    candidate = newest
+                    problem += (
+                        f"; {newest.release} stays, of sequence {newest.sequence}" if newest else "; it is not followed"
+                    )
+        pointer = self.latest(candidate, location, trust)
+        return FollowedPointer(pointer, problem or self.warning)
 
     def latest(
         self, pointer: ChampionPointer | None, location: str, trust: TrustStore | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from tunectl.access.signatures import TrustStore
 from tunectl.artifacts.canary_state import CanaryState
@@ -18,15 +17,7 @@ from tunectl.registry import release_manifest, release_statement
 from tunectl.registry.protocols import RegistryReader
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.release_statement import StatementCheck
-from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
-
-
-class FollowedPointer(NamedTuple):
-    """The champion pointer that a server follows, and why it is not the registry's."""
-
-    pointer: ChampionPointer | None
-    problem: str = ""
-    """Why it is not the pointer in the registry, or would not be followed again."""
+from tunectl.registry.sequence_guard import CanaryGuard, FollowedPointer, SequenceGuard
 
 
 @dataclass
@@ -49,22 +40,10 @@ class ReleaseVetting:
 
     def read_pointer(self) -> FollowedPointer:
         """Return the champion pointer to follow: the newest one seen, or with trusted keys the newest with a trusted signature."""
-        candidate, location = self.store.champion(), self.store.location
-        problem = ""
-        if candidate is not None and self.trust is not None:
-            newest = self.guard.find_newest(location)
-            status, reason = release_statement.check_pointer(candidate, self.trust)
-            if status != "trusted":
-                problem = f"the champion pointer of {location} with sequence {candidate.sequence} {reason}"
-                if candidate != newest:
-                    candidate = newest
-                    problem += (
-                        f"; {newest.release} stays, of sequence {newest.sequence}" if newest else "; it is not followed"
-                    )
-        pointer = self.guard.latest(candidate, location, self.trust)
+        pointer, problem = self.guard.follow(self.store.champion(), self.store.location, self.trust)
         if pointer is not None and pointer.digest is not None:
             self.digests[pointer.release] = pointer.digest
-        return FollowedPointer(pointer, problem or self.guard.warning or self.store.warning)
+        return FollowedPointer(pointer, problem or self.store.warning)
 
     def read_canary(self) -> tuple[CanaryState | None, str]:
         """Return (canary to serve or None, what is wrong with the canary in the registry or ``""``).

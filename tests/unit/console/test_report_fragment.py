@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape, unescape
+
 import pytest
 
 from tunectl.console import report_fragment
@@ -62,3 +64,25 @@ def test_markers_that_figures_repeat_have_one_id() -> None:
     marker = '<path id="m1" d="M 0 0"></path>'
     cleaned = report_fragment.clean(f"<svg>{marker}</svg><svg>{marker}</svg>")
     assert cleaned == f'<svg>{marker}</svg><svg><path d="M 0 0"></path></svg>'
+
+
+@pytest.mark.parametrize("end", ["<a href='#s", "<b", "</b", "<!-- <p>b</p>", "<![CDATA[ b", "<?b", "<", "<script>b"])
+def test_markup_without_an_end_is_left_out_with_what_follows(end: str) -> None:
+    assert report_fragment.clean(f"<main><ul><li>a{end}") == "<ul><li>a</li></ul>"
+
+
+@pytest.mark.parametrize("fault", ["<![1", "<![unknown[", "<p title='&#" + "9" * 5000 + "'>", "&#" + "9" * 5000 + ";"])
+def test_what_the_parser_cannot_read_ends_the_report(fault: str) -> None:
+    cleaned = report_fragment.clean(f"<p>a</p><ul><li>{fault}<script>alert(1)</script>")
+    assert cleaned.startswith("<p>a</p><ul><li>")
+    assert cleaned.endswith("</li></ul>")
+    assert "script" not in cleaned
+
+
+@pytest.mark.parametrize("text", ["a &amp", "a &", "a &lt", "1 < 2 & 3"])
+def test_text_at_the_end_is_kept(text: str) -> None:
+    assert report_fragment.clean(f"<p>{text}") == f"<p>{escape(unescape(text), quote=False)}</p>"
+
+
+def test_end_tags_close_what_is_open_inside_and_nothing_twice() -> None:
+    assert report_fragment.clean("<b><i>a</b>b</i></b><i>c</i>") == "<b><i>a</i></b>b<i>c</i>"

@@ -549,7 +549,8 @@ def test_who_follows_and_serves_nothing_believes_no_more_than_a_server(
     trust = TrustStore(keys.path)
 
     def follow(name: str) -> SignedRegistry:
-        return SignedRegistry(RemoteRegistry(address, tmp_path / name, trust), trust)
+        registry = RemoteRegistry(address, tmp_path / name, trust)
+        return SignedRegistry(registry, trust, SequenceGuard(tmp_path / f"{name}.json"))
 
     watching, (first, second, _) = follow("watching"), store.ids()
     assert watching.champion() == store.champion()
@@ -567,6 +568,7 @@ def test_who_follows_and_serves_nothing_believes_no_more_than_a_server(
         with monkeypatch.context() as patch:
             patch.setattr(RemoteRegistry, "champion", lambda _self, pointer=put_back: pointer)
             assert watching.champion().release == second, "an older one is not followed"
+            assert follow("watching").champion().release == second, "nor after a restart"
     signatures.revoke_trusted_key(keys.path, "old")
     assert watching.champion().release == second, "what serves goes on"
     address.remove(f"releases/{second}.intoto.json")
