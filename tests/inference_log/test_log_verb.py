@@ -147,6 +147,16 @@ def test_erase(project, capsys):
     assert ran(capsys).startswith("6 inferences, 5 finished, 6 erased, 0 users")
 
 
+def test_a_name_is_found_however_its_accents_are_written(project, url, capsys):
+    live = checks.load_config(ProjectPaths(), []).root.inference_log
+    key = pseudonyms.load_hash_key(live, project)
+    with open_log(url, project) as store:
+        for number, name in enumerate(("Jos\u00e9", "Jose\u0301"), 10):
+            store.write([inference(number, accepted_at=NOW, user_hash=pseudonyms.pseudonymize(name, key))])
+    erased = {"erased": 2, "feedback": 0, "journal_busy": False}
+    assert json.loads(ran(capsys, "erase", "--user", "Jos\u00e9", "--json")) == erased
+
+
 def test_a_bento_has_the_settings_of_its_server(project, capsys):
     shutil.rmtree("conf")
     Path("serve.json").write_text(json.dumps(settings()))

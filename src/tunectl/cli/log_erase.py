@@ -35,16 +35,22 @@ CACHED = (
 def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     """Delete all data of the user that ``args`` name, and print the numbers; return the exit code."""
     from tunectl.inference_log import erasure, pseudonyms
+    from tunectl.inference_log.log_store import ErasureResult
 
-    hashed = args.hash
-    if hashed is None:
+    hashes = [args.hash]
+    if args.hash is None:
         hash_key = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
         pseudonyms.check_hash_key(store, root.inference_log, hash_key)
-        hashed = pseudonyms.pseudonymize(
-            args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
-        )
+        name = args.user if args.user is not None else pseudonyms.key_holder_name(args.key)
+        hashes = pseudonyms.list_pseudonyms(name, hash_key)
     folder = (layout.root / root.inference_log.hash_key_file).parent
-    result = erasure.erase_person(store, folder, hashed, by_key=args.key is not None, at=datetime.now(UTC))
+    by_key, now = args.key is not None, datetime.now(UTC)
+    results = [erasure.erase_person(store, folder, hashed, by_key=by_key, at=now) for hashed in hashes]
+    result = ErasureResult(
+        sum(one.inferences for one in results),
+        sum(one.feedback for one in results),
+        results[-1].journal_busy,
+    )
     message = (
         f"Erased: {result.inferences} inferences, {result.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"
