@@ -205,6 +205,24 @@ def test_prune_and_purge(project, capsys):
     assert ran(capsys).startswith("3 inferences")
 
 
+def test_pruning_deletes_the_reports_that_show_old_rows(project, url, capsys):
+    """Reports of windows that begin before, or were compared with such a one: both sides show texts."""
+    reports = Path(".tunectl/monitor/reports")
+    reports.mkdir(parents=True)
+    with open_log(url, project) as store:
+        for name, days, reference in (
+            ("a", 40, "none"),
+            ("b", 30, "none"),
+            ("c", 9, f"{'b' * 16}+{'a' * 16}"),
+            ("d", 8, "d"),
+        ):
+            since = NOW - timedelta(days=days)
+            store.add_window(TimeWindow(name * 16, since, since + timedelta(1), since, {"reference": reference}))
+            (reports / f"{name * 16}.html").write_text("what somebody asked")
+    ran(capsys, "prune", "--days", "35")
+    assert sorted(path.stem[0] for path in reports.iterdir()) == ["b", "d"]
+
+
 def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
     gate = Path(".tunectl/retrain/gate/a-1")
     gate.mkdir(parents=True)

@@ -64,10 +64,13 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete inferences older than ``--days``, and snapshots of that age that no build needs; return the exit code.
+    """Delete inferences older than ``--days``, and drift reports and snapshots of that age that no build needs; return the exit code.
 
     Raises  UsageError for an invalid number of days.
     """
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.monitoring import report_files
+
     days = root.inference_log.retention_days if args.days is None else args.days
     if days is None or not 1 <= days <= LONGEST:
         raise UsageError(
@@ -75,7 +78,10 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
             hint="set inference_log.retention_days, or give --days N",
         )
     before = datetime.now(UTC) - timedelta(days=days)
+    windows = store.windows()
     count = store.retain(before)
+    if isinstance(root, TunectlConfig):
+        report_files.prune_older(layout.root / root.monitor.reports, windows, before)
     snapshots = _prune_snapshots(layout, root, before)
     _say(
         args,

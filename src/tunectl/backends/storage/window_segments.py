@@ -43,13 +43,8 @@ def clear_older(sa: Any, tables: inference_log_schema.Tables, connection: Any, b
         sa,
         tables.windows,
         connection,
-        (window for window in windows if not old.isdisjoint((window.id, *_list_references(window)))),
+        (window for window in windows if not old.isdisjoint((window.id, *window.references))),
     )
-
-
-def _list_references(window: TimeWindow) -> list[str]:
-    """Return the ids of the accepted windows that a window was compared with: ``a+b`` where several were accepted together."""
-    return str(window.body.get("reference", "")).split("+")
 
 
 def _with_segments(sa: Any, table: Any, connection: Any) -> list[TimeWindow]:
