@@ -23,14 +23,13 @@ def prune(folder: Path, keep: int) -> None:
         old.unlink(missing_ok=True)
 
 
-def prune_older(folder: Path, windows: Sequence[TimeWindow], before: datetime) -> int:
-    """Delete the reports in ``folder`` that show rows from before ``before``; return their number.
+def prune_older(folder: Path, windows: Sequence[TimeWindow], before: datetime) -> None:
+    """Delete the reports in ``folder`` that show rows from before ``before``.
 
     Those are the reports of ``windows`` that begin before, or were compared with such a one.
     """
     old = {window.id for window in windows if window.since < before}
-    shown = {window.id for window in windows if not old.isdisjoint((window.id, *window.references))}
-    stale = [path for path in list_reports(folder) if path.stem in shown]
-    for path in stale:
-        path.unlink(missing_ok=True)
-    return len(stale)
+    ids = {window.id for window in windows if not old.isdisjoint((window.id, *window.references))}
+    for path in list_reports(folder):
+        if path.stem in ids:
+            path.unlink(missing_ok=True)
