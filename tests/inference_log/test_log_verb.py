@@ -147,6 +147,16 @@ def test_erase(project, capsys):
     assert ran(capsys).startswith("6 inferences, 5 finished, 6 erased, 0 users")
 
 
+def test_a_name_is_found_however_its_accents_are_written(project, url, capsys):
+    live = checks.load_config(ProjectPaths(), []).root.inference_log
+    key = pseudonyms.load_hash_key(live, project)
+    with open_log(url, project) as store:
+        for number, name in enumerate(("Jos\u00e9", "Jose\u0301"), 10):
+            store.write([inference(number, accepted_at=NOW, user_hash=pseudonyms.pseudonymize(name, key))])
+    erased = {"erased": 2, "feedback": 0, "journal_busy": False}
+    assert json.loads(ran(capsys, "erase", "--user", "Jos\u00e9", "--json")) == erased
+
+
 def test_a_bento_has_the_settings_of_its_server(project, capsys):
     shutil.rmtree("conf")
     Path("serve.json").write_text(json.dumps(settings()))
@@ -193,6 +203,24 @@ def test_prune_and_purge(project, capsys):
     assert [path.name for path in reports.iterdir()] == ["mine.html"], "a report shows texts"
     assert not Path(".tunectl/cache/inference_log").exists()
     assert ran(capsys).startswith("3 inferences")
+
+
+def test_pruning_deletes_the_reports_that_show_old_rows(project, url, capsys):
+    """Reports of windows that begin before, or were compared with such a one: both sides show texts."""
+    reports = Path(".tunectl/monitor/reports")
+    reports.mkdir(parents=True)
+    with open_log(url, project) as store:
+        for name, days, reference in (
+            ("a", 40, "none"),
+            ("b", 30, "none"),
+            ("c", 9, f"{'b' * 16}+{'a' * 16}"),
+            ("d", 8, "d"),
+        ):
+            since = NOW - timedelta(days=days)
+            store.add_window(TimeWindow(name * 16, since, since + timedelta(1), since, {"reference": reference}))
+            (reports / f"{name * 16}.html").write_text("what somebody asked")
+    ran(capsys, "prune", "--days", "35")
+    assert sorted(path.stem[0] for path in reports.iterdir()) == ["b", "d"]
 
 
 def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):

@@ -300,6 +300,17 @@ def test_words_that_an_erasure_clears_leave_the_pages_of_a_running_monitor(watch
     assert word not in pages.data().decode()
 
 
+def test_words_of_pruned_windows_go_also_where_several_were_accepted_together(watching: DriftMonitor) -> None:
+    served(watching, 120, 1, at(1, 12))
+    served(watching, 120, 2, at(1, 14))
+    body = windows.accept([one.id for one in later(watching, 1, 16).run_once()], author="test", message="")
+    watching.store.add_event(LogEvent("both", watching.now(), windows.REFERENCE_SET, body))
+    served(watching, 120, 3, at(2, 10), topics=("garden", "bread"))
+    assert later(watching, 2, 12).run_once()[0].segments
+    watching.store.retain(at(1, 13))
+    assert not any(one.segments for one in reference_data.list_closed_windows(watching.store))
+
+
 def test_a_reference_that_is_gone_is_said(watching: DriftMonitor) -> None:
     accept(watching, "0" * 16)
     assert (

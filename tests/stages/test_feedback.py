@@ -89,6 +89,37 @@ def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snap
     assert pairs[0].answers[1][0].content.startswith("Ad")
 
 
+def test_a_conversation_is_read_as_the_server_gave_it_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arguments of calls are objects, and parts of a text are joined without a line end; calls that are none are a reject."""
+    monkeypatch.chdir(tmp_path)
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"of": "bread"}'}}
+    user = {"role": "user", "content": [{"type": "text", "text": "Find br"}, {"type": "text", "text": "ead"}]}
+    end = {"choices": [{"message": {"role": "assistant", "content": "Aisle 4"}}]}
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as store:
+        for name, arguments in (("good", '{"of": "bread"}'), ("bad", "[PERSON_1]")):
+            asked = {**call, "function": {"name": "find", "arguments": arguments}}
+            turns = [
+                user,
+                {"role": "assistant", "content": None, "tool_calls": [asked]},
+                {"role": "tool", "content": "4"},
+            ]
+            row = InferenceRecord(
+                name, DAY, "champion", "r1", "t", {"messages": turns}, "u", finished_at=DAY, response=end
+            )
+            store.write([row, Feedback(f"f-{name}", name, "edit", "Aisle four", DAY, "a")])
+        frozen = snapshot.freeze(
+            store, tmp_path / "snapshots", since=DAY, until=DAY + timedelta(1), at=DAY + timedelta(2), window=None
+        )
+    monkeypatch.setitem(SECTION, "holdout", 0.0)
+    run(FeedbackWindow([frozen]))
+    (row,) = atomic_io.read_rows(Path("out/examples.jsonl"), Example)
+    assert row.messages[0].content == "Find bread"
+    assert row.messages[1].tool_calls == [{**call, "function": {"name": "find", "arguments": {"of": "bread"}}}]
+    assert row_counts.load(Path("out")).rejected == {"not_text": 1}
+
+
 def test_a_conversation_of_too_many_turns_is_left_out(
     frozen: snapshot.Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,6 +257,43 @@ def test_a_fetched_page_does_not_choose_its_split(monkeypatch, tmp_path, pinned,
     assert (found.messages[-1].content, found.split) == ("When?", kept)
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("json", '{"nothing": "of a known format"}'),
+        ("jsonl", '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'),
+        ("csv", 'question,answer,split\nWhen?,"On'),
+        ("parquet", "PAR1 and no more"),
+    ],
+)
+def test_a_fetched_page_is_no_table_unless_that_is_declared(monkeypatch, tmp_path, kind, body):
+    """Whose page it is labels it: as a table it could end ingest, and choose its split."""
+    (tmp_path / "table").write_text(body)
+    (tmp_path / "page").write_text("Open on Sundays.")
+    pages = {
+        "https://example.org/a": SourceFile(tmp_path / "table", "https://example.org/a", kind),
+        "https://example.org/b": SourceFile(tmp_path / "page", "https://example.org/b", "text"),
+    }
+    monkeypatch.setattr(Fetcher, "get", lambda self, url: pages[url])
+    run(share=0.5, web=source("urls", urls=list(pages)))
+    assert [item.text for item in documents()] == ["Open on Sundays."]
+    (reject,) = rejects()
+    assert (reject.source, reject.reason) == (Source("https://example.org/a"), "undeclared_table")
+    assert reject.detail == (
+        f"the page is sent as {kind}, a table; read tables of the web from a source that says so: ingest.sources.web.type={kind}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"), [("https://example.org/data.CSV?v=2", "auto"), ("https://example.org/data", "csv")]
+)
+def test_a_fetched_table_is_read_where_it_is_declared(monkeypatch, tmp_path, url, kind):
+    (tmp_path / "table").write_text("question,answer\nWhen?,On Sunday\n")
+    monkeypatch.setattr(Fetcher, "get", lambda self, url: SourceFile(tmp_path / "table", url, "csv"))
+    run(web=source("urls", urls=[url], type=kind, holds="examples"))
+    assert [item.answers[0].text for item in examples()] == ["On Sunday"]
+
+
 def test_a_data_set_of_the_hub_keeps_its_splits(monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 RejectReason = Literal[
-    "unreadable", "link_outside", "encrypted", "file_too_big", "binary_file", "wrong_encoding", "unknown_type", "not_a_table", "no_text",
+    "unreadable", "link_outside", "encrypted", "file_too_big", "binary_file", "wrong_encoding", "unknown_type", "not_a_table", "undeclared_table", "no_text",
     "image_without_text", "http_error", "unreachable", "too_many_redirects", "robots_disallowed", "private_address", "not_json",
     "not_an_object", "broken_quotes", "wrong_cell_count", "wrong_columns", "not_an_example", "too_long", "empty_input",
     "empty_answer", "empty_turn", "unknown_role", "role_order", "last_turn_not_assistant", "tools_not_json",
@@ -35,6 +35,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "wrong_encoding": "Bytes are invalid in the declared or detected encoding.",
     "unknown_type": "The file name has no known extension.",
     "not_a_table": "The source declares rows, and this type of file has none.",
+    "undeclared_table": "The server sends a page as a table, and neither its source's `type` nor its declared address says that it is one.",
     "no_text": "The file or page holds no text.",
     "image_without_text": "The file or page holds pictures and no text; run OCR first.",
     "http_error": "The web server answered with an error status, a redirect to a malformed address, or a body that cannot be unpacked.",

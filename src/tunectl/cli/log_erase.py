@@ -35,16 +35,22 @@ CACHED = (
 def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     """Delete all data of the user that ``args`` name, and print the numbers; return the exit code."""
     from tunectl.inference_log import erasure, pseudonyms
+    from tunectl.inference_log.log_store import ErasureResult
 
-    hashed = args.hash
-    if hashed is None:
+    hashes = [args.hash]
+    if args.hash is None:
         hash_key = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
         pseudonyms.check_hash_key(store, root.inference_log, hash_key)
-        hashed = pseudonyms.pseudonymize(
-            args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
-        )
+        name = args.user if args.user is not None else pseudonyms.key_holder_name(args.key)
+        hashes = pseudonyms.list_pseudonyms(name, hash_key)
     folder = (layout.root / root.inference_log.hash_key_file).parent
-    result = erasure.erase_person(store, folder, hashed, by_key=args.key is not None, at=datetime.now(UTC))
+    by_key, now = args.key is not None, datetime.now(UTC)
+    results = [erasure.erase_person(store, folder, hashed, by_key=by_key, at=now) for hashed in hashes]
+    result = ErasureResult(
+        sum(one.inferences for one in results),
+        sum(one.feedback for one in results),
+        results[-1].journal_busy,
+    )
     message = (
         f"Erased: {result.inferences} inferences, {result.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"
@@ -58,10 +64,13 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete inferences older than ``--days``, and snapshots of that age that no build needs; return the exit code.
+    """Delete inferences older than ``--days``, and drift reports and snapshots of that age that no build needs; return the exit code.
 
     Raises  UsageError for an invalid number of days.
     """
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.monitoring import report_files
+
     days = root.inference_log.retention_days if args.days is None else args.days
     if days is None or not 1 <= days <= LONGEST:
         raise UsageError(
@@ -69,7 +78,10 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
             hint="set inference_log.retention_days, or give --days N",
         )
     before = datetime.now(UTC) - timedelta(days=days)
+    windows = store.windows()
     count = store.retain(before)
+    if isinstance(root, TunectlConfig):
+        report_files.prune_older(layout.root / root.monitor.reports, windows, before)
     snapshots = _prune_snapshots(layout, root, before)
     _say(
         args,

@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from heapq import heapify, heapreplace
 from typing import Any, Final, Literal
 
 import msgspec
@@ -243,8 +244,12 @@ def _enforce_shares(
         indexes_by_person.setdefault(example.by, []).append(index)
     approved = [index for index, example in enumerate(examples) if example.kind == "approved"]
     remaining = set(range(len(examples)))
+    # a heap, whose counts are corrected when they come up: searching all people for each row that is removed takes quadratic time
+    largest = [(-people[person], -rank, person) for rank, person in enumerate(sorted(people, key=str))]
+    heapify(largest)
     while remaining:
-        person, most = max(people.items(), key=lambda item: (item[1], str(item[0])))
+        while (most := people[person := largest[0][2]]) != -largest[0][0]:
+            heapreplace(largest, (-most, largest[0][1], person))
         reason: SkipReason = "annotator_share"
         if rules.annotator_share < 1 and most > rules.annotator_share * len(remaining):
             index = _last(indexes_by_person[person], remaining)

@@ -55,6 +55,11 @@ class TimeWindow(Struct, frozen=True):
     body: dict[str, Any]
     """Counts, verdict, or digest of the snapshot: data of the program that made it."""
 
+    @property
+    def references(self) -> list[str]:
+        """Ids of the accepted windows that the monitor compared it with: ``a+b`` where several were accepted together."""
+        return str(self.body.get("reference", "")).split("+")
+
 
 class LogEvent(Struct, frozen=True):
     """Something that happened to the log or its releases: a promotion, an erasure, a prune."""

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,15 @@ def pseudonymize(name: str, key: bytes) -> str:
     Case and outer white space are ignored, so that people's data is found when they ask for erasure.
     """
     return hmac.new(key, normalize_name(name).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def list_pseudonyms(name: str, key: bytes) -> list[str]:
+    """Return the pseudonyms of ``name`` in all its written forms: as it is, and with accents as letters of their own or not (Unicode NFC, NFD).
+
+    People see no difference, and a client sends either.
+    """
+    forms = [name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
+    return list(dict.fromkeys(pseudonymize(form, key) for form in forms))
 
 
 def normalize_name(name: str) -> str:

@@ -106,7 +106,7 @@ def select_window_rows(
 
 
 def _iter_eligible_rows(inferences: Iterable[InferenceRecord], variant: str) -> Iterator[InferenceRecord]:
-    seen: set[str] = set()
+    seen: set[tuple[str | None, str]] = set()  # clients choose the names of their sessions: each key has its own
     for inference in inferences:
         usable = (
             inference.variant == variant
@@ -117,9 +117,10 @@ def _iter_eligible_rows(inferences: Iterable[InferenceRecord], variant: str) -> 
         if not usable or inference.finish_reason in {"cancelled", "error", "timeout"}:
             continue
         if inference.session is not None:
-            if inference.session in seen:
+            session = (inference.key_hash, inference.session)
+            if session in seen:
                 continue
-            seen.add(inference.session)
+            seen.add(session)
         yield inference
 
 

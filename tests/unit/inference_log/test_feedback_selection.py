@@ -1,5 +1,6 @@
 """What becomes an example and what does not; the caps hold for whatever people say."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -171,6 +172,21 @@ def test_feedback_does_not_get_older_by_what_it_says_of_itself():
     assert len(left(ones, [sent(one, by=one.id, at=old) for one in ones]).examples) == 60
     late = replace(ones[0], accepted_at=NOW - timedelta(hours=1))  # of 0.1, which kept no time of its own
     assert left([late], [said(late, "edit", "Better.", at=old)]).reasons == {"quarantined": 1}
+
+
+def test_rows_of_many_people_are_cut_in_linear_time():
+    """An application names its people: as many as it likes."""
+    found = [
+        feedback.FeedbackExample(
+            inference(number, user=f"u{number}"), "approved", f"a{number}", f"p{number}", holdout=False
+        )
+        for number in range(10_000)
+    ]
+    rules = replace(RULES, per_user=1, per_annotator=1, annotator_share=0.5, model_text_share=0.5)
+    started = time.process_time()
+    kept, left_out = feedback.apply_caps(found, rules)
+    assert time.process_time() - started < 2
+    assert (kept, len(left_out)) == ([], 10_000)
 
 
 def test_one_key_with_twelve_names_is_one_person():

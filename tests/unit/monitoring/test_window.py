@@ -59,6 +59,12 @@ def test_one_a_session_of_the_champion_and_finished() -> None:
     assert [one.id[-1] for one in windows.select_rows(given)] == ["1", "3", "8"]
 
 
+def test_sessions_of_two_keys_with_one_name_are_two() -> None:
+    """Else whoever uses the names of somebody else's sessions first keeps their rows out of the windows."""
+    given = [done(1, session="1", key_hash="b"), done(2, session="1", key_hash="a"), done(3, session="1", key_hash="a")]
+    assert [one.id[-1] for one in windows.select_rows(given)] == ["1", "2"]
+
+
 def test_no_more_is_read_than_one_window_needs() -> None:
     moments = [0, 1, 2, 2, 3, 4]
     given = iter(

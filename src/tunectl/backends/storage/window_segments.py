@@ -43,7 +43,7 @@ def clear_older(sa: Any, tables: inference_log_schema.Tables, connection: Any, b
         sa,
         tables.windows,
         connection,
-        (window for window in windows if not old.isdisjoint((window.id, window.body.get("reference")))),
+        (window for window in windows if not old.isdisjoint((window.id, *window.references))),
     )
 
 

@@ -20,7 +20,8 @@ from tunectl.artifacts.records import (
 )
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.feedback import FeedbackFromLog, FeedbackStage
-from tunectl.data.readers.conversation import MAX_TURNS
+from tunectl.data.readers.conversation import MAX_TURNS, parse_tool_calls
+from tunectl.data.readers.row import RowError
 from tunectl.data.split.groups import prompt_key
 from tunectl.inference_log import export, training_window
 from tunectl.inference_log.feedback import REASONS, FeedbackExample
@@ -169,14 +170,18 @@ def _judgment(selected: FeedbackExample, example: Example, before: Any) -> Compa
 
 def _turns(turns: Sequence[Any]) -> list[Message] | None:
     result = []
-    for turn in turns:
+    for number, turn in enumerate(turns, 1):
         text = _text(turn.get("content"))
         role = turn.get("role")
         if role == "developer":
             role = "system"
         if role not in ("system", "user", "assistant", "tool") or (text is None and not turn.get("tool_calls")):
             return None
-        result.append(Message(role, text or "", turn.get("name"), turn.get("tool_calls")))
+        try:  # arguments are JSON in a string here; the server gave the model an object
+            calls = parse_tool_calls(turn["tool_calls"], number) if turn.get("tool_calls") else None
+        except RowError:
+            return None
+        result.append(Message(role, text or "", turn.get("name"), calls))
     return result
 
 
@@ -184,7 +189,7 @@ def _text(content: Any) -> str | None:
     if isinstance(content, str):
         return content
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        return "\n".join(str(part.get("text", "")) for part in content)
+        return "".join(str(part.get("text", "")) for part in content)  # as the server joins them
     return None
 
 

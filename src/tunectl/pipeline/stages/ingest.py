@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.artifacts.records import Document, Example, RejectedRow, Source
 from tunectl.backends.readers import source_rows
 from tunectl.backends.readers.hub_dataset import read_hub
 from tunectl.backends.readers.reader_process import in_child, keep_child, read_html_in_child
@@ -20,7 +21,7 @@ from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
 from tunectl.core import progress
 from tunectl.data.readers.example_collector import ExampleReader, SourceReport
-from tunectl.data.readers.file_discovery import TABLES, SourceFile
+from tunectl.data.readers.file_discovery import TABLES, SourceFile, file_type
 from tunectl.data.readers.row import RawRow
 from tunectl.data.readers.text_reader import read_lines, read_markdown, read_text
 
@@ -158,6 +159,19 @@ def _leave_out_split(rows: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | 
             yield row
 
 
+def _refuse_undeclared_table(
+    page: SourceFile, url: str, source: UrlSource, key: str
+) -> Iterator[RawRow | RejectedRow] | None:
+    """Return a reject in place of the rows of a page that is a table only by its server's label, or by where it redirects to; else None.
+
+    A table that cannot be read ends the stage, and its rows may name their split: its author does not decide that it is one.
+    """
+    if page.type not in TABLES or source.type == page.type or file_type(Path(urlsplit(url).path)) in TABLES:
+        return None
+    detail = f"the page is sent as {page.type}, a table; read tables of the web from a source that says so: {key}.type={page.type}"
+    return iter([RejectedRow(Source(url), "undeclared_table", detail)])
+
+
 def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping[str, Reader]) -> None:
     label = key.rpartition(".")[2]
     if isinstance(source, HubDataset):
@@ -173,7 +187,9 @@ def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping
                     collector.read_file(SourceFile(Path(), url, "html"), [result])
                 else:
                     page = source_rows.with_type(result, source)
-                    rows = source_rows.rows(page, source, key, readers)
+                    rows = _refuse_undeclared_table(page, url, source, key) or source_rows.rows(
+                        page, source, key, readers
+                    )
                     keeps_split = page.type in TABLES or source.columns.split is not None
                     collector.read_file(result, rows if keeps_split else _leave_out_split(rows))
     elif len(files := source_rows.files(source.path, source, source.limits.max_files, key)) == 1:
