@@ -204,8 +204,21 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[Re
 
 
 def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -> None:
-    """Make a numbered object; an existing one was made from the same history, by a copy that was interrupted after it."""
-    files.create(name, form.encode(record))
+    """Make a numbered object; an existing one was made from the same history, by a copy that was interrupted after it.
+
+    Raises  ArtifactError for another one: servers would see that in place of ``record``, and nobody would know.
+    """
+    if files.create(name, form.encode(record)):
+        return
+    try:
+        existing = form.decode(files.read(name) or b"", type(record), name)
+    except atomic_io.NOT_JSON:
+        existing = None
+    if existing != record:
+        raise ArtifactError(
+            f"{files.address}/{name} is not the record of this registry, so servers do not see the last change",
+            hint=f"check who may write there, delete that object, then: tunectl release sync {files.address}",
+        )
 
 
 def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:

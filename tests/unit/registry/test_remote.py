@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tunectl.core.errors import ArtifactError
 from tunectl.registry import registry_formats, release_manifest
@@ -296,3 +297,25 @@ def test_a_release_keeps_its_digest_with_its_own_files_alone(four, tmp_path: Pat
         store.add(folder, BuildFacts("demo", "openvino", "merged"))
     (store.folder(one) / name).write_text("weights")
     assert "a line end cannot stand" in store.verify(one)[0]
+
+
+@pytest.mark.parametrize("found", ["another", "no JSON"])
+def test_a_pointer_that_somebody_wrote_before_us_is_not_taken_for_ours(four, found: str) -> None:
+    """Numbered objects are never replaced: a rollback would be reported as done, and no server would follow."""
+    store, mirror, objects, (one, two, *_) = four
+    for name in (one, two):
+        store.promote(name, author="t", message="w")
+        push(store, objects)
+    pointer = store.rollback(author="t", message="broken")
+    forged = registry_formats.POINTER.encode(replace(pointer, release=two))
+    objects.held["champion/000003.json"] = forged if found == "another" else b"{"
+    if found == "another":
+        with pytest.raises(ArtifactError, match=r"champion/000003\.json is not the record of this registry"):
+            push(store, objects)
+    else:
+        with pytest.raises(ArtifactError, match="is not the expected JSON"):
+            push(store, objects)
+    del objects.held["champion/000003.json"]
+    push(store, objects)
+    push(store, objects)
+    assert mirror.champion() == pointer
