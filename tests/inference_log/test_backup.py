@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -402,6 +403,77 @@ def test_an_old_backup_beside_a_newer_address_rolls_nobody_back(project, databas
         with pytest.raises(GateError):
             act(registry, address)
     assert remote_sync._open(registry, address).champion().release == newer
+
+
+def test_nobody_serves_while_a_restore_goes_on_or_was_killed(project, database, tmp_path, monkeypatch):
+    """What they write until it has ended would be replaced; a server without the hash key would even make another one."""
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    database()
+    really, refusals = restore._move, list[str]()
+
+    def move(*given: Path) -> None:
+        for start in (
+            lambda: file_lock(host.layout.retrain / ".lock", "a controller").__enter__(),
+            lambda: open_log(host.url, Path.cwd(), serving=True).__enter__(),
+            lambda: pseudonyms.load_hash_key(host.log_config, Path.cwd()),
+            lambda: create.create_backup(host, tmp_path / "backups/two"),
+        ):
+            with pytest.raises(InfrastructureError) as error:
+                start()
+            refusals.append(error.value.message)
+        really(*given)
+
+    monkeypatch.setattr(restore, "_move", move)
+    restore.restore(host, target)
+    assert len(refusals) >= 4
+    assert "tunectl restore" in refusals[0]
+    assert refusals[1].endswith("restore.json says that the restore of a backup has begun here and not ended")
+    with open_log(host.url, Path.cwd(), serving=True) as store:
+        assert len(list(store.inferences())) == 6
+
+
+@pytest.mark.parametrize("end", ["-wal", "-journal"])
+def test_a_journal_that_another_database_left_is_no_free_place(project, database, tmp_path, end):
+    """SQLite would put it into the restored file: rows of people who were erased, or damage."""
+    host, target = describe(), tmp_path / "backups/one"
+    if host.database is None:
+        return
+    create.create_backup(host, target)
+    database()
+    host.database.parent.mkdir(parents=True)
+    journal = host.database.with_name(f"{host.database.name}{end}")
+    journal.write_bytes(b"old")
+    with pytest.raises(UsageError, match=f"these exist already: {journal}"):
+        restore.restore(host, target)
+    journal.unlink()
+    restore.restore(host, target)
+
+
+def test_who_was_erased_is_not_in_frozen_windows_of_a_backup_without_a_log(project, database, tmp_path):
+    host, target = describe(), tmp_path / "backups/one"
+    if host.database is None:
+        return
+    host.database.rename(tmp_path / "elsewhere.sqlite")  # as for a backup whose environment does not name the database
+    made = create.create_backup(host, target)
+    assert made.inference_log is None
+    assert holds_text(target)
+    (tmp_path / "elsewhere.sqlite").rename(host.database)
+    assert main(["log", "erase", "--user", "ada"]) == 0
+    database()
+    assert restore.restore(host, target).snapshots == 1
+    assert holds_text(Path(".tunectl")) == []
+    (folder,) = host.snapshots.glob("*/manifest.json")
+    assert len(list(snapshot.read_inferences(folder.parent))) == 4
+
+
+def test_a_backup_of_another_project_is_refused(project, database, tmp_path):
+    create.create_backup(describe(), tmp_path / "backups/one")
+    database()
+    other = dataclasses.replace(describe(), project="bakery")
+    with pytest.raises(UsageError, match=r"the backup is of the project \w+, and this one is bakery"):
+        restore.restore(other, tmp_path / "backups/one")
+    restore.restore(describe(), tmp_path / "backups/one")
 
 
 def test_another_kind_of_database_is_refused(project, tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ class KeyLimits(Struct, frozen=True):
 
 def find_keys_file(root: Path, keys_file: str) -> Path:
     """Return the path of the keys file: the one that the environment variable TUNECTL_KEYS names, else ``keys_file`` below the project."""
-    return Path(os.environ.get(KEYS_ENV) or root / keys_file)
+    return root / (os.environ.get(KEYS_ENV) or keys_file)
 
 
 class _File(Struct, frozen=True):

@@ -162,8 +162,11 @@ def _verify(key: TrustedKey, message: bytes, signature: Signature) -> bool:
 def check_signatures(
     message: bytes, signatures: Iterable[Signature], role: KeyRole, keys: Iterable[TrustedKey]
 ) -> SignatureCheck:
-    """Return whether ``message`` has a valid signature by a trusted key with this role that is not revoked, and why not."""
-    trusted, candidates = list(keys), list(signatures)
+    """Return whether ``message`` has a valid signature by a trusted key with this role that is not revoked, and why not.
+
+    Of each key one signature is verified, the last: whoever wrote the message may have put any number of them beside it.
+    """
+    trusted, candidates = list(keys), list({signature.key_id: signature for signature in signatures}.values())
     valid = [
         key
         for signature in candidates
@@ -230,9 +233,10 @@ def revoke_trusted_key(path: Path, name: str) -> None:
     if all(entry.name != name for entry in keys):
         names = ", ".join(entry.name for entry in keys) or "none"
         raise UsageError(f"{path}: no key {name}; there are: {names}", hint="give one of these names")
-    now, revoked = datetime.now(UTC), {entry.public_key for entry in keys if entry.name == name}
+    # by the key's bytes: base64 has several texts for them
+    now, revoked = datetime.now(UTC), {entry.key_id for entry in keys if entry.name == name}
     changed = [
-        structs.replace(entry, revoked_at=now) if entry.public_key in revoked and entry.revoked_at is None else entry
+        structs.replace(entry, revoked_at=now) if entry.key_id in revoked and entry.revoked_at is None else entry
         for entry in keys
     ]
     TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile(changed))

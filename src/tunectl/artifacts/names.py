@@ -39,13 +39,26 @@ def below(folder: Path, name: str) -> Path:
 
 
 def refuse_outside(name: str, location: str) -> None:
-    """Check that a file's ``name`` in a manifest at ``location`` stays in the folder that it lists.
+    """Check that a file's ``name`` in a manifest at ``location`` stays in the folder that it lists, and is one line.
 
-    Raises  ArtifactError where it could lead out of it.
+    Raises  ArtifactError where it could lead out of it, or holds a line end.
     """
     path = PurePosixPath(name)
+    refuse_line_end(name, location)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ArtifactError(
             f"a manifest of {location} names the file {name[:200]!r}, which is outside its release",
             hint="restore that manifest from a backup",
+        )
+
+
+def refuse_line_end(name: str, location: str) -> None:
+    r"""Check that the name of a file in ``location`` is one line: with ``"a DIGEST\nb"`` two releases would have one digest.
+
+    Raises  ArtifactError.
+    """
+    if "\n" in name:
+        raise ArtifactError(
+            f"{location} names the file {name[:200]!r}: a line end cannot stand in the name of a file of a release",
+            hint="rename that file; in a store, restore the release from a backup",
         )

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from tunectl.access import api_keys
 from tunectl.access.signatures import TRUSTED_KEYS_ENV
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.record_format import RecordFormat
@@ -164,8 +165,8 @@ def describe_host(
         log,
         layout.root / log.hash_key_file,
         log.hash_key_env if environment.get(log.hash_key_env) is not None else None,
-        layout.root / environment.get("TUNECTL_KEYS", settings.serve.keys_file),
+        layout.root / (environment.get(api_keys.KEYS_ENV) or settings.serve.keys_file),
         layout.root / trusted if trusted else None,
-        environment.get("TUNECTL_REGISTRY", settings.serve.registry),
+        environment.get("TUNECTL_REGISTRY") or settings.serve.registry,
         layout.root / section.snapshots if isinstance(section, FeedbackFromLog) else None,
     )

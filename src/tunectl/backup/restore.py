@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,14 +22,15 @@ from tunectl.backends.storage import inference_log_backup, inference_log_migrati
 from tunectl.backup import host_state
 from tunectl.backup.host_state import BACKUP, Backup, HostState
 from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
-from tunectl.inference_log import erasure, erasure_ledger, pseudonyms
+from tunectl.inference_log import erasure, erasure_ledger, project_folder, pseudonyms, snapshot
 from tunectl.inference_log.erasure_ledger import Erasure
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
 from tunectl.retraining import run_store
 
 SCRATCH: Final = "restore"
 """Folder of the state folder in which a backup is prepared."""
-MARK: Final = "restore.json"
+JOURNALS: Final = ("-wal", "-shm", "-journal")
+"""Endings of files beside an SQLite file whose content SQLite puts into it when it is opened."""
 PUBLIC: Final = f"{host_state.REGISTRY}/"
 """Releases hold no texts of people, and a server may run as another user."""
 
@@ -90,7 +91,7 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
 
     Raises:
         ArtifactError: the backup is damaged.
-        UsageError: some state exists already, or the settings name another kind of database.
+        UsageError: some state exists already, or the settings name another project or kind of database.
         InfrastructureError: a server or controller runs, or disk or database fail. Calling it again resumes.
     """
     private_files.restrict(
@@ -98,13 +99,16 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
     )  # a copy on another disk may be open, and with it all that people wrote
     backup = read_backup(source)
     state, digest = host.layout.state_dir, atomic_io.sha256_path(source / host_state.MANIFEST)
-    mark, scratch = state / MARK, state / SCRATCH
-    with lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore is running"):
+    mark, scratch = host.layout.root / project_folder.RESTORE_MARK, state / SCRATCH
+    with ExitStack() as locks:
+        locks.enter_context(
+            lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore is running")
+        )
         is_resumed = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
         _require_fit(host, backup)
-        _refuse_running(host)
         if not is_resumed:
             _refuse_existing(host, backup)
+        locks.enter_context(_hold_services(host))
         erasures = erasure_ledger.merge(
             erasure_ledger.read(path)
             for path in (
@@ -133,6 +137,11 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
 
 
 def _require_fit(host: HostState, backup: Backup) -> None:
+    if backup.project != host.project:
+        raise UsageError(
+            f"the backup is of the project {backup.project}, and this one is {host.project}",
+            hint=f"restore it where project is {backup.project}; for a project that was renamed, set that name for the restore",
+        )
     kind = "postgresql" if host.database is None else "sqlite"
     if backup.inference_log not in (None, kind):
         raise UsageError(
@@ -146,21 +155,31 @@ def _require_fit(host: HostState, backup: Backup) -> None:
         )
 
 
-def _refuse_running(host: HostState) -> None:
-    locks = {"tunectl retrain controller": host.layout.retrain / run_store.LOCK}
+@contextmanager
+def _hold_services(host: HostState) -> Iterator[None]:
+    """Hold the locks of server and retrain controller while the block runs: one that started meanwhile would write into what is replaced.
+
+    Raises  InfrastructureError where one of them runs.
+    """
+    paths = {"tunectl retrain controller": host.layout.retrain / run_store.LOCK}
     if host.database is not None:
-        locks["tunectl serve"] = inference_log_migration.lock_path(host.database)
-    for what, path in locks.items():
-        if lock.is_locked(path):
-            raise InfrastructureError(
-                f"{what} runs here and holds {path}", hint="stop it, restore, then start it again"
-            )
+        paths["tunectl serve"] = inference_log_migration.lock_path(host.database)
+    with ExitStack() as locks:
+        for what, path in paths.items():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            busy, hint = f"{what} runs here and holds {path}", "stop it, restore, then start it again"
+            locks.enter_context(lock.file_lock(path, "tunectl restore", busy=busy, hint=hint))
+        yield
 
 
 def _refuse_existing(host: HostState, backup: Backup) -> None:
     existing = [str(path) for name, path in host.iter_paths() if path is not None and _holds(path, name, backup)]
-    if backup.inference_log == "sqlite" and host.database is not None and host.database.exists():
-        existing.append(str(host.database))
+    if backup.inference_log == "sqlite" and host.database is not None:
+        files = [
+            host.database,
+            *_list_journals(host.database),
+        ]  # a journal of another database would end up in this one
+        existing += [str(path) for path in files if path.exists()]
     if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
         existing.append("tables of an inference log in the database of inference_log.url")
     if existing:
@@ -168,6 +187,10 @@ def _refuse_existing(host: HostState, backup: Backup) -> None:
             f"restore replaces nothing, and these exist already: {', '.join(existing)}",
             hint="move that away (or name an empty database), then restore again",
         )
+
+
+def _list_journals(database: Path) -> list[Path]:
+    return [database.with_name(f"{database.name}{end}") for end in JOURNALS]
 
 
 def _holds(folder: Path, name: str, backup: Backup) -> bool:
@@ -201,7 +224,7 @@ def _restore_log(
 ) -> tuple[int, int]:
     """Restore the database, erase again, and move an SQLite file to its place; returns rows erased and snapshots changed."""
     if backup.inference_log is None:
-        return 0, 0
+        return 0, _purge_without_log(scratch, erasures)
     url = host.url
     if backup.inference_log == "sqlite":
         url = f"sqlite:///{(scratch / host_state.SQLITE).absolute()}"
@@ -215,11 +238,26 @@ def _restore_log(
         store.add_event(LogEvent(f"restore-{backup.created_at:%Y%m%dT%H%M%S%f}", datetime.now(UTC), "restored", body))
         store.purge()
     if backup.inference_log == "sqlite" and host.database is not None:
-        for end in ("-wal", "-shm", ".lock"):
-            with suppress(FileNotFoundError):
-                (scratch / f"{host_state.SQLITE}{end}").unlink()
-        _put(scratch / host_state.SQLITE, host.database)
+        fresh = scratch / host_state.SQLITE
+        for path in (*_list_journals(fresh), inference_log_migration.lock_path(fresh), *_list_journals(host.database)):
+            path.unlink(missing_ok=True)
+        _put(fresh, host.database)
     return sum(one.inferences + one.feedback for one in counts), snapshots
+
+
+def _purge_without_log(scratch: Path, erasures: Sequence[Erasure]) -> int:
+    """Erase people again from the snapshots of a backup that has no log; returns how many were changed.
+
+    Which rows are theirs is found as in a log: in one that has the rows of the snapshots, for that moment.
+    """
+    file = scratch / "snapshots.sqlite"
+    with inference_log_sql.open_log(f"sqlite:///{file.absolute()}", scratch) as store:
+        for path in sorted((scratch / host_state.SNAPSHOTS).glob(f"*/{snapshot.MANIFEST}")):
+            store.write(list(snapshot.read_inferences(path.parent)))
+            store.write(list(snapshot.read_feedback(path.parent)))
+        for one in erasures:
+            store.erase(one.hash, by_key=one.by_key, until=one.erased_at)
+        return erasure.purge(scratch / host_state.SNAPSHOTS, store)
 
 
 def _check_hash_key(host: HostState, scratch: Path, store: InferenceLog) -> None:

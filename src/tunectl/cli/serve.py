@@ -153,7 +153,9 @@ def _first_key(root: TunectlConfig) -> str | None:
 
 
 def _keys(root: TunectlConfig) -> Path:
-    return Path(os.environ.get("TUNECTL_KEYS", root.serve.keys_file))
+    from tunectl.access import api_keys
+
+    return api_keys.find_keys_file(Path(), root.serve.keys_file)
 
 
 def _say(root: TunectlConfig, secret: str | None) -> None:

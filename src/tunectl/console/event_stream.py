@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tunectl.access import api_keys
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.canary import canary_store
@@ -76,7 +77,7 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
     if settings is not None:
         store = layout.root / settings.annotate.store
         yield from (store / annotation_store.ANNOTATIONS, store / annotation_store.TASKS)
-        yield layout.root / settings.serve.keys_file
+        yield api_keys.find_keys_file(layout.root, settings.serve.keys_file)
     yield from layout.artifacts.glob("*/manifest.json")
 
 

@@ -31,7 +31,8 @@ VARIANTS: Final = frozenset(("champion", "challenger", "base"))
 def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes]:
     """Send the form's prompt to one of ``console.servers`` and return the JSON lines of its answer, the first of them already received.
 
-    Raises  ApiError for an invalid form, or with the server's error; InfrastructureError where it does not answer.
+    Raises  ApiError for an invalid form, for a replay without the scope look, or with the server's error; InfrastructureError where it does
+            not answer.
     """
     question = form.get("question", "").strip()
     if form.get("variant") not in VARIANTS or not question or len(question) > MAX_QUESTION:
@@ -40,9 +41,16 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes
             code="form",
             status=422,
         )
+    replay = form.get("replay", "")
+    if replay and "look" not in context.scopes:  # a model repeats what came before, if it is asked to
+        raise ApiError(
+            "a logged conversation can be asked again with the scope look only; sign in with a key that has it, or leave replay out",
+            "permission_error",
+            code="scope",
+        )
     body = {
         "model": form["variant"],
-        "messages": [*read_replay(context, form.get("replay", ""))[0], {"role": "user", "content": question}],
+        "messages": [*read_replay(context, replay)[0], {"role": "user", "content": question}],
         "temperature": _parse_number("temperature", form.get("temperature", ""), 0.0, 2.0),
         "max_tokens": MAX_TOKENS
         if not form.get("max_tokens")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import MsgspecError
 
+from tunectl.access import api_keys
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import TunectlError
@@ -106,6 +107,16 @@ class ReadContext:
         Raises  ConfigError with every mistake.
         """
         return self.load_config().root
+
+    def find_keys_file(self) -> Path:
+        """Return the path of the server's keys file, as all services find it; a recorded project has its own.
+
+        Raises  ConfigError with every mistake.
+        """
+        name = self.load_settings().serve.keys_file
+        return (
+            self.layout.root / name if self.recording is not None else api_keys.find_keys_file(self.layout.root, name)
+        )
 
     def list_stages(self) -> list[StageStatus]:
         """Return whether each stage is up to date, in the order of the pipeline.

@@ -20,6 +20,8 @@ FILES: Final = {"live.sqlite": "inference_log.sqlite", "salt": "hash_key"}
 """Files that were renamed; snapshots keep the names of theirs."""
 OLD_WINDOW: Final = Path("live/window.json")
 NEW_WINDOW: Final = Path("inference_log/window.json")
+RESTORE_MARK: Final = Path(".tunectl/restore.json")
+"""Marks a project while a restore of a backup has begun and not ended."""
 
 
 class RenamedPath(Struct, frozen=True):
@@ -30,7 +32,15 @@ class RenamedPath(Struct, frozen=True):
 
 
 def require_new_folder(root: Path) -> None:
-    """Raise InfrastructureError where only the folder of tunectl 0.1 exists: a new, empty log would be created beside it."""
+    """Check that the log in this project may be used, and is not that of tunectl 0.1, beside which a new, empty one would be created.
+
+    Raises  InfrastructureError, also while a restore has not ended: what is written until then would be replaced by the backup.
+    """
+    if (root / RESTORE_MARK).is_file():
+        raise InfrastructureError(
+            f"{root / RESTORE_MARK} says that the restore of a backup has begun here and not ended",
+            hint="wait for it; if it was killed, run it again: tunectl restore DIR (to give it up, move .tunectl away)",
+        )
     if (root / OLD).is_dir() and _is_empty(root / NEW):
         raise InfrastructureError(
             f"{root / OLD} is the inference log of tunectl 0.1; since 0.2 it is in {NEW}",

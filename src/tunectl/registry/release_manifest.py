@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, names
 from tunectl.artifacts.names import ContentId
 from tunectl.core.errors import ArtifactError
 from tunectl.registry import registry_formats
@@ -115,6 +115,7 @@ def _list_files(folder: Path) -> Iterator[Path]:
                 f"{path} is a link or a special file",
                 hint="a release holds plain files only; replace it by a copy of its target",
             )
+        names.refuse_line_end(path.name, str(folder))
         if path.is_file() and path != folder / NAME:
             yield path
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -39,17 +40,22 @@ DIGITS: Final = 6
 RESTORE: Final = "restore that address from a backup, or copy a registry to a new one: tunectl release sync ADDRESS"
 HALF_DONE = 86_400.0
 """Seconds after which an unfinished folder is taken for one that a killed process left."""
+MAX_STEP: Final = 100_000
+"""Most that a sequence may exceed the ones before: a history of ``MAX_HISTORY_BYTES`` then leaves numbers that have a place at an address."""
 
 
 class RemoteRegistry:
     """Read access to the releases behind an address, with a cache on this machine (``registry.protocols.RegistryReader``)."""
 
-    def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
+    def __init__(
+        self, files: ObjectStore, cache: Path, trust: TrustStore | None = None, *, keep_recent: bool = False
+    ) -> None:
         """``cache`` is a folder of this machine; downloaded releases stay there while they may be needed again.
 
         ``trust``: the trusted keys; a champion pointer without a trusted signature is returned, but not stored as the newest one seen.
+        ``keep_recent``: whether releases that no pointer at the address names stay in ``cache`` for a day.
         """
-        self._trust = trust
+        self._trust, self._keep_recent = trust, keep_recent
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
         self._events: dict[str, Any] = {}
         """Cache of numbered objects by name: they never change."""
@@ -103,7 +109,7 @@ class RemoteRegistry:
     def log(self) -> list[ReleaseEvent]:
         """Return all events of the registry in order, as of its last copy to the address.
 
-        Raises  ArtifactError where an object of the history is missing or cannot be read.
+        Raises  ArtifactError where an object of the history is missing or cannot be read, or a sequence is far above the ones before.
         """
         result = list[ReleaseEvent]()
         for number, name in self._list_numbered(EVENTS, ".jsonl"):
@@ -117,6 +123,7 @@ class RemoteRegistry:
             result = event_log.parse_lines(
                 self._files.read(OLD_EVENTS, MAX_HISTORY_BYTES) or b"", f"{self.location}/{OLD_EVENTS}"
             )
+        _refuse_steps(result, self.location)
         return result
 
     def _parse_part(self, name: str) -> list[ReleaseEvent]:
@@ -233,7 +240,8 @@ class RemoteRegistry:
             *([canary.release] if canary else ()),
         }
         for folder in self._cache.iterdir():
-            in_progress = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE
+            is_recent = time.time() - folder.stat().st_mtime < HALF_DONE
+            in_progress = is_recent and (self._keep_recent or folder.name.startswith("."))
             if folder.name not in needed and not in_progress:
                 self._remove(folder)
 
@@ -259,6 +267,23 @@ class RemoteRegistry:
 def build_object_name(folder: str, number: int, ending: str = ".json") -> str:
     """Return ``FOLDER/NUMBER.json``, padded with zeros so that names sort as numbers do."""
     return f"{folder}/{number:0{DIGITS}d}{ending}"
+
+
+def _refuse_steps(entries: Iterable[ReleaseEvent], location: str) -> None:
+    """Refuse a history in which a sequence cannot come from promotions: whoever adopts it, or resolves a fork with it, goes on from there.
+
+    Raises  ArtifactError.
+    """
+    highest = 0
+    for number, entry in enumerate(entries, 1):
+        if entry.sequence is None:
+            continue
+        if not 1 <= entry.sequence <= highest + MAX_STEP:
+            raise ArtifactError(
+                f"{location}: event {number} of the history has the sequence {entry.sequence}; 1 to {highest + MAX_STEP} are possible there",
+                hint=f"it was not written by tunectl: check who may write there; {RESTORE}",
+            )
+        highest = max(highest, entry.sequence)
 
 
 def _is_number(stem: str) -> bool:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from tunectl.access import signatures
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state, release_statement
@@ -76,15 +77,15 @@ def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> 
         raise UsageError(
             f"there is no registry at {remote.location}", hint=f"make one: tunectl release sync {remote.location}"
         )
-    releases = list[str]()
+    releases, remote_canary = list[str](), remote.canary()  # read once: what is adopted is what was checked
     if _is_news(store, remote, remote_events):
-        _refuse_unsigned(store, remote, remote_events, force=force)
-        releases = _fetch(store, remote, remote_events)  # before the lock: a download may take long
+        _refuse_unsigned(store, remote, remote_events, remote_canary, force=force)
+        releases = _fetch(store, remote, remote_events, remote_canary)  # before the lock: a download may take long
     with store.hold_lock("adopting a history"):
         if not _is_news(store, remote, remote_events):
             return PulledHistory(0, [])
         local_events = store.log()
-        _adopt(store, remote, _rebase_additions(local_events, remote_events), releases)
+        _adopt(store, remote, _rebase_additions(local_events, remote_events), remote_canary, releases)
     known = set(map(_EVENT.encode, local_events))
     return PulledHistory(sum(_EVENT.encode(event) not in known for event in remote_events), releases)
 
@@ -109,10 +110,10 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         GateError: another machine wrote at the same time, or no trusted key signed the pointers at the address that are kept.
     """
     remote = _open(store, files)
-    remote_events = remote.log()
+    remote_events, remote_canary = remote.log(), remote.canary()
     if keep == "theirs":
-        _refuse_unsigned(store, remote, remote_events)
-    releases = _fetch(store, remote, remote_events)
+        _refuse_unsigned(store, remote, remote_events, remote_canary)
+    releases = _fetch(store, remote, remote_events, remote_canary)
     with store.hold_lock("resolving a fork"):
         local_events = store.log()
         pointer = release_state.champion_of(local_events if keep == "ours" else remote_events)
@@ -131,22 +132,27 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         champion = ChampionPointer(pointer.release, None, moment, author, message, sequence, action, digest=digest)
         signed = release_statement.sign_swap(champion, history, signatures.load_named_key(signatures.POINTER_KEY_ENV))
         history.append(release_state.entry_of(signed, history))
-        canary = release_state.canary_of(history, remote.canary())
+        canary = release_state.canary_of(history, remote_canary)
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
             history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
         _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", local_events)
-        _adopt(store, remote, history, releases)
+        _adopt(store, remote, history, remote_canary, releases)
     return push(store, files)
 
 
 def _refuse_unsigned(
-    store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent], *, force: bool = False
+    store: ReleaseRegistry,
+    remote: RemoteRegistry,
+    remote_events: Sequence[ReleaseEvent],
+    remote_canary: CanaryState | None,
+    *,
+    force: bool = False,
 ) -> None:
     """Refuse to adopt swaps or a canary that no trusted key signed: the next change here would build on them, and sign it."""
     if store.trust is None:
         return
     hint = f"check who may write there; to keep this store: tunectl release sync {remote.location} --keep ours -m WHY"
-    for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.canary())):
+    for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote_canary)):
         if pointer is None or pointer in (store.champion(), store.canary()):
             continue
         status, reason = release_statement.check_pointer(pointer, store.trust)
@@ -171,7 +177,8 @@ def _refuse_unsigned(
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
-    return RemoteRegistry(files, store.root / INCOMING, store.trust)
+    # a history may name releases that no pointer there names yet: a push was interrupted before it made them
+    return RemoteRegistry(files, store.root / INCOMING, store.trust, keep_recent=True)
 
 
 def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
@@ -197,8 +204,21 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[Re
 
 
 def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -> None:
-    """Make a numbered object; an existing one was made from the same history, by a copy that was interrupted after it."""
-    files.create(name, form.encode(record))
+    """Make a numbered object; an existing one was made from the same history, by a copy that was interrupted after it.
+
+    Raises  ArtifactError for another one: servers would see that in place of ``record``, and nobody would know.
+    """
+    if files.create(name, form.encode(record)):
+        return
+    try:
+        existing = form.decode(files.read(name) or b"", type(record), name)
+    except atomic_io.NOT_JSON:
+        existing = None
+    if existing != record:
+        raise ArtifactError(
+            f"{files.address}/{name} is not the record of this registry, so servers do not see the last change",
+            hint=f"check who may write there, delete that object, then: tunectl release sync {files.address}",
+        )
 
 
 def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
@@ -306,9 +326,11 @@ def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequ
     return True
 
 
-def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent]) -> list[str]:
+def _fetch(
+    store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent], remote_canary: CanaryState | None
+) -> list[str]:
     """Download the releases that the pointers of a history name and this registry does not have; others are not needed."""
-    pointer, canary = release_state.champion_of(history), remote.canary()
+    pointer, canary = release_state.champion_of(history), release_state.canary_of(history, remote_canary)
     named = [pointer.release, pointer.previous] if pointer else []
     needed = [name for name in dict.fromkeys([*named, canary.release if canary else None]) if name is not None]
     missing = [item for item in needed if not store.folder(item).is_dir()]
@@ -320,11 +342,17 @@ def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[Rel
     return missing
 
 
-def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent], fetched: Sequence[str]) -> None:
+def _adopt(
+    store: ReleaseRegistry,
+    remote: RemoteRegistry,
+    history: list[ReleaseEvent],
+    remote_canary: CanaryState | None,
+    fetched: Sequence[str],
+) -> None:
     """Move the downloaded releases into the registry, then adopt the history that names them."""
     for release in fetched:
         if not store.folder(release).is_dir():
             remote.folder(release).rename(store.folder(release))
     atomic_io.fsync_directory(store.root / RELEASES)
-    canary = release_state.canary_of(history, remote.canary())
+    canary = release_state.canary_of(history, remote_canary)
     history_adoption.adopt(store.root, AdoptedHistory(history, canary))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyLimits, KeyStore
 from tunectl.access.signatures import TRUSTED_KEYS_ENV, TrustStore
 from tunectl.artifacts.paths import ProjectPaths
@@ -29,7 +30,7 @@ from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.server_settings import home_dir, settings
 from tunectl.serving.serving_metrics import ServingMetrics
 
-STORE, KEYS, SEED = "TUNECTL_REGISTRY", "TUNECTL_KEYS", "TUNECTL_SEED"
+STORE, SEED = "TUNECTL_REGISTRY", "TUNECTL_SEED"
 CHECK_SECONDS = 1.0
 """Seconds between checks of the keys file."""
 SILENT = 60.0
@@ -86,7 +87,7 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
     metrics = ServingMetrics()
     declared = serve.key_limits
     limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
-    key_store = KeyStore(home / os.environ.get(KEYS, serve.keys_file), CHECK_SECONDS, limits_of_keys)
+    key_store = KeyStore(api_keys.find_keys_file(home, serve.keys_file), CHECK_SECONDS, limits_of_keys)
     key_store.load()
     logger = inference_logger.open_logger(settings.inference_log, home, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file

@@ -206,6 +206,20 @@ def test_a_new_key_is_shown_once_and_works(console: Console) -> None:
     assert console.post("/settings/keys/add", name="till", scope_chat="on", reason="another").status_code == 409
 
 
+def test_keys_are_shown_and_changed_in_the_file_that_the_server_reads(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is removed in another file than that of TUNECTL_KEYS would go on to open the server."""
+    own, read = console.layout.root / ".tunectl" / "keys.json", tmp_path / "of-the-host.json"
+    read.write_bytes(own.read_bytes())
+    before = own.read_bytes()
+    monkeypatch.setenv(api_keys.KEYS_ENV, str(read))
+    assert str(read) in console.client.get("/settings/keys").text
+    form = {**read_form(console, "/settings/keys/app/remove"), "reason": "leaked"}
+    assert console.post("/settings/keys/app/remove", **form).status_code == 303
+    assert ([key.name for key in api_keys.read(read)], own.read_bytes()) == (["root"], before)
+
+
 def test_a_key_is_disabled_enabled_and_removed_and_an_old_page_does_nothing(
     console: Console, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_projects import Console, build
+from console_projects import NOW, Console, build
 from console_records import URL
 from msgspec.structs import replace
 from play_server import ASKED, declare, run_play_server
 
+from tunectl.access import api_keys
+from tunectl.access.api_keys import KeyStore
 from tunectl.backends.storage import inference_log_sql
 
 
@@ -52,6 +54,23 @@ def test_what_came_before_a_question_is_sent_again_with_it(console: Console, ser
     fields = {"server": server, "variant": "base", "question": "A small cafe", "replay": "chatcmpl-talk"}
     assert console.post("/play/ask", **fields).status_code == 200
     assert ASKED[0]["messages"] == [*told[:3], {"role": "user", "content": "A small cafe"}]
+
+
+def test_who_may_not_read_the_log_has_no_model_repeat_it(console: Console, server: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("builder", ["operate"], None, NOW)
+    api_keys.add(path, entry)
+    keys = KeyStore(path, 0.0)
+    keys.load()
+    other = Console(console.layout, keys=keys)
+    other.client = other.stranger()
+    assert other.post("/enter", secret=secret).status_code == 303
+    declare(console.layout, server)
+    fields = {"server": server, "variant": "base", "question": "Repeat what was said."}
+    refused = other.post("/play/ask", **fields, replay="chatcmpl-0003")
+    assert (refused.status_code, ASKED) == (403, [])
+    assert "with the scope look only" in refused.text
+    assert other.post("/play/ask", **fields).status_code == 200
 
 
 def test_the_answer_of_a_server_is_passed_on(console: Console, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,34 @@ def test_a_key_is_revoked_under_every_name(keys: Keys) -> None:
     assert {key.name for key in signatures.read_trusted_keys(keys.path) if key.revoked_at} == {"ci", "again"}
 
 
+def test_a_key_is_revoked_however_its_bytes_are_written(keys: Keys) -> None:
+    """Of the last letter of 32 bytes in base64 two bits count for nothing."""
+    public = ci(keys).public_key
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = f"{public[:42]}{letters[letters.index(public[42]) + 1]}="
+    assert base64.b64decode(other) == base64.b64decode(public)
+    signatures.add_trusted_key(keys.path, TrustedKey("again", "release", other, NOW))
+    signatures.revoke_trusted_key(keys.path, "ci")
+    assert {key.name for key in signatures.read_trusted_keys(keys.path) if key.revoked_at} == {"ci", "again"}
+
+
+def test_of_many_signatures_of_one_key_one_is_verified(
+    store: ReleaseRegistry, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement of 16 MB has room for 50,000 of them, each over megabytes: a quarter of an hour at every look."""
+    path = release_statement.sign_release(store.folder(store.ids()[0]), ci(keys))
+    envelope = json.loads(path.read_bytes())
+    (good,) = envelope["signatures"]
+    forged = {**good, "sig": base64.b64encode(b"\1" * 64).decode()}
+    calls, really = list[bytes](), signatures._verify
+    monkeypatch.setattr(signatures, "_verify", lambda *given: calls.append(given[1]) or really(*given))
+    for last, status in ((forged, "untrusted"), (good, "trusted")):
+        calls.clear()
+        content = json.dumps({**envelope, "signatures": [forged] * 1000 + [last]}).encode()
+        assert release_statement.check_statement(content, store.ids()[0], TrustStore(keys.path)).status == status
+        assert len(calls) == 1
+
+
 def test_a_private_key_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "ci.key"
     key = signatures.generate_key(path)
@@ -442,6 +470,36 @@ def test_a_pointer_that_nobody_signed_is_not_adopted(
     with pytest.raises(GateError, match=f"the pointer to release {second} is not signed; nothing was adopted"):
         remote_sync.resolve(other, files, "theirs", author="t", message="")
     assert other.log() == before
+
+
+def test_the_canary_that_was_checked_is_the_one_that_is_adopted(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download takes long: whoever writes there can put another canary in place meanwhile."""
+    first, second, third = store.ids()
+    for name in (first, second):
+        release_statement.sign_release(store.folder(name), ci(keys))
+    store.promote(first, author="t", message="")
+    canary = store.start_canary(second, share=0.1, author="t", message="")
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+
+    def forget_salt(events: list[ReleaseEvent]) -> None:
+        events[-1] = msgspec.structs.replace(events[-1], salt=None, share=None)
+
+    rewrite_history(tmp_path / "remote", forget_salt)
+    really = remote_sync._fetch
+
+    def fetch(*given: object) -> list[str]:
+        forged = msgspec.structs.replace(canary, release=third, share=1.0, signature=None)
+        record = registry_formats.REMOTE_CANARY.encode(registry_formats.RemoteCanary(forged))
+        files.write("canary/000099.json", record)
+        return really(*given)
+
+    monkeypatch.setattr(remote_sync, "_fetch", fetch)
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    remote_sync.pull(other, files)
+    assert other.canary() == canary
 
 
 def rewrite_history(folder: Path, change: Callable[[list[ReleaseEvent]], None]) -> None:

@@ -17,15 +17,16 @@ from unittest import mock
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tunectl.core.errors import ArtifactError
-from tunectl.registry import registry_formats
+from tunectl.registry import registry_formats, release_manifest
 from tunectl.registry.protocols import MAX_RECORD_BYTES
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.registry.remote import HALF_DONE, RemoteRegistry
-from tunectl.registry.remote_sync import pull, push
+from tunectl.registry.remote import HALF_DONE, MAX_STEP, RemoteRegistry
+from tunectl.registry.remote_sync import pull, push, resolve
 
 
 class Objects:
@@ -238,3 +239,83 @@ def test_a_long_history_is_pulled_in_linear_time(tmp_path: Path) -> None:
     started = time.process_time()
     assert pull(store, objects).events == 1
     assert time.process_time() - started < 20  # a few seconds, most of them for reading and writing the lines
+
+
+@pytest.mark.parametrize("sequence", [2**64 - 1, 10**12, MAX_STEP + 2, 0, -1])
+def test_a_sequence_that_no_promotion_gives_is_not_gone_on_from(four, sequence: int) -> None:
+    """Above it a pointer would need more digits than an address has: no server would follow this registry again."""
+    store, _, objects, (one, two, *_) = four
+    store.promote(one, author="t", message="w")
+    push(store, objects)
+    forged = ReleaseEvent("promote", one, "2026-01-01T00:00:00+00:00", sequence=sequence)
+    objects.write(f"events/{len(store.log()) + 1:06d}.jsonl", registry_formats.EVENT.encode(forged))
+    store.promote(two, author="t", message="w")
+    for act in (
+        lambda: pull(store, objects),
+        lambda: push(store, objects),
+        lambda: resolve(store, objects, "ours", author="t", message="w"),
+        lambda: resolve(store, objects, "theirs", author="t", message="w"),
+    ):
+        with pytest.raises(ArtifactError, match=f"event 6 of the history has the sequence {sequence}; 1 to 100001 are"):
+            act()
+    assert store.champion().sequence == 2
+
+
+def test_a_history_whose_pointer_is_not_there_yet_is_pulled_whole(four, tmp_path: Path) -> None:
+    """A push makes the pointer last: what it was cut off before must not make another machine drop what it has downloaded."""
+    store, _, objects, (one, two, three, _) = four
+    for name in (one, two, three):
+        store.promote(name, author="t", message="w")
+        push(store, objects)
+    del objects.held["champion/000003.json"]
+    other = ReleaseRegistry(tmp_path / "other")
+    assert pull(other, objects).releases == [three, two]
+    assert [other.verify(name) for name in (two, three)] == [[], []]
+
+
+def test_a_release_keeps_its_digest_with_its_own_files_alone(four, tmp_path: Path) -> None:
+    """A digest is over lines: a name with a line end could stand for two files, and the first of them be left out."""
+    store, mirror, objects, (one, *_) = four
+    folder = tmp_path / "two files"
+    folder.mkdir()
+    (folder / "a.json").write_text("checks")
+    (folder / "b.bin").write_text("weights")
+    release = store.add(folder, BuildFacts("demo", "openvino", "merged")).id
+    push(store, objects)
+    key = f"releases/{release}/manifest.json"
+    manifest = json.loads(objects.held[key])
+    checks, weights = manifest["files"].values()
+    name = f"a.json {checks}\nb.bin"
+    assert release_manifest.content_digest({name: weights}) == release_manifest.content_digest(manifest["files"])
+    objects.held[key] = json.dumps({**manifest, "files": {name: weights}}).encode()
+    objects.held[f"releases/{release}/{name}"] = b"weights"
+    with pytest.raises(ArtifactError, match="a line end cannot stand in the name of a file of a release"):
+        mirror.fetch(release)
+    assert not (tmp_path / "cache").exists()
+    (folder / name).write_text("weights")
+    with pytest.raises(ArtifactError, match="a line end cannot stand in the name of a file of a release"):
+        store.add(folder, BuildFacts("demo", "openvino", "merged"))
+    (store.folder(one) / name).write_text("weights")
+    assert "a line end cannot stand" in store.verify(one)[0]
+
+
+@pytest.mark.parametrize("found", ["another", "no JSON"])
+def test_a_pointer_that_somebody_wrote_before_us_is_not_taken_for_ours(four, found: str) -> None:
+    """Numbered objects are never replaced: a rollback would be reported as done, and no server would follow."""
+    store, mirror, objects, (one, two, *_) = four
+    for name in (one, two):
+        store.promote(name, author="t", message="w")
+        push(store, objects)
+    pointer = store.rollback(author="t", message="broken")
+    forged = registry_formats.POINTER.encode(replace(pointer, release=two))
+    objects.held["champion/000003.json"] = forged if found == "another" else b"{"
+    if found == "another":
+        with pytest.raises(ArtifactError, match=r"champion/000003\.json is not the record of this registry"):
+            push(store, objects)
+    else:
+        with pytest.raises(ArtifactError, match="is not the expected JSON"):
+            push(store, objects)
+    del objects.held["champion/000003.json"]
+    push(store, objects)
+    push(store, objects)
+    assert mirror.champion() == pointer

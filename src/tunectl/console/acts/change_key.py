@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -26,12 +25,8 @@ MAX_DAYS: Final = 36_500
 ENABLED: Final = {True: "works", False: "disabled"}
 
 
-def _find_path(context: ReadContext) -> Path:
-    return context.layout.root / context.load_settings().serve.keys_file
-
-
 def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
-    entry = next((key for key in api_keys.read(_find_path(context)) if key.name == form.get("key", "")), None)
+    entry = next((key for key in api_keys.read(context.find_keys_file()) if key.name == form.get("key", "")), None)
     if entry is None:
         raise NotFoundError(form.get("key", ""))
     return entry
@@ -79,7 +74,7 @@ def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
             hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit",
         ) from error
     with _change(context, form, "added", name):
-        api_keys.add(_find_path(context), entry)
+        api_keys.add(context.find_keys_file(), entry)
     return ActPage(
         f"The key {name}",
         ["Copy it now: it is not shown again.", f"It may: {', '.join(scopes)}."],
@@ -156,7 +151,7 @@ def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
     """
     name = _check(context, form)
     with _change(context, form, "disabled", name):
-        api_keys.set_enabled(_find_path(context), name, enabled=False)
+        api_keys.set_enabled(context.find_keys_file(), name, enabled=False)
     return BACK
 
 
@@ -167,7 +162,7 @@ def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
     """
     name = _check(context, form)
     with _change(context, form, "enabled", name):
-        api_keys.set_enabled(_find_path(context), name, enabled=True)
+        api_keys.set_enabled(context.find_keys_file(), name, enabled=True)
     return BACK
 
 
@@ -178,5 +173,5 @@ def perform_remove(context: ReadContext, form: Mapping[str, str]) -> str:
     """
     name = _check(context, form)
     with _change(context, form, "removed", name):
-        api_keys.remove(_find_path(context), name)
+        api_keys.remove(context.find_keys_file(), name)
     return BACK

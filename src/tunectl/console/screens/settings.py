@@ -181,10 +181,11 @@ def read_keys(context: ReadContext, query: Mapping[str, str]) -> KeysScreen:  # 
     from tunectl.access import api_keys, scopes
 
     problems = ProblemList()
-    file = problems.attempt("settings", lambda: context.load_settings().serve.keys_file, None)
-    if file is None:
+    path = problems.attempt("settings", context.find_keys_file, None)
+    if path is None:
         return KeysScreen(scopes=list(scopes.SCOPES), problems=problems.problems)
-    path = context.layout.root / file
+    root = context.layout.root
+    file = str(path.relative_to(root) if path.is_relative_to(root) else path)
     entries: list[api_keys.ApiKey] = problems.attempt("keys", lambda: api_keys.read(path), [])
     return KeysScreen(
         file,
