@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import tiers
 import two_workers
@@ -15,6 +16,8 @@ from postgres_server import Postgres, run_postgres
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1"}
 """Before any library reads them: a test asks no hub, and tells nobody that it ran."""
+hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)  # no test measures time
+hypothesis.settings.load_profile("untimed")
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
