@@ -84,10 +84,12 @@ class RowCounter:
         return RowCounts(self.stage, self.rows_in, self.kept, dict(sorted(reasons.items())), records_out, samples)
 
 
-def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_share: float, setting: str) -> RowCounts:
+def save(
+    tally: RowCounter, folder: Path, *, records_out: int, max_rejected_share: float, setting: str | None
+) -> RowCounts:
     """Finish the counts, write them and the rejects into ``folder``, and return them; ``records_out`` records were written.
 
-    ``setting`` is the dotted key that allows more, for the message.
+    ``setting`` is the dotted key that allows more, for the message; None where there is none.
     Raises  DataError when every row, or more than ``max_rejected_share`` (0 to 1), was rejected.
     """
     account = tally.finish(records_out=records_out)
@@ -100,14 +102,17 @@ def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_shar
     return account
 
 
-def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
+def _too_many(account: RowCounts, allowed: float, setting: str | None) -> DataError:
     reasons = sorted(account.rejected.items(), key=lambda item: -item[1])
     lines = [f"    {count:>7}  {reason}: {_first(account, reason)}" for reason, count in reasons]
     if account.kept == 0:
         text = f"{account.stage}: all {account.rows_in} rows were rejected, so nothing is left\n"
         return DataError(text + "\n".join(lines), hint="fix the data, or bring other rows too")
     text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; the limit is {allowed:.0%}\n"
-    return DataError(text + "\n".join(lines), hint=f"fix the data, or allow more: {setting}=<share from 0 to 1>")
+    return DataError(
+        text + "\n".join(lines),
+        hint="fix the data" + (f", or allow more: {setting}=<share from 0 to 1>" if setting else ""),
+    )
 
 
 def _first(account: RowCounts, reason: str) -> str:
