@@ -182,6 +182,23 @@ def test_inputs_that_no_model_can_be_asked_are_left_out_and_counted(inputs, outp
     assert "2 test examples were left out: too_long" in (outputs.artifact / "report.html").read_text()
 
 
+def test_an_input_that_is_too_long_with_the_system_text_of_the_adapter_is_left_out(inputs, outputs):
+    class LongSystem(ChatMl):
+        def render(self, messages, **words):
+            return super().render([Message("system", "brief " * 100), *messages], **words)
+
+    path = inputs.split / "test.jsonl"
+    (row, *rows) = atomic_io.read_rows(path, Example)
+    long = replace(row, messages=[Message("user", f"{row.messages[0].content} {'long ' * 3850}")])
+    atomic_io.write_rows(path, [long, *rows])
+    backend = dataclasses.replace(
+        fake_backend(), prompter=lambda _, adapter: FewShotRenderer(LongSystem() if adapter else ChatMl(), "<e>")
+    )
+    evaluate.run(settings(prompts=None), inputs, outputs, backend=backend)
+    found = results.load(outputs.artifact / "results.json")
+    assert (found.inputs, found.skipped) == (31, {"too_long": 1})
+
+
 def test_a_training_example_that_the_template_refuses_is_in_no_prompt(inputs, outputs):
     path = inputs.split / "train.jsonl"
     (row, *rows) = atomic_io.read_rows(path, Example)

@@ -96,20 +96,27 @@ class SystemOutputs:
 
 
 def leave_out_unanswerable(
-    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
+    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompters: Sequence[FewShotRenderer]
 ) -> EvaluationData:
-    """Return ``data`` without the inputs that the model cannot be asked, also those of the prompt search.
+    """Return ``data`` without the inputs that a model cannot be asked, also those of the prompt search.
 
+    ``prompters`` are those of the base model, which is in ``generator``, and of each adapter, whose system text may be longer.
     Raises  DataError as ``few_shot.leave_out_unanswerable``.
     """
     cfg = setting.cfg
     tokens = cfg.decoding.max_new_tokens
     kept, left_out = few_shot.leave_out_unanswerable(
-        data.items, [(prompter, generator)], new_tokens=tokens, references=cfg.max_references, inputs="test inputs"
+        data.items,
+        [(prompter, generator) for prompter in prompters],
+        new_tokens=tokens,
+        references=cfg.max_references,
+        inputs="test inputs",
     )
     validation: list[Item] = []
     if cfg.prompts is not None:
-        validation, _ = few_shot.keep_answerable(data.validation, prompter, generator, new_tokens=tokens, references=0)
+        validation, _ = few_shot.keep_answerable(
+            data.validation, prompters[0], generator, new_tokens=tokens, references=0
+        )
     return replace(data, items=kept, validation=validation or data.validation, skipped={**data.skipped, **left_out})
 
 
