@@ -46,9 +46,10 @@ def build(layout, words: Sequence[str]) -> None:
 
 def fit_alone(federation, name: str, part, steps: int) -> Path:
     """Fit on one part by the project's own trainer; returns the folder of the adapter."""
+    from tunectl.artifacts.row_counts import RowCounter
     from tunectl.backends.federated import local_fit
     from tunectl.backends.trainers.sft_trainer import SftTrainer
-    from tunectl.pipeline import federate_run
+    from tunectl.pipeline import federate_rows, federate_run
     from tunectl.training import fit_request, train_args
     from tunectl.training.prefix_sharing import PackedRow
 
@@ -58,7 +59,7 @@ def fit_alone(federation, name: str, part, steps: int) -> Path:
         return out
     federate_run.prepare_client(federation, folder, name, part, "127.0.0.1:1")
     rows, _ = fit_request.read_rows(folder, PackedRow)
-    validation = federate_run._read_rows(federation, part[1])  # noqa: SLF001
+    validation = federate_rows.pack_examples(part[1], federation.base, federation.root.sft, RowCounter("federate"))
     root = federation.root
     plan = train_args.from_sft_config(root.sft, seed=root.seed, profile=root.hardware, project=root.project)
     plan = replace(
@@ -113,13 +114,13 @@ def describe(name: str, score: dict[str, float]) -> str:
 
 def measure(layout, words: Sequence[str], rounds: int, steps: int) -> dict[str, object]:
     """All variants; the federated one by each average."""
-    from tunectl.pipeline import federate_run
+    from tunectl.pipeline import federate_rows, federate_run
 
     shares = f"federate.simulate.shares=[{', '.join(map(str, SHARES))}]"
     common = [*words, f"federate.rounds={rounds}", f"federate.local_steps={steps // rounds}", shares, "federate.port=0"]
     federation = federate_run.open_federation(layout, [*common, "federate.name=alone"])
-    everything = federate_run.read_examples(layout)
-    parts = federate_run.partition(everything, SHARES, federation.root.seed)
+    everything = federate_rows.read_examples(layout)
+    parts = federate_rows.partition(everything, SHARES, federation.root.seed)
     figures: dict[str, object] = {"answers": [sum(len(item.answers) for item in part[0]) for part in parts]}
     figures["pooled"] = judge(layout, "pooled", partial(fit_alone, federation, "pooled", everything, steps))
     for number, part in enumerate(parts, 1):

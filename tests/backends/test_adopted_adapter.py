@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_fits
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, row_counts
 from tunectl.backends.federated import local_fit
 from tunectl.backends.trainers.adopted_adapter import RECORD, AdoptedAdapter
 from tunectl.backends.trainers.sft_trainer import SftTrainer
@@ -85,6 +85,7 @@ def test_a_local_fit_takes_the_given_steps_from_the_given_start(tiny_model, tmp_
     fit_request.write_rows(tmp_path, job.train, job.validation)
     request = fit_request.build_request(job, tmp_path, sharded=False, collective_timeout_seconds=0)
     atomic_io.write_json(tmp_path / fit_request.REQUEST, request)
+    atomic_io.write_json(tmp_path / row_counts.ROW_COUNTS, row_counts.RowCounts("federate: a", 75, 72, {"too_long": 3}))
     local_fit.init(tmp_path)
     start = exchange.read_weights(tmp_path / exchange.START)
     assert all((start[name] == 0).all() == ("lora_B" in name) for name in start)
@@ -94,7 +95,7 @@ def test_a_local_fit_takes_the_given_steps_from_the_given_start(tiny_model, tmp_
     atomic_io.write_json(place / "request.json", RoundRequest(1, 4, local_steps=steps))
     local_fit.fit(tmp_path, place)
     counts = atomic_io.read_json(place / exchange.COUNTS, ClientCounts)
-    assert counts == ClientCounts(answers=72, steps=steps)
+    assert counts == ClientCounts(answers=72, steps=steps, rows=75, refused=3)
     update = exchange.read_weights(place / exchange.UPDATE)
     assert update.keys() == start.keys()
     assert any((update[name] != start[name]).any() for name in start)

@@ -59,18 +59,23 @@ def empty() -> list[Any]:
 
 
 def test_an_answer_that_cannot_be_read_is_left_out_of_the_round(keeper: RoundKeeper, tmp_path: Path) -> None:
-    clients = {name: connect(f"id-{name}", name=name) for name in "abcd"}
+    clients = {name: connect(f"id-{name}", name=name) for name in "abcdef"}
     keeper.draw(1, SimpleNamespace(all=lambda: {client.cid: client for client in clients.values()}))
     answers = [
-        answer(clients["a"], steps=4),
+        answer(clients["a"], steps=4, rows=5, refused=3),
         answer(clients["b"]),
         answer(clients["c"], steps="many"),
         answer(clients["d"], empty, steps=4),
+        answer(clients["e"], steps=4, rows=1, refused=-1),
+        answer(clients["f"], steps=4),
     ]
     weights = keeper.end(1, answers, [], lambda ordered: ordered[0].update)
     (record,) = exchange.read_rounds(tmp_path)
-    assert [(item.name, item.steps) for item in record.contributions] == [("a", 4)]
-    assert [reason.partition(":")[0] for reason in record.failures] == ["b", "c", "d"]
+    assert [exchange.Contribution("a", answers=2, steps=4, rows=5, refused=3)] == record.contributions
+    assert [reason.partition(":")[0] for reason in record.failures] == ["b", "c", "d", "e", "f"]
+    assert record.failures[4] == (
+        "f: rows = None, refused = None; must be whole numbers, and rows the sum of refused and num_examples = 2"
+    )
     assert record.failures[0] == "b: steps = None; must be a whole number of 0 or more"
     assert weights["a"].tolist() == [3.0, 3.0]
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import Example
+from tunectl.artifacts.records import Example, Message
 from tunectl.backends.modeling import generator
 from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
@@ -60,27 +60,67 @@ def test_one_size_is_tuned_and_measured_for_real(project):
     assert not (work / "10").exists()  # adapters are not left behind
 
 
+class Silent:
+    """Answers nothing, and keeps what it is asked."""
+
+    def __init__(self, asked):
+        self.asked = asked
+
+    def answer(self, requests, *_args, **_kwargs):
+        self.asked.extend(requests)
+        return [GeneratedText("", 9, 1, 0.0, finished=True, references=(LogProb(-2.0, 3),)) for _ in requests]
+
+    def close(self):
+        """Nothing is held."""
+
+
 def test_tools_on_offer_are_part_of_what_is_scored(project, monkeypatch):
     rows = list(atomic_io.read_rows(project.artifact("split") / "validation.jsonl", Example))
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
     atomic_io.write_rows(project.artifact("split") / "validation.jsonl", [replace(rows[0], tools=[tool])])
     settings, _ = resolved_config.load_stage_config(project, "sft")
     asked = []
-
-    class Silent:
-        def answer(self, requests, *_args, **_kwargs):
-            asked.extend(requests)
-            return [GeneratedText("", 9, 1, 0.0, finished=True, references=(LogProb(-2.0, 3),)) for _ in requests]
-
-        def close(self):
-            """Nothing is held."""
-
-    monkeypatch.setattr(generator, "model_loader", lambda _profile: lambda _folder, _adapter: Silent())
+    monkeypatch.setattr(generator, "model_loader", lambda _profile: lambda _folder, _adapter: Silent(asked))
     tuner = learning_curve_runner.SftTrainAndScore(
         project, settings, project.work("curve", "k"), seed=1, is_sft_current=False
     )
     assert tuner._score(project.artifact("model")) == [Likelihood(rows[0].id, -2.0, 3)]
     assert '"name": "look_up"' in asked[0].prompt
+
+
+def write_validation(project, rows):
+    folder = project.artifact("split")
+    atomic_io.write_rows(folder / "validation.jsonl", rows)
+    manifest.write(folder, manifest.read(folder))
+
+
+def test_validation_examples_that_cannot_be_scored_are_left_out_and_counted(project, capsys, monkeypatch):
+    path = project.artifact("split") / "validation.jsonl"
+    (row, *_) = atomic_io.read_rows(path, Example)
+    rows = [
+        replace(row, id=f"e{number}", messages=[Message("user", "Say it")], answers=row.answers[:1])
+        for number in range(9)
+    ]
+    rows = [replace(row, answers=[replace(row.answers[0], text="It.")]) for row in rows]
+    long = replace(rows[0], id="long", messages=[Message("user", "long " * 500)])
+    write_validation(project, [long, *rows])
+    settings, _ = resolved_config.load_stage_config(project, "sft")
+    monkeypatch.setattr(generator, "model_loader", lambda _profile: lambda _folder, _adapter: Silent([]))
+    tuner = learning_curve_runner.SftTrainAndScore(
+        project, settings, project.work("curve", "k"), seed=1, is_sft_current=False
+    )
+    assert [one.id for one in tuner._score(project.artifact("model"))] == [row.id for row in rows]
+    monkeypatch.setattr(
+        learning_curve_runner.SftTrainAndScore, "learn", lambda self, train, label: Fake().learn(train, label=label)
+    )
+    assert main(["data", "report", "--learning-curve"]) == 0
+    assert "validation examples left out: 1 too_long" in capsys.readouterr().out
+    assert "1 validation examples were left out: too_long" in (project.artifacts / "data_report.html").read_text()
+    assert main(["data", "report", "--learning-curve", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["curve"]["left_out"] == {"too_long": 1}
+    write_validation(project, [*[replace(long, id=f"long{number}") for number in range(len(rows))], *rows])
+    assert main(["data", "report", "--learning-curve"]) == 2
+    assert "validation inputs cannot be asked" in capsys.readouterr().err
 
 
 def test_the_report_shows_the_curve(project, monkeypatch, capsys):
@@ -108,7 +148,7 @@ class Fake:
     """Learns at once; stops when it is told to."""
 
     def __init__(self, *, stop_at=None):
-        self.stop_at, self.asked = stop_at, []
+        self.stop_at, self.asked, self.left_out = stop_at, [], {}
 
     def learn(self, train, *, label):
         if label == self.stop_at:

@@ -23,7 +23,7 @@ from tunectl.config.loading import override_file
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientTask
-from tunectl.pipeline import federate_run, runner
+from tunectl.pipeline import federate_rows, federate_run, runner
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -158,7 +158,7 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
         InfrastructureError,
         match=r"server gave up: TimeoutError: 0 clients connected within 60 s, but federate.min_clients is 1",
     ):
-        federate_run.run_simulation(alone, [federate_run.read_examples(project)], said.append)
+        federate_run.run_simulation(alone, [federate_rows.read_examples(project)], said.append)
     assert any("a client without the token of TUNECTL_FEDERATE_TOKEN is ignored" in line for line in said)
 
 

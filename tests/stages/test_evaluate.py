@@ -14,6 +14,7 @@ from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.backends.text import json_validation
 from tunectl.backends.wiring import evaluation
 from tunectl.chat import model_spec
+from tunectl.chat.template import TemplateRefusedError
 from tunectl.config.schema.evaluate import EvaluateStage
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, ConfigError, DataError, UsageError
@@ -42,7 +43,7 @@ def right(number: int) -> str:
 class ChatMl:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools=()) -> str:
         if any("odd roles" in message.content for message in messages):
-            raise DataError("the chat template refuses a conversation of user: odd roles")
+            raise TemplateRefusedError("the chat template refuses a conversation of user: odd roles")
         text = "".join(f"<s>{message.role}\n{message.content}<e>\n" for message in messages)
         return text + ("<s>assistant\n" if add_generation_prompt else "")
 
@@ -179,6 +180,37 @@ def test_inputs_that_no_model_can_be_asked_are_left_out_and_counted(inputs, outp
     assert (found.inputs, found.skipped) == (32, {"template_refuses": 1, "too_long": 2})
     assert found.verdict.verdict == "tuned_better"
     assert "2 test examples were left out: too_long" in (outputs.artifact / "report.html").read_text()
+
+
+def test_an_input_that_is_too_long_with_the_system_text_of_the_adapter_is_left_out(inputs, outputs):
+    class LongSystem(ChatMl):
+        def render(self, messages, **words):
+            return super().render([Message("system", "brief " * 100), *messages], **words)
+
+    path = inputs.split / "test.jsonl"
+    (row, *rows) = atomic_io.read_rows(path, Example)
+    long = replace(row, messages=[Message("user", f"{row.messages[0].content} {'long ' * 3850}")])
+    atomic_io.write_rows(path, [long, *rows])
+    backend = dataclasses.replace(
+        fake_backend(), prompter=lambda _, adapter: FewShotRenderer(LongSystem() if adapter else ChatMl(), "<e>")
+    )
+    evaluate.run(settings(prompts=None), inputs, outputs, backend=backend)
+    found = results.load(outputs.artifact / "results.json")
+    assert (found.inputs, found.skipped) == (31, {"too_long": 1})
+
+
+def test_a_training_example_that_the_template_refuses_is_in_no_prompt(inputs, outputs):
+    path = inputs.split / "train.jsonl"
+    (row, *rows) = atomic_io.read_rows(path, Example)
+    odd = [
+        replace(row, id=f"odd{number}", messages=[*row.messages, Message("user", "odd roles")]) for number in range(40)
+    ]
+    atomic_io.write_rows(path, [*odd, *rows])
+    prompts = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())["prompts"] | {"shots": [3]}
+    evaluate.run(settings(prompts=prompts), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json").search
+    assert {candidate.prompt.shots for candidate in found.candidates} == {3}
+    assert all(candidate.score is not None for candidate in found.candidates)
 
 
 def test_where_many_test_inputs_cannot_be_asked_it_is_an_error(inputs, outputs):

@@ -11,7 +11,7 @@ from cli_errors import drop_more
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
-from tunectl.chat import model_spec
+from tunectl.chat import model_spec, template
 from tunectl.cli import main
 
 pytest.importorskip("torch")
@@ -291,6 +291,70 @@ def test_a_source_that_is_not_declared(project, capsys):
     assert main.main(["evaluate", "data.csv", "--model", "model", "--source", "campain"]) == 2
     text = capsys.readouterr().err
     assert text.startswith("tunectl: --source campain: ingest has no such source; there are web, reviews, ")
+
+
+def refuse_odd(folder):
+    """Give the model in ``folder`` a chat template that refuses conversations with the word odd."""
+    path = folder / "chat_template.jinja"
+    refusal = "{%- for m in messages %}{% if 'odd' in m.content %}{{ raise_exception('odd') }}{% endif %}{% endfor -%}"
+    path.write_text(refusal + path.read_text())
+    spec = model_spec.load(folder)
+    model_spec.save(msgspec.structs.replace(spec, template_sha256=template.digest(path.read_text())), folder)
+
+
+def test_inputs_that_a_model_cannot_be_asked_are_left_out_and_counted(project, tiny_model, capsys):
+    refuse_odd(Path("artifacts/model"))
+    shutil.copytree(tiny_model, "other")
+    rows = [f"name[{number}],It is {number}." for number in range(8)]
+    long = f"name[L]{' long' * 300},It is long."
+    Path("data.csv").write_text("\n".join(["mr,ref", "an odd one,It is odd.", *rows, long, ""]))
+    found = measured(capsys, "data.csv", "--model", "model", *COLUMNS, "--out", "out")
+    assert (found["inputs"], found["available"]) == (8, 10)
+    assert found["skipped"] == {"template_refuses": 1, "too_long": 1}
+    assert len(Path("out/answers.jsonl").read_text().splitlines()) == 8
+    pair = measured(capsys, "data.csv", "--model", "other", "--against", "model", *COLUMNS)
+    assert [pair[side]["inputs"] for side in ("model", "against")] == [8, 8]  # what both can be asked
+    assert pair["model"]["skipped"] == {"too_long": 1, "template_refuses": 1}
+    for words in ([], ["--against", "other"]):
+        assert run("data.csv", "--model", "model", *COLUMNS, *SHORT, *words) == 0
+        assert "left out: 1 template_refuses, 1 too_long" in capsys.readouterr().out
+    Path("data.csv").write_text("\n".join(["mr,ref", "an odd one,It is odd.", *rows[:3], ""]))
+    assert refused(capsys, "data.csv", "--model", "model", *COLUMNS, *SHORT)[1].startswith(
+        "1 of 4 inputs of data.csv cannot be asked (1 template_refuses); at most 20% may be left out\n"
+    )
+
+
+def test_rows_that_cannot_be_read_are_counted(project, capsys):
+    rows = [{"mr": f"name[{number}]", "ref": f"It is {number}."} for number in range(9)]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"mr": "name[A]", "ref": None}]))
+    found = measured(capsys, "data.jsonl", "--model", "model", *COLUMNS)
+    assert (found["inputs"], sum(found["skipped"].values())) == (9, 1)
+
+
+def test_base_models_answer_the_same_inputs_and_say_what_was_left_out(project, tiny_model, capsys):
+    split = Path("artifacts/split")
+    source = Source("f", 1)
+    rows = [
+        Example(f"e{n}", source, [Message("user", f"say {n}")], [ReferenceAnswer(f"word {n}", source)])
+        for n in range(8)
+    ]
+    odd = msgspec.structs.replace(rows[0], id="odd", messages=[Message("user", "odd")])
+    atomic_io.write_rows(split / "train.jsonl", [odd, *rows[:3]])
+    atomic_io.write_rows(split / "validation.jsonl", [odd, *rows[3:]])
+    manifest.write(split, manifest.Manifest("split", "x"))
+    shutil.copytree(tiny_model, "other")
+    refuse_odd(Path("other"))
+    assert main.main(["evaluate", "--bases", "artifacts/model,other", "--json", *SHORT]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["inputs"], found["skipped"]) == (5, {"template_refuses": 1})
+    first, second = found["bases"]
+    assert first["zero_shot"]["bleu"]["items"] == second["zero_shot"]["bleu"]["items"] == 5
+    assert first["few_shot"]["bleu"] == second["few_shot"]["bleu"]
+    assert main.main(["evaluate", "--bases", "other", *SHORT]) == 0
+    assert "left out: 1 template_refuses" in capsys.readouterr().out
+    atomic_io.write_rows(split / "validation.jsonl", [odd, *rows[3:6]])
+    assert main.main(["evaluate", "--bases", "other", *SHORT]) == 2
+    assert "1 of 4 validation inputs cannot be asked (1 template_refuses); at most 20%" in capsys.readouterr().err
 
 
 def test_base_models_side_by_side(project, tiny_model, capsys):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source, Tokens
-from tunectl.chat import model_spec
+from tunectl.chat import model_spec, template
 from tunectl.cli.main import main
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -130,6 +131,22 @@ def test_answers_that_would_be_left_out_are_found(project, capsys):
     )
     configure(max_length=100, max_rejected_share=0.5)
     assert main(["data", "inspect"]) == 0
+
+
+def test_conversations_that_the_template_refuses_are_found(project, capsys):
+    folder = Path("artifacts/model")
+    path = folder / template.FILE
+    path.write_text("{% if messages[0].content == 'odd' %}{{ raise_exception('odd') }}{% endif %}" + path.read_text())
+    model_spec.save(replace(model_spec.load(folder), template_sha256=template.digest(path.read_text())), folder)
+    manifest.write(folder, manifest.Manifest("model", "c"))
+    settle([replace(example(1, "Yes"), messages=[Message("user", "odd")]), example(2, "No")])
+    assert main(["data", "inspect", "--json"]) == 3
+    found = capsys.readouterr()
+    assert json.loads(found.out)["examples"] == 1
+    assert (
+        "1 of 2 examples are refused and would be left out (the limit is 5%); the first is in.csv:1: the chat"
+        in found.err
+    )
 
 
 def test_prefixes_that_disagree_stop_it(project, capsys):

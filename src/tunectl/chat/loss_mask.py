@@ -193,7 +193,7 @@ class LossMasker:
 
 
 def mask_each(
-    masker: LossMasker, examples: Sequence[Example], *, max_tokens: int
+    masker: LossMasker, examples: Sequence[Example], *, max_tokens: int | None = None
 ) -> list[TokenizedExample | DataError]:
     """Return what ``mask`` returns of each example, or why the chat template refuses it: one row must not end a stage.
 

@@ -57,7 +57,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     """
     from tunectl.chat import model_spec, template
     from tunectl.chat.literal_tokens import load_special_texts
-    from tunectl.chat.loss_mask import LossMasker
+    from tunectl.chat.loss_mask import LossMasker, mask_each
     from tunectl.chat.tokenizer import Tokenizer
     from tunectl.pipeline import resolved_config
     from tunectl.training import mask_diagnostics
@@ -86,8 +86,13 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         raise DataError(
             "the train split is empty, so there is no example to show", hint="add data, or raise split.shares.train"
         )
+    rendered = mask_each(masker, examples)
+    refused = [(row, item) for row, item in zip(examples, rendered, strict=True) if isinstance(item, DataError)]
+    masked = [item for item in rendered if not isinstance(item, DataError)]
+    if not masked:
+        raise refused[0][1]
     diagnostics = mask_diagnostics.run_diagnostics(
-        masker.mask(examples),
+        masked,
         tokenizer,
         spec,
         max_tokens=section.max_length,
@@ -100,7 +105,8 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         ok=True,
         text=f"SHA-256 {spec.template_sha256[:12]}…",
     )
-    return msgspec.structs.replace(diagnostics, findings=[problem or fine, *diagnostics.findings])
+    renders = mask_diagnostics.check_rendered(refused, len(examples), section.max_rejected_share)
+    return msgspec.structs.replace(diagnostics, findings=[problem or fine, renders, *diagnostics.findings])
 
 
 def _facts(result: Any) -> list[list[str]]:

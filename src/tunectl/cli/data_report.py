@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.artifacts import atomic_io
     from tunectl.backends.system import terminal
     from tunectl.data.data_report import findings, gather
+    from tunectl.evaluation.few_shot import format_reasons
 
     layout = ProjectPaths()
     facts = gather({stage.name: layout.artifact(stage.name) for stage in STAGES})
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_line(sentence)
     if curve is not None:
         terminal.print_line(curve.conclusion)
+        if curve.left_out:
+            terminal.print_line(f"validation examples left out: {format_reasons(curve.left_out)}")
     terminal.print_line(f"report: {out}")
     return 0
 

@@ -9,7 +9,8 @@ tunectl evaluate --bases A,B                         base models, zero- and few-
 tunectl evaluate                                     the evaluate stage once more, though nothing changed
 
 DATA is any file that ingest reads: CSV, TSV, JSON, JSON lines, Parquet. Rows with the same input are one input with several
-references. Prompts are those of training: the project's source tells template and columns, the adapter its system text.
+references. Prompts are those of training: the project's source tells template and columns, the adapter its system text. Inputs that a
+model cannot be asked (refused by its chat template, too long) are left out and counted; more than 20 % of them are an error.
 """
 
 from __future__ import annotations

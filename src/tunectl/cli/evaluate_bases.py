@@ -31,6 +31,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from tunectl.backends.system import terminal
     from tunectl.backends.wiring import evaluation
     from tunectl.chat import model_spec
+    from tunectl.cli.evaluate_file import print_left_out
     from tunectl.config.loading import checks
     from tunectl.evaluation import base_model_comparison
 
@@ -41,7 +42,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     root = checks.load_project_config(layout, overrides).root
     folders = {name: resolve_base(layout, name, overrides) for name in names}
     backend = evaluation.build_backend(root.hardware, None)
-    setup = _setup(args, layout, root, backend)
+    setup = _setup(args, layout, root, list(folders.values()))
     results = []
     for name, folder in folders.items():
         generator = backend.open(folder, None)
@@ -57,12 +58,15 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             )
         )
     ranked = base_model_comparison.rank(results, setup.primary)
-    result = base_model_comparison.Bases(len(setup.items), setup.shots, setup.primary, setup.confidence, ranked)
+    result = base_model_comparison.Bases(
+        len(setup.items), setup.skipped, setup.shots, setup.primary, setup.confidence, ranked
+    )
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return
     columns, rows = base_model_comparison.format_table(result)
     terminal.table("base models", columns, rows, caption=f"{len(setup.items)} validation inputs, nothing tuned")
+    print_left_out(setup.skipped)
 
 
 def resolve_base(layout: ProjectPaths, name: str, overrides: Sequence[str]) -> Path:
@@ -97,19 +101,20 @@ def resolve_base(layout: ProjectPaths, name: str, overrides: Sequence[str]) -> P
     )
 
 
-def _setup(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, backend: object) -> BaseEvalSetup:
+def _setup(
+    args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, folders: Sequence[Path]
+) -> BaseEvalSetup:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
     from tunectl.backends.wiring import evaluation
     from tunectl.cli.evaluate_file import options_from_args
-    from tunectl.evaluation import base_model_comparison, items
+    from tunectl.evaluation import base_model_comparison, few_shot, items
     from tunectl.evaluation.system import GenerationSettings
     from tunectl.pipeline.file_evaluation_runner import choose_decoding
 
-    assert isinstance(backend, evaluation.EvaluationBackend)
     split = layout.artifact("split")
     manifest.read(split)
-    validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
+    validation, unusable = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
     if not validation:
         raise DataError(
             f"{split / 'validation.jsonl'} holds no input with a reference answer",
@@ -118,12 +123,22 @@ def _setup(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, 
     pool, _ = items.from_examples(atomic_io.read_rows(split / "train.jsonl", Example))
     cfg = root.evaluate
     gate = cfg.gate
+    asking = GenerationSettings(choose_decoding(options_from_args(args), root), root.seed, 0)
+    prompters = [evaluation.prompter(folder, None) for folder in folders]
+    kept, left_out = few_shot.leave_out_unanswerable(
+        items.sample_items(validation, args.limit or INPUTS, root.seed),
+        zip(prompters, map(evaluation.token_counter, folders), strict=True),
+        new_tokens=asking.how.max_new_tokens,
+        references=cfg.max_references,
+        inputs="validation inputs",
+    )
     return base_model_comparison.BaseEvalSetup(
-        items=items.sample_items(validation, args.limit or INPUTS, root.seed),
-        pool=pool,
+        items=kept,
+        skipped=unusable | left_out,
+        pool=few_shot.keep_examples(pool, prompters),
         shots=max(cfg.prompts.shots) if cfg.prompts is not None else 3,
-        asking=GenerationSettings(choose_decoding(options_from_args(args), root), root.seed, 0),
-        tools=backend.tools,
+        asking=asking,
+        tools=evaluation.tools(),
         primary="bleu" if gate.primary_metric == "checks" else gate.primary_metric,
         references=cfg.max_references,
         resamples=gate.resamples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io
@@ -34,7 +34,7 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
 
     layout = ProjectPaths()
     model = resolve_model(layout, args.model, args.adapter)
-    job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
+    job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, [model], overrides)
     result, answers = file_evaluation_runner.run_evaluation(job, model)
     if args.out is not None:
         atomic_io.write_json(args.out / NAME, result)
@@ -47,6 +47,7 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     terminal.table(f"{data} with {args.model}", columns, rows, caption=f"{len(job.task.items)} inputs, {speed}")
     if result.slots is not None:
         terminal.table("slot errors by attribute", *file_evaluation.slot_table(result.slots))
+    print_left_out(job.skipped)
 
 
 def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
@@ -67,7 +68,7 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
         resolve_model(layout, args.model, args.adapter),
         resolve_model(layout, args.against, None, option="--against"),
     ]
-    job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
+    job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, models, overrides)
     (first, first_answers), (second, second_answers) = (
         file_evaluation_runner.run_evaluation(job, item) for item in models
     )
@@ -88,3 +89,13 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     terminal.table(
         f"{data}: {args.model} against {args.against}", columns, rows, caption=f"{len(job.task.items)} inputs, paired"
     )
+    print_left_out(job.skipped)
+
+
+def print_left_out(skipped: Mapping[str, int]) -> None:
+    """Print how many rows and inputs were left out, by reason; nothing where none was."""
+    from tunectl.backends.system import terminal
+    from tunectl.evaluation import few_shot
+
+    if skipped:
+        terminal.print_line(f"left out: {few_shot.format_reasons(skipped)}")

@@ -1,4 +1,4 @@
-"""Train one adapter on data that may not be pooled (conf/federate): a client sends only adapters and two counts of its data.
+"""Train one adapter on data that may not be pooled (conf/federate): a client sends only adapters and counts of its data.
 
 tunectl federate simulate [key=value]             server and clients on this machine, each with a part of the training inputs
 tunectl federate server [key=value]               wait for clients, average their adapters; resumes after a kill
@@ -19,6 +19,8 @@ from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tunectl.federated.exchange import Contribution
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +62,11 @@ def _take_name(arguments: list[str]) -> str:
     return arguments.pop(0)
 
 
+def _describe_counts(client: Contribution) -> str:
+    refused = f", {client.refused} of {client.rows} rows refused" if client.refused else ""
+    return f"{client.answers} answers{refused}"
+
+
 def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
     import msgspec
 
@@ -72,7 +79,7 @@ def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
         return
     for item in rounds:
         contributors = (
-            ", ".join(f"{client.name} ({client.answers} answers)" for client in item.contributions) or "nobody"
+            ", ".join(f"{client.name} ({_describe_counts(client)})" for client in item.contributions) or "nobody"
         )
         terminal.print_line(f"round {item.number}: {contributors}{'' if item.averaged else '; too few, not averaged'}")
         for failure in item.failures:

@@ -32,6 +32,13 @@ Verdict = Literal["more helps", "enough", "cannot tell"]
 class TrainAndScore(Protocol):
     """Trains a model on some records and scores it on validation; tests pass a fake."""
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Number of the validation examples that cannot be scored, by reason.
+
+        Raises  DataError where they are too many.
+        """
+
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
         """Train on ``train`` (``label``: its share, ``50%``) and return the likelihood of each validation example's answers, in one order for all calls."""
 
@@ -93,6 +100,8 @@ class Curve(Struct, frozen=True):
     verdict: Verdict
     conclusion: str = field(name="words")
     """The conclusion as a sentence."""
+    left_out: dict[str, int] = {}
+    """Validation examples that cannot be scored, by reason."""
 
     def predict(self, rows: float) -> float:
         """Return the loss, in nats per token, that the fitted law predicts for ``rows`` records."""

@@ -36,7 +36,9 @@ class Bases(Struct, frozen=True):
     """Results of all base models; ``tunectl evaluate --bases ... --json`` prints it."""
 
     inputs: int
-    """Number of validation inputs."""
+    """Number of validation inputs that every base model answered."""
+    skipped: dict[str, int]
+    """Validation inputs that a base model cannot be asked, by reason."""
     shots: int
     primary: str
     confidence: float
@@ -49,6 +51,8 @@ class BaseEvalSetup:
     """Inputs, few-shot examples, decoding and metrics, the same for every base model."""
 
     items: Sequence[Item]
+    skipped: dict[str, int]
+    """Validation inputs that are not in ``items``, by reason."""
     pool: Sequence[Item]
     shots: int
     asking: GenerationSettings

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunectl.artifacts.records import Message
+from tunectl.chat.template import TemplateRefusedError
 from tunectl.chat.tool_calls import render_tool_calls
+from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.protocols import Generator, Index
+from tunectl.evaluation.protocols import Index, TokenCounter
 from tunectl.evaluation.results import PromptDescription
+
+MAX_LEFT_OUT_SHARE = 0.2
+"""Largest share of the inputs that is left out; what remains would say little of the others."""
+_log = logging_setup.get_logger(__name__)
 
 
 class ChatRenderer(Protocol):
@@ -112,7 +118,7 @@ def render_items(
 
 
 def keep_answerable(
-    items: Sequence[Item], prompter: FewShotRenderer, generator: Generator, *, new_tokens: int, references: int
+    items: Sequence[Item], prompter: FewShotRenderer, counter: TokenCounter, *, new_tokens: int, references: int
 ) -> tuple[list[Item], dict[str, int]]:
     """Return the items that a model can be asked, and the number of the others by reason: one row must not end an evaluation.
 
@@ -125,14 +131,14 @@ def keep_answerable(
     for item in items:
         try:
             one = render_items([item], plain, shots, prompter, references)
-        except DataError:
+        except TemplateRefusedError:
             left_out["template_refuses"] += 1
         else:
             rendered.append((item, one.prompts[0], one.references[0]))
-    prompts = generator.lengths([prompt for _, prompt, _ in rendered])
-    lengths = iter(generator.lengths([answer for _, _, group in rendered for answer in group]))
+    prompts = counter.lengths([prompt for _, prompt, _ in rendered])
+    lengths = iter(counter.lengths([answer for _, _, group in rendered for answer in group]))
     answers = [max((next(lengths) for _ in group), default=0) for _, _, group in rendered]
-    limit = generator.context
+    limit = counter.context
     kept = [
         item
         for (item, _, _), prompt, answer in zip(rendered, prompts, answers, strict=True)
@@ -140,6 +146,56 @@ def keep_answerable(
     ]
     left_out["too_long"] = len(rendered) - len(kept)
     return kept, dict(+left_out)
+
+
+def leave_out_unanswerable(
+    items: Sequence[Item],
+    models: Iterable[tuple[FewShotRenderer, TokenCounter]],
+    *,
+    new_tokens: int,
+    references: int,
+    inputs: str,
+) -> tuple[list[Item], dict[str, int]]:
+    """Return the items that every one of ``models`` can be asked, as ``keep_answerable`` finds them, and the number of the others by reason.
+
+    All items are returned where none would be left: asking them is the error that says why. ``inputs`` names them in the message.
+    Raises  DataError where more than ``MAX_LEFT_OUT_SHARE`` of them cannot be asked.
+    """
+    kept, left_out = list(items), Counter[str]()
+    for prompter, counter in models:
+        kept, reasons = keep_answerable(kept, prompter, counter, new_tokens=new_tokens, references=references)
+        left_out.update(reasons)
+    if not kept:
+        return list(items), {}
+    lost = len(items) - len(kept)
+    if lost > MAX_LEFT_OUT_SHARE * len(items):
+        raise DataError(
+            f"{lost} of {len(items)} {inputs} cannot be asked ({format_reasons(left_out)}); at most {MAX_LEFT_OUT_SHARE:.0%} may be left out",
+            hint="choose another model.chat_template, lower evaluate.decoding.max_new_tokens, or take such rows out of the data",
+        )
+    return kept, dict(left_out)
+
+
+def keep_examples(pool: Sequence[Item], prompters: Sequence[FewShotRenderer]) -> list[Item]:
+    """Return the items of ``pool`` that every template renders with their first reference: a refused one would end each prompt that shows it."""
+    kept = []
+    for item in pool:
+        try:
+            for prompter in prompters:
+                prompter.answer(item.messages, item.turn(0), item.tools)
+        except TemplateRefusedError:
+            continue
+        kept.append(item)
+    if len(kept) < len(pool):
+        _log.info(
+            "%d of %d training inputs are no examples: the chat template refuses them", len(pool) - len(kept), len(pool)
+        )
+    return kept
+
+
+def format_reasons(left_out: Mapping[str, int]) -> str:
+    """Return numbers of inputs by reason as text: ``2 too_long, 1 template_refuses``."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 
 def candidates(

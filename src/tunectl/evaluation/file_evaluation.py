@@ -30,6 +30,7 @@ class FileEvalResult(Struct, frozen=True):
     references: int
     """Number of reference answers of those inputs."""
     skipped: dict[str, int]
+    """Rows that are no input with a reference answer, and inputs that a model cannot be asked, by reason."""
     scores: dict[str, Score]
     """Score by metric; BLEU, chrF and ROUGE-L are 0 to 100."""
     cost: Cost

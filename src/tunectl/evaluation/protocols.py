@@ -47,8 +47,8 @@ class GeneratedText:
     references: tuple[LogProb, ...] = ()
 
 
-class Generator(Protocol):
-    """A model in memory that generates answers and measures the likelihood of references."""
+class TokenCounter(Protocol):
+    """Counts tokens as a model does, and knows its limit."""
 
     @property
     def context(self) -> int | None:
@@ -56,6 +56,10 @@ class Generator(Protocol):
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each prompt."""
+
+
+class Generator(TokenCounter, Protocol):
+    """A model in memory that generates answers and measures the likelihood of references."""
 
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str

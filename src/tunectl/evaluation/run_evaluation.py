@@ -95,33 +95,28 @@ class SystemOutputs:
     search: Search | None = None
 
 
-MAX_LEFT_OUT_SHARE = 0.2
-"""Largest share of the test inputs that is left out; what remains would say little of the others."""
-
-
 def leave_out_unanswerable(
-    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompter: FewShotRenderer
+    setting: EvaluationSettings, data: EvaluationData, generator: Generator, prompters: Sequence[FewShotRenderer]
 ) -> EvaluationData:
-    """Return ``data`` without the inputs that the model cannot be asked; unchanged where none would be left, which is an error later.
+    """Return ``data`` without the inputs that a model cannot be asked, also those of the prompt search.
 
-    Raises  DataError where more than ``MAX_LEFT_OUT_SHARE`` of the test inputs cannot be asked.
+    ``prompters`` are those of the base model, which is in ``generator``, and of each adapter, whose system text may be longer.
+    Raises  DataError as ``few_shot.leave_out_unanswerable``.
     """
-    tokens = setting.cfg.decoding.max_new_tokens
-
-    def keep(some: Sequence[Item], references: int) -> tuple[list[Item], dict[str, int]]:
-        return few_shot.keep_answerable(some, prompter, generator, new_tokens=tokens, references=references)
-
-    kept, left_out = keep(data.items, setting.cfg.max_references)
-    if not kept:
-        return data
-    lost = len(data.items) - len(kept)
-    if lost > MAX_LEFT_OUT_SHARE * len(data.items):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise DataError(
-            f"{lost} of {len(data.items)} test inputs cannot be asked ({reasons}); at most {MAX_LEFT_OUT_SHARE:.0%} may be left out",
-            hint="choose another model.chat_template, lower evaluate.decoding.max_new_tokens, or take such rows out of the data",
+    cfg = setting.cfg
+    tokens = cfg.decoding.max_new_tokens
+    kept, left_out = few_shot.leave_out_unanswerable(
+        data.items,
+        [(prompter, generator) for prompter in prompters],
+        new_tokens=tokens,
+        references=cfg.max_references,
+        inputs="test inputs",
+    )
+    validation: list[Item] = []
+    if cfg.prompts is not None:
+        validation, _ = few_shot.keep_answerable(
+            data.validation, prompters[0], generator, new_tokens=tokens, references=0
         )
-    validation = keep(data.validation, 0)[0] if setting.cfg.prompts is not None else []
     return replace(data, items=kept, validation=validation or data.validation, skipped={**data.skipped, **left_out})
 
 
@@ -133,10 +128,9 @@ def run_base(
     Raises  DataError where a search is declared and there is no validation input to search on.
     """
     cfg, asking = setting.cfg, _asking(setting)
-    index = (
-        setting.tools.index([item.question for item in data.pool]) if _retrieves(cfg.prompts) and data.pool else None
-    )
-    shots = FewShotSampler(data.pool, index, setting.seed)
+    pool = few_shot.keep_examples(data.pool, [prompter]) if cfg.prompts is not None and any(cfg.prompts.shots) else []
+    index = setting.tools.index([item.question for item in pool]) if _retrieves(cfg.prompts) and pool else None
+    shots = FewShotSampler(pool, index, setting.seed)
     result = None if cfg.prompts is None else _search(setting, data, generator, prompter, shots)
     plain = few_shot.render_items(data.items, ZERO_SHOT, shots, prompter, cfg.max_references)
     entries = [system.generate_answers("base", generator, plain, ZERO_SHOT, asking)]

@@ -112,6 +112,17 @@ def check_steps(steps: object) -> None:
         raise ValueError(f"steps = {steps!r:.40}; must be a whole number of 0 or more")
 
 
+def check_rows(answers: int, rows: object, refused: object) -> None:
+    """Check that a client's ``rows`` are those it trains on (``answers``) and those it ``refused``.
+
+    Raises  ValueError where they are not whole numbers, or not the sum.
+    """
+    if not isinstance(rows, int) or not isinstance(refused, int) or refused < 0 or rows != answers + refused:
+        raise ValueError(
+            f"rows = {rows!r:.40}, refused = {refused!r:.40}; must be whole numbers, and rows the sum of refused and num_examples = {answers}"
+        )
+
+
 def _check(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> None:
     if not updates or len(updates) != len(shares) or min(shares) < 0 or not sum(shares) > 0:
         raise ValueError(

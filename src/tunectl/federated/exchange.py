@@ -72,18 +72,26 @@ class RoundRequest(Struct, frozen=True):
 
 
 class ClientCounts(Struct, frozen=True):
-    """Numbers of answers and of optimizer steps that a client sends with its adapter; nothing else leaves the client."""
+    """Numbers that a client sends with its adapter; nothing else leaves the client."""
 
     answers: int
+    """Training answers that it learns from."""
     steps: int
+    """Optimizer steps."""
+    rows: int
+    """Training rows that it has: ``answers`` and ``refused``."""
+    refused: int
+    """Rows that it does not learn from, for example because the chat template refuses them."""
 
 
 class Contribution(Struct, frozen=True):
-    """A client's contribution to a round's average: its answers (the weight) and its optimizer steps."""
+    """A client's contribution to a round's average: its answers (the weight), and its other counts as in ``ClientCounts``."""
 
     name: str
     answers: int
     steps: int
+    rows: int
+    refused: int
 
 
 class FederatedRound(Struct, frozen=True):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -28,9 +27,7 @@ from tunectl.backends.federated import local_fit
 from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system.child_group import ChildGroup
 from tunectl.backends.trainers.adopted_adapter import RECORD
-from tunectl.chat import model_spec, template
-from tunectl.chat.loss_mask import LossMasker
-from tunectl.chat.tokenizer import Tokenizer
+from tunectl.chat import model_spec
 from tunectl.config.loading import checks
 from tunectl.config.schema.base import is_loopback
 from tunectl.config.schema.root import TunectlConfig
@@ -38,12 +35,11 @@ from tunectl.core.errors import DataError, InfrastructureError, UsageError
 from tunectl.core.optional import require_all
 from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientTask, FederatedRound, ServerTask
-from tunectl.pipeline import runner
+from tunectl.pipeline import federate_rows, runner
 from tunectl.pipeline.required_extras import list_required_packages
 from tunectl.training import fit_request, train_args
 from tunectl.training.fit_request import FitJob
 from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.sft import sft_dataset
 
 Tell = Callable[[str], None]
 FLOWER = ("-m", "tunectl.backends.federated")
@@ -116,14 +112,15 @@ def serve(federation: Federation, tell: Tell) -> Path:
 def join(federation: Federation, name: str, tell: Tell) -> None:
     """Run a client called ``name`` on this project's training rows until the server has no more rounds. ``tell`` gets progress lines.
 
-    Raises  UsageError without a token; DataError without rows; InfrastructureError with the reason where the server is lost.
+    Raises  UsageError without a token; DataError without rows, or where too many of them are refused; InfrastructureError with the reason where the server is lost.
     """
     settings = federation.root.federate
     check_token(settings.token_env, settings.server_address.rpartition(":")[0])
     runner.load_input_artifact(federation.layout, "split")
     folder = federation.folder / f"client-{name}"
     with lock.file_lock(folder.with_name(f"{folder.name}.lock"), f"the client {name}"):
-        prepare_client(federation, folder, name, read_examples(federation.layout), settings.server_address)
+        examples = federate_rows.read_examples(federation.layout)
+        tell(prepare_client(federation, folder, name, examples, settings.server_address))
         _run_local(["init", str(folder)], "making the adapter's settings")
         with _group(folder, tell) as group:
             group.start(name, _flower("flower_client", folder))
@@ -134,11 +131,13 @@ def simulate(federation: Federation, tell: Tell) -> Path:
     """Run a server and its clients on this machine, each with a share of the training inputs; return the folder of the adapter.
 
     A client that ends early is left out of the rounds that follow.
-    Raises  DataError where a client would get no rows; InfrastructureError with the reason where the server gives up.
+    Raises  DataError where a client would get no rows, or too many of them are refused; InfrastructureError with the reason where the server gives up.
     """
     settings = federation.root.federate
     runner.load_input_artifact(federation.layout, "split")
-    parts = partition(read_examples(federation.layout), settings.simulate.shares, federation.root.seed)
+    parts = federate_rows.partition(
+        federate_rows.read_examples(federation.layout), settings.simulate.shares, federation.root.seed
+    )
     if settings.min_clients > len(parts):
         raise UsageError(
             f"federate.min_clients is {settings.min_clients}, and federate.simulate.shares has {len(parts)} clients",
@@ -153,14 +152,14 @@ def simulate(federation: Federation, tell: Tell) -> Path:
 def run_simulation(federation: Federation, parts: Sequence[tuple[list[Example], list[Example]]], tell: Tell) -> None:
     """Run the prepared server, and one client per (train, validation) pair of ``parts``, until all rounds are done.
 
-    Raises  DataError where a client has no rows; InfrastructureError with the reason where the server gives up.
+    Raises  DataError where a client has no rows, or too many of them are refused; InfrastructureError with the reason where the server gives up.
     """
     root, count = federation.folder, federation.root.federate.simulate.max_concurrent_fits
     task: ServerTask = atomic_io.read_json(root / exchange.SERVER, ServerTask)
     locks = [str(root / f"fit-{number}.lock") for number in range(count)]
     folders = [root / f"client-{number}" for number in range(1, len(parts) + 1)]
     for folder, part in zip(folders, parts, strict=True):
-        prepare_client(federation, folder, folder.name, part, f"{task.host}:{task.port}", locks)
+        tell(prepare_client(federation, folder, folder.name, part, f"{task.host}:{task.port}", locks))
         shutil.rmtree(folder / local_fit.ADAPTER, ignore_errors=True)
         shutil.copytree(root / local_fit.ADAPTER, folder / local_fit.ADAPTER)
     with _group(root, tell) as group:
@@ -214,19 +213,23 @@ def prepare_client(
     examples: tuple[list[Example], list[Example]],
     address: str,
     locks: Sequence[str] = (),
-) -> None:
-    """Write the client's task and training rows into ``folder``; ``address``: HOST:PORT of the server; ``locks``: files that limit concurrent trainings.
+) -> str:
+    """Write the client's task and training rows into ``folder``; return the counts of its rows as a sentence.
 
-    Raises  DataError where it has no rows to train on.
+    ``address``: HOST:PORT of the server; ``locks``: files that limit concurrent trainings.
+    Raises  DataError where it has no rows to train on, or too many of them are refused.
     """
     settings = federation.root.federate
-    train, validation = (_read_rows(federation, part) for part in examples)
+    tally = RowCounter(f"federate: {name}")
+    train = federate_rows.pack_examples(examples[0], federation.base, federation.root.sft, tally)
+    validation = federate_rows.pack_examples(examples[1], federation.base, federation.root.sft, RowCounter("federate"))
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = federate_rows.save_counts(tally, folder, federation.root.sft.max_rejected_share) if tally.rows_in else ""
     if not train or not validation:
         raise DataError(
             f"federate: {name} has {len(train)} rows to learn from and {len(validation)} to validate on; each needs 1 at least",
             hint="add data, or raise the share in split.shares",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / exchange.FAILURE).unlink(missing_ok=True)
     _write_request(federation, folder, train, validation[:FEW])
     task = ClientTask(
@@ -241,6 +244,7 @@ def prepare_client(
         base=_base_digest(federation),
     )
     atomic_io.write_json(folder / exchange.CLIENT, task)
+    return counts
 
 
 def finish(federation: Federation) -> Path:
@@ -253,35 +257,6 @@ def finish(federation: Federation) -> Path:
     record = FederationRecord(settings.name, settings.average, settings.weighting, settings.local_steps, rounds)
     atomic_io.write_json(out / RECORD, record)
     return out
-
-
-def read_examples(layout: ProjectPaths) -> tuple[list[Example], list[Example]]:
-    """Return the training and the validation examples of the project's split."""
-    folder = layout.artifact("split")
-    train, validation = (
-        list(atomic_io.read_rows(folder / f"{name}.jsonl", Example)) for name in ("train", "validation")
-    )
-    return train, validation
-
-
-def partition(
-    examples: tuple[list[Example], list[Example]], shares: Sequence[float], seed: int
-) -> list[tuple[list[Example], list[Example]]]:
-    """Return (train, validation) per client: train is divided by ``shares`` without cutting clusters, validation is whole for each."""
-    train, validation = examples
-    clusters: dict[str, list[Example]] = {}
-    for example in train:
-        clusters.setdefault(example.cluster or example.id, []).append(example)
-    names = sorted(clusters)
-    random.Random(f"{seed}:federate").shuffle(names)  # noqa: S311  a deal, not a secret
-    parts: list[list[Example]] = [[] for _ in shares]
-    total, assigned = sum(shares), 0
-    ends = [round(len(train) * sum(shares[: number + 1]) / total) for number in range(len(shares))]
-    for name in names:
-        owner = next(number for number, end in enumerate(ends) if assigned < end or number == len(ends) - 1)
-        parts[owner] += clusters[name]
-        assigned += len(clusters[name])
-    return [(part, validation) for part in parts]
 
 
 def check_token(variable: str, host: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -343,20 +318,6 @@ def _write_request(federation: Federation, folder: Path, train: list[PackedRow],
     fit_request.write_rows(folder, train, validation)
     request = fit_request.build_request(job, folder, sharded=False, collective_timeout_seconds=0)
     atomic_io.write_json(folder / fit_request.REQUEST, request)
-
-
-def _read_rows(federation: Federation, examples: list[Example]) -> list[PackedRow]:
-    section = federation.root.sft
-    spec = model_spec.load(federation.base)
-    system = spec.system if section.system is None else section.system
-    masker = LossMasker(
-        template.load(federation.base, system=system),
-        Tokenizer(federation.base),
-        end_of_turn=spec.eot_token.id,
-        train_on=section.loss_on,
-    )
-    limits = sft_dataset.LengthLimits(section.max_length)
-    return sft_dataset.pack_rows(sft_dataset.tokenize_examples(examples, masker, limits, RowCounter("sft")), section)
 
 
 def _flower(module: str, folder: Path) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,15 +69,16 @@ class FileEval:
 
 
 def prepare_evaluation(
-    layout: ProjectPaths, options: FileEvalOptions, data: Path, overrides: Sequence[str]
+    layout: ProjectPaths, options: FileEvalOptions, data: Path, models: Sequence[ModelChoice], overrides: Sequence[str]
 ) -> FileEval:
-    """Read ``data`` and the settings, and return the evaluation to run; no model is loaded yet.
+    """Read ``data`` and the settings, and return the evaluation to run, with the inputs that every one of ``models`` can be asked; none is loaded yet.
 
-    Raises  UsageError for an invalid option; DataError for a file without inputs and references; ConfigError for invalid
-            slot rules.
+    Raises  UsageError for an invalid option; DataError for a file without inputs and references, or of which too many inputs
+            cannot be asked; ConfigError for invalid slot rules.
     """
     from tunectl.backends.wiring import evaluation
     from tunectl.config.loading import checks
+    from tunectl.evaluation import few_shot
 
     root = checks.load_project_config(layout, overrides).root
     decoding = choose_decoding(options, root)
@@ -85,8 +87,15 @@ def prepare_evaluation(
     if not data.exists() and not set("*?[") & set(str(data)):
         raise UsageError(f"{data}: there is no such file", hint="check the path of DATA")
     examples, skipped = read_items(options, data, load_ingest_config(layout, root))
-    task = _task(options, root, examples, decoding)
-    return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.hardware, None))
+    task, backend = _task(options, root, examples, decoding), evaluation.build_backend(root.hardware, None)
+    kept, left_out = few_shot.leave_out_unanswerable(
+        task.items,
+        [(backend.prompter(*model), evaluation.token_counter(model.folder)) for model in models],
+        new_tokens=decoding.max_new_tokens,
+        references=task.references,
+        inputs=f"inputs of {data}",
+    )
+    return FileEval(data, root, replace(task, items=kept), len(examples), skipped | left_out, backend)
 
 
 def run_evaluation(job: FileEval, model: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
@@ -145,10 +154,11 @@ def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
 
 
 def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[list[Item], dict[str, int]]:
-    """Return the usable inputs of ``data``, and the number of unusable examples by reason.
+    """Return the usable inputs of ``data``, and the number of the unusable rows and examples by reason.
 
     Raises  DataError when the file is missing or empty, its format cannot be detected, or no row has input and reference.
     """
+    from tunectl.artifacts import row_counts
     from tunectl.artifacts.records import Example
     from tunectl.config.schema.ingest import IngestStage
     from tunectl.core.errors import DataError
@@ -163,7 +173,8 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
         except DataError as error:  # it names a declared source; here there are only the options of a command
             message = error.message.replace("ingest.sources.data: ", "").replace("ingest.sources.data.", "")
             raise DataError(message, hint=_adapt_hint(error)) from error
-        result, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
+        result, unusable = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
+        skipped = dict(Counter(row_counts.load(Path(folder)).rejected) + Counter(unusable))
     if not result:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(

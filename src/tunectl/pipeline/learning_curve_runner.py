@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from tunectl.artifacts import atomic_io, manifest, private_files
 from tunectl.artifacts.paths import ProjectPaths
@@ -29,6 +32,12 @@ from tunectl.data.learning_curve import (
 from tunectl.data.split.groups import find_connected_groups
 from tunectl.pipeline.runner import load_input_artifact
 
+if TYPE_CHECKING:
+    from tunectl.evaluation.few_shot import FewShotRenderer
+    from tunectl.evaluation.items import Item
+
+NEW_TOKENS = 1
+"""The shortest answer: only the likelihood of the references is wanted."""
 _log = logging_setup.get_logger(__name__)
 
 
@@ -37,7 +46,7 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
 
     ``worth`` is the fall of the loss, in nats per token, for which twice the data is worth collecting.
     Raises  ArtifactError where model, split or cpt is not built, or was made from another configuration;
-            DataError where train or validation is too small.
+            DataError where train or validation is too small, or too many validation examples cannot be scored.
     """
     from tunectl.pipeline import resolved_config
 
@@ -52,12 +61,14 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
     trainer = learner or SftTrainAndScore(
         layout, settings, work, seed=settings.seed, is_sft_current=_is_sft_current(layout, digests)
     )
+    left_out = trainer.left_out  # before the trainings: too many are an error
     points = []
     with progress.bar("learning curve", len(SHARES)) as bar:
         for share, rows in take_nested_subsets(train, seed=settings.seed):
             points.append(_point(work, share, rows, trainer))
             bar.advance()
-    return fit_and_advise(points, worth=worth, seed=settings.seed, clusters=_clusters(layout))
+    curve = fit_and_advise(points, worth=worth, seed=settings.seed, clusters=_clusters(layout))
+    return structs.replace(curve, left_out=left_out)
 
 
 def _clusters(layout: ProjectPaths) -> dict[str, str]:
@@ -113,6 +124,11 @@ class SftTrainAndScore:
         adapted = layout.artifact("cpt")
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Number of the validation examples that have no reference answer or cannot be asked, by reason."""
+        return self._validation[1]
+
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
         """Train an adapter on ``train`` (``label``: its share of all, ``50%``); return the likelihood of each validation example's answers under it."""
         if label == "100%" and self._is_sft_current:
@@ -145,14 +161,10 @@ class SftTrainAndScore:
 
     def _score(self, adapter: Path) -> list[Likelihood]:
         from tunectl.backends.modeling import generator as modeling_generator
-        from tunectl.backends.wiring import evaluation
         from tunectl.config.schema.evaluate import Greedy
-        from tunectl.evaluation.items import from_examples
         from tunectl.evaluation.protocols import GenerationPrompt
 
-        rows = atomic_io.read_rows(self._layout.artifact("split") / "validation.jsonl", Example)
-        items, _ = from_examples(rows)
-        prompter = evaluation.prompter(self._base, adapter)
+        items, prompter = self._validation[0], self._prompter
         requests = [
             GenerationPrompt(
                 prompter.prompt(item.messages, item.tools),
@@ -165,9 +177,8 @@ class SftTrainAndScore:
         ]
         generator = modeling_generator.model_loader(self._settings.hardware)(self._base, adapter)
         try:
-            # one token is the shortest answer; only the likelihood of the references is wanted
             replies = generator.answer(
-                requests, Greedy(method="greedy", max_new_tokens=1), seed=self._seed, label="validation"
+                requests, Greedy(method="greedy", max_new_tokens=NEW_TOKENS), seed=self._seed, label="validation"
             )
         finally:
             generator.close()
@@ -179,3 +190,31 @@ class SftTrainAndScore:
             )
             for item, reply in zip(items, replies, strict=True)
         ]
+
+    @cached_property
+    def _prompter(self) -> FewShotRenderer:
+        """Renders prompts with the system text that the adapters are trained with."""
+        from tunectl.chat import model_spec, template
+        from tunectl.evaluation.few_shot import FewShotRenderer
+
+        spec, system = model_spec.load(self._base), self._settings.sft.system
+        loaded = template.load(self._base, system=spec.system if system is None else system)
+        return FewShotRenderer(loaded, spec.eot_token.text)
+
+    @cached_property
+    def _validation(self) -> tuple[list[Item], dict[str, int]]:
+        """Return the validation inputs that can be scored, the same for every size, and the number of the others by reason."""
+        from tunectl.backends.wiring import evaluation
+        from tunectl.evaluation import few_shot
+        from tunectl.evaluation.items import from_examples
+
+        rows = atomic_io.read_rows(self._layout.artifact("split") / "validation.jsonl", Example)
+        items, unusable = from_examples(rows)
+        kept, left_out = few_shot.leave_out_unanswerable(
+            items,
+            [(self._prompter, evaluation.token_counter(self._base))],
+            new_tokens=NEW_TOKENS,
+            references=max((len(item.references) for item in items), default=0),
+            inputs="validation inputs",
+        )
+        return kept, unusable | left_out

@@ -189,7 +189,7 @@ def _side(
 
 
 def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutputs:
-    """Return the answers by set of prompts (golden, drifted, harmful); empty for a prompt that fills the model's context."""
+    """Return the answers by set of prompts (golden, drifted, harmful); empty for a prompt that fills the model's context, or that its template refuses."""
     texts = [text or "" for text in result.texts]
     first, second = len(inputs.golden), len(inputs.golden) + len(inputs.drifted)
     mean = result.seconds / max(len(texts), 1)

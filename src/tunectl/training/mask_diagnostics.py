@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
+from tunectl.artifacts.records import Example
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
 from tunectl.chat.model_spec import ModelSpec
 from tunectl.chat.tokenizer import Tokenizer
+from tunectl.core.errors import DataError
 from tunectl.training import prefix_sharing
 from tunectl.training.sft.report import TokenView, example_tokens
 
@@ -88,6 +90,19 @@ def run_diagnostics(
         shown=example_tokens(row, tokenizer),
         source=_format_source(example),
     )
+
+
+def check_rendered(refused: Sequence[tuple[Example, DataError]], total: int, share: float) -> DiagnosticCheck:
+    """Return the check that the chat template renders the examples; ``refused`` are those of ``total`` that it does not.
+
+    ``share`` is the share of them that is allowed.
+    """
+    name = "the chat template renders the conversations"
+    if not refused:
+        return DiagnosticCheck(name, ok=True, text="it refuses none")
+    example, error = refused[0]
+    text = f"{len(refused)} of {total} examples are refused and would be left out (the limit is {share:.0%}); the first is {example.source.location}: {error.message}"
+    return DiagnosticCheck(name, ok=len(refused) <= share * total, text=text)
 
 
 def _format_source(masked: TokenizedExample) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from tunectl.access.api_errors import ApiError
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Message
 from tunectl.chat.tokenizer import Tokenizer
@@ -31,10 +33,10 @@ class GenerationJob(msgspec.Struct, frozen=True):
 
 
 class GenerationResult(msgspec.Struct, frozen=True):
-    """Result file of the subprocess of the promotion gate: one answer per prompt (None: no room for it), with time and memory."""
+    """Result file of the subprocess of the promotion gate: one answer per prompt (None: not asked), with time and memory."""
 
     texts: list[str | None]
-    """None where the prompt leaves no room for an answer."""
+    """None where the prompt leaves no room for an answer, or the chat template refuses it."""
     seconds: float
     """Seconds of all answers together, without loading."""
     load_seconds: float
@@ -50,9 +52,7 @@ def generate(job: GenerationJob) -> GenerationResult:
     contract = contracts.load(folder)
     tokenizer = Tokenizer(folder / contracts.TOKENIZER)
     prompts = PromptRenderer(contracts.template_of(folder, contract), tokenizer)
-    ids = [prompts.chat(messages) for messages in job.prompts]
-    room = contract.context_length - job.limit
-    fitting = [index for index, prompt in enumerate(ids) if len(prompt) <= room]
+    fitting = encode_prompts(job, prompts, contract.context_length)
     profile = HardwareProfile(
         device="cpu",
         threads=None,
@@ -63,19 +63,33 @@ def generate(job: GenerationJob) -> GenerationResult:
     )
     side = PackagingBackend(profile).open_release(folder, contract.stop_token_ids)
     try:
-        side.generate([ids[index] for index in fitting[:1]], 1)
+        side.generate(list(fitting.values())[:1], 1)
         loaded = time.monotonic()
-        outputs = side.generate([ids[index] for index in fitting], job.limit)
+        outputs = side.generate(list(fitting.values()), job.limit)
         ended = time.monotonic()
     finally:
         side.close()
-    texts: list[str | None] = [None] * len(ids)
+    texts: list[str | None] = [None] * len(job.prompts)
     for index, item in zip(fitting, outputs, strict=True):
         texts[index] = tokenizer.text_of([token for token in item.ids if token not in tokenizer.special]).strip()
     peak = max(
         resource.getrusage(process_kind).ru_maxrss for process_kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     return GenerationResult(texts, ended - loaded, loaded - started, peak * 1024)
+
+
+def encode_prompts(job: GenerationJob, prompts: PromptRenderer, context: int) -> dict[int, list[int]]:
+    """Return the token ids of the prompts of ``job`` that can be asked, by index: one that cannot would end the gate, whose golden set is frozen.
+
+    ``context``: most tokens of prompt and answer together.
+    """
+    fitting = {}
+    for index, messages in enumerate(job.prompts):
+        with suppress(ApiError):  # the chat template refuses it
+            ids = prompts.chat(messages)
+            if len(ids) + job.limit <= context:
+                fitting[index] = ids
+    return fitting
 
 
 def main(job: Path, answers: Path) -> None:

@@ -1,6 +1,6 @@
 """Flower's client: ``python -m tunectl.backends.federated.flower_client FOLDER``, in Flower's environment.
 
-Runs the local training of each round as a process in tunectl's environment, and sends its adapter and two counts. The server sends weights
+Runs the local training of each round as a process in tunectl's environment, and sends its adapter and four counts. The server sends weights
 and numbers; no code from the server is run here.
 """
 
@@ -108,7 +108,8 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
                 return FitRes(failed, Parameters([], ""), 0, {})
             self.last_seen = time.monotonic()
             result = ndarrays_to_parameters([update[name] for name in names])
-            return FitRes(Status(Code.OK, ""), result, counts.answers, {"steps": counts.steps})
+            sent = {"steps": counts.steps, "rows": counts.rows, "refused": counts.refused}
+            return FitRes(Status(Code.OK, ""), result, counts.answers, sent)
 
     return LocalClient()
 

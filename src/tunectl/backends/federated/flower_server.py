@@ -149,10 +149,7 @@ class RoundKeeper:
         reasons = [_clean(reason) for reason in (*map(_describe, failures), *reasons)]
         ordered = [fitting[name] for name in sorted(fitting)]
         averaged = len(ordered) >= self.task.min_clients
-        contributions = [
-            Contribution(name, int(fitting[name].response.num_examples), int(fitting[name].response.metrics["steps"]))
-            for name in sorted(fitting)
-        ]
+        contributions = [_count(name, fitting[name].response) for name in sorted(fitting)]
         weights = self._average(ordered, mean) if averaged else before
         exchange.write_weights(exchange.round_file(self.folder, number), weights)
         record = FederatedRound(number, self._sample_size, contributions, reasons, averaged)
@@ -174,6 +171,9 @@ class RoundKeeper:
                 averaging.check_update(update, before)
                 averaging.check_count(response.num_examples)
                 averaging.check_steps(response.metrics.get("steps"))
+                averaging.check_rows(
+                    response.num_examples, response.metrics.get("rows"), response.metrics.get("refused")
+                )
                 fitting[name] = Answer(client, response, update)
             except Exception as error:  # noqa: BLE001  a client's malformed answer must not end the round
                 reasons.append(f"{name}: {error}")
@@ -242,6 +242,12 @@ class RoundKeeper:
             _print(f"a client whose name is not printable, or has more than {MAX_NAME} characters, is ignored")
             return ""
         return name
+
+
+def _count(name: str, response: Any) -> Contribution:
+    """Return the counts in the checked answer of the client ``name``."""
+    sent = response.metrics
+    return Contribution(name, int(response.num_examples), int(sent["steps"]), int(sent["rows"]), int(sent["refused"]))
 
 
 def _describe(failure: Any) -> str:

@@ -3,7 +3,7 @@
     python -m tunectl.backends.federated.local_fit init FOLDER         FOLDER/adapter and FOLDER/start.npz
     python -m tunectl.backends.federated.local_fit fit FOLDER ROUND    ROUND/update.npz and ROUND/counts.json
 
-``FOLDER`` holds a request as distributed training has it (``training.fit_request``): plan, model and rows.
+``FOLDER`` holds a request as distributed training has it (``training.fit_request``): plan, model and rows; a client's the counts of its rows, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, row_counts
 from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system import process_guard
 from tunectl.backends.trainers.sft_trainer import SftTrainer, load_with_adapter
@@ -74,7 +74,9 @@ def fit(folder: Path, round_folder: Path) -> None:
     )
     exchange.write_weights(round_folder / exchange.UPDATE, peft_adapter.read_adapter(round_folder / ADAPTER))
     answers = sum(len(row.branches) for row in rows)
-    atomic_io.write_json(round_folder / exchange.COUNTS, ClientCounts(answers, result.steps))
+    read = row_counts.load(folder)
+    counts = ClientCounts(answers, result.steps, read.rows_in, sum(read.rejected.values()))
+    atomic_io.write_json(round_folder / exchange.COUNTS, counts)
     shutil.rmtree(round_folder / "work", ignore_errors=True)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.evaluate import LlmJudge
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.evaluation.few_shot import FewShotRenderer
 from tunectl.evaluation.llm_judge import JudgeClient
-from tunectl.evaluation.protocols import MetricBackends, ModelLoader
+from tunectl.evaluation.protocols import MetricBackends, ModelLoader, TokenCounter
 from tunectl.training.reward.protocols import RewardModel
 
 
@@ -85,3 +86,22 @@ def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
 
     declared_spec = model_spec.load(adapter or folder)
     return FewShotRenderer(template.load(folder, system=declared_spec.system), declared_spec.eot_token.text)
+
+
+@dataclass(frozen=True)
+class FolderTokenCounter:
+    """Counts tokens by the tokenizer of a model folder; the weights are not loaded (an ``evaluation.protocols.TokenCounter``)."""
+
+    tokenizer: Tokenizer
+    context: int | None
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each prompt; special tokens are in the text already."""
+        return [len(encoded.ids) for encoded in self.tokenizer.encode(prompts)]
+
+
+def token_counter(folder: Path) -> TokenCounter:
+    """Return a counter of tokens for the model in ``folder``."""
+    from tunectl.chat import model_spec
+
+    return FolderTokenCounter(Tokenizer(folder), model_spec.load(folder).context)

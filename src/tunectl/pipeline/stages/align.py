@@ -253,6 +253,9 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
             "or are pre-rendered texts that contain the answer",
             hint=f"lower align.max_new_tokens (now {room}), or bring shorter inputs",
         )
+    if len(prompts) < len(examples):
+        left_out = len(examples) - len(prompts)
+        _log.warning("align: %d of %d validation inputs cannot be asked, and are left out", left_out, len(examples))
     if not prompts:
         raise DataError(
             "align: the validation split has no input with a reference answer, so nothing can be validated",

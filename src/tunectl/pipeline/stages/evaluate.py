@@ -118,7 +118,8 @@ def run(
         del trained["aligned"]
     for adapter in trained.values():
         contracts.check_base_matches(adapter, tuned_on)
-    data, first = _run_base(tools, inputs.model, setting, data)
+    prompters = [tools.prompter(inputs.model, None), *(tools.prompter(tuned_on, item) for item in trained.values())]
+    data, first = _run_base(tools, inputs.model, setting, data, prompters)
     rounds = [first, run_evaluation.run_retrieval_baseline(setting, data)]
     rounds += [
         _run_system(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
@@ -154,14 +155,17 @@ def run(
 
 
 def _run_base(
-    tools: evaluation.EvaluationBackend, folder: Path, setting: EvaluationSettings, data: EvaluationData
+    tools: evaluation.EvaluationBackend,
+    folder: Path,
+    setting: EvaluationSettings,
+    data: EvaluationData,
+    prompters: Sequence[few_shot.FewShotRenderer],
 ) -> tuple[EvaluationData, SystemOutputs]:
-    """Return the inputs that every system is asked, and the answers of the base model."""
+    """Return the inputs that every system is asked, and the answers of the base model, whose renderer is the first of ``prompters``."""
     generator = tools.open(folder, None)
     try:
-        prompter = tools.prompter(folder, None)
-        data = run_evaluation.leave_out_unanswerable(setting, data, generator, prompter)
-        return data, run_evaluation.run_base(setting, data, generator, prompter)
+        data = run_evaluation.leave_out_unanswerable(setting, data, generator, prompters)
+        return data, run_evaluation.run_base(setting, data, generator, prompters[0])
     finally:
         generator.close()
 
