@@ -51,8 +51,8 @@ def read_columns(
     try:
         builder = library.load_dataset_builder(hub.id, name=hub.subset, revision=hub.revision)
         _require_own_files(hub, builder)
-        found = builder.as_streaming_dataset(split=hub.split)
-        splits = found if hub.split is None else {hub.split: found}
+        streams = builder.as_streaming_dataset(split=hub.split)
+        splits = streams if hub.split is None else {hub.split: streams}
         for split, rows in splits.items():
             for table in rows.with_format("arrow").iter(batch_size=batch_rows):
                 names, columns = _list_columns(library, table, max_characters)

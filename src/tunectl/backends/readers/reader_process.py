@@ -210,8 +210,8 @@ class ReaderProcess:
                 else "the process that reads it sent data that cannot be decoded"
             )
             if request.hub is not None:
-                place = f"after row {number} of {name}: " if number else ""
-                hub_dataset.raise_read_error(request.hub, f"{place}{reason}", error)
+                position = f"after row {number} of {name}: " if number else ""
+                hub_dataset.raise_read_error(request.hub, f"{position}{reason}", error)
             yield RejectedRow(Source(request.name, number + 1 if number else 0), "unreadable", reason)
             return
         self.idle = True
@@ -307,16 +307,16 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
     decoder = msgspec.msgpack.Decoder(ReadRequest)
     while head := requests.read(_HEAD.size):
         request = decoder.decode(requests.read(_HEAD.unpack(head)[0]))
-        allowed = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + cpu
-        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
+        cpu_limit = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + cpu
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.RLIM_INFINITY))
         last = RowFrame(done=True)
         try:
             for frame in _read_frames(request):
                 for data in _encode(frame, limit_frame(request.max_characters)):
                     _write_frame(answers, data)
                     if request.hub is not None:
-                        allowed += HUB_CPU_SECONDS
-                        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
+                        cpu_limit += HUB_CPU_SECONDS
+                        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.RLIM_INFINITY))
         except MemoryError:
             os._exit(MEMORY_EXIT)
         except tuple(_ERRORS.values()) as error:
