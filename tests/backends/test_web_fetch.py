@@ -1,4 +1,4 @@
-"""Polite fetching, against a loopback server that writes down every request; the Hub without a network."""
+"""Polite fetching, against a loopback server that writes down every request."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ import threading
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-import yaml
 from protego import Protego
 
 from tunectl.artifacts.records import RejectedRow
 from tunectl.backends.readers import web_fetch
-from tunectl.backends.readers.hub_dataset import read_hub
 from tunectl.backends.readers.web_fetch import Fetcher
-from tunectl.config.schema.ingest import Fetch, HubDataset
-from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.config.schema.ingest import Fetch
 
 AGENT = "tunectl-test/1.0 (+https://example.org/contact)"
 
@@ -358,53 +354,6 @@ def test_kind_by_content_type_then_by_name(tmp_path, site, headers, path, kind):
         found = guest.get(f"{site.url}{path}")
     assert found.type == kind
     assert found.columns == ({"charset": "cp1252"} if "latin-1" in headers["Content-Type"] else {})
-
-
-VALUES = yaml.safe_load(Path("conf/ingest/source/hub.yaml").read_text())
-
-
-def hub(name, **changes):
-    return HubDataset(**{**VALUES, "id": name, "revision": "main", **changes})
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-
-def test_hub_out_of_reach_says_how_to_make_a_copy(offline):
-    pytest.importorskip("datasets")
-    with pytest.raises(InfrastructureError) as caught:
-        list(read_hub(hub("nobody/nothing", revision="abc123")))
-    assert caught.value.message.startswith("the Hub cannot be reached for the data set nobody/nothing: ")
-    assert caught.value.hint == (
-        "make a local copy where the Hub can be reached, with: hf download nobody/nothing --repo-type dataset "
-        "--revision abc123 --local-dir data/nothing; then declare method: files, path: data/nothing"
-    )
-
-
-def test_rows_of_a_data_set_with_its_splits(offline, tmp_path, monkeypatch):
-    pytest.importorskip("datasets")
-    folder = tmp_path / "set"
-    folder.mkdir()
-    (folder / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
-    (folder / "test.jsonl").write_text('{"prompt": "e", "completion": "f"}\n')
-    monkeypatch.chdir(tmp_path)
-    found = list(read_hub(hub("./set")))
-    assert [(row.columns["split"], row.columns["prompt"], row.source.row) for row in found] == [
-        ("train", "a", 1),
-        ("train", "c", 2),
-        ("test", "e", 1),
-    ]
-    assert found[0].source.file == "hf://datasets/./set@main/train"
-    (only,) = read_hub(hub("./set", split="test"))
-    assert only.columns == {"prompt": "e", "completion": "f"}
-    with pytest.raises(DataError) as caught:
-        list(read_hub(hub("./set", split="banana")))
-    assert "split banana" in caught.value.message
 
 
 def test_what_follows_the_end_of_a_packed_body_is_not_kept():

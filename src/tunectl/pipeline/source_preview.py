@@ -17,8 +17,7 @@ import msgspec
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.backends.readers import source_rows
-from tunectl.backends.readers.hub_dataset import read_hub
-from tunectl.backends.readers.reader_process import keep_child
+from tunectl.backends.readers.reader_process import keep_child, read_hub_in_child
 from tunectl.backends.text import language_id
 from tunectl.config.schema.curate import CurateStage
 from tunectl.config.schema.ingest import FileSource, HubDataset
@@ -150,7 +149,7 @@ def _mute_reader_log() -> Iterator[None]:
 
 def _open(declared: FileSource | HubDataset, key: str) -> Iterator[tuple[SourceFile, Iterator[RawRow | RejectedRow]]]:
     if isinstance(declared, HubDataset):
-        yield SourceFile(Path(), f"hf://datasets/{declared.id}", None), read_hub(declared)
+        yield SourceFile(Path(), f"hf://datasets/{declared.id}", None), read_hub_in_child(declared)
         return
     files = source_rows.files(declared.path, declared, declared.limits.max_files, key)
     for file in progress.track(files, "looking at files"):

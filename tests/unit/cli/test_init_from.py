@@ -235,20 +235,41 @@ def test_data_that_is_not_there(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert not Path("shop").exists()
 
 
-def test_a_data_set_of_the_hub_is_read_at_the_commit_that_it_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, asked = "5" * 40, []
+FAKE_DATASETS = """
+import json
+from pathlib import Path
+from types import SimpleNamespace
+import pyarrow
+
+def load_dataset_builder(data_set, *, name, revision):
+    with open("asked", "a") as asked:
+        asked.write(f"{data_set} {revision}\\n")
+    table = pyarrow.Table.from_pylist(json.loads(Path("rows.json").read_text()))
+    rows = SimpleNamespace(with_format=lambda kind: rows, iter=lambda batch_size: [table])
+    files = {"train": [f"hf://datasets/{data_set}@{revision}/train.parquet"]}
+    return SimpleNamespace(
+        base_path=f"hf://datasets/{data_set}@{revision}",
+        config=SimpleNamespace(data_files=files),
+        as_streaming_dataset=lambda split: {"train": rows},
+    )
+"""
+"""The library datasets for the child that reads, which finds it on PYTHONPATH: there is no network in a test."""
+
+
+def test_a_data_set_of_the_hub_is_read_at_the_commit_that_it_has_now(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commit = "5" * 40
     lines = (EXAMPLE / "campaigns.jsonl").read_text().splitlines()[:40]
     rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in map(json.loads, lines)]
-
-    def load_dataset(data_set: str, **options: object) -> dict[str, list[dict[str, str]]]:
-        asked.append((data_set, options["revision"]))
-        return {"train": rows}
-
+    Path("rows.json").write_text(json.dumps(rows))
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake/datasets.py").write_text(FAKE_DATASETS)
     client = SimpleNamespace(dataset_info=lambda name: SimpleNamespace(sha=commit))
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: client)
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     assert main(["init", "shop", "--from", "some/dataset"]) == 0
-    assert set(asked) == {("some/dataset", commit)}
+    assert set(Path("asked").read_text().splitlines()) == {f"some/dataset {commit}"}
     (source,) = load("shop").root.ingest.sources.values()
     assert (source.method, source.id, source.revision) == ("hub", "some/dataset", commit)
 

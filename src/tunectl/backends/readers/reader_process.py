@@ -1,8 +1,9 @@
-"""Read binary formats and web pages in a subprocess with limits of memory, CPU time and wall time.
+"""Read binary formats, web pages and data sets of the Hub in a subprocess with limits of memory, CPU time and wall time.
 
 A PDF, a Word document, a Parquet file or a page can be crafted to take gigabytes or hours, or to crash the library that reads it. Here that ends
-the child process, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. One
-child reads one file after another; it ends with its parent, whatever ends that.
+the child process, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. A
+data set of the Hub is the whole source, so there it is a DataError. One child reads one file after another; it ends with its parent, whatever
+ends that.
 
 Frames on its pipes: four bytes of length (big endian), then msgpack; requests are ``ReadRequest``, answers ``RowFrame``.
 """
@@ -28,9 +29,9 @@ import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts.records import RejectedRow, Source
-from tunectl.backends.readers import html_reader, parquet_reader
-from tunectl.config.schema.ingest import FileOptions
-from tunectl.core.errors import DataError, MissingExtraError
+from tunectl.backends.readers import html_reader, hub_dataset, parquet_reader
+from tunectl.config.schema.ingest import FileOptions, HubDataset
+from tunectl.core.errors import DataError, InfrastructureError, MissingExtraError, TunectlError
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.row import RawRow
 
@@ -38,9 +39,13 @@ ReaderRows = Iterator[RawRow | RejectedRow]
 MAX_MEMORY_BYTES: Final = 4 << 30
 """Address space of the child. Libraries reserve more than they use: an idle one has about 1 GiB."""
 MAX_CPU_SECONDS: Final = 600
-"""Processor time for one file."""
+"""Processor time for one file, or for a data set of the Hub without ``HUB_CPU_SECONDS``."""
+HUB_CPU_SECONDS: Final = 1
+"""Processor time that each batch of a data set of the Hub adds: it may have any number of rows, and a batch takes a tenth of this."""
 MAX_SILENT_SECONDS: Final = 60.0
 """Time for one row, page or batch; the first waits for the libraries, too."""
+MAX_HUB_SILENT_SECONDS: Final = 900.0
+"""The same for a data set of the Hub: before its rows come, a row group of some 100 MB is fetched, and lost connections are made again."""
 MAX_ROW_TEXTS: Final = 8
 """Texts of ``limits.max_characters`` that a row may have, four bytes a letter; a larger row of a table is a reject ``too_long``."""
 TABLES: Final = ("parquet", "arrow")
@@ -63,6 +68,8 @@ class ReadRequest(Struct):
     max_characters: int
     encoding: str | None = None
     """Encoding of a text file, which the parent has checked."""
+    hub: hub_dataset.HubRequest | None = None
+    """Data set of the Hub to read in place of a file."""
 
 
 class RowFrame(Struct, omit_defaults=True):
@@ -74,11 +81,14 @@ class RowFrame(Struct, omit_defaults=True):
     names: list[str] = []
     columns: list[list[Any]] = []
     """Rows of a table, column by column, numbered on from the last."""
+    split: str = ""
+    """Split of a data set of the Hub that the rows are from; each counts its rows anew."""
     skipped_bytes: int = 0
     """Size of a row of a table that is not sent, because it is larger than a frame may be."""
     error: str = ""
     hint: str = ""
-    missing_extra: bool = False
+    error_class: str = ""
+    """Name of the error's class in ``_ERRORS``."""
     done: bool = False
 
 
@@ -108,11 +118,28 @@ def read_html_in_child(file: SourceFile, reading: FileOptions) -> ReaderRows:
     yield from _read("html", file, reading, html_reader.check_encoding(file, reading.encoding))
 
 
+def read_hub_in_child(hub: HubDataset) -> ReaderRows:
+    """Yield the rows of the declared split, or of all splits if none is declared; row numbers count from 1 in each split.
+
+    Where all splits are read, each row gets a ``split`` column with its split's name, unless it has one.
+    Raises  InfrastructureError when the Hub cannot be reached, DataError when the data set, subset or split is not there, or when
+            reading it takes more memory or time than allowed.
+    """
+    data_set = hub_dataset.HubRequest(hub.id, hub.revision, hub.subset, hub.split)
+    yield from _send(ReadRequest("hub", hub.id, data_set.address, {}, 0, hub.limits.max_characters, hub=data_set))
+
+
 def _read(kind: str, file: SourceFile, reading: FileOptions, encoding: str | None) -> ReaderRows:
-    child, limits = _take_child(), reading.limits
-    request = ReadRequest(
-        kind, str(file.path), file.name, file.columns, limits.max_file_bytes, limits.max_characters, encoding
+    limits = reading.limits
+    yield from _send(
+        ReadRequest(
+            kind, str(file.path), file.name, file.columns, limits.max_file_bytes, limits.max_characters, encoding
+        )
     )
+
+
+def _send(request: ReadRequest) -> ReaderRows:
+    child = _take_child()
     try:
         yield from child.read(request)
     finally:
@@ -128,6 +155,10 @@ def limit_frame(max_characters: int) -> int:
 
 
 _DECODER = msgspec.msgpack.Decoder(RowFrame, ext_hook=parquet_reader.restore_extension)
+_ERRORS: Final[dict[str, type[TunectlError]]] = {
+    kind.__name__: kind for kind in (DataError, InfrastructureError, MissingExtraError)
+}
+"""Errors that a reader raises in the child, and that are raised again here."""
 
 
 class ReaderProcess:
@@ -142,7 +173,7 @@ class ReaderProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             process_group=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, **hub_dataset.ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
         )
         self.idle = True
         """Whether it waits for a file."""
@@ -150,13 +181,16 @@ class ReaderProcess:
     def read(self, request: ReadRequest) -> ReaderRows:
         """Yield the rows and rejects of one file, read in the child process.
 
-        Raises  the errors of the reader: DataError, MissingExtraError.
+        Raises  the errors of the reader: DataError, InfrastructureError, MissingExtraError.
         """
         self.idle = False
-        number, limit = 0, limit_frame(request.max_characters)
+        name, number, limit = request.name, 0, limit_frame(request.max_characters)
+        seconds = MAX_SILENT_SECONDS if request.hub is None else MAX_HUB_SILENT_SECONDS
         try:
             _write_frame(self._process.stdin, msgspec.msgpack.encode(request))
-            while not (frame := self._next(limit)).done:
+            while not (frame := self._next(limit, seconds)).done:
+                if frame.split and name != f"{request.name}/{frame.split}":
+                    name, number = f"{request.name}/{frame.split}", 0
                 for row in frame.rows:
                     number = row["number"] or 0
                     yield RawRow(Source(request.name, row["number"]), row["columns"])
@@ -164,10 +198,10 @@ class ReaderProcess:
                 if frame.skipped_bytes:
                     number += 1
                     detail = f"the row has {frame.skipped_bytes} bytes, the most is {limit}; {_SMALLER}"
-                    yield RejectedRow(Source(request.name, number), "too_long", detail)
+                    yield RejectedRow(Source(name, number), "too_long", detail)
                 for values in zip(*frame.columns, strict=True):
                     number += 1
-                    yield RawRow(Source(request.name, number), dict(zip(frame.names, values, strict=True)))
+                    yield RawRow(Source(name, number), dict(zip(frame.names, values, strict=True)))
         except (_ReaderGoneError, OSError, msgspec.DecodeError) as error:
             self.close()
             reason = (
@@ -175,28 +209,32 @@ class ReaderProcess:
                 if isinstance(error, _ReaderGoneError)
                 else "the process that reads it sent data that cannot be decoded"
             )
+            if request.hub is not None:
+                position = f"after row {number} of {name}: " if number else ""
+                hub_dataset.raise_read_error(request.hub, f"{position}{reason}", error)
             yield RejectedRow(Source(request.name, number + 1 if number else 0), "unreadable", reason)
             return
         self.idle = True
         if frame.error:
-            raise (MissingExtraError if frame.missing_extra else DataError)(frame.error, hint=frame.hint)
+            raise _ERRORS.get(frame.error_class, DataError)(frame.error, hint=frame.hint)
 
-    def _next(self, limit: int) -> RowFrame:
+    def _next(self, limit: int, seconds: float) -> RowFrame:
+        """Return the next message: at most ``limit`` bytes, within ``seconds``."""
         output = self._process.stdout
-        end = time.monotonic() + MAX_SILENT_SECONDS
-        head = self._receive(output, _HEAD.size, end)
+        end = time.monotonic() + seconds
+        head = self._receive(output, _HEAD.size, end, seconds)
         (size,) = _HEAD.unpack(head)
         if size > limit:
             raise _ReaderGoneError(f"a part of it has {size} bytes, the most is {limit}; {_SMALLER}")
-        return _DECODER.decode(self._receive(output, size, end))
+        return _DECODER.decode(self._receive(output, size, end, seconds))
 
-    def _receive(self, output: IO[bytes] | None, size: int, end: float) -> bytes:
+    def _receive(self, output: IO[bytes] | None, size: int, end: float, seconds: float) -> bytes:
         assert output is not None
         data = bytearray()
         while len(data) < size:
             ready, _, _ = select.select([output], [], [], max(0.0, end - time.monotonic()))
             if not ready:
-                raise _ReaderGoneError(f"reading its next rows took more than {MAX_SILENT_SECONDS:.0f} s")
+                raise _ReaderGoneError(f"reading its next rows took more than {seconds:.0f} s")
             part = os.read(output.fileno(), min(size - len(data), 1 << 20))
             if not part:
                 raise _ReaderGoneError(self._why_it_ended())
@@ -269,20 +307,25 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
     decoder = msgspec.msgpack.Decoder(ReadRequest)
     while head := requests.read(_HEAD.size):
         request = decoder.decode(requests.read(_HEAD.unpack(head)[0]))
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used) + cpu, resource.RLIM_INFINITY))
+        cpu_limit = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + cpu
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.RLIM_INFINITY))
         last = RowFrame(done=True)
         try:
             for frame in _read_frames(request):
                 for data in _encode(frame, limit_frame(request.max_characters)):
                     _write_frame(answers, data)
+                    if request.hub is not None:
+                        cpu_limit += HUB_CPU_SECONDS
+                        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.RLIM_INFINITY))
         except MemoryError:
             os._exit(MEMORY_EXIT)
-        except MissingExtraError as error:
-            last = RowFrame(error=error.message, hint=error.hint or "", missing_extra=True, done=True)
-        except DataError as error:
-            last = RowFrame(error=error.message, hint=error.hint or "", done=True)
+        except tuple(_ERRORS.values()) as error:
+            last = RowFrame(error=error.message, hint=error.hint or "", error_class=_name_error(error), done=True)
         _write_frame(answers, msgspec.msgpack.encode(last))
+
+
+def _name_error(error: TunectlError) -> str:
+    return next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
 
 
 def _encode(frame: RowFrame, limit: int) -> Iterator[bytes]:
@@ -290,18 +333,23 @@ def _encode(frame: RowFrame, limit: int) -> Iterator[bytes]:
     data = msgspec.msgpack.encode(frame, enc_hook=str)
     rows = len(frame.columns[0]) if frame.columns else 0
     if rows == 1 and len(data) > limit:
-        yield msgspec.msgpack.encode(RowFrame(skipped_bytes=len(data)))
+        yield msgspec.msgpack.encode(RowFrame(skipped_bytes=len(data), split=frame.split))
     elif len(data) <= BATCH_BYTES or rows < 2:
         yield data
     else:
         for part in (slice(rows // 2), slice(rows // 2, None)):
-            yield from _encode(RowFrame(names=frame.names, columns=[values[part] for values in frame.columns]), limit)
+            columns = [values[part] for values in frame.columns]
+            yield from _encode(RowFrame(names=frame.names, columns=columns, split=frame.split), limit)
 
 
 def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
     from tunectl.backends.readers.docx_reader import read_docx
     from tunectl.backends.readers.pdf_reader import read_pdf
 
+    if request.hub is not None:
+        for split, names, columns in hub_dataset.read_columns(request.hub, BATCH_ROWS, request.max_characters):
+            yield RowFrame(names=names, columns=columns, split=split)
+        return
     readers: dict[str, Any] = {"pdf": read_pdf, "docx": read_docx, "html": html_reader.read_html}
     file = SourceFile(Path(request.path), request.name, request.kind, request.columns)
     if request.kind in TABLES:

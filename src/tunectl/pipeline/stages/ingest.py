@@ -14,8 +14,7 @@ from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, RejectedRow, Source
 from tunectl.backends.readers import source_rows
-from tunectl.backends.readers.hub_dataset import read_hub
-from tunectl.backends.readers.reader_process import in_child, keep_child, read_html_in_child
+from tunectl.backends.readers.reader_process import in_child, keep_child, read_html_in_child, read_hub_in_child
 from tunectl.backends.readers.web_fetch import Fetcher
 from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
@@ -177,7 +176,7 @@ def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping
     if isinstance(source, HubDataset):
         collector.read_file(
             SourceFile(Path(), f"hf://datasets/{source.id}", None),
-            source_rows.with_progress(read_hub(source), label),
+            source_rows.with_progress(read_hub_in_child(source), label),
         )
     elif isinstance(source, UrlSource):
         with Fetcher(source.fetch, ProjectPaths().cache / "pages", source.limits.max_file_bytes) as fetcher:
