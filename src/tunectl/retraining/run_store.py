@@ -225,7 +225,8 @@ class RunStore:
 def _refuse_excess(trigger: Trigger, pending: Sequence[Trigger]) -> None:
     """Raise TriggerPendingError where ``pending``, those of the same kind, leave ``trigger`` nothing to do."""
     for other in pending if trigger.kind == "person" else ():
-        if other.release == trigger.release and other.ignore_limits >= trigger.ignore_limits:
+        same = (other.author, other.release) == (trigger.author, trigger.release)
+        if same and other.ignore_limits >= trigger.ignore_limits:
             raise TriggerPendingError(
                 f"the same is pending: {other.author or 'somebody'} asked for it at {other.at:%Y-%m-%d %H:%M} UTC"
                 f" ({other.id}: {truncate(other.message, 100)})",

@@ -30,7 +30,7 @@ from tunectl.core import distribution
 from tunectl.core.errors import InfrastructureError, MissingExtraError
 from tunectl.preferences import annotation_store
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.run_store import RunStore, TriggerOutcome
 
 MAX_BYTES = 4_000_000
 MAX_OF_A_KIND = 6
@@ -209,8 +209,11 @@ def test_every_other_act_works_on_the_copy(copy: tuple[ProjectPaths, Recording])
     perform(console, "/canary/stop")
     assert store.canary() is None
 
-    perform(console, "/retrain/request", ignore_limits="on")  # without it, the recorded one that waits is the same
-    assert "to look" in {one.message for one in RunStore(layout.retrain).list_pending_triggers()}
+    runs = RunStore(layout.retrain)
+    for recorded in runs.list_pending_triggers():  # of the same person, where root looks at the demo
+        runs.resolve_trigger(TriggerOutcome(recorded, recording.ended_at, None, "cooldown"))
+    perform(console, "/retrain/request")
+    assert [one.message for one in runs.list_pending_triggers()] == ["to look"]
 
     drift = console.client.get("/drift.json").json()
     window = next(one["id"] for one in drift["windows"] if one["rows"] >= drift["min_rows"])
