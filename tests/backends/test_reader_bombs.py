@@ -5,6 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -21,11 +24,18 @@ from tunectl.data.readers import json_reader
 from tunectl.data.readers.csv_reader import read_table
 from tunectl.data.readers.file_discovery import OPENERS, SourceFile, file_type
 from tunectl.data.readers.json_reader import read_json, read_json_lines
-from tunectl.data.readers.text_reader import read_text
+from tunectl.data.readers.text_reader import read_markdown, read_text
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 MEGABYTE = 1_000_000
-READERS = {"text": read_text, "csv": read_table, "jsonl": read_json_lines, "json": read_json, "docx": read_docx}
+READERS = {
+    "text": read_text,
+    "markdown": read_markdown,
+    "csv": read_table,
+    "jsonl": read_json_lines,
+    "json": read_json,
+    "docx": read_docx,
+}
 DEEP = 100_000
 
 
@@ -57,6 +67,41 @@ def test_a_compressed_file_of_just_the_limit_is_read(tmp_path):
     assert [row.columns["text"] for row in read(path, 1000)] == ["a" * 1000]
     (reject,) = read(path, 999)
     assert reject.reason == "file_too_big"
+
+
+@pytest.mark.parametrize("name", ["x.txt.gz", "x.md.gz", "x.jsonl.gz", "x.json.gz", "x.csv.gz", "long.txt"])
+def test_the_limits_of_the_recipe_bound_memory(tmp_path, name):
+    """142 KiB that unpack to 150 MB, and a long text, with ``max_file_bytes`` of conf/: both took twice their content."""
+    path = tmp_path / name
+    with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as stream:
+        for _ in range(150):
+            stream.write(b"a" * MEGABYTE)
+    code = """
+import resource, sys
+from pathlib import Path
+import test_reader_bombs
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(reject,) = test_reader_bombs.read(Path(sys.argv[1]), 10**9)
+print(reject.reason, reject.detail, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before >> 10, sep="|")
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    reason, detail, megabytes = done.stdout.strip().split("|")
+    if name == "long.txt":
+        assert (reason, "has more than 1000000 characters" in detail) == ("too_long", True)
+    else:
+        assert (reason, "unpack to more than 200 times as much" in detail) == ("file_too_big", True)
+    assert int(megabytes) < 50
+
+
+def test_a_small_text_of_equal_lines_is_read_packed(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "a"}\n' * 500_000))
+    assert path.stat().st_size * 200 < 7 * MEGABYTE
+    assert len(read(path, 10**9)) == 500_000
 
 
 def test_a_compressed_file_that_is_cut_off_says_so(tmp_path):

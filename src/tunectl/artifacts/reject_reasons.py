@@ -30,7 +30,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "unreadable": "The file is damaged, is not what its name says, or is a link without a target.",
     "link_outside": "The file is a link to one outside of what was declared, and of the project, or to one that is hidden there (`.env`, `.tunectl/`).",
     "encrypted": "The file needs a password.",
-    "file_too_big": "The file or page has more bytes than `limits.max_file_bytes`, packed or unpacked.",
+    "file_too_big": "The file or page has more bytes than `limits.max_file_bytes`, packed or unpacked, or unpacks to 200 times its size.",
     "binary_file": "The file holds no text.",
     "wrong_encoding": "Bytes are invalid in the declared or detected encoding.",
     "unknown_type": "The file name has no known extension.",

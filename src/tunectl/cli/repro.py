@@ -203,7 +203,7 @@ def _promote_first(layout: ProjectPaths, store: ReleaseRegistry, release: str) -
         problem = error
     if problem is None:
         try:
-            store.promote(release, author="tunectl repro", message="the first release")
+            store.promote(release, author="tunectl repro", message="the first release", after=0)
         except GateError as error:
             problem = error
     if problem is not None:

@@ -197,14 +197,14 @@ class LocalActivities:
             obstacle = git_worktree.fast_forward(self.workspace.layout.root, facts["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": obstacle}
 
-    def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
-        """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
+    def _get_expected_sequence(self, run: RetrainRun, release: str) -> int:
+        """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already; 0 without any.
 
         Raises  GateError where the champion is another one: the gate did not compare the challenger with that.
         """
         pointer, against = self.store.champion(), run.facts("staged").get("against")
         if pointer is None:
-            return None
+            return 0
         if against and pointer.release not in (against, release):
             raise GateError(
                 f"release {release} was compared with {against}, but the champion is now {pointer.release}",

@@ -68,6 +68,26 @@ def test_without_the_keys_that_servers_trust_the_first_release_waits_for_somebod
     assert release_statement.check_pointer(store.champion(), TrustStore(trusted)).reason == "signed by ops"
 
 
+def test_what_somebody_promotes_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = packaged(tmp_path, "one")
+    store, folder = ReleaseRegistry(layout.releases), tmp_path / "urgent"
+    atomic_io.write_text(folder / "contract.json", "urgent")
+    urgent = store.add(folder, BuildFacts("shop", "openvino", "merged")).id
+    check = ReleaseRegistry.may_serve
+
+    def promote_another(self: ReleaseRegistry, release: str, **options: bool) -> None:
+        check(self, release, **options)  # hashes the whole release, which takes seconds
+        if release != urgent and self.champion() is None:
+            self.promote(urgent, author="ann", message="the other one leaks data")
+
+    monkeypatch.setattr(ReleaseRegistry, "may_serve", promote_another)
+    repro._summarize(layout, 1.0, as_json=False)
+    assert store.champion().release == urgent
+    assert "is not promoted: somebody else changed the champion: sequence 1, not 0" in caplog.text
+
+
 def test_the_next_one_waits_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     repro._summarize(packaged(tmp_path, "one"), 1.0, as_json=False)
     layout = packaged(tmp_path, "two")

@@ -10,20 +10,18 @@ from typing import Any
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.config.schema.ingest import FileReading
 from tunectl.core.optional import import_optional
-from tunectl.data.readers.file_discovery import SourceFile, sniff_binary
+from tunectl.data.readers.file_discovery import MAX_UNPACK_RATIO, SourceFile, sniff_binary
 from tunectl.data.readers.row import RawRow
 
-RATIO = 200
-"""Largest ratio of the unpacked size of a document, or of one part of its XML, to the archive: Word's own files have 5 to 40."""
 SMALL = 1 << 20
-"""Bytes up to which the ratio may be larger: a page of nothing but blanks, a white picture."""
+"""Bytes of a document, or of one part of its XML, that may be more times its size: a page of nothing but blanks, a white picture."""
 
 
 def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
     """Yield a Word document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
 
     A file that is no Word document is rejected as ``unreadable``, one without text as ``image_without_text`` or ``no_text``, one
-    that unpacks to more than ``limits.max_file_bytes``, or 200 times its size (``RATIO``), as ``file_too_big``.
+    that unpacks to more than ``limits.max_file_bytes``, or ``MAX_UNPACK_RATIO`` times its size, as ``file_too_big``.
     """
     docx = import_optional("docx", extra="data")
     with file.path.open("rb") as stream:
@@ -61,8 +59,8 @@ def _explain_size(path: Path, limit: int) -> str | None:
     xml = (item for item in members if item.filename.lower().endswith((".xml", ".rels")))
     sizes = [(unpacked, path.stat().st_size), *((item.file_size, item.compress_size) for item in xml)]
     for size, packed in sizes:
-        if size > max(SMALL, RATIO * packed):
-            return f"{packed} bytes of it unpack to {size}, more than {RATIO} times as much"
+        if size > max(SMALL, MAX_UNPACK_RATIO * packed):
+            return f"{packed} bytes of it unpack to {size}, more than {MAX_UNPACK_RATIO} times as much"
     return None
 
 

@@ -18,6 +18,8 @@ from tunectl.core.errors import DataError
 from tunectl.data.readers.csv_reader import read_table
 from tunectl.data.readers.file_discovery import (
     IMAGES,
+    MAX_UNPACK_RATIO,
+    SMALL_UNPACKED,
     TABLES,
     SourceFile,
     file_type,
@@ -145,8 +147,11 @@ def _explain_size(path: Path, limit: int) -> str | None:
     size = path.stat().st_size
     if size > limit:
         return f"{size} bytes; limits.max_file_bytes is {limit}"
-    if unpacks_beyond(path, limit):
-        return f"{size} bytes hold more than limits.max_file_bytes, {limit}"
+    most = max(SMALL_UNPACKED, MAX_UNPACK_RATIO * size)
+    if unpacks_beyond(path, min(limit, most)):
+        if limit <= most:
+            return f"{size} bytes hold more than limits.max_file_bytes, {limit}"
+        return f"{size} bytes of it unpack to more than {MAX_UNPACK_RATIO} times as much; if it is yours, unpack it yourself"
     return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from glob import has_magic
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 from tunectl.core.errors import DataError
 
@@ -44,6 +44,10 @@ TEXTS = frozenset({"csv", "tsv", "json", "jsonl", "text", "lines", "markdown", "
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".heic"})
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """Compressed text files are decompressed while they are read."""
+MAX_UNPACK_RATIO: Final = 200
+"""Largest ratio of the content of a compressed file to its size: texts have 3 to 30, Word's files 5 to 40."""
+SMALL_UNPACKED: Final = 32 << 20
+"""Bytes of content up to which the ratio of a text may be larger: a table of equal rows."""
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a ZIP, XLSX or DOCX file"),
     (b"%PDF-", "a PDF file"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.artifacts.records import RejectedRow, Source, truncate
 from tunectl.config.schema.ingest import FileReading
 from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import SourceFile, open_decompressed, sniff_binary
@@ -141,10 +141,11 @@ def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
 
 
 def read_text(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield a text file as one row with a ``text`` column."""
+    """Yield a text file as one row with a ``text`` column; of a longer one than ``limits.max_characters`` the rest is not read."""
+    most = options.limits.max_characters
     with open_text_file(file, options.encoding, newline=None) as stream:
-        text = stream.read()
-    yield whole_file_row(file, text, {})
+        text = stream.read(most + 1)
+    yield whole_file_row(file, text, {}, most)
 
 
 def read_lines(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
@@ -156,10 +157,12 @@ def read_lines(file: SourceFile, options: FileReading) -> Iterator[RawRow | Reje
 
 
 def read_markdown(file: SourceFile, options: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield a Markdown file as one row; plain values of its front matter become columns."""
+    """Yield a Markdown file as one row; plain values of its front matter become columns. A front matter, too, has ``limits.max_characters`` at most."""
+    most = options.limits.max_characters
     with open_text_file(file, options.encoding, newline=None) as stream:
-        body, columns = front_matter(stream.read())
-    yield whole_file_row(file, body, columns)
+        text = stream.read(2 * most + 1)
+    body, columns = front_matter(text) if len(text) <= 2 * most else (text, {})
+    yield whole_file_row(file, body, columns, most)
 
 
 def front_matter(text: str) -> tuple[str, dict[str, str]]:
@@ -173,8 +176,11 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
     return text[match.end() :], columns
 
 
-def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
-    """Return a text as one row with ``columns`` beside it, or rejected as ``no_text`` where it is blank."""
+def whole_file_row(file: SourceFile, text: str, columns: dict[str, str], most: int) -> RawRow | RejectedRow:
+    """Return a text as one row with ``columns`` beside it, or rejected: ``too_long`` with more than ``most`` characters, ``no_text`` where it is blank."""
+    if len(text) > most:
+        detail = f"the file has more than {most} characters of text; raise limits.max_characters"
+        return RejectedRow(Source(file.name), "too_long", detail, truncate(text))
     if not text.strip():
         return RejectedRow(Source(file.name), "no_text", "the file has no text")
     return RawRow(Source(file.name), {**columns, "text": text})
