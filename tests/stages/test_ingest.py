@@ -561,7 +561,7 @@ def test_limits():
         "3  file_too_big: first d/a.txt 100 bytes; limits.max_file_bytes is 99"
     )
     assert fails(d=source(path="d", limits={"max_characters": 99}))[0].endswith(
-        "3  too_long: first d/a.txt the row has 100 characters of text; raise limits.max_characters (99)"
+        "3  too_long: first d/a.txt the file has more than 99 characters of text; raise limits.max_characters"
     )
 
 
