@@ -2,8 +2,9 @@
 
 uv installs where it is there or can be had, pip otherwise. Every file of a lock is held against its hash, and nothing is installed
 that no lock names. torch comes first and by a range, because its builds differ by machine: ``--torch-backend auto`` takes the build
-for the GPU that is there, or the small one without CUDA. Where the index of those builds cannot be reached, pip takes torch from the
-default index. At the end all packages are checked to fit each other.
+for the GPU that is there, or the small one without CUDA. Where the index of those builds cannot be reached, torch comes from the
+default index: a second environment links to uv's copy of its 5 GB, where pip would write them again. At the end all packages are
+checked to fit each other.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def install_torch(uv: Sequence[str] | None, ranges: Sequence[str]) -> None:
         if done.returncode == 0:
             return
         print("the index of torch's builds cannot be reached; taking torch from the default index", flush=True)
+        if subprocess.run([*uv, "install", *UV_OPTIONS, *ranges], check=False).returncode == 0:
+            return
     subprocess.run([*PIP, *ranges], check=True)
 
 
