@@ -17,7 +17,7 @@ import tiny_fits
 from launched_fits import WORKER, build_launch, fit_all, write_requests
 from listening_sockets import ListenWatch, find_open_addresses
 from pydantic import ValidationError
-from tiny_fits import digest, plan, reward_job, rows, sft_job
+from tiny_fits import cpt_job, digest, plan, reward_job, rows, sft_job
 
 from tunectl.backends.launchers import torchrun_join, torchrun_launcher
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
@@ -63,6 +63,7 @@ def both(tiny_model, sft, tmp_path_factory):
     dropout = plan(dropout=0.2, neftune_noise_alpha=1.0)
     jobs = {
         "plain": (sft_job(tiny_model, root / "plain"), "none"),
+        "cpt": (cpt_job(tiny_model, root / "cpt"), "none"),
         "odd": (sft_job(tiny_model, root / "odd", **ODD), "none"),
         "odd_sharded": (sft_job(tiny_model, root / "odd_sharded", **ODD), "layers"),
         "reward": (reward_job(tiny_model, sft[0].out, root / "reward"), "none"),
@@ -80,12 +81,14 @@ def weights(folder: Path):
     return load_file(str(folder / "adapter_model.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["plain", "odd", "reward"])
+@pytest.mark.parametrize("name", ["plain", "cpt", "odd", "reward"])
 def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
     _, result, adapter = both[0][name]
     alone = sft_job(tiny_model, tmp_path, **(ODD if name == "odd" else {}))
     if name == "reward":
         alone = reward_job(tiny_model, sft[0].out, tmp_path)
+    elif name == "cpt":
+        alone = cpt_job(tiny_model, tmp_path)
     expected = fit_here(alone)
     assert (result.steps, result.tokens, result.best_step) == (expected.steps, expected.tokens, expected.best_step)
     assert result.first_loss == pytest.approx(expected.first_loss, abs=1e-5)
