@@ -266,7 +266,9 @@ def _kill_at_random(work: Path, due: list[int], count: list[int]) -> None:
 
 
 def _last_checkpoint(work: Path) -> int:
-    return max((int(path.parent.name.rpartition("-")[2]) for path in work.glob("checkpoint-*/complete.json")), default=0)
+    return max(
+        (int(path.parent.name.rpartition("-")[2]) for path in work.glob("checkpoint-*/complete.json")), default=0
+    )
 
 
 def _find_ranks(work: Path) -> list[int]:
