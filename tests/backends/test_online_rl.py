@@ -487,6 +487,10 @@ def test_vllm_without_a_card_or_absent(start, tmp_path):
         "align.vllm.mode is colocate: vLLM shares a GPU with the trainer, and hardware.device is cpu"
     )
     assert error.hint == "write answers with transformers: align.vllm=null, or use a GPU: hardware=gpu"
+    error = fails(start, tmp_path, plan(vllm={**vllm, "tensor_parallel_size": 2}, machine=profile(device="cuda")))
+    assert error.message == (
+        "align.vllm.tensor_parallel_size = 2: TRL divides a model over ranks, and colocate works with one rank"
+    )
     error = fails(start, tmp_path, plan(vllm=vllm, machine=profile(device="cuda")))
     assert error.message == "align.vllm.mode is colocate, but vllm is not installed"
 

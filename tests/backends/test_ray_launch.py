@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ray_ranks import launch, open_cluster
 from tiny_fits import digest, plan, sft_job
 
-from tunectl.backends.launchers import ray_launcher
+from tunectl.backends.launchers import ray_launcher, ray_tables
 from tunectl.backends.launchers.ray_launcher import RayLauncher
 from tunectl.core.errors import InfrastructureError, UsageError
 
@@ -81,7 +81,34 @@ def test_a_storage_that_cannot_be_written_is_named_before_a_worker_starts(bucket
         assert reason in error.value.message
 
 
-def test_settings_that_cannot_work_are_refused():
+def test_a_storage_that_other_nodes_do_not_see_is_named(tmp_path):
+    """By the message of the Ray that is installed: as a worker reports it that does not find what the driver wrote."""
+    ray_launcher.prepare_environment()
+    storage = pytest.importorskip("ray.train.v2._internal.execution.storage")
+    here = storage.StorageContext(tmp_path / "fits", "sft", read_only=True)  # nobody has written into it
+    with pytest.raises(RuntimeError) as caught:
+        here._check_validation_file()
+    failed = storage_error(caught.value)
+    error = ray_launcher._describe(failed, "sft", launch(address="auto", storage_path=str(tmp_path / "fits")))
+    assert isinstance(error, UsageError)
+    assert error.message == f"launch.storage_path = {tmp_path / 'fits'}: the other nodes do not see what is in it"
+
+
+def storage_error(cause: Exception) -> Exception:
+    from ray.train import WorkerGroupError
+
+    return WorkerGroupError(f"[Rank 1 Error Snippet]:\n{cause}", {1: cause})
+
+
+def test_settings_that_cannot_work_are_refused(monkeypatch):
+    with pytest.raises(ValidationError, match=r"address is ray://head:10001; Ray's client .* is not supported"):
+        launch(address="ray://head:10001", storage_path="/shared")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with (
+        pytest.raises(UsageError, match=r"RAY_ADDRESS = ray://head:10001: Ray's client .* is not supported"),
+        ray_tables.open_tables(),
+    ):
+        pass
     with pytest.raises(ValidationError, match="address is auto, and storage_path is null"):
         launch(address="auto")
     with pytest.raises(ValidationError, match="num_workers is \\[8, 1\\]; give the smaller number first"):

@@ -162,6 +162,11 @@ def test_only_vllm_divides_a_model(name: str, monkeypatch: pytest.MonkeyPatch) -
     serve = ServeSettings.model_validate(settings(), strict=True).serve
     divided = serve.model_copy(update={"engine": serve.engine.model_copy(update={"tensor_parallel_size": 2})})
     if name == "vllm":
+        monkeypatch.setattr(import_module("torch").cuda, "device_count", lambda: 1)
+        with pytest.raises(UsageError) as error:
+            engine_registry.get_engine(name, divided)
+        assert error.value.message == "serve.engine.tensor_parallel_size = 2, and torch sees 1 GPUs"
+        monkeypatch.setattr(import_module("torch").cuda, "device_count", lambda: 2)
         assert engine_registry.get_engine(name, divided).settings["cards"] == 2
         return
     with pytest.raises(UsageError) as error:

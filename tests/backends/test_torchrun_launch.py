@@ -17,7 +17,7 @@ import tiny_fits
 from launched_fits import WORKER, build_launch, fit_all, write_requests
 from listening_sockets import ListenWatch, find_open_addresses
 from pydantic import ValidationError
-from tiny_fits import digest, plan, reward_job, rows, sft_job
+from tiny_fits import cpt_job, digest, plan, reward_job, rows, sft_job
 
 from tunectl.backends.launchers import torchrun_join, torchrun_launcher
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
@@ -63,6 +63,7 @@ def both(tiny_model, sft, tmp_path_factory):
     dropout = plan(dropout=0.2, neftune_noise_alpha=1.0)
     jobs = {
         "plain": (sft_job(tiny_model, root / "plain"), "none"),
+        "cpt": (cpt_job(tiny_model, root / "cpt"), "none"),
         "odd": (sft_job(tiny_model, root / "odd", **ODD), "none"),
         "odd_sharded": (sft_job(tiny_model, root / "odd_sharded", **ODD), "layers"),
         "reward": (reward_job(tiny_model, sft[0].out, root / "reward"), "none"),
@@ -80,12 +81,14 @@ def weights(folder: Path):
     return load_file(str(folder / "adapter_model.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["plain", "odd", "reward"])
+@pytest.mark.parametrize("name", ["plain", "cpt", "odd", "reward"])
 def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
     _, result, adapter = both[0][name]
     alone = sft_job(tiny_model, tmp_path, **(ODD if name == "odd" else {}))
     if name == "reward":
         alone = reward_job(tiny_model, sft[0].out, tmp_path)
+    elif name == "cpt":
+        alone = cpt_job(tiny_model, tmp_path)
     expected = fit_here(alone)
     assert (result.steps, result.tokens, result.best_step) == (expected.steps, expected.tokens, expected.best_step)
     assert result.first_loss == pytest.approx(expected.first_loss, abs=1e-5)
@@ -232,30 +235,40 @@ def test_a_rank_that_dies_when_all_have_finished_costs_nothing(both, tiny_model,
 def test_ranks_are_killed_at_random_moments(tiny_model, tmp_path):
     """While they start, between steps, in a save: TUNECTL_KILLS of them (`make faults`: 20)."""
     kills = int(os.environ.get("TUNECTL_KILLS", "2"))
-    chosen = plan(epochs=60, save_steps=40, dropout=0.1)
+    chosen = plan(epochs=60, save_steps=20, dropout=0.1)
     plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
-    TorchrunLauncher(build_launch()).run(plain)
+    steps = TorchrunLauncher(build_launch()).run(plain).result.steps
     count: list[int] = []
-    killer = threading.Thread(target=_kill_at_random, args=(killed.work, kills, count), daemon=True)
+    # The last kill comes when half of the steps are done, or before: the fit cannot end first, however fast the machine is.
+    due = [steps * number // (2 * kills) for number in range(1, kills + 1)]
+    killer = threading.Thread(target=_kill_at_random, args=(killed.work, due, count), daemon=True)
     killer.start()
     end = TorchrunLauncher(build_launch(max_restarts=kills)).run(killed)
     assert digest(killed.out) == digest(plain.out)
-    assert end.restarts == len(count) > 0
+    assert end.restarts == len(count) == kills
 
 
-def _kill_at_random(work: Path, kills: int, count: list[int]) -> None:
-    """Kill one of two ranks up to eight seconds after both are there, again and again."""
+def _kill_at_random(work: Path, due: list[int], count: list[int]) -> None:
+    """Kill one of two ranks up to eight seconds after both are there, or at a checkpoint of the step that is ``due``; once for each."""
     chance = random.Random(7)
     before: set[int] = set()
-    while len(count) < kills:
+    while len(count) < len(due):
         ranks = {pid for pid in _find_ranks(work) if pid not in before}
         if len(ranks) == 2:
-            time.sleep(chance.uniform(0, 8))
+            until = time.monotonic() + chance.uniform(0, 8)
+            while time.monotonic() < until and _last_checkpoint(work) < due[len(count)]:
+                time.sleep(0.02)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(sorted(ranks)), signal.SIGKILL)
                 count.append(1)
             before |= ranks
         time.sleep(0.05)
+
+
+def _last_checkpoint(work: Path) -> int:
+    return max(
+        (int(path.parent.name.rpartition("-")[2]) for path in work.glob("checkpoint-*/complete.json")), default=0
+    )
 
 
 def _find_ranks(work: Path) -> list[int]:

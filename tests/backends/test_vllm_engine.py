@@ -14,7 +14,7 @@ from delivery_recorder import Heard
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.engines import vllm_engine
-from tunectl.core.errors import ArtifactError
+from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.generation.engine import GenerationRequest
 
 DIES, ENDLESS = 666, 667
@@ -72,6 +72,7 @@ class AsyncLLM:
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
     contents: dict[str, dict[str, Any]] = {
         "vllm": {"SamplingParams": Record},
+        "vllm.platforms": {"current_platform": SimpleNamespace(device_type="cpu")},
         "vllm.engine": {},
         "vllm.engine.arg_utils": {"AsyncEngineArgs": Record},
         "vllm.v1": {},
@@ -113,6 +114,19 @@ def ask(*prompt: int, **values: Any) -> GenerationRequest:
             **values,
         }
     )
+
+
+@pytest.mark.parametrize("device", ["xpu", "tpu"])
+def test_a_device_that_nobody_ran_is_refused_before_vllm_starts(
+    release: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["vllm.platforms"].current_platform, "device_type", device)
+    with pytest.raises(UsageError) as error:
+        opened(release)
+    assert error.value.message == (
+        f"vLLM is installed for the device {device}; the engine vllm runs on cpu, cuda, and nothing was run elsewhere"
+    )
+    assert MADE == []
 
 
 def test_the_adapter_goes_by_its_name_with_every_request(release: Path) -> None:

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.main import main
 from tunectl.core.errors import ConfigError, UsageError
 from tunectl.pipeline import job_submission
 
@@ -86,3 +88,45 @@ def test_checkpoints_of_a_fit_on_ray_may_lie_in_a_bucket(layout: ProjectPaths) -
         " launch=ray launch.address=auto launch.storage_path=s3://bucket/fits &"
         in job_submission.plan_job(layout, ["sft"], words).text
     )
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "overrides", "line"),
+    [
+        ("slurm", ["submit.storage_path=/shared/jobs"], "#SBATCH --job-name=tunectl-sft-"),
+        ("kubernetes", ["submit.kubernetes.image=registry/image:1"], "kind: Job"),
+        ("ray", [], "tunectl repro --unattended --to sft"),
+    ],
+)
+def test_a_dry_run_prints_the_file_and_changes_nothing(
+    layout: ProjectPaths,
+    scheduler: str,
+    overrides: list[str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not in the project, not at its remote; and no program of a scheduler is there that could be called."""
+    before = read_files(layout.root)
+    monkeypatch.chdir(layout.root)
+    monkeypatch.setenv("PATH", keep_only("git", layout.root.parent / f"bin-{scheduler}"))
+    assert main(["submit", "run", "sft", "--to", scheduler, "--dry-run", *overrides]) == 0
+    printed = capsys.readouterr().out
+    assert line in printed
+    if scheduler == "kubernetes":
+        assert yaml.safe_load(printed)["metadata"]["name"].startswith("tunectl-sft-")
+    else:
+        assert subprocess.run(["/bin/bash", "-n"], input=printed, text=True, check=False).returncode == 0
+    assert read_files(layout.root) == before
+
+
+def keep_only(program: str, folder: Path) -> str:
+    """A PATH on which there is ``program`` alone."""
+    folder.mkdir()
+    (folder / program).symlink_to(shutil.which(program) or program)
+    return str(folder)
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    """Content of all files by path, except Git's index, which a look at the tree refreshes."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "index"}

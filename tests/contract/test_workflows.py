@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tunectl.backends.export import exporter_env
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -64,6 +66,27 @@ def test_the_night_skips_no_test_for_want_of_vllm() -> None:
     assert all(reason.startswith(ast.literal_eval(allowed[1])) for reason in reasons), (
         "nothing can be installed for these"
     )
+
+
+def test_the_night_keeps_the_environment_of_flower() -> None:
+    workflow = load(ROOT / ".github/workflows/nightly.yml")
+    steps = list_steps(workflow)
+    (cached,) = [step["with"] for step in steps if "TUNECTL_TEST_ENVS" in step.get("with", {}).get("path", "")]
+    assert exporter_env.FLOWER.lock in cached["key"], "a new lock is a new environment"
+    runs = [step.get("run", "") for step in steps]
+    (made,) = [number for number, run in enumerate(runs) if "exporter_env.FLOWER" in run]
+    assert 'os.environ["TUNECTL_TEST_ENVS"]' in runs[made]
+    assert f'echo "{exporter_env.FLOWER.variable}=$flower" >> "$GITHUB_ENV"' in runs[made]
+    assert made < runs.index("make test-all")
+
+
+def test_a_pull_request_runs_the_gate() -> None:
+    """The selection with the marker ci, on the system for which `.ci/install` is written."""
+    workflow = load(ROOT / ".github/workflows/test.yml")
+    assert "pull_request" in workflow["on"]
+    (job,) = [job for job in workflow["jobs"].values() if any(step.get("run") == ".ci/run" for step in job["steps"])]
+    assert job["container"]["image"] == "debian:13"
+    assert "make test-ci" in (ROOT / ".ci/run").read_text().splitlines()
 
 
 def test_every_supported_python_is_tested() -> None:

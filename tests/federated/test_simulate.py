@@ -124,7 +124,7 @@ def check_release(project: ProjectPaths, weights: Mapping[str, Any]) -> None:
 def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     project: ProjectPaths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_certificates(tmp_path)
+    federate_project.make_certificates(tmp_path)
     words = [
         "federate.rounds=1",
         "federate.min_clients=1",
@@ -160,13 +160,3 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     ):
         federate_run.run_simulation(alone, [federate_rows.read_examples(project)], said.append)
     assert any("a client without the token of TUNECTL_FEDERATE_TOKEN is ignored" in line for line in said)
-
-
-def make_certificates(folder: Path) -> None:
-    """The lines of docs/guides/federated.md."""
-    for line in (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=ca -keyout ca.key -out ca.pem",
-        "openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr",
-        "openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out server.pem",
-    ):
-        subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -36,3 +37,13 @@ def build(folder: Path, model: Path, *, rows: int = 90) -> ProjectPaths:
     for stage in ("compose", "model", "ingest", "feedback", "curate", "split", "cpt"):
         runner.execute_stage(layout, stage)
     return layout
+
+
+def make_certificates(folder: Path) -> None:
+    """A CA, and a certificate of a server on loopback that it signed: the lines of docs/guides/federated.md."""
+    for line in (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=ca -keyout ca.key -out ca.pem",
+        "openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr",
+        "openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out server.pem",
+    ):
+        subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)

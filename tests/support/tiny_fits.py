@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tunectl.artifacts.records import Example, Source
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
+from tunectl.config.schema.cpt import LoraCpt
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.training import prefix_sharing
+from tunectl.training import prefix_sharing, train_args
 from tunectl.training.fit_request import FitJob
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.reward.pair_batches import PairIndex, PromptGroup
@@ -76,6 +77,34 @@ def sft_job(model: Path, folder: Path, chosen: TrainingArgs | None = None, **cha
     """A fit of sft below ``folder``."""
     given = {"train": rows(), "validation": rows(5, start=30), **changes}
     return FitJob("sft", chosen or plan(), model, None, out=folder / "out", work=folder / "work", **given)
+
+
+def cpt_job(model: Path, folder: Path) -> FitJob:
+    """A fit of cpt below ``folder``: 18 steps of two blocks of text, the last one shorter than the others."""
+    section = LoraCpt(
+        method="lora",
+        block_size=32,
+        validation_share=0.1,
+        min_tokens=32,
+        lora_rank=4,
+        lora_alpha=8,
+        epochs=2,
+        batch_size=2,
+        learning_rate=1e-2,
+        lr_scheduler="linear",
+        warmup_ratio=0.1,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        save_steps=3,
+    )
+    blocks = [
+        PackedRow(TokenSpan([], []), (TokenSpan(ids, [True] * len(ids)),), 1.0)
+        for ids in ([10 + (number * place) % 20 for place in range(32)] for number in range(21))
+    ]
+    short = PackedRow(TokenSpan([], []), (TokenSpan([30, 31, 32, 33, 34, 35, 36, 2], [True] * 8),), 1.0)
+    chosen = train_args.from_cpt_config(section, seed=5, profile=PROFILE)
+    given = {"train": [*blocks[:17], short], "validation": blocks[17:]}
+    return FitJob("sft", chosen, model, None, out=folder / "out", work=folder / "work", **given)
 
 
 def reward_job(model: Path, sft: Path, folder: Path) -> FitJob:

@@ -145,6 +145,41 @@ def test_a_sweep_that_is_interrupted_gives_its_trial_back_and_goes_on(tmp_path: 
     assert not list(folder.glob(".tunectl/sweeps/default/trial-*"))
 
 
+def test_two_workers_stop_and_another_ends_the_sweep(tmp_path: Path) -> None:
+    """``sweep stop`` while two workers run: no trial begins, not for ``sweep worker`` either; then ``run`` and a worker go on."""
+    folder = project.make(tmp_path / "shop")
+    process = start_slow_sweep(folder, "sweep.workers=2", trials=2)
+    text = project.tunectl(folder, "sweep", "stop")
+    assert text.startswith("default: no more trials begin; ")
+    assert process.wait(120) == 0
+    ended = shown(folder)["trials"]
+    assert 2 <= len(ended) < 6
+    assert {trial["state"] for trial in ended} == {"complete"}
+    assert "default: 0 trials ended here" in project.tunectl(folder, "sweep", "worker", "default")
+    assert len(shown(folder)["trials"]) == len(ended)
+
+    process = start_slow_sweep(folder, "sweep.workers=1", trials=1)
+    text = project.tunectl(folder, "sweep", "worker", "default")
+    assert process.wait(120) == 0
+    trials = shown(folder)["trials"]
+    assert [trial["number"] for trial in trials] == list(range(6))
+    assert {trial["state"] for trial in trials} == {"complete"}
+    assert "default: 0 trials ended here" not in text  # it took one of those that the other command left
+
+
+def start_slow_sweep(folder: Path, workers: str, *, trials: int) -> subprocess.Popen[bytes]:
+    """A sweep of six slow trials, of which ``trials`` run at the same time."""
+    words = ["sweep", "run", "sweep.n_trials=6", workers, "sweep.pruner=null", "sweep.confirm=false"]
+    environment = {**project.ENVIRONMENT, "FAKE_SECONDS": "8"}
+    process = subprocess.Popen([sys.executable, "-m", "tunectl", *words], cwd=folder, env=environment)
+    end = time.monotonic() + 120
+    while len(list(folder.glob(".tunectl/sweeps/default/trial-*"))) < trials:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return process
+
+
 def test_a_metric_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
     folder = project.make(tmp_path / "shop")
     objective = "sweep.objective=[{metric: sft.best_step, direction: minimize}]"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,6 +111,40 @@ def test_every_run_is_in_the_ledger(folder: Path) -> None:
     assert (last.exit_code, last.unattended, last.targets) == (0, True, ["sft"])
     assert last.commit
     assert "sft" in last.settings
+
+
+SILENT_CLIENT = """
+import socket, urllib.parse
+class MlflowClient:
+    def __init__(self, tracking_uri, registry_uri):
+        address = urllib.parse.urlsplit(tracking_uri)
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.recv(1)
+        raise ConnectionError("the server has closed the connection")
+"""
+"""MLflow's client as it is in the middle of a request to a server that does not answer."""
+
+
+def test_a_build_does_not_wait_for_a_server_that_does_not_answer(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mlflow").mkdir()
+    for name, text in {"__init__": SILENT_CLIENT, "entities": "", "exceptions": ""}.items():
+        (tmp_path / "mlflow" / f"{name}.py").write_text(text)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        words = ["track.to=[mlflow]", f"track.uri=http://127.0.0.1:{silent.getsockname()[1]}"]
+        path = f"{tmp_path}{os.pathsep}{project.ENVIRONMENT['PYTHONPATH']}"
+        time.sleep(1.1)
+        with ThreadPoolExecutor(1) as pool:
+            accepted = pool.submit(lambda: (silent.accept()[0], time.monotonic()))
+            project.tunectl(folder, "repro", "--unattended", "--to", "sft", *words, PYTHONPATH=path)
+            ended = time.monotonic()
+            connection, asked = accepted.result()
+        assert ended - asked < 5
+        with connection:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):  # whoever sends still waits; the build has ended
+                connection.recv(1)
+    assert newest(folder).exit_code == 0
 
 
 def test_without_a_tracker_nothing_is_kept(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from tunectl.backends.engines.subprocess_engine import SubprocessEngine
 from tunectl.backends.modeling.peft_adapter import find_max_rank
 from tunectl.config.schema.serve import Serve
 from tunectl.core import logging_setup
-from tunectl.core.errors import ArtifactError
+from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.core.optional import import_optional, require_installed
 from tunectl.generation import json_schema_grammar
 from tunectl.generation.engine import Deliver, FinishReason, GenerationRequest, TokenChunk
 
 EXTRA = "vllm"
+DEVICES = ("cpu", "cuda")
 _ENDS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
 
 
@@ -39,9 +40,16 @@ class VllmEngine:
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
         """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
-        Raises  ArtifactError with the library's error message where the release cannot be loaded.
+        Raises  ArtifactError with the library's error message where the release cannot be loaded; UsageError on another device than
+                those of ``DEVICES``.
         """
         import_optional("vllm", extra=EXTRA)
+        device = import_optional("vllm.platforms", extra=EXTRA).current_platform.device_type  # of ROCm it is cuda, too
+        if device not in DEVICES:
+            raise UsageError(
+                f"vLLM is installed for the device {device}; the engine vllm runs on {', '.join(DEVICES)}, and nothing was run elsewhere",
+                hint="install vLLM for CUDA, ROCm or the CPU, or package for another engine: package=openvino",
+            )
         arguments = import_optional("vllm.engine.arg_utils", extra=EXTRA).AsyncEngineArgs(
             model=str(release / "model"),
             skip_tokenizer_init=False,
@@ -190,8 +198,12 @@ def _sampling(vllm: Any, request: GenerationRequest) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the vLLM engine with the settings ``serve``; each of its sessions runs in a process of its own."""
+    """Return the vLLM engine with the settings ``serve``; each of its sessions runs in a process of its own.
+
+    Raises  UsageError for a model on more GPUs than there are; MissingExtraError when vLLM is not installed.
+    """
     require_installed("vllm", extra=EXTRA)
+    _check_card_count(serve.engine.tensor_parallel_size)
     settings = {
         "running": serve.limits.max_concurrency,
         "batch_tokens": serve.engine.max_num_batched_tokens,
@@ -199,3 +211,15 @@ def engine(serve: Serve) -> SubprocessEngine:
         "cards": serve.engine.tensor_parallel_size,
     }
     return SubprocessEngine("vllm", f"{__name__}:{VllmEngine.__name__}", settings)
+
+
+def _check_card_count(count: int) -> None:
+    """Raise UsageError where torch sees fewer than ``count`` GPUs: vLLM would say so after a minute, or wait for ever on a CPU."""
+    if count == 1:
+        return
+    visible = import_optional("torch", extra=EXTRA).cuda.device_count()
+    if count > visible:
+        raise UsageError(
+            f"serve.engine.tensor_parallel_size = {count}, and torch sees {visible} GPUs",
+            hint=f"set it to {max(1, visible)}, or serve on a machine with {count} GPUs",
+        )

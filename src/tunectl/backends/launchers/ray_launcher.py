@@ -98,8 +98,7 @@ class RayLauncher:
 
         Raises  InfrastructureError where it is not there.
         """
-        ray_address = self.settings.address.removeprefix("ray://")
-        if ":" in ray_address and not is_listening(ray_address):  # Ray would try for minutes
+        if ":" in self.settings.address and not is_listening(self.settings.address):  # Ray would try for minutes
             raise InfrastructureError(
                 f"launch.address = {self.settings.address}: nothing listens there", hint=START_HINT
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunectl.backends.launchers import ray_launcher
 from tunectl.backends.launchers.torchrun_join import is_listening
-from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.data.partitioned.tables import Batch, Columns, Load, Work
 
@@ -25,21 +25,25 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     """Yield tables on the cluster that ``RAY_ADDRESS`` names, or on one that is started here and ended afterwards.
 
     ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
-    Raises  InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
+    Raises  UsageError for an address of Ray's client; InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
     """
     named = os.environ.get("RAY_ADDRESS") or "local"
+    if "://" in named:
+        raise UsageError(
+            f"RAY_ADDRESS = {named}: Ray's client (ray://) is not supported",
+            hint="run on a node of the cluster with RAY_ADDRESS=auto, or send a job: tunectl submit run STAGE --to ray",
+        )
     ray_launcher.prepare_environment(local=named == "local")
     ray = import_optional("ray", extra=EXTRA)
     started = not ray.is_initialized()
     if started:
-        address = named.removeprefix("ray://")
-        if ":" in address and not is_listening(address):  # Ray would try for minutes
-            raise InfrastructureError(f"RAY_ADDRESS = {address}: nothing listens there", hint=START_HINT)
+        if ":" in named and not is_listening(named):  # Ray would try for minutes
+            raise InfrastructureError(f"RAY_ADDRESS = {named}: nothing listens there", hint=START_HINT)
         try:
             ray.init(address=named, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InfrastructureError(
-                f"RAY_ADDRESS = {address}: {str(error).strip().splitlines()[0]}",
+                f"RAY_ADDRESS = {named}: {str(error).strip().splitlines()[0]}",
                 hint=ray_launcher.LOCAL_HINT if named == "local" else START_HINT,
             ) from error
     try:

@@ -16,7 +16,7 @@ from tunectl.training.rl.rl_types import RlArgs
 def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
     """Check that vLLM can be used as ``vllm`` asks, before anything is loaded.
 
-    Raises  UsageError where several ranks would each start a vLLM; InfrastructureError without a GPU, or where vLLM is not
+    Raises  UsageError where several ranks would each start a vLLM, or one would divide its model; InfrastructureError without a GPU, or where vLLM is not
             installed.
     """
     if not isinstance(vllm, VllmColocate):
@@ -25,6 +25,11 @@ def check_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) 
         raise UsageError(
             f"align.vllm.mode is colocate, which works with one rank, but launch starts {ranks}",
             hint="use vLLM servers (align.vllm.mode: server), write answers with transformers (align.vllm=null), or set launch=local",
+        )
+    if vllm.tensor_parallel_size > 1:
+        raise UsageError(
+            f"align.vllm.tensor_parallel_size = {vllm.tensor_parallel_size}: TRL divides a model over ranks, and colocate works with one rank",
+            hint="set it to 1; for a model that is larger than a card use vLLM servers (align.vllm.mode: server)",
         )
     if device != "cuda":
         raise InfrastructureError(

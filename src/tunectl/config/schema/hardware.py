@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunectl.config.schema.base import StrictModel
+
+REFUSED: Final = {
+    "mps": "Apple's GPUs",
+    "xpu": "Intel's GPUs",
+    "tpu": "TPUs, which torch reaches through torch_xla,",
+}
+"""Devices that people ask for by these names, and what they are."""
 
 
 class HardwareProfile(StrictModel):
@@ -24,3 +31,13 @@ class HardwareProfile(StrictModel):
     """Answers generated together at most; more are faster and take more memory."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _refuse_by_name(cls, device: Any) -> Any:
+        if isinstance(device, str) and device in REFUSED:
+            raise ValueError(
+                f"must be one of cpu, cuda; {REFUSED[device]} are refused: seeds, number types and the connections of processes "
+                "are set for cpu and cuda alone, and nothing was run elsewhere"
+            )
+        return device

@@ -58,7 +58,7 @@ class RayLaunch(StrictModel):
     method: Literal["ray"]
     """Name of this choice."""
     address: str = Field(min_length=1)
-    """local: start a cluster on this machine. auto: the one that runs here. HOST:PORT, or ray://HOST:PORT: another one."""
+    """local: start a cluster on this machine. auto: the one that runs here. HOST:PORT: another one that this machine belongs to."""
     num_workers: Workers | tuple[Workers, Workers]
     """Workers, one per card; two numbers: at least and at most, as nodes come and go. The batch of a step stays the same."""
     max_failures: int = Field(ge=0, le=1000)
@@ -72,6 +72,11 @@ class RayLaunch(StrictModel):
 
     @model_validator(mode="after")
     def _nodes_see_checkpoints(self) -> Self:
+        if "://" in self.address:
+            raise ValueError(
+                f"address is {self.address}; Ray's client (ray://) is not supported: run on a node of the cluster with address auto, "
+                "or send a job (tunectl submit run STAGE --to ray)"
+            )
         if self.storage_path is None and self.address != "local":
             raise ValueError(
                 f"address is {self.address}, and storage_path is null; nodes need one that all of them see"
