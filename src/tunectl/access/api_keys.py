@@ -359,10 +359,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return result.st_ino, result.st_size, result.st_mtime_ns
-
-
-def public_view(entry: ApiKey) -> dict[str, object]:
-    """Return the fields of a key that may be shown, by name; of its hash the first 12 digits."""
-    columns = structs.asdict(entry)
-    columns["sha256"] = entry.sha256[:12]
-    return columns

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
+from tunectl.access import api_keys
+from tunectl.access.scopes import SCOPES
 from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, list_setting_files, stamp_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import BaseModel
 
     from tunectl.config.loading.checks import ResolvedConfig
@@ -178,33 +182,33 @@ class KeysScreen(Struct, frozen=True):
 
 def read_keys(context: ReadContext, query: Mapping[str, str]) -> KeysScreen:  # noqa: ARG001 - every screen is read alike
     """Return names, scopes and states of the keys file; it does not contain the keys themselves."""
-    from tunectl.access import api_keys, scopes
-
     problems = ProblemList()
     path = problems.attempt("settings", context.find_keys_file, None)
+    empty = KeysScreen(scopes=list(SCOPES), problems=problems.problems)
     if path is None:
-        return KeysScreen(scopes=list(scopes.SCOPES), problems=problems.problems)
-    root = context.layout.root
+        return empty
+    return problems.attempt("keys", lambda: describe_keys(path, context.layout.root, context.now), empty)
+
+
+def describe_keys(path: Path, root: Path, now: datetime) -> KeysScreen:
+    """Return the entries of the keys file ``path``; whether one is refused is as of ``now``.
+
+    Raises  DataError where it is not a valid keys file.
+    """
+    keys = [
+        KeyRow(
+            key.name,
+            list(key.scopes),
+            key.created_at,
+            key.expires_at,
+            key.enabled,
+            api_keys.explain_refusal(key, now) or "",
+            key.per_minute,
+            key.max_concurrency,
+            key.tokens_per_minute,
+            key.sha256[:12],
+        )
+        for key in api_keys.read(path)
+    ]
     file = str(path.relative_to(root) if path.is_relative_to(root) else path)
-    entries: list[api_keys.ApiKey] = problems.attempt("keys", lambda: api_keys.read(path), [])
-    return KeysScreen(
-        file,
-        path.is_file(),
-        [
-            KeyRow(
-                key.name,
-                list(key.scopes),
-                key.created_at,
-                key.expires_at,
-                key.enabled,
-                api_keys.explain_refusal(key, context.now) or "",
-                key.per_minute,
-                key.max_concurrency,
-                key.tokens_per_minute,
-                key.sha256[:12],
-            )
-            for key in entries
-        ],
-        list(scopes.SCOPES),
-        problems.problems,
-    )
+    return KeysScreen(file, path.is_file(), keys, list(SCOPES))
