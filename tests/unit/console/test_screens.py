@@ -8,8 +8,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, digest_project, initialize
-from console_records import add_evaluation
+from console_projects import (
+    DECIDED,
+    MARKUP,
+    NOW,
+    Console,
+    PageFacts,
+    build,
+    crawl,
+    digest_project,
+    initialize,
+    list_paths,
+)
+from console_records import add_evaluation, add_sweep
 from msgspec.structs import replace
 from play_server import declare, run_play_server
 
@@ -17,6 +28,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import truncate
 from tunectl.console import html_pages
+from tunectl.console.act_table import ACTS
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, json_path
 from tunectl.evaluation import results
@@ -260,3 +272,18 @@ def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
         page = console.client.get("/releases").text
     assert [one["state"] for one in shown] == ["ready", "not ready", "not reachable"]
     assert "not reachable" in page
+
+
+def test_the_browser_looks_at_every_screen_and_act(tmp_path: Path) -> None:
+    """Tests that hold pages to WCAG go through these addresses; stopping a canary, which needs one, has a test of its own."""
+    layout = build(tmp_path / "shop")
+    add_sweep(layout.root)
+    console, addresses = Console(layout), list_paths(layout.root)
+    shown = {path for path in addresses if console.client.get(path).status_code == 200} | {DECIDED}
+    assert set(addresses) - shown == {"/nothing"}
+    missing = [
+        page.path
+        for page in (*SCREENS, *ACTS)
+        if not any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", page.path), path.partition("?")[0]) for path in shown)
+    ]
+    assert missing == ["/runs/curve/{stage}/{figure}", "/canary/stop"], "a curve is part of its run's page"
