@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,13 +21,14 @@ from console_projects import (
     initialize,
     list_paths,
 )
-from console_records import add_evaluation, add_sweep
+from console_records import URL, add_evaluation, add_sweep, write_run
 from msgspec.structs import replace
 from play_server import declare, run_play_server
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import truncate
+from tunectl.artifacts.records import Feedback, truncate
+from tunectl.backends.storage import inference_log_sql
 from tunectl.console import html_pages
 from tunectl.console.act_table import ACTS
 from tunectl.console.read_context import ReadContext
@@ -35,6 +37,8 @@ from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
 from tunectl.preferences import annotation_store
+from tunectl.retraining.run_store import RunStore, TriggerOutcome
+from tunectl.retraining.state_machine import Trigger
 
 EXAMPLES = {
     "stage": "curate",
@@ -137,6 +141,44 @@ def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
         assert "\u202e" not in reply.text, path
         seen += "&lt;script&gt;alert" in reply.text
     assert seen >= 3
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """A project in which markup stands wherever a stranger can write: in requests, answers, edits, reasons and names."""
+    layout = build(tmp_path_factory.mktemp("hostile") / "shop")
+    with inference_log_sql.open_log(URL, layout.root) as log:
+        one = log.inference("chatcmpl-0001")
+        asked = {"messages": [{"role": role, "content": MARKUP} for role in ("system", "assistant", "user")]}
+        told = {"choices": [{"message": {"role": "assistant", "content": MARKUP}}]}
+        log.write([replace(one, id="chatcmpl-evil", request=asked, response=told), Feedback("f-evil", "chatcmpl-evil", "edit", MARKUP, NOW, MARKUP)])  # fmt: skip
+    store = RunStore(layout.retrain)
+    store.save(write_run("e", NOW, MARKUP))
+    store.enqueue_trigger(Trigger("person", "person-2", NOW, MARKUP, MARKUP))
+    store.resolve_trigger(
+        TriggerOutcome(Trigger("alert", "alert-2", NOW, MARKUP), NOW, reason="cooldown", detail=MARKUP)
+    )
+    with run_play_server() as server:
+        declare(layout, server)
+        yield Console(layout)
+
+
+@pytest.mark.parametrize(
+    ("path", "places"),
+    [
+        ("/live?q=script", 2),  # question and answer
+        ("/live/chatcmpl-evil", 5),  # three messages, the answer, an edit
+        ("/play?replay=chatcmpl-evil", 3),  # the question to ask again, and what came before it
+        ("/retrain", 4),  # reasons and names of triggers, of a run, and why one started nothing
+        (f"/retrain/{'e' * 12}-1", 1),
+    ],
+)
+def test_markup_of_strangers_is_text_in_traffic_play_and_reasons(hostile: Console, path: str, places: int) -> None:
+    reply = hostile.client.get(path)
+    assert reply.status_code == 200
+    assert "<script>alert" not in reply.text
+    assert "<img" not in reply.text
+    assert reply.text.count("&lt;script&gt;alert") >= places
 
 
 @pytest.mark.parametrize(
