@@ -25,7 +25,7 @@ from tunectl.console.console_app import ConsoleApp
 from tunectl.console.console_guard import ConsoleGuard
 from tunectl.console.console_sessions import SignIn, locate_link_file
 from tunectl.console.recorded_project import Recording
-from tunectl.pipeline import code_digest
+from tunectl.pipeline import code_digest, run_ledger
 from tunectl.pipeline.stages import STAGES
 from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
 from tunectl.registry.release_store import ReleaseRegistry
@@ -309,8 +309,10 @@ def list_paths(folder: Path) -> list[str]:
     ]
     acts = [f"/releases/{release}", f"/releases/{release}/promote", "/rollback", f"/releases/{release}/canary"]
     keys = [f"/settings/keys/{verb}" for verb in ("add", "app/disable", "app/enable", "app/remove")]
+    record = run_ledger.list_runs(ProjectPaths(folder))[0]
     more = [
         "/runs",
+        f"/runs/{record}/note",
         "/runs/compare",
         "/runs/compare?metric=checks&sort=gain",
         "/jobs",

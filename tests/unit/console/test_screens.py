@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -31,8 +34,10 @@ from tunectl.artifacts.records import Feedback, truncate
 from tunectl.backends.storage import inference_log_sql
 from tunectl.console import html_pages
 from tunectl.console.act_table import ACTS
+from tunectl.console.console_sessions import Visitor
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, json_path
+from tunectl.console.screens import settings
 from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
@@ -304,6 +309,39 @@ def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: py
     who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
     opened = [record.getMessage() for record in caplog.records if "opened the inference" in record.getMessage()]
     assert opened == [f"{who} opened the inference chatcmpl-0001"]
+
+
+def test_settings_say_which_versions_run_here_and_how_much_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(initialize(tmp_path / "shop"))
+    monkeypatch.setattr(settings.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000))
+    shown = console.client.get("/settings.json").json()
+    assert (
+        shown["versions"].items() >= {"Python": platform.python_version(), "tunectl-lm": version("tunectl-lm")}.items()
+    )
+    assert (shown["disk_free"], "free some space" in shown["disk_advice"]) == (3_000_000, True)
+    page = console.client.get("/settings").text
+    assert f"<dt>Python</dt><dd>{platform.python_version()}</dd>" in page
+    assert "3.0 MB" in page
+    assert "free some space" in page
+
+
+def test_a_window_leads_to_evidentlys_report_in_a_sandbox(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    path = fill("/drift/{window}/report")
+    assert console.client.get(path).status_code == 404
+    assert path not in console.client.get(fill("/drift/{window}")).text
+    folder = console.layout.root / console.app.context(Visitor("ann", frozenset())).load_settings().monitor.reports
+    folder.mkdir(parents=True)
+    (folder / f"{EXAMPLES['window']}.html").write_text("<script>draw()</script>")
+    assert console.client.get(fill("/drift/{window}.json")).json()["has_report"] is True
+    assert path in console.client.get(fill("/drift/{window}")).text
+    reply = console.client.get(path)
+    assert (reply.status_code, reply.text) == (200, "<script>draw()</script>")
+    assert reply.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none';")
+    assert console.stranger().get(path).status_code == 303
+    assert console.client.get("/drift/..%2Fwindow/report").status_code == 404
 
 
 def test_releases_say_which_servers_answer(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,6 +16,8 @@ from tunectl.access import api_keys
 from tunectl.access.scopes import SCOPES
 from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, list_setting_files, stamp_files
+from tunectl.core.distribution import DISTRIBUTION
+from tunectl.pipeline import system_check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
 
 PAGE_SIZE: Final = 100
+PACKAGES: Final = (DISTRIBUTION, "torch", "transformers", "trl", "dvc", "bentoml", "openvino", "vllm")
+"""Packages whose versions are shown, where they are installed."""
 
 
 class SettingRow(Struct, frozen=True):
@@ -63,6 +69,12 @@ class SettingsScreen(Struct, frozen=True):
     overrides: list[str] = field(default_factory=list)
     """Recorded overrides, which are replayed at each run."""
     query: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Version of Python and of each installed package that matters."""
+    disk_free: int = 0
+    """Free bytes on the disk of the project."""
+    disk_advice: str = ""
+    """What to do; empty where enough is free."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +88,7 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
     if "section" in picked:
         matches = [row for row in matches if row.key.partition(".")[0] == picked["section"]]
     at = find_page_start(picked.get("at", ""), PAGE_SIZE, len(matches))
+    free = problems.attempt("disk", lambda: shutil.disk_usage(context.layout.root).free, 0)
     return SettingsScreen(
         rows=list(matches[at : at + PAGE_SIZE]),
         total=len(rows),
@@ -84,8 +97,16 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
         sections=[SettingSection(name, count) for name, count in counts.items()],
         overrides=[row.origin.removeprefix("override ") for row in rows if row.override],
         query=picked,
+        versions={"Python": platform.python_version(), **_list_versions()},
+        disk_free=free,
+        disk_advice=system_check.check_disk(free).advice,
         problems=problems.problems,
     )
+
+
+def _list_versions() -> dict[str, str]:
+    found = {name: system_check.find_version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def _passes(row: SettingRow, picked: Mapping[str, str]) -> bool:
