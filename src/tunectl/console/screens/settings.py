@@ -105,8 +105,8 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
 
 
 def _list_versions() -> dict[str, str]:
-    found = {name: system_check.find_version(name) for name in PACKAGES}
-    return {name: version for name, version in found.items() if version is not None}
+    versions = {name: system_check.find_version(name) for name in PACKAGES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def _passes(row: SettingRow, picked: Mapping[str, str]) -> bool:
