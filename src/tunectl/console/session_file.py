@@ -60,10 +60,10 @@ class SavedSessions(SessionStore[str]):
         ends = time() - monotonic() + MAX_AGE_SECONDS
         rows = [SavedSession(name, entry.owner, ends + entry.began) for name, entry in self._entries.items()]
         try:
-            private_files.make_folder(self._path.parent)
             atomic_io.write_json(self._path, rows, private_files.FILE)
-        except (TunectlError, OSError) as error:  # the session itself works; a full disk must not keep anybody out
-            logging_setup.get_logger(__name__).warning("sessions would not outlive this console: %s", error)
+        except (TunectlError, OSError) as error:  # a full disk keeps nobody out, and brings no ended session back
+            self._path.unlink(missing_ok=True)
+            logging_setup.get_logger(__name__).warning("sessions will not outlive this console: %s", error)
 
 
 def _read(path: Path) -> list[SavedSession]:

@@ -252,3 +252,21 @@ def test_a_session_does_not_live_longer_by_being_taken_over(tmp_path: Path, monk
     assert second.find(cookie) is not None
     monkeypatch.setattr(sessions, "monotonic", lambda: time.monotonic() + 61)
     assert second.find(cookie) is None
+
+
+def test_a_session_that_ended_while_the_disk_was_full_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = SignIn(tmp_path / "link", None)
+    first.save_sessions(8300)
+    cookie = first.open_session(first.create_link().partition("#")[2])
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(session_file.atomic_io, "write_json", refuse)
+        first.close_session(cookie)
+    second = SignIn(tmp_path / "link", None)
+    second.save_sessions(8300)
+    assert second.find(cookie) is None
