@@ -4,7 +4,8 @@
 
 Times `--help`, `check`, `run split` up to the moment before its first heavy import (the stage finds no input and says so), and a
 `repro` with nothing to do: of the stages up to split, which are built first, and of all of them where this checkout is built.
-`demo` and `console` are timed until they listen and print their link, and then stopped.
+`demo` and `console` are timed until they listen and print their link, and then stopped. So is `demo` of the built wheel in a new environment,
+whose modules nobody has compiled at its first start; installing it, which fetches libraries from the package index, is a figure of its own.
 Beside them, in the same run: a bare interpreter with argparse.
 """
 
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from pathlib import Path
 
 from hardware_info import machine, versions
@@ -27,6 +29,8 @@ from hardware_info import machine, versions
 PYTHON = sys.executable
 TUNECTL = [PYTHON, "-m", "tunectl"]
 ROOT = Path(__file__).parents[1]
+OWN = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+"""Variables of this environment with which a start from a wheel would be another one."""
 
 
 def time_command(words: list[str], folder: Path, runs: int, allowed: set[int]) -> dict[str, float]:
@@ -48,10 +52,11 @@ def time_command(words: list[str], folder: Path, runs: int, allowed: set[int]) -
 def time_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]:
     """Median CPU and wall milliseconds until a program prints the link at which it listens."""
     cpu, wall, ticks = [], [], os.sysconf("SC_CLK_TCK")
+    env = {name: value for name, value in os.environ.items() if name not in OWN or words[0] == PYTHON}
     for _ in range(runs):
         started = time.perf_counter()
         with subprocess.Popen(
-            words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
             if process.stdout is None or not any(line.startswith("open http") for line in process.stdout):
                 raise SystemExit(f"{words} printed no link")
@@ -60,6 +65,21 @@ def time_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]:
             cpu.append((int(fields[11]) + int(fields[12])) / ticks * 1000)
             process.send_signal(signal.SIGINT)
     return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}
+
+
+def time_fresh_wheel(folder: Path, runs: int) -> dict[str, dict[str, float]]:
+    """Build the wheel, install it with the extra console into a new environment without compiling, as uv does, and time its starts."""
+    build = [PYTHON, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    wheel, home = next(folder.glob("tunectl_lm-*.whl")), folder / "fresh"
+    venv.create(home, with_pip=False)
+    pip = [PYTHON, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet", "--no-compile"]
+    demo = [str(home / "bin" / "tunectl"), "demo", "--port", "0"]
+    return {
+        "wheel with [console], installed": time_command([*pip, f"{wheel}[console]"], folder, 1, {0}),
+        "demo from it, first start, to listening": time_to_link(demo, folder, 1),
+        "demo from it, later starts, to listening": time_to_link(demo, folder, runs),
+    }
 
 
 def main() -> None:
@@ -82,6 +102,7 @@ def main() -> None:
         }
         figures["demo, to listening"] = time_to_link([*TUNECTL, "demo", "--port", "0"], project, runs)
         figures["console, to listening"] = time_to_link([*TUNECTL, "console", "console.port=0"], project, runs)
+        figures |= time_fresh_wheel(Path(name), runs)
         to_split = [*TUNECTL, "repro", "--to", "split"]
         subprocess.run(to_split, cwd=project, check=True, capture_output=True)
         figures["tunectl repro --to split, nothing to do"] = time_command(to_split, project, 3, {0})

@@ -43,7 +43,7 @@ LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "srcset", "
 """Elements whose address a browser loads by itself."""
 FOLDER_LINK = re.compile(r'(<a [^>]*href="(?:[^":#]*/)?\.\.?)/?"')
 PREFORMATTED = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
-SHOWN = re.compile(r"^( *```\w+) shown$", re.MULTILINE)
+MARK = re.compile(r"^( *```\w+) (?:shown|recorded)$", re.MULTILINE)
 """What a test reads in a fence; Python-Markdown would take such a block for text."""
 COLOR = re.compile(r"\x1b\[[0-9;]*m")  # Zensical colors each letter by itself, in a file, too
 DIGEST = "sources.sha256"
@@ -129,7 +129,7 @@ def change_links(text: str, source: str, places: Mapping[str, str]) -> str:
         return f"{picture}[{words}]({new}{mark}{anchor})"
 
     text = "".join(part if number % 2 else LINK.sub(change, part) for number, part in enumerate(CODE.split(text)))
-    return SHOWN.sub(r"\1", text)
+    return MARK.sub(r"\1", text)
 
 
 def compute_digest(root: Path) -> str:

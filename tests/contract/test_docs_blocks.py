@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from docs_blocks import RUN, list_fences, parse_page, split_commands
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SITE = runpy.run_path(str(ROOT / "docs" / "build_site.py"))
+PAGES = [ROOT / "README.md", *(ROOT / source for source in SITE["list_sources"](ROOT) if source.endswith(".md"))]
+"""All pages of the site, also those that lie outside docs/, and the README of the repository."""
 
 
 def name(page: Path) -> str:
@@ -48,6 +51,14 @@ def test_a_block_that_does_not_run_is_marked() -> None:
     assert examples == sum(mark != "shown" for _, mark in blocks), "sybil and the marks count the same blocks"
     assert examples >= 15
     assert len(blocks) >= 50
+
+
+def test_the_site_shows_blocks_without_their_marks() -> None:
+    """Python-Markdown would take a fence with a mark for text."""
+    for page in PAGES[1:]:
+        source = name(page)
+        text = SITE["change_links"](page.read_text(encoding="utf-8"), source, SITE["list_sources"](ROOT))
+        assert [fence for fence in list_fences(text) if fence[2]] == [], source
 
 
 def test_a_block_that_does_not_print_what_it_shows_is_found(project: Path, tmp_path: Path) -> None:

@@ -2,133 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from console_browser import FLAGS, ConsoleProcess, enter
-from console_projects import PageFacts, build, initialize
-from console_records import add_sweep
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from console_browser import (
+    AXE,
+    LOOKS,
+    OTHER_LOOKS,
+    RULES,
+    ConsoleProcess,
+    enter,
+    find_faults,
+    find_other,
+    follow_links,
+    open_look,
+    press_tab_to,
+)
+from console_projects import build, initialize, list_paths
+from playwright.sync_api import Browser, expect
 
 from tunectl.console.screen_table import SCREENS
 from tunectl.registry.release_store import ReleaseRegistry
-
-ROOT = Path(__file__).parents[2]
-AXE = ROOT / "tests" / "data" / "axe-core" / "axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark")}
-STATUS_NOTE = "the server responded with a status of"
-DECIDED = f"/decisions/{'b' * 12}-1"
-REFUSED = {"/nothing": 404, DECIDED: 409}  # every other page answers 200
-OTHER_LOOKS = {"wide-dark": ((1280, 850), "dark"), "phone-light": ((390, 844), "light")}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page") / "shop"
-    build(folder, rows=300)
-    add_sweep(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def console(folder: Path) -> Iterator[ConsoleProcess]:
-    process = ConsoleProcess(folder)
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def state(browser: Browser, console: ConsoleProcess) -> Any:
-    return enter(browser, console)
-
-
-def list_paths(folder: Path) -> list[str]:
-    release = ReleaseRegistry(folder / ".tunectl" / "releases").ids()[0]
-    rows = [
-        "/data/rows?stage=curate",
-        "/data/rows?stage=curate&part=rejects&reason=no_text",
-        "/data/rows/e-0000000000000007",
-    ]
-    acts = [f"/releases/{release}", f"/releases/{release}/promote", "/rollback", f"/releases/{release}/canary"]
-    more = [
-        "/runs",
-        "/runs/compare",
-        "/runs/compare?metric=checks&sort=gain",
-        "/jobs",
-        "/sweeps",
-        "/sweeps/demo",
-        "/results",
-        "/results/answers",
-        "/results/evaluate",
-        "/people",
-        "/play",
-        "/explain?id=champion",
-    ]
-    more += ["/live", "/live/chatcmpl-0000", "/live/chatcmpl-0000/erase", "/drift", f"/drift/{'c' * 16}", "/decisions"]
-    more += [
-        "/retrain",
-        f"/retrain/{'b' * 12}-1",
-        "/retrain/request",
-        DECIDED,
-        "/settings",
-        "/settings/keys",
-        "/settings/keys/add",
-    ]
-    return [
-        "/",
-        "/build",
-        "/build/start",
-        "/build/stop",
-        "/build/curate",
-        "/build/package",
-        "/data",
-        *rows,
-        "/releases",
-        *acts,
-        *more,
-        "/nothing",
-    ]
-
-
-def watch(page: Page) -> list[str]:
-    """Note console messages, errors of scripts, and requests to another host."""
-    heard: list[str] = []
-    # The browser notes the status of a page here too, which find_faults compares with the one that is expected.
-    page.on("console", lambda message: None if STATUS_NOTE in message.text else heard.append(message.text))
-    page.on(
-        "response",
-        lambda answer: (
-            heard.append(f"{answer.status} {answer.url}")
-            if answer.status >= 400 and not answer.request.is_navigation_request()
-            else None
-        ),
-    )
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            None if "127.0.0.1" in request.url or request.url.startswith("data:") else heard.append(request.url)
-        ),
-    )
-    return heard
-
-
-def open_look(browser: Browser, state: Any, look: str) -> BrowserContext:
-    (width, height), scheme = (LOOKS | OTHER_LOOKS)[look]
-    return browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, storage_state=state)
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -140,29 +37,19 @@ def test_every_screen_is_accessible_and_keeps_its_policy(
     assert heard == []
 
 
-def find_faults(
-    browser: Browser, console: ConsoleProcess, state: Any, paths: Iterable[str], look: str
-) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-    """What axe says of each page that has faults, and what the browser noted."""
-    context = open_look(browser, state, look)
-    page = context.new_page()
-    heard, wrong = watch(page), {}
-    for path in paths:
-        answer = page.goto(console.address + path)
-        assert answer is not None
-        if answer.status != REFUSED.get(path, 200):
-            wrong[path] = [("status", str(answer.status))]
-        page.evaluate(AXE.read_text())
-        found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
-        if found["violations"]:
-            wrong[path] = [
-                *wrong.get(path, []),
-                *((one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]),
-            ]
-        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            wrong[path] = [*wrong.get(path, []), ("scrolls sideways", look)]
-    context.close()
-    return wrong, heard
+def test_stopping_a_canary_is_accessible(browser: Browser, console: ConsoleProcess, state: Any, folder: Path) -> None:
+    store = ReleaseRegistry(folder / ".tunectl" / "releases")
+    store.start_canary(find_other(store), share=0.1, author="ada", message="a look")
+    try:
+        for look in LOOKS | OTHER_LOOKS:
+            assert find_faults(browser, console, state, ["/canary/stop"], look) == ({}, []), look
+    finally:
+        store.stop_canary(author="ada", message="looked at")
+
+
+def test_the_page_to_sign_in_is_accessible_to_a_stranger(browser: Browser, console: ConsoleProcess) -> None:
+    for look in LOOKS | OTHER_LOOKS:
+        assert find_faults(browser, console, None, ["/enter", "/enter?next=%2Fbuild"], look) == ({}, []), look
 
 
 def test_the_recorded_project_is_accessible_on_every_screen(browser: Browser, tmp_path: Path) -> None:
@@ -209,23 +96,6 @@ def test_a_refusal_is_accessible(browser: Browser, console: ConsoleProcess, stat
         page.evaluate(AXE.read_text())
         assert page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"] == [], look
         context.close()
-
-
-def follow_links(browser: Browser, console: ConsoleProcess, state: Any) -> list[str]:
-    """One address of every screen, as links lead to it from Home."""
-    context = browser.new_context(storage_state=state)
-    waiting, found = ["/"], {"/": "/"}
-    while waiting:
-        for link in PageFacts(context.request.get(console.address + waiting.pop(0)).text()).links:
-            address = link.partition("#")[0]
-            for screen in SCREENS:
-                if screen.path not in found and re.fullmatch(
-                    re.sub(r"\{\w+\}", "[^/?]+", screen.path), address.partition("?")[0]
-                ):
-                    found[screen.path] = address
-                    waiting.append(address)
-    context.close()
-    return list(found.values())
 
 
 def test_nothing_scrolls_sideways_at_320_pixels(
@@ -377,14 +247,12 @@ def test_a_console_that_is_killed_and_started_again_goes_on_in_the_open_page(bro
     first.process.kill()
     first.process.wait(20)
     expect(page.locator("#connection")).to_contain_text("does not answer", timeout=20_000)
+    store = ReleaseRegistry(folder / ".tunectl" / "releases")
+    store.promote(find_other(store), author="ada", message="while the console was down")
     second = ConsoleProcess(folder, port)
     try:
-        expect(page.locator("#connection")).to_contain_text("Sign in again", timeout=30_000)
-        page.goto(second.link)
-        page.wait_for_url(second.address + "/")
-        page.goto(second.address + "/releases")
-        expect(page.locator("h1")).to_have_text("Releases")
-        time.sleep(1)  # its stream is open
+        expect(page.get_by_text("while the console was down").first).to_be_visible(timeout=30_000)
+        expect(page.locator("#connection")).to_be_empty()
     finally:
         words = second.close()
         context.close()
@@ -416,23 +284,6 @@ def test_a_release_is_promoted_by_keyboard_alone(
     assert (now.release, now.message) == (other, "by keyboard alone")
 
 
-def find_other(store: ReleaseRegistry) -> str:
-    """A release that is not the champion, and that no gate refused."""
-    champion = store.champion()
-    return next(name for name in store.ids()[:2] if champion is None or name != champion.release)
-
-
-def press_tab_to(page: Page, selector: str) -> None:
-    """Press Tab until the element has the focus, which must be visible."""
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-            assert style != "none", selector
-            return
-    raise AssertionError(f"no Tab leads to {selector} on {page.url}")
-
-
 @pytest.fixture
 def fresh(console: ConsoleProcess, folder: Path) -> Iterator[ConsoleProcess]:
     """Start a console that nobody has looked at."""
@@ -455,7 +306,7 @@ def test_the_first_page_is_small_and_the_process_stays_small(
     assert len(sizes) > 3
     assert sum(one["responseBodySize"] + one["responseHeadersSize"] for one in sizes) <= 150_000
     status = Path(f"/proc/{fresh.process.pid}/status").read_text()
-    assert int(re.search(r"VmRSS:\s+(\d+)", status)[1]) < 100_000
+    assert int(status.partition("VmRSS:")[2].split()[0]) < 100_000
     page.goto(fresh.address + "/live")  # a page that is open hears of changes, so somebody has to look for them
     page.wait_for_function("() => live.source && live.source.readyState === 1")
     time.sleep(1)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sweep_project as project
+from serving_process import free_port
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
@@ -92,6 +93,46 @@ def test_ctrl_c_ends_the_build_too(tmp_path: Path) -> None:
     assert left == []
     layout = ProjectPaths(folder)
     assert run_ledger.read_run(layout, run_ledger.list_runs(layout)[0]).exit_code != 0
+
+
+@pytest.mark.timeout(400)
+def test_server_monitor_and_retrain_controller_share_one_log_and_end_with_it(
+    tmp_path: Path, releases: tuple[Path, str, str]
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(project.ROOT / "conf", folder / "conf")
+    layout = ProjectPaths(folder)
+    shutil.copytree(releases[0], layout.releases)
+    project.git(folder, "init", "--quiet")
+    ports = {"serve": free_port(), "monitor": free_port(), "retrain": free_port()}
+    override_file.save_overrides(layout, [Override.from_cli(f"{name}.port={port}") for name, port in ports.items()])
+    words = ["up", "--no-build", "--no-console", "--serve", "--monitor", "--retrain"]
+    with subprocess.Popen([sys.executable, "-m", "tunectl", *words], cwd=folder, env=project.ENVIRONMENT) as up:
+        end = time.monotonic() + 300
+        while waiting := [name for name, port in ports.items() if not _answers(port, name)]:
+            assert time.monotonic() < end, (waiting, layout.up_log.read_text())
+            assert up.poll() is None, layout.up_log.read_text()
+            time.sleep(0.5)
+        assert any(_works_in(one, folder) for one in Path("/proc").glob("[0-9]*"))
+        up.send_signal(signal.SIGINT)
+        up.wait(120)
+    log = layout.up_log.read_text()
+    assert up.returncode == 130, log
+    assert "up       running: serve, monitor, retrain; Ctrl-C ends them\n" in log
+    assert {line.split()[1] for line in log.splitlines()} == {"up", *ports}
+    assert [one for one in Path("/proc").glob("[0-9]*") if _works_in(one, folder)] == []
+    assert not any(_answers(port, name) for name, port in ports.items())
+
+
+def _answers(port: int, service: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", "/readyz" if service == "serve" else "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _works_in(process: Path, folder: Path) -> bool:

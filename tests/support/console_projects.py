@@ -25,13 +25,15 @@ from tunectl.console.console_app import ConsoleApp
 from tunectl.console.console_guard import ConsoleGuard
 from tunectl.console.console_sessions import SignIn, locate_link_file
 from tunectl.console.recorded_project import Recording
-from tunectl.pipeline import code_digest
+from tunectl.pipeline import code_digest, run_ledger
 from tunectl.pipeline.stages import STAGES
 from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
 from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 27, 22, 0, tzinfo=UTC)
+WINDOW = "c" * 16
+DECIDED = f"/decisions/{'b' * 12}-1"
 MAX_QUERIES = 8
 """Addresses of one page that a crawl opens: filters go together in thousands of ways."""
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e"
@@ -295,3 +297,64 @@ def crawl(
                 opened[kind] += 1
                 known.add(address)
                 waiting.append(address)
+
+
+def list_paths(folder: Path) -> list[str]:
+    """One address or more of every screen and act of the project of ``build``, with a sweep; ``/canary/stop`` needs a canary."""
+    release = ReleaseRegistry(folder / ".tunectl" / "releases").ids()[0]
+    rows = [
+        "/data/rows?stage=curate",
+        "/data/rows?stage=curate&part=rejects&reason=no_text",
+        "/data/rows/e-0000000000000007",
+    ]
+    acts = [f"/releases/{release}", f"/releases/{release}/promote", "/rollback", f"/releases/{release}/canary"]
+    keys = [f"/settings/keys/{verb}" for verb in ("add", "app/disable", "app/enable", "app/remove")]
+    record = run_ledger.list_runs(ProjectPaths(folder))[0]
+    more = [
+        "/runs",
+        f"/runs/{record}/note",
+        "/runs/compare",
+        "/runs/compare?metric=checks&sort=gain",
+        "/jobs",
+        "/sweeps",
+        "/sweeps/demo",
+        "/results",
+        "/results/answers",
+        "/results/evaluate",
+        "/people",
+        "/play",
+        "/explain?id=champion",
+    ]
+    more += [
+        "/live",
+        "/live/chatcmpl-0000",
+        "/live/chatcmpl-0000/erase",
+        "/drift",
+        f"/drift/{WINDOW}",
+        f"/drift/{WINDOW}/set-reference",
+        "/decisions",
+    ]
+    more += [
+        "/retrain",
+        f"/retrain/{'b' * 12}-1",
+        "/retrain/request",
+        DECIDED,
+        "/settings",
+        "/settings/keys",
+        *keys,
+        "/enter",
+    ]
+    return [
+        "/",
+        "/build",
+        "/build/start",
+        "/build/stop",
+        "/build/curate",
+        "/build/package",
+        "/data",
+        *rows,
+        "/releases",
+        *acts,
+        *more,
+        "/nothing",
+    ]

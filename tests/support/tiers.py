@@ -38,6 +38,7 @@ TEST_ALL = (
     "backends/test_ray_ports.py",  # one more cluster, most of a minute
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
     "e2e/test_console_loop.py",  # the loop in a browser; what it waits for has cases of its own among the quick tests
+    "e2e/test_console_looks.py",  # two more looks of every screen, minutes; the style sheet has one set of colors a scheme
     "e2e/test_own_data.py",  # the tutorial with a build; its commands run without one among the quick tests
 )
 """Folders and files that `make test-all` runs alone, and why."""

@@ -247,14 +247,18 @@ class KeyStore:
         Reads a changed keys file again; ``now``: monotonic seconds.
         Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
+        return self.key_by_hash(hash_key(secret) if secret else None, scope, now)
+
+    def key_by_hash(self, digest: str | None, scope: KeyScope | None, now: float) -> ApiKey:
+        """Do what ``key`` does, for the hash of a key, which a session keeps in place of the key."""
         if now - self._checked_at >= self.every:
             self._checked_at = now
             self._reload()
-        result = self._keys.get(hash_key(secret)) if secret else None
+        result = self._keys.get(digest) if digest else None
         if result is None:
             text = (
                 "that key is not known here; check it, or ask the operator for one"
-                if secret
+                if digest
                 else "send a key: Authorization: Bearer <key>"
             )
             raise ApiError(text, "authentication_error", code="invalid_api_key")
@@ -355,10 +359,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return result.st_ino, result.st_size, result.st_mtime_ns
-
-
-def public_view(entry: ApiKey) -> dict[str, object]:
-    """Return the fields of a key that may be shown, by name; of its hash the first 12 digits."""
-    columns = structs.asdict(entry)
-    columns["sha256"] = entry.sha256[:12]
-    return columns

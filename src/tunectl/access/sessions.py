@@ -1,4 +1,4 @@
-"""Sessions of people on pages: random names in cookies, kept in memory, tied to the key that opened them.
+"""Sessions of people on pages: random tokens in cookies, tied to the key that opened them. A store has only the hash of each token.
 
 A session ends after ``MAX_AGE_SECONDS``, when its key no longer opens the page, and when its key has more than
 ``MAX_PER_KEY`` of them: the oldest goes, of that key and of no other.
@@ -6,6 +6,7 @@ A session ends after ``MAX_AGE_SECONDS``, when its key no longer opens the page,
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,45 +23,59 @@ HOST_PREFIX: Final = "__Host-"
 
 
 @dataclass(slots=True)
-class _Entry(Generic[T]):
+class SessionEntry(Generic[T]):
+    """One session: the key that opened it, its begin in monotonic seconds, and its value."""
+
     owner: str
     began: float
     value: T
 
 
 class SessionStore(Generic[T]):
-    """Sessions of the people on one page, in memory: a value and a key by a random token."""
+    """Sessions of the people on one page: a value and a key by a random token."""
 
     def __init__(self, verify: Callable[[str], bool]) -> None:
         """``verify`` returns whether a key is still accepted."""
         self._verify = verify
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._entries: OrderedDict[str, SessionEntry[T]] = OrderedDict()
+        """Sessions by the hash of their token, the least recently used first."""
 
     def create(self, key: str, value: T) -> str:
         """Create a session with ``value``, tied to ``key``, and return its token."""
-        own = [token for token, entry in self._entries.items() if entry.owner == key]
-        for token in own[: max(0, len(own) - MAX_PER_KEY + 1)]:
-            del self._entries[token]
+        own = [name for name, entry in self._entries.items() if entry.owner == key]
+        for name in own[: max(0, len(own) - MAX_PER_KEY + 1)]:
+            del self._entries[name]
         token = secrets.token_urlsafe(32)
-        self._entries[token] = _Entry(key, monotonic(), value)
+        self._entries[_hash_token(token)] = SessionEntry(key, monotonic(), value)
         if len(self._entries) > MAX_SESSIONS:
             self._entries.popitem(last=False)
+        self._note_change()
         return token
 
     def find(self, token: str) -> T | None:
         """Return the value of the session ``token``; None where it has ended or is unknown."""
-        entry = self._entries.get(token)
+        name = _hash_token(token)
+        entry = self._entries.get(name)
         if entry is None:
             return None
         if monotonic() - entry.began > MAX_AGE_SECONDS or not self._verify(entry.owner):
-            del self._entries[token]
+            del self._entries[name]
+            self._note_change()
             return None
-        self._entries.move_to_end(token)
+        self._entries.move_to_end(name)
         return entry.value
 
     def remove(self, token: str) -> None:
         """End the session ``token``."""
-        self._entries.pop(token, None)
+        if self._entries.pop(_hash_token(token), None) is not None:
+            self._note_change()
+
+    def _note_change(self) -> None:
+        """Do nothing; a store that keeps its sessions in a file writes it here."""
+
+
+def _hash_token(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def is_https(scheme: str, headers: Mapping[str, str]) -> bool:

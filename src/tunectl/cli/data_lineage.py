@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  DataError where nothing has that id.
     """
+    from msgspec import to_builtins
+
     from tunectl.pipeline import lineage_trace
     from tunectl.registry.release_store import ReleaseRegistry
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         result.update(_backwards(store, layout, release))
     if inference is not None or release is None:  # users may have turned an answer into a training example
         steps = list(lineage_trace.trace_row(layout, name))
-        result["forward"] = [{column: getattr(step, column) for column in COLUMNS} for step in steps]
+        result["forward"] = to_builtins(steps)
         result["learned_by"] = lineage_trace.list_learning_releases(store, layout, steps)
     if release is None and not result["forward"]:
         raise DataError(

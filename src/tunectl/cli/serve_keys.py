@@ -6,7 +6,7 @@ import argparse
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,6 +15,9 @@ from tunectl.access.api_keys import ApiKey
 from tunectl.access.scopes import SCOPES, KeyScope
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.console.screens.settings import KeyRow
 
 VERBS = ("add", "disable", "enable", "remove", "list", "audit")
 USUAL: tuple[KeyScope, ...] = ("chat", "feedback")
@@ -101,26 +104,27 @@ def _change(path: Path, verb: str, name: str) -> int:
 
 def _list(path: Path, *, as_json: bool) -> int:
     from tunectl.backends.system import terminal
+    from tunectl.console.screens import settings
 
-    entries = api_keys.read(path)
+    screen = settings.describe_keys(path, ProjectPaths().root, datetime.now(UTC))
     if as_json:
-        terminal.print_json(msgspec.to_builtins([api_keys.public_view(entry) for entry in entries]))
+        terminal.print_json(msgspec.to_builtins(screen))
         return 0
-    terminal.table(str(path), COLUMNS, [_row(entry) for entry in entries])
+    terminal.table(str(path), COLUMNS, [_row(key) for key in screen.keys])
     return 0
 
 
-def _row(entry: ApiKey) -> list[Any]:
+def _row(key: KeyRow) -> list[Any]:
     return [
-        entry.name,
-        ", ".join(entry.scopes),
-        entry.per_minute or "-",
-        entry.max_concurrency or "-",
-        entry.tokens_per_minute or "-",
-        f"{entry.expires_at:%Y-%m-%d}" if entry.expires_at else "never",
-        api_keys.explain_refusal(entry, datetime.now(UTC)) or "works",
-        entry.sha256[:12],
-        f"{entry.created_at:%Y-%m-%d %H:%M}",
+        key.name,
+        ", ".join(key.scopes),
+        key.per_minute or "-",
+        key.max_concurrency or "-",
+        key.tokens_per_minute or "-",
+        f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "never",
+        key.refused or "works",
+        key.fingerprint,
+        f"{key.created_at:%Y-%m-%d %H:%M}",
     ]
 
 

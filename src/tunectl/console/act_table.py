@@ -11,7 +11,16 @@ from typing import Any, Final, NamedTuple
 
 from tunectl.access.scopes import KeyScope
 from tunectl.console.act_page import ActPage
-from tunectl.console.acts import build, change_key, decide, erase_person, releases, request_retrain, set_reference
+from tunectl.console.acts import (
+    build,
+    change_key,
+    decide,
+    erase_person,
+    note_run,
+    releases,
+    request_retrain,
+    set_reference,
+)
 from tunectl.console.read_context import ReadContext
 
 
@@ -33,6 +42,7 @@ class Act(NamedTuple):
 
 ACTS: Final[tuple[Act, ...]] = (
     Act("/build/start", "Start a build", "act.html", build.show_start, build.start, "operate", "/build"),
+    Act("/runs/{record}/note", "Note on a run", "act.html", note_run.read, note_run.perform, "operate", "/runs"),
     Act("/build/stop", "Stop the build", "act.html", build.show_stop, build.stop, "operate", "/build"),
     Act(
         "/releases/{release}/promote",

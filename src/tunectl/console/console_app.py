@@ -12,19 +12,20 @@ import msgspec
 from tunectl.access import sessions
 from tunectl.access.api_errors import ApiError
 from tunectl.access.guard_middleware import GuardMiddleware
-from tunectl.access.security_headers import APP_POLICY
+from tunectl.access.security_headers import APP_POLICY, SANDBOX_POLICY
 from tunectl.access.throttle import KeyThrottle
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.console import console_guard, html_pages, play_stream
 from tunectl.console.act_table import ACTS, Act
 from tunectl.console.acts.act_errors import ConflictError
 from tunectl.console.console_guard import ConsoleGuard
-from tunectl.console.console_routes import PLAY_PATHS, PLAY_SCOPE
+from tunectl.console.console_routes import PLAY_PATHS, PLAY_SCOPE, REPORT_PATH
 from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
 from tunectl.console.read_context import NotFoundError, ReadCache, ReadContext
 from tunectl.console.recorded_project import Recording
 from tunectl.console.screen_table import SCREENS, Screen, json_path
+from tunectl.console.screens import drift
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 from tunectl.core.optional import import_optional
@@ -89,6 +90,7 @@ class ConsoleApp:
         ]
         for path, endpoint in zip(PLAY_PATHS, (self._stream_answer, self._send_feedback), strict=True):
             routes.append(routing.Route(path, self._catch(endpoint), methods=["POST"]))
+        routes.append(routing.Route(REPORT_PATH, self._catch(self._send_report)))
         for act in ACTS:
             routes += [
                 routing.Route(act.path, self._catch(self._show_act(act))),
@@ -164,6 +166,17 @@ class ConsoleApp:
             return self._responses.HTMLResponse(page)
 
         return perform
+
+    async def _send_report(self, request: Any) -> Any:
+        visitor = self.guard.identify(request)
+        if visitor is None:
+            return self._ask_who(request, as_json=False)
+        self.guard.require(visitor, "look")
+        try:
+            content = await asyncio.to_thread(drift.read_report, self.context(visitor), request.path_params["window"])
+        except NotFoundError:
+            return await self._show_absent(request, None)
+        return self._responses.HTMLResponse(content, headers={"Content-Security-Policy": SANDBOX_POLICY})
 
     async def _stream_answer(self, request: Any) -> Any:
         lines = await self._play(request, play_stream.open_answer)

@@ -11,6 +11,8 @@ from tunectl.console.act_table import ACTS
 from tunectl.console.screen_table import SCREENS, json_path
 
 PLAY_PATHS: Final = ("/play/ask", "/play/feedback")
+REPORT_PATH: Final = "/drift/{window}/report"
+"""Evidently's page of a window, which has scripts of its own and is sent in a sandbox."""
 PLAY_SCOPE: Final[KeyScope] = "operate"
 """Scope for asking and judging on the page Play: the server is asked with the console's own key."""
 
@@ -26,6 +28,7 @@ def list_console_rules() -> Iterator[RouteRule]:
     for screen in SCREENS:
         for path in (screen.path, json_path(screen.path)):
             yield RouteRule("console", "GET", path, "session", scopes=(screen.scope,))
+    yield RouteRule("console", "GET", REPORT_PATH, "session", scopes=("look",))
     for act in ACTS:
         yield RouteRule("console", "GET", act.path, "session", scopes=("look",))
         yield RouteRule("console", "POST", act.path, "session", body="form", scopes=(act.scope,))

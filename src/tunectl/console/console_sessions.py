@@ -2,6 +2,8 @@
 
 The link carries its token after ``#``, which appears in no log and no Referer; the page sends it by POST, and it works once, within ten
 minutes. Whoever can read the project's files finds a further link in ``.tunectl/console/sign_in_link``, which is replaced when used.
+
+Sessions outlive a console that is killed (``session_file``); those of one that is stopped end with it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from tunectl.access.api_errors import ApiError
-from tunectl.access.api_keys import KeyStore
+from tunectl.access.api_keys import KeyStore, hash_key
 from tunectl.access.scopes import SCOPES
-from tunectl.access.sessions import SessionStore
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.console.session_file import SavedSessions
 from tunectl.core import user
 from tunectl.core.errors import UsageError
 
@@ -53,8 +55,8 @@ class SignIn:
         self._tokens: dict[str, float] = {}
         """Time of expiry by token."""
         self._file_token = ""
-        self._sessions: SessionStore[str] = SessionStore(lambda secret: self._identify(secret) is not None)
-        """Sessions by cookie; their value is the key, empty for a link. What a key opens is read at every request."""
+        self._sessions = SavedSessions(lambda digest: self._identify(digest) is not None)
+        """Sessions by cookie; their value is the hash of the key, empty for a link. What a key opens is read at every request."""
         self.address = ""
         """Base address of the console; set once its port is known."""
 
@@ -75,15 +77,24 @@ class SignIn:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(f"{self.address}/enter#{self._file_token}\n")
 
-    def remove_link_file(self) -> None:
-        """Delete the link file; called when the console ends."""
+    def save_sessions(self, port: int) -> None:
+        """Go on with the sessions that a killed console on this port left, and keep those of this one in a file.
+
+        A cookie is of one port, so consoles of one project on several ports do not share a file.
+        """
+        self._sessions.open_file(self._link_file.with_name(f"sessions_{port}.json"))
+
+    def end(self) -> None:
+        """Delete the link file and the file of sessions; called when the console is stopped."""
         self._link_file.unlink(missing_ok=True)
+        self._sessions.close_file()
 
     def open_session(self, secret: str) -> str | None:
         """Open a session for a link's token or a key; return the value of its cookie, or None where ``secret`` is not valid."""
         if self._use_token(secret):
             return self._sessions.create("", "")
-        return self._sessions.create(secret, secret) if secret and self._identify(secret) else None
+        digest = hash_key(secret) if secret else ""
+        return self._sessions.create(digest, digest) if digest and self._identify(digest) else None
 
     def _use_token(self, secret: str) -> bool:
         with self._lock:
@@ -98,14 +109,14 @@ class SignIn:
         self.write_link_file()
         return True
 
-    def _identify(self, secret: str) -> Visitor | None:
-        """Return the visitor of a session: that of a link may do all until the console ends, that of a key what the key may do now."""
-        if not secret:
+    def _identify(self, digest: str) -> Visitor | None:
+        """Return the visitor of a session by the hash of its key: that of a link may do all, that of a key what the key may do now."""
+        if not digest:
             return Visitor(user.current_user(), ALL_SCOPES)
         if self._keys is None:
             return None
         try:
-            key = self._keys.key(secret, None, monotonic())
+            key = self._keys.key_by_hash(digest, None, monotonic())
         except ApiError:
             return None
         scopes = ALL_SCOPES if "admin" in key.scopes else ALL_SCOPES & frozenset(map(str, key.scopes))
@@ -113,8 +124,8 @@ class SignIn:
 
     def find(self, cookie: str) -> Visitor | None:
         """Return the visitor of a session cookie; None where the session has ended or is unknown."""
-        secret = self._sessions.find(cookie) if cookie else None
-        return None if secret is None else self._identify(secret)
+        digest = self._sessions.find(cookie) if cookie else None
+        return None if digest is None else self._identify(digest)
 
     def close_session(self, cookie: str) -> None:
         """End the session of a cookie."""

@@ -121,6 +121,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the test split: differences of two runs can be paired where it is equal."""
     primary_scores: dict[str, Score] = {}
     """Primary metric with its interval, by system."""
+    note: str = ""
+    """What somebody wrote about the run afterwards; empty: nothing."""
+    note_author: str = ""
 
 
 class RunRecord(RunSummary, frozen=True, kw_only=True):
@@ -216,6 +219,15 @@ def read_run(layout: ProjectPaths, name: str) -> RunRecord:
         )
     run_record: RunRecord = _read(layout, name, RunRecord)
     return run_record
+
+
+def write_note(layout: ProjectPaths, name: str, note: str, author: str) -> None:
+    """Write the note of ``author`` into the record of the run ``name``; an empty one removes it.
+
+    Raises  ArtifactError where there is none of that name, or it cannot be read.
+    """
+    record = msgspec.structs.replace(read_run(layout, name), note=note, note_author=author if note else "")
+    atomic_io.write_bytes(layout.runs / f"{name}.json", msgspec.json.encode(record) + b"\n")
 
 
 def _read(layout: ProjectPaths, name: str, shape: type[Any]) -> Any:

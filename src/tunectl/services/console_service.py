@@ -77,13 +77,15 @@ def _serve(
             f"console.port = {address.port}: {address.host}:{address.port} cannot be used: {error.strerror}",
             hint=f"close the program that uses it, or choose another port: tunectl console console.port={min(address.port + 1, 65535)}",
         ) from error
-    sign_in.address = f"http://{address.link_host}:{listening.getsockname()[1]}"
+    port = listening.getsockname()[1]
+    sign_in.address = f"http://{address.link_host}:{port}"
     sign_in.write_link_file()
+    sign_in.save_sessions(port)
     try:
         started(sign_in.create_link())
         _build_server(address, layout, project, sign_in, recording).run(sockets=[listening])
     finally:
-        sign_in.remove_link_file()
+        sign_in.end()
         listening.close()
 
 

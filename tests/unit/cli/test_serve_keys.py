@@ -23,8 +23,13 @@ def test_add_list_disable_remove(path: Path, capsys: pytest.CaptureFixture[str])
     assert secret.startswith("tk-")
     assert secret not in path.read_text()
     assert main(["serve", "keys", "list", "--json"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)
-    assert (entry["name"], entry["scopes"], entry["per_minute"], len(entry["sha256"])) == ("shop", ["chat"], 60, 12)
+    (entry,) = json.loads(capsys.readouterr().out)["keys"]
+    assert (entry["name"], entry["scopes"], entry["per_minute"], len(entry["fingerprint"])) == (
+        "shop",
+        ["chat"],
+        60,
+        12,
+    )
     for verb, state in (("disable", False), ("enable", True)):
         assert main(["serve", "keys", verb, "shop"]) == 0
         assert json.loads(path.read_text())["keys"][0].get("enabled", True) is state

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import console_records
 import pytest
 from console_projects import NOW, Console, PageFacts, build, digest_project
 
@@ -16,10 +17,17 @@ from tunectl.console.act_table import ACTS
 from tunectl.console.acts import request_retrain
 from tunectl.inference_log import erasure_ledger
 from tunectl.monitoring import window as windows
+from tunectl.pipeline import run_ledger
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import ApprovalDecision, RunStore, TriggerOutcome
 
-EXAMPLES = {"run": f"{'b' * 12}-1", "window": "c" * 16, "inference": "chatcmpl-0000", "key": "app"}
+EXAMPLES = {
+    "record": f"{console_records.NOW:%Y%m%dT%H%M%SZ}-00000000",
+    "run": f"{'b' * 12}-1",
+    "window": "c" * 16,
+    "inference": "chatcmpl-0000",
+    "key": "app",
+}
 PLAIN_ACTS = [act for act in ACTS if act.template == "act.html"]
 URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
@@ -122,6 +130,28 @@ def test_only_the_people_of_the_settings_decide(console: Console) -> None:
     refused = console.post(path, **{**form, "answer": "yes"})
     assert (refused.status_code, "retrain.approval.people names alice" in refused.text) == (403, True)
     assert RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain") is None
+
+
+def test_a_note_on_a_run_stands_in_its_record_with_the_visitors_name(console: Console) -> None:
+    path = fill("/runs/{record}/note")
+    assert path in console.client.get("/runs").text
+    form = read_form(console, path)
+    note = "the large rank <b>was</b> too slow"
+    assert console.post(path, **form, answer="yes", note=f" {note}\n").headers["location"] == "/runs"
+    row = next(row for row in console.client.get("/runs.json").json()["rows"] if row["id"] == EXAMPLES["record"])
+    assert (row["note"], row["note_author"]) == (
+        note,
+        console.sign_in.find(next(iter(console.client.cookies.values()))).name,
+    )
+    page = console.client.get("/runs").text
+    assert "the large rank &lt;b&gt;was&lt;/b&gt; too slow" in page
+    assert console.post(path, **form, answer="yes", note="another").status_code == 409, "the note has changed since"
+    changed = read_form(console, path)
+    assert console.post(path, **changed, answer="yes", note="x" * 501).status_code == 422
+    assert console.post(path, **changed, answer="yes", note="").status_code == 303
+    record = run_ledger.read_run(console.layout, EXAMPLES["record"])
+    assert (record.note, record.note_author, record.primary) == ("", "", "bleu")
+    assert console.client.get("/runs/no-such-run/note").status_code == 404
 
 
 def test_a_request_for_a_retrain_carries_name_and_reason(console: Console) -> None:

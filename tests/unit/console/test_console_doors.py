@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from console_projects import Console, build, initialize
 from half_uploads import hold_half_uploads, measure_health, serve
 from msgspec import structs
 
-from tunectl.access import api_keys
+from tunectl.access import api_keys, sessions
 from tunectl.access.api_keys import KeyStore
-from tunectl.console import console_sessions
+from tunectl.console import console_sessions, session_file
 from tunectl.console.console_guard import MAX_FORM_BYTES, check_target
 from tunectl.console.console_sessions import SignIn
 from tunectl.console.screen_table import SCREENS, json_path
@@ -179,3 +180,93 @@ def test_a_session_may_do_what_its_key_may_do_now(tmp_path: Path) -> None:
     api_keys.remove(path, "ann")
     api_keys.add(path, structs.replace(entry, scopes=["chat"]))
     assert sign_in.find(cookie) is None
+
+
+def make_keys(path: Path, *names: str) -> tuple[KeyStore, dict[str, str]]:
+    """A store of keys that may look, and their secrets by name."""
+    secrets = {}
+    for name in names:
+        secrets[name], entry = api_keys.create_key(name, ["look"], None, datetime.now(UTC))
+        api_keys.add(path, entry)
+    keys = KeyStore(path, 0.0)
+    keys.load()
+    return keys, secrets
+
+
+def test_sessions_outlive_a_console_that_is_killed(tmp_path: Path) -> None:
+    keys, secrets = make_keys(tmp_path / "keys.json", "ann", "bo")
+    killed = SignIn(tmp_path / "link", keys)
+    killed.save_sessions(8300)
+    token = killed.create_link().partition("#")[2]
+    cookies = {name: killed.open_session(secret) for name, secret in {**secrets, "link": token}.items()}
+    left = cookies["left"] = killed.open_session(secrets["ann"])
+    killed.close_session(left)
+    file = tmp_path / "sessions_8300.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [secret for secret in (*cookies.values(), *secrets.values()) if secret in file.read_text()] == []
+    api_keys.remove(tmp_path / "keys.json", "bo")
+    again = SignIn(tmp_path / "link", keys)
+    again.save_sessions(8300)
+    found = {name: again.find(cookie) for name, cookie in cookies.items()}
+    assert found["ann"].scopes == {"look"}
+    assert "operate" in found["link"].scopes
+    assert (found["bo"], found["left"]) == (None, None), "a revoked key, and who signed out"
+    assert api_keys.hash_key(secrets["bo"]) not in file.read_text()
+    again.end()
+    assert not file.exists()
+    stopped = SignIn(tmp_path / "link", keys)
+    stopped.save_sessions(8300)
+    assert stopped.find(cookies["ann"]) is None, "a console that is stopped ends its sessions"
+
+
+@pytest.mark.parametrize("spoil", ["mode", "cut", "absent", "old", "future"])
+def test_a_file_of_sessions_that_cannot_be_trusted_opens_nothing(
+    tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = SignIn(tmp_path / "link", None)
+    first.save_sessions(8300)
+    cookie = first.open_session(first.create_link().partition("#")[2])
+    file = tmp_path / "sessions_8300.json"
+    if spoil == "mode":
+        file.chmod(0o644)
+    elif spoil == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    elif spoil == "absent":
+        file.unlink()
+    else:
+        moved = sessions.MAX_AGE_SECONDS if spoil == "old" else -60
+        monkeypatch.setattr(session_file, "time", lambda: time.time() + moved)
+    second = SignIn(tmp_path / "link", None)
+    second.save_sessions(8300)
+    assert second.find(cookie) is None
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_session_does_not_live_longer_by_being_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = SignIn(tmp_path / "link", None)
+    first.save_sessions(8300)
+    cookie = first.open_session(first.create_link().partition("#")[2])
+    monkeypatch.setattr(session_file, "time", lambda: time.time() + sessions.MAX_AGE_SECONDS - 60)
+    second = SignIn(tmp_path / "link", None)
+    second.save_sessions(8300)
+    assert second.find(cookie) is not None
+    monkeypatch.setattr(sessions, "monotonic", lambda: time.monotonic() + 61)
+    assert second.find(cookie) is None
+
+
+def test_a_session_that_ended_while_the_disk_was_full_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = SignIn(tmp_path / "link", None)
+    first.save_sessions(8300)
+    cookie = first.open_session(first.create_link().partition("#")[2])
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(session_file.atomic_io, "write_json", refuse)
+        first.close_session(cookie)
+    second = SignIn(tmp_path / "link", None)
+    second.save_sessions(8300)
+    assert second.find(cookie) is None

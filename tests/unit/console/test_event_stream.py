@@ -12,7 +12,7 @@ from console_records import URL
 
 from tunectl.artifacts import lock
 from tunectl.backends.storage import inference_log_sql
-from tunectl.console.event_stream import MAX_STREAMS, ChangeWatcher, stamp_project, stream_changes
+from tunectl.console.event_stream import LOOK_SECONDS, MAX_STREAMS, ChangeWatcher, stamp_project, stream_changes
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS
 from tunectl.inference_log.log_store import LogEvent
@@ -43,6 +43,29 @@ def test_a_change_reaches_all_listeners_and_the_thread_ends_with_the_last() -> N
         assert not is_watched()
 
     asyncio.run(play())
+
+
+def test_a_change_is_told_at_the_first_look_after_it() -> None:
+    """A look a second, and none in vain: a page hears of a change within two seconds. Looks are counted, so a busy machine fails nothing."""
+    told, looks = threading.Event(), []
+
+    def take() -> bool:
+        looks.append(
+            len(looks) < 2 or told.wait(20)
+        )  # the third look begins only when the page has heard of the second
+        return len(looks) > 1
+
+    async def play() -> None:
+        watcher = ChangeWatcher(take, seconds=0.02)
+        stream = stream_changes(watcher, watcher.subscribe(), lambda: True)
+        await anext(stream)
+        assert b"event: changed" in await anext(stream)
+        told.set()
+        await stream.aclose()
+
+    asyncio.run(play())
+    assert all(looks)
+    assert LOOK_SECONDS <= 1
 
 
 def test_a_stamp_that_fails_ends_no_updates() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import msgspec
@@ -10,13 +9,12 @@ import pytest
 from console_projects import MARKUP, NOW, build
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import AnnotationMetadata, Message, PreferencePair, Source
 from tunectl.console.read_context import ReadContext
 from tunectl.console.row_index import RowIndex
 from tunectl.console.screens.data import read_data
 from tunectl.console.screens.row import read_row
-from tunectl.console.screens.rows import SIZE, read_rows
+from tunectl.console.screens.rows import read_rows
 from tunectl.core.errors import DataError
 
 
@@ -106,30 +104,6 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     path.write_text('{"id": "a"}\n{"id"\n')
     with pytest.raises(DataError, match=r"examples\.jsonl:2 is not a record"):
         RowIndex(path)
-
-
-def test_a_page_of_100_000_rows_is_within_the_budget(tmp_path: Path) -> None:
-    layout = ProjectPaths(tmp_path)
-    folder = layout.artifact("curate")
-    folder.mkdir(parents=True)
-    row = {
-        "source": {"file": "big.jsonl", "row": 1},
-        "messages": [{"role": "user", "content": "x" * 300}],
-        "kind": "big",
-    }
-    lines = (msgspec.json.encode({"id": f"e-{at:016x}", **row}) for at in range(100_000))
-    (folder / "examples.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    context = ReadContext(layout, NOW)
-    before = time.process_time()
-    read_rows(context, {"stage": "curate", "at": "50000"})
-    first = time.process_time() - before
-    before = time.process_time()
-    found = read_rows(context, {"stage": "curate", "at": "99999", "q": "e-000000000001869f"})
-    again = time.process_time() - before
-    assert [one.id for one in found.rows] == ["e-000000000001869f"]
-    assert SIZE == 50
-    assert first < 1.0  # once a file; later pages use the index
-    assert again < 0.3
 
 
 def test_a_preference_pair_has_its_page(tmp_path: Path) -> None:

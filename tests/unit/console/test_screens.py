@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
-from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, digest_project, initialize
-from console_records import add_evaluation
+from console_projects import (
+    DECIDED,
+    MARKUP,
+    NOW,
+    Console,
+    PageFacts,
+    build,
+    crawl,
+    digest_project,
+    initialize,
+    list_paths,
+)
+from console_records import URL, add_evaluation, add_sweep, write_run
 from msgspec.structs import replace
 from play_server import declare, run_play_server
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import truncate
+from tunectl.artifacts.records import Feedback, truncate
+from tunectl.backends.storage import inference_log_sql
 from tunectl.console import html_pages
+from tunectl.console.act_table import ACTS
+from tunectl.console.console_sessions import Visitor
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, json_path
+from tunectl.console.screens import settings
 from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
 from tunectl.preferences import annotation_store
+from tunectl.retraining.run_store import RunStore, TriggerOutcome
+from tunectl.retraining.state_machine import Trigger
 
 EXAMPLES = {
     "stage": "curate",
@@ -125,6 +146,44 @@ def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
         assert "\u202e" not in reply.text, path
         seen += "&lt;script&gt;alert" in reply.text
     assert seen >= 3
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """A project in which markup stands wherever a stranger can write: in requests, answers, edits, reasons and names."""
+    layout = build(tmp_path_factory.mktemp("hostile") / "shop")
+    with inference_log_sql.open_log(URL, layout.root) as log:
+        one = log.inference("chatcmpl-0001")
+        asked = {"messages": [{"role": role, "content": MARKUP} for role in ("system", "assistant", "user")]}
+        told = {"choices": [{"message": {"role": "assistant", "content": MARKUP}}]}
+        log.write([replace(one, id="chatcmpl-evil", request=asked, response=told), Feedback("f-evil", "chatcmpl-evil", "edit", MARKUP, NOW, MARKUP)])  # fmt: skip
+    store = RunStore(layout.retrain)
+    store.save(write_run("e", NOW, MARKUP))
+    store.enqueue_trigger(Trigger("person", "person-2", NOW, MARKUP, MARKUP))
+    store.resolve_trigger(
+        TriggerOutcome(Trigger("alert", "alert-2", NOW, MARKUP), NOW, reason="cooldown", detail=MARKUP)
+    )
+    with run_play_server() as server:
+        declare(layout, server)
+        yield Console(layout)
+
+
+@pytest.mark.parametrize(
+    ("path", "places"),
+    [
+        ("/live?q=script", 2),  # question and answer
+        ("/live/chatcmpl-evil", 5),  # three messages, the answer, an edit
+        ("/play?replay=chatcmpl-evil", 3),  # the question to ask again, and what came before it
+        ("/retrain", 4),  # reasons and names of triggers, of a run, and why one started nothing
+        (f"/retrain/{'e' * 12}-1", 1),
+    ],
+)
+def test_markup_of_strangers_is_text_in_traffic_play_and_reasons(hostile: Console, path: str, places: int) -> None:
+    reply = hostile.client.get(path)
+    assert reply.status_code == 200
+    assert "<script>alert" not in reply.text
+    assert "<img" not in reply.text
+    assert reply.text.count("&lt;script&gt;alert") >= places
 
 
 @pytest.mark.parametrize(
@@ -252,6 +311,39 @@ def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: py
     assert opened == [f"{who} opened the inference chatcmpl-0001"]
 
 
+def test_settings_say_which_versions_run_here_and_how_much_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(initialize(tmp_path / "shop"))
+    monkeypatch.setattr(settings.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000))
+    shown = console.client.get("/settings.json").json()
+    assert (
+        shown["versions"].items() >= {"Python": platform.python_version(), "tunectl-lm": version("tunectl-lm")}.items()
+    )
+    assert (shown["disk_free"], "free some space" in shown["disk_advice"]) == (3_000_000, True)
+    page = console.client.get("/settings").text
+    assert f"<dt>Python</dt><dd>{platform.python_version()}</dd>" in page
+    assert "3.0 MB" in page
+    assert "free some space" in page
+
+
+def test_a_window_leads_to_evidentlys_report_in_a_sandbox(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    path = fill("/drift/{window}/report")
+    assert console.client.get(path).status_code == 404
+    assert path not in console.client.get(fill("/drift/{window}")).text
+    folder = console.layout.root / console.app.context(Visitor("ann", frozenset())).load_settings().monitor.reports
+    folder.mkdir(parents=True)
+    (folder / f"{EXAMPLES['window']}.html").write_text("<script>draw()</script>")
+    assert console.client.get(fill("/drift/{window}.json")).json()["has_report"] is True
+    assert path in console.client.get(fill("/drift/{window}")).text
+    reply = console.client.get(path)
+    assert (reply.status_code, reply.text) == (200, "<script>draw()</script>")
+    assert reply.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none';")
+    assert console.stranger().get(path).status_code == 303
+    assert console.client.get("/drift/..%2Fwindow/report").status_code == 404
+
+
 def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
     console = Console(build(tmp_path / "shop"))
     with run_play_server() as server:
@@ -260,3 +352,18 @@ def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
         page = console.client.get("/releases").text
     assert [one["state"] for one in shown] == ["ready", "not ready", "not reachable"]
     assert "not reachable" in page
+
+
+def test_the_browser_looks_at_every_screen_and_act(tmp_path: Path) -> None:
+    """Tests that hold pages to WCAG go through these addresses; stopping a canary, which needs one, has a test of its own."""
+    layout = build(tmp_path / "shop")
+    add_sweep(layout.root)
+    console, addresses = Console(layout), list_paths(layout.root)
+    shown = {path for path in addresses if console.client.get(path).status_code == 200} | {DECIDED}
+    assert set(addresses) - shown == {"/nothing"}
+    missing = [
+        page.path
+        for page in (*SCREENS, *ACTS)
+        if not any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", page.path), path.partition("?")[0]) for path in shown)
+    ]
+    assert missing == ["/runs/curve/{stage}/{figure}", "/canary/stop"], "a curve is part of its run's page"

@@ -82,3 +82,12 @@ def test_only_releases_of_the_split_at_hand_learned_a_row(layout: ProjectPaths, 
 def test_raw_files_and_rows_are_counted_by_part(layout: ProjectPaths) -> None:
     assert lineage_trace.count_rows_by_file(layout) == {"data/ads.jsonl": {"train": 1, "test": 1}}
     assert lineage_trace.list_raw_rows(layout) == ["data/ads.jsonl:1"]
+
+
+@pytest.mark.parametrize("text", [b"", b"ab\n", b"ab", b"a\nb\nab\n\nxab b", b"b\n" * 5 + b"a b", b"\n\na"])
+def test_lines_are_found_as_reading_each_would(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(text)
+    wanted = [(at, line) for at, line in enumerate(text.split(b"\n"), 1) if b"a" in line or b"b b" in line]
+    assert list(lineage_trace.find_lines(path, [b"b b", b"a"])) == wanted
+    assert list(lineage_trace.find_lines(tmp_path / "absent", [b"a"])) == []

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from tunectl.artifacts.records import DriftWindow, truncate
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.read_context import NotFoundError, ProblemList
-from tunectl.monitoring import reference_data
+from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
 from tunectl.registry.release_store import ReleaseRegistry
 
@@ -81,6 +81,8 @@ class DriftWindowScreen(Struct, frozen=True):
     is_reference: bool = False
     can_be_reference: bool = False
     """Whether it has enough rows."""
+    has_report: bool = False
+    """Whether Evidently's report of it is still there."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -149,6 +151,18 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
     return screen
 
 
+def read_report(context: ReadContext, name: str) -> bytes:
+    """Return Evidently's report of the window ``name``, a page with scripts of its own.
+
+    Raises  NotFoundError where there is none.
+    """
+    folder = context.layout.root / context.load_settings().monitor.reports
+    path = next((path for path in report_files.list_reports(folder) if path.stem == name), None)
+    if path is None:
+        raise NotFoundError(name)
+    return path.read_bytes()
+
+
 def describe_window(
     settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, name: str
 ) -> DriftWindowScreen | None:
@@ -170,6 +184,7 @@ def describe_window(
     return DriftWindowScreen(
         window=one,
         before=closed[index - 1].id if index else "",
+        has_report=(layout.root / settings.monitor.reports / f"{one.id}.html").is_file(),
         after=closed[index + 1].id if index + 1 < len(closed) else "",
         examples=_pick_examples(one.exemplars, rows),
         reference_examples=[_build_example(row) for row in compared[:MAX_EXAMPLES]],

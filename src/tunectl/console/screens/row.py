@@ -81,16 +81,10 @@ def _find_row(context: ReadContext, name: str) -> dict[str, Any] | None:
     files_by_stage = {**FILES, "preferences": WRITES["preferences"]}
     for stage, files in reversed(files_by_stage.items()):
         for file in files:
-            path = context.layout.artifact(stage) / file
-            if not path.is_file():
-                continue
-            with path.open("rb") as stream:
-                for line in stream:
-                    if needle not in line:
-                        continue
-                    row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-                    if row.get("id") == name:
-                        return row
+            for _, line in lineage_trace.find_lines(context.layout.artifact(stage) / file, [needle]):
+                row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+                if row.get("id") == name:
+                    return row
     return None
 
 

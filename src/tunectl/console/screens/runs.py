@@ -65,6 +65,9 @@ class RunRow(Struct, frozen=True):
     passed: bool | None
     failure: str
     release: str
+    note: str = ""
+    """What somebody wrote about the run afterwards, and who; empty: nothing."""
+    note_author: str = ""
     launches: dict[str, StageLaunch] = field(default_factory=dict)
     """Stages that were trained on several processes, with the way in which these were launched."""
     build: str = ""
@@ -139,6 +142,8 @@ def build_row(record: RunRecord, before: RunRecord | None) -> RunRow:
         verdict.passed if verdict else None,
         record.failure.message if record.failure else "",
         record.release or "",
+        record.note,
+        record.note_author,
         {stage.name: stage.launch for stage in record.stages if stage.launch is not None and stage.launch.ranks > 1},
         record.build,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -10,10 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
+from tunectl.access import api_keys
+from tunectl.access.scopes import SCOPES
 from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, list_setting_files, stamp_files
+from tunectl.core.distribution import DISTRIBUTION
+from tunectl.pipeline import system_check
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import BaseModel
 
     from tunectl.config.loading.checks import ResolvedConfig
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
 
 PAGE_SIZE: Final = 100
+PACKAGES: Final = (DISTRIBUTION, "torch", "transformers", "trl", "dvc", "bentoml", "openvino", "vllm")
+"""Packages whose versions are shown, where they are installed."""
 
 
 class SettingRow(Struct, frozen=True):
@@ -59,6 +69,12 @@ class SettingsScreen(Struct, frozen=True):
     overrides: list[str] = field(default_factory=list)
     """Recorded overrides, which are replayed at each run."""
     query: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Version of Python and of each installed package that matters."""
+    disk_free: int = 0
+    """Free bytes on the disk of the project."""
+    disk_advice: str = ""
+    """What to do; empty where enough is free."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,6 +88,7 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
     if "section" in picked:
         matches = [row for row in matches if row.key.partition(".")[0] == picked["section"]]
     at = find_page_start(picked.get("at", ""), PAGE_SIZE, len(matches))
+    free = problems.attempt("disk", lambda: shutil.disk_usage(context.layout.root).free, 0)
     return SettingsScreen(
         rows=list(matches[at : at + PAGE_SIZE]),
         total=len(rows),
@@ -80,8 +97,16 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
         sections=[SettingSection(name, count) for name, count in counts.items()],
         overrides=[row.origin.removeprefix("override ") for row in rows if row.override],
         query=picked,
+        versions={"Python": platform.python_version(), **_list_versions()},
+        disk_free=free,
+        disk_advice=system_check.check_disk(free).advice,
         problems=problems.problems,
     )
+
+
+def _list_versions() -> dict[str, str]:
+    versions = {name: system_check.find_version(name) for name in PACKAGES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def _passes(row: SettingRow, picked: Mapping[str, str]) -> bool:
@@ -178,33 +203,33 @@ class KeysScreen(Struct, frozen=True):
 
 def read_keys(context: ReadContext, query: Mapping[str, str]) -> KeysScreen:  # noqa: ARG001 - every screen is read alike
     """Return names, scopes and states of the keys file; it does not contain the keys themselves."""
-    from tunectl.access import api_keys, scopes
-
     problems = ProblemList()
     path = problems.attempt("settings", context.find_keys_file, None)
+    empty = KeysScreen(scopes=list(SCOPES), problems=problems.problems)
     if path is None:
-        return KeysScreen(scopes=list(scopes.SCOPES), problems=problems.problems)
-    root = context.layout.root
+        return empty
+    return problems.attempt("keys", lambda: describe_keys(path, context.layout.root, context.now), empty)
+
+
+def describe_keys(path: Path, root: Path, now: datetime) -> KeysScreen:
+    """Return the entries of the keys file ``path``; whether one is refused is as of ``now``.
+
+    Raises  DataError where it is not a valid keys file.
+    """
+    keys = [
+        KeyRow(
+            key.name,
+            list(key.scopes),
+            key.created_at,
+            key.expires_at,
+            key.enabled,
+            api_keys.explain_refusal(key, now) or "",
+            key.per_minute,
+            key.max_concurrency,
+            key.tokens_per_minute,
+            key.sha256[:12],
+        )
+        for key in api_keys.read(path)
+    ]
     file = str(path.relative_to(root) if path.is_relative_to(root) else path)
-    entries: list[api_keys.ApiKey] = problems.attempt("keys", lambda: api_keys.read(path), [])
-    return KeysScreen(
-        file,
-        path.is_file(),
-        [
-            KeyRow(
-                key.name,
-                list(key.scopes),
-                key.created_at,
-                key.expires_at,
-                key.enabled,
-                api_keys.explain_refusal(key, context.now) or "",
-                key.per_minute,
-                key.max_concurrency,
-                key.tokens_per_minute,
-                key.sha256[:12],
-            )
-            for key in entries
-        ],
-        list(scopes.SCOPES),
-        problems.problems,
-    )
+    return KeysScreen(file, path.is_file(), keys, list(SCOPES))

@@ -52,14 +52,14 @@ function announce(event) {
 
 if (channel) channel.onmessage = message => hear(message.data);
 
-function watch() {
+function watch(missed) { // missed: this page was not seen for a while, so nobody may have told it what came since
   if (document.hidden || live.request || !document.querySelector("[data-live]")) return;
   const request = live.request = new AbortController(), asked = performance.now();
-  if (!channel) { connect(); return; }
+  if (!channel) { connect(missed); return; }
   navigator.locks.request("changes", {signal: request.signal}, () => new Promise(release => {
     if (request.signal.aborted) { release(); return; }
     live.release = release;
-    connect(performance.now() - asked > 1000); // the page that held the stream is gone: what came since was not heard
+    connect(missed || performance.now() - asked > 1000); // the page that held the stream is gone: what came since was not heard
   })).catch(() => {}); // hidden before it was its turn
 }
 
@@ -122,14 +122,14 @@ function showKeys() {
   document.getElementById("keys").showModal();
 }
 
-document.addEventListener("visibilitychange", () => document.hidden ? unwatch() : watch());
+document.addEventListener("visibilitychange", () => document.hidden ? unwatch() : watch(true));
 document.addEventListener("keydown", event => {
   const keys = document.getElementById("keys"), typing = event.target.closest("input:not([type=checkbox]), textarea, select");
   if (event.key === "?" && singleKeys.on && keys && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) showKeys();
   if (event.key === "Escape") for (const menu of document.querySelectorAll("details.narrow[open]")) menu.open = false;
 });
 addEventListener("pagehide", unwatch);
-addEventListener("pageshow", watch);
+addEventListener("pageshow", event => watch(event.persisted));
 signIn();
 draw();
 
