@@ -141,14 +141,14 @@ def test_a_withheld_attribute_costs_a_pair_the_prompt_that_it_would_share(roots:
 
 
 def test_pairs_of_a_simulated_annotator_share_the_answers_of_an_input(roots: Any) -> None:
-    """Local Lens: 90 inputs of about 390 tokens, five answers each; its 1,005 pairs read alone would be five times as many."""
+    """Local Lens: 200 inputs of about 330 tokens, four answers each; its 884 pairs read alone would be four times as many."""
     root = roots("preferences=local_lens")
     train, held, tokens, _ = cost_estimate.estimate_pairs(root, AMOUNTS)
-    assert (train, held) == (90, 16)
+    assert (train, held) == (200, 24)
     assert tokens == pytest.approx(
-        126 / 3.6 + cost_estimate.TEMPLATE_TOKENS + 5 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)
+        126 / 3.6 + cost_estimate.TEMPLATE_TOKENS + 4 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)
     )
-    assert 1.0 < _stages(roots("preferences=local_lens", "reward=local_lens"))["reward"].minutes < 5.0, "it took 2.7"
+    assert 1.0 < _stages(roots("preferences=local_lens", "reward=local_lens"))["reward"].minutes < 5.0, "it took 4.0"
 
 
 def test_writing_is_a_line_through_the_two_timed_batches() -> None:
