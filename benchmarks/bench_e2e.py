@@ -27,8 +27,18 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
 
+import numpy as np  # noqa: E402
 from hardware_info import machine, versions  # noqa: E402
 from loop_demo.processes import OFFLINE_ENV  # noqa: E402
+
+from tunectl.artifacts import atomic_io  # noqa: E402
+from tunectl.artifacts.records import Message  # noqa: E402
+from tunectl.config.schema import slot_error as slot_rules  # noqa: E402
+from tunectl.evaluation import slot_error  # noqa: E402
+from tunectl.evaluation.items import Item  # noqa: E402
+from tunectl.evaluation.results import AnswerRow  # noqa: E402
+from tunectl.evaluation.two_model_report import FIRST, SECOND  # noqa: E402
+from tunectl.stats import bootstrap  # noqa: E402
 
 RESULT = HERE / "results" / "bench_e2e.json"
 GIT = ("-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main")
@@ -63,8 +73,21 @@ def main() -> None:
         start = time.monotonic()
         run_command([sys.executable, "-m", "tunectl", "repro", *words], project)
         seconds[name] = round(time.monotonic() - start)
-    words = ["evaluate", "held_out.csv", "--model", "align", "--against", "sft", "--slots", SLOTS, "--json"]
+    words = [
+        "evaluate",
+        "held_out.csv",
+        "--model",
+        "align",
+        "--against",
+        "sft",
+        "--slots",
+        SLOTS,
+        "--json",
+        "--out",
+        "answers",
+    ]
     compared = json.loads(run_command([sys.executable, "-m", "tunectl", *words], project, capture=True))
+    attributes = compare_attributes(project / "answers" / "answers.jsonl")
     figures = json.loads((project / "artifacts" / "metrics" / "reward.json").read_text())
     result = {
         "benchmark": "e2e",
@@ -80,16 +103,52 @@ def main() -> None:
         "seconds": seconds,
         "reward": figures,
         "compared": compared,
+        "attributes": attributes,
     }
     differences = {item["measure"]: item for item in compared["differences"]}
     for name in SHOWN:
         one = differences[name]
         print(f"{name:12} aligned minus tuned {one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})")
+    for name, one in attributes.items():
+        print(
+            f"{name:16} missing or wrong {one['tuned']} -> {one['aligned']} of {one['inputs']}: "
+            f"{one['value']:+.1f} points ({one['low']:+.1f} to {one['high']:+.1f})"
+        )
     if args.keep:
         before = json.loads(RESULT.read_text()) if RESULT.is_file() else []
         others = [item for item in before if item["settings"] != result["settings"]]
         RESULT.write_text(json.dumps([*others, result], indent=1) + "\n")
     print(json.dumps(result))
+
+
+def compare_attributes(path: Path) -> dict[str, dict[str, float]]:
+    """Count the answers that miss or contradict each attribute; difference aligned minus tuned in points, with its paired 95 % interval."""
+    rows = list(atomic_io.read_rows(path, AnswerRow))
+    items = [Item(row.id, (Message("user", row.input),), tuple(row.references), fields=row.fields) for row in rows]
+    rules = slot_error.build_slot_matcher(slot_rules.read(ROOT / SLOTS), items)
+    failed = {
+        system: [
+            {pair[0] for pair in (*match.missing, *match.wrong)}
+            for match in slot_error.match_answers(rules, items, [row.answers[name] for row in rows])
+        ]
+        for system, name in (("aligned", FIRST), ("tuned", SECOND))
+    }
+    result = {}
+    for name in rules.cfg.attributes:
+        stated = [index for index, item in enumerate(items) if name in dict(rules.attributes(item))]
+        tables = {system: np.array([[name in sets[index], 1] for index in stated]) for system, sets in failed.items()}
+        one = bootstrap.difference(
+            tables["aligned"],
+            tables["tuned"],
+            lambda sums: 100 * sums[..., 0] / sums[..., 1],
+            bootstrap.resample_counts(len(stated), 2000, 0),
+            0.95,
+        )
+        if one is None or one.low is None or one.high is None:
+            raise SystemExit(f"{path}: fewer than two inputs state {name}")
+        counts = {system: int(table[:, 0].sum()) for system, table in tables.items()}
+        result[name] = {"inputs": len(stated), **counts, "value": one.value, "low": one.low, "high": one.high}
+    return result
 
 
 def read(path: Path) -> Rows:
