@@ -78,7 +78,7 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         print(describe(row), flush=True)
     rows = [row for row in read_rows() if row["settings"] == settings]
-    TABLE.write_text(make_table(rows))
+    TABLE.write_text(make_table(rows, earlier=len(read_rows()) - len(rows)))
     print(json.dumps({"benchmark": "example", "settings": settings, **summarize(rows)}))
 
 
@@ -144,18 +144,19 @@ def read_rows() -> list[Row]:
 
 def summarize(rows: list[Row]) -> Row:
     """Count the runs whose intervals say that aligned is better, or worse."""
-    rates = [row["win_rates"]["reward"] for row in rows]
+    rates = [row["win_rates"]["reward"] for row in rows if "reward" in row["win_rates"]]
     differences = [row["differences"][name] for row in rows for name in MEASURES]
     return {
         "runs": len(rows),
+        "judged": len(rates),
         "surely_better": sum(low > 0.5 for _, low, _ in rates),
         "surely_worse": sum(high < 0.5 for _, _, high in rates),
         "measures_surely_lower": sum(high < 0 for _, _, high in differences),
     }
 
 
-def make_table(rows: list[Row]) -> str:
-    """The rows as Markdown, and the counts in words."""
+def make_table(rows: list[Row], earlier: int) -> str:
+    """The rows as Markdown, and the counts in words; ``earlier``: number of rows with other settings."""
     counts = summarize(rows)
     head = (
         "| instructions | processor | seed | reward model right | judge right | win rate | checks | BLEU | minutes |\n"
@@ -164,7 +165,7 @@ def make_table(rows: list[Row]) -> str:
     lines = [
         f"| {row['instructions']} | {row['machine']['processor']} | {row['seed']} "
         f"| {describe_share(row['reward']['accuracy'], row['reward']['accuracy_low'], row['reward']['accuracy_high'])} "
-        f"| {row['reward']['judge_accuracy']:.1%} | {describe_share(*row['win_rates']['reward'])} "
+        f"| {row['reward']['judge_accuracy']:.1%} | {describe_win_rate(row)} "
         f"| {describe_points(*row['differences']['checks'])} | {describe_points(*row['differences']['bleu'])} "
         f"| {sum(row['seconds'].values()) / 60:.0f} |\n"
         for row in rows
@@ -175,16 +176,24 @@ def make_table(rows: list[Row]) -> str:
         "second reward model, difference in checks passed and in BLEU (points). Minutes are those of preferences, reward, align and evaluate.\n\n"
         f"{head}{''.join(lines)}\n"
         f"Of {counts['runs']} runs the interval of the win rate lies above 50 % in {counts['surely_better']}, and below in "
-        f"{counts['surely_worse']}. Checks or BLEU are significantly lower in {counts['measures_surely_lower']}.\n"
+        f"{counts['surely_worse']}; in {counts['runs'] - counts['judged']} the judge was no better than chance. "
+        f"Checks or BLEU are significantly lower in {counts['measures_surely_lower']}. "
+        f"Runs with earlier settings, in `{ROWS.name}`: {earlier}.\n"
     )
 
 
 def describe(row: Row) -> str:
     """One row in a line."""
     return (
-        f"{row['instructions']} seed {row['seed']}: win rate {describe_share(*row['win_rates']['reward'])}, "
+        f"{row['instructions']} seed {row['seed']}: win rate {describe_win_rate(row)}, "
         f"checks {describe_points(*row['differences']['checks'])}, BLEU {describe_points(*row['differences']['bleu'])}"
     )
+
+
+def describe_win_rate(row: Row) -> str:
+    """The win rate with its interval; ``no verdict`` where the judge may be right by chance."""
+    rate = row["win_rates"].get("reward")
+    return describe_share(*rate) if rate else "no verdict"
 
 
 def describe_share(value: float, low: float, high: float) -> str:

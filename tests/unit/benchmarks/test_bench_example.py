@@ -32,9 +32,11 @@ def test_an_interval_counts_by_its_end() -> None:
         make_row((0.6, 0.51, 0.7), (-0.5, -1.5, 0.5)),
         make_row((0.6, 0.49, 0.7), (-2.0, -3.0, -1.0)),
         make_row((0.4, 0.3, 0.49), (0.0, -1.0, 1.0)),
+        {**make_row((0.6, 0.51, 0.7), (0.0, -1.0, 1.0)), "win_rates": {}},
     ]
     assert bench_example.summarize(rows) == {
-        "runs": 3,
+        "runs": 4,
+        "judged": 3,
         "surely_better": 1,
         "surely_worse": 1,
         "measures_surely_lower": 1,
@@ -43,10 +45,16 @@ def test_an_interval_counts_by_its_end() -> None:
 
 def test_the_table_tells_each_row_and_the_counts() -> None:
     """The figures of a row stand in its line."""
-    table = bench_example.make_table([make_row((0.6, 0.51, 0.7), (-0.5, -1.5, 0.5))])
+    row = make_row((0.6, 0.51, 0.7), (-0.5, -1.5, 0.5))
+    table = bench_example.make_table([row, {**row, "win_rates": {}}], earlier=3)
     line = "| native | a processor | 101 | 80.0% (75.0 to 85.0) | 70.0% | 60.0% (51.0 to 70.0) | +1.0 (-1.0 to +3.0) | -0.5 (-1.5 to +0.5) | 3 |"
     assert line in table
-    assert "Of 1 runs the interval of the win rate lies above 50 % in 1, and below in 0." in table
+    assert (
+        "Of 2 runs the interval of the win rate lies above 50 % in 1, and below in 0; in 1 the judge was no better"
+        in table
+    )
+    assert "| no verdict |" in table
+    assert "earlier settings, in `bench_example.jsonl`: 3." in table
 
 
 def test_the_digest_of_settings_leaves_out_the_seeds_that_change(tmp_path: Path) -> None:
