@@ -74,8 +74,8 @@ def _spawn_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str,
     return request
 
 
-def start_detached(layout: ProjectPaths, words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start ``tunectl`` with the arguments ``words`` as a process that outlives this one, and write its output to ``log``.
+def start_detached(layout: ProjectPaths, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start ``tunectl`` with ``arguments`` as a process that outlives this one, and write its output to ``log``.
 
     Raises  InfrastructureError where the log cannot be written.
     """
@@ -86,7 +86,7 @@ def start_detached(layout: ProjectPaths, words: Sequence[str], log: Path) -> sub
         raise atomic_io.write_error(log, error) from error
     with stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tunectl", *words],
+            [sys.executable, "-m", "tunectl", *arguments],
             cwd=layout.root,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,

@@ -165,9 +165,9 @@ def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
 
 
 def _ask_services(context: ReadContext, settings: TunectlConfig) -> ServiceFigures:
-    asked = (settings.console.servers, settings.monitor.host, settings.monitor.port)
+    stamp = (settings.console.servers, settings.monitor.host, settings.monitor.port)
     return context.cache.get(
-        "services", asked, lambda: read_service_figures(context.layout, settings), max_age=ASK_SECONDS
+        "services", stamp, lambda: read_service_figures(context.layout, settings), max_age=ASK_SECONDS
     )
 
 
