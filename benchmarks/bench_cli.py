@@ -6,6 +6,7 @@ Times `--help`, `check`, `run split` up to the moment before its first heavy imp
 `repro` with nothing to do: of the stages up to split, which are built first, and of all of them where this checkout is built.
 `demo` and `console` are timed until they listen and print their link, and then stopped. So is `demo` of the built wheel in a new environment,
 whose modules nobody has compiled at its first start; installing it, which fetches libraries from the package index, is a figure of its own.
+How much the core takes on the disk is measured in another one.
 Beside them, in the same run: a bare interpreter with argparse.
 """
 
@@ -67,11 +68,26 @@ def time_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]:
     return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}
 
 
-def time_fresh_wheel(folder: Path, runs: int) -> dict[str, dict[str, float]]:
-    """Build the wheel, install it with the extra console into a new environment without compiling, as uv does, and time its starts."""
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel of this checkout."""
     build = [PYTHON, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    wheel, home = next(folder.glob("tunectl_lm-*.whl")), folder / "fresh"
+    return next(folder.glob("tunectl_lm-*.whl"))
+
+
+def measure_core(wheel: Path, folder: Path) -> float:
+    """MB of the packages of a new environment with the wheel and no extra: compiled modules included, pip and setuptools left out."""
+    home = folder / "core"
+    venv.create(home, with_pip=False)
+    pip = [PYTHON, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet", str(wheel)]
+    subprocess.run(pip, cwd=folder, check=True, capture_output=True)
+    files = (path for path in home.glob("lib/python*/site-packages/**/*") if path.is_file())
+    return round(sum(path.stat().st_size for path in files) / 1e6, 1)
+
+
+def time_fresh_wheel(wheel: Path, folder: Path, runs: int) -> dict[str, dict[str, float]]:
+    """Install the wheel with the extra console into a new environment without compiling, as uv does, and time its starts."""
+    home = folder / "fresh"
     venv.create(home, with_pip=False)
     pip = [PYTHON, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet", "--no-compile"]
     demo = [str(home / "bin" / "tunectl"), "demo", "--port", "0"]
@@ -102,7 +118,9 @@ def main() -> None:
         }
         figures["demo, to listening"] = time_to_link([*TUNECTL, "demo", "--port", "0"], project, runs)
         figures["console, to listening"] = time_to_link([*TUNECTL, "console", "console.port=0"], project, runs)
-        figures |= time_fresh_wheel(Path(name), runs)
+        wheel = build_wheel(Path(name))
+        figures |= time_fresh_wheel(wheel, Path(name), runs)
+        core_mb = measure_core(wheel, Path(name))
         to_split = [*TUNECTL, "repro", "--to", "split"]
         subprocess.run(to_split, cwd=project, check=True, capture_output=True)
         figures["tunectl repro --to split, nothing to do"] = time_command(to_split, project, 3, {0})
@@ -119,6 +137,7 @@ def main() -> None:
                 "versions": versions("tunectl-lm", "pydantic", "hydra-core", "dvc", "starlette", "uvicorn", "jinja2"),
                 "figures": figures,
                 "ratios_to_bare": ratios,
+                "core_installed_mb": core_mb,
             }
         )
     )

@@ -46,7 +46,8 @@ ROOMS = {
         "serving/serving_metrics.py",
         "monitoring/monitor_metrics.py",
         "retraining/retrain_metrics.py",
-    ),
+        "status/service_metrics.py",
+    ),  # writes metrics; reads those of other programs
     "ray": ("backends/launchers/ray_",),
     "pyarrow": (
         "backends/readers/parquet_reader.py",

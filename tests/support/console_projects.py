@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -203,6 +204,13 @@ class Console:
         )
 
 
+def read_form(console: Console, path: str) -> dict[str, str]:
+    """What the form of an act carries along."""
+    page = console.client.get(path)
+    assert page.status_code == 200, page.text[-500:]
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text))
+
+
 def digest_project(folder: Path) -> dict[str, str]:
     """Every file of a project but caches, by its digest."""
     return {
@@ -322,6 +330,8 @@ def list_paths(folder: Path) -> list[str]:
         "/results/answers",
         "/results/evaluate",
         "/people",
+        "/people/prepare",
+        "/people/prepare/stop",
         "/play",
         "/explain?id=champion",
     ]

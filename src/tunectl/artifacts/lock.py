@@ -75,3 +75,8 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def read_holder(path: Path) -> str:
+    """Return the description of the process that holds the lock at ``path``; empty where none holds it."""
+    return path.read_text(encoding="utf-8", errors="replace") if is_locked(path) else ""

@@ -117,6 +117,16 @@ class ProjectPaths:
         """File with the output of the last build that was started from the console."""
         return self.state_dir / "build.log"
 
+    @property
+    def prepare_request(self) -> Path:
+        """JSON file that says who last let questions for people be prepared from the console, and why."""
+        return self.state_dir / "prepare.json"
+
+    @property
+    def prepare_log(self) -> Path:
+        """File with the output of ``tunectl annotate prepare`` that was last started from the console."""
+        return self.state_dir / "prepare.log"
+
     def progress(self, stage: str) -> Path:
         """Return the progress file of the running, or the last, run of a stage: JSON lines. Safe to delete."""
         return self.state_dir / "progress" / f"{stage}.jsonl"

@@ -64,7 +64,7 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
     from tunectl.preferences import annotation_store
 
     batch = CandidateBatch([], 0, 0, 0)
-    with annotation_store.open_store(folder) as store:
+    with annotation_store.open_store(folder, annotation_store.PREPARE) as store:
         before = len(store.tasks)
         with progress.bar("inputs answered", root.annotate.prepare.inputs) as bar:
             for progress_batch in generate_candidates(layout, root):

@@ -1,6 +1,6 @@
 """The inference log: requests and answers of served models, with feedback.
 
-tunectl log                              counts and the newest inferences
+tunectl log                              counts, metrics of the servers, and the newest inferences
 tunectl log show --id chatcmpl-...       one inference with its feedback; the beginning of the id is enough
 tunectl log export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
 tunectl log erase --user NAME            delete all data of one user now
@@ -57,7 +57,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))
-    show = verbs.add_parser("show", help="counts and the newest inferences, or one of them")
+    show = verbs.add_parser(
+        "show", help="counts, metrics of servers and monitor, and the newest inferences, or one of them"
+    )
     show.add_argument("--id", help="print this inference in full; the beginning of its id is enough")
     show.add_argument("-n", "--number", type=int, default=10, metavar="N", help="inferences to print (10)")
     export = verbs.add_parser("export", help="write finished inferences as JSON lines")
@@ -122,26 +124,33 @@ def load_settings(layout: ProjectPaths) -> LogSettings:
     return checks.load_project_config(layout).root
 
 
-def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, store: InferenceLog) -> int:
+def _show(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.status import service_metrics
 
     if args.id is not None:
         return _show_one(args, store)
     counts = store.counts(time_args.parse_time(args.since), time_args.parse_time(args.until))
     newest = _newest(args, store)
     feedback_by_inference = store.feedback_of([item.id for item in newest])
+    services = service_metrics.ServiceFigures()
+    if isinstance(root, TunectlConfig):  # inside a Bento there is no section console
+        services = service_metrics.read_service_figures(layout, root)
     if args.json:
         rows = [
             {**to_builtins(item), "feedback": to_builtins(feedback_by_inference.get(item.id, []))} for item in newest
         ]
-        terminal.print_json({"counts": to_builtins(counts), "newest": rows})
+        terminal.print_json({"counts": to_builtins(counts), "newest": rows, "services": to_builtins(services)})
         return 0
     opinions = ", ".join(f"{count} {kind}" for kind, count in counts.feedback.items()) or "none"
     terminal.print_line(
         f"{counts.inferences} inferences, {counts.finished} finished, {counts.erased} erased, {counts.users} users; feedback: {opinions}"
     )
+    for line in service_metrics.describe_services(services):
+        terminal.print_line(line)
     if newest:
         terminal.table("", COLUMNS, [_row(item, feedback_by_inference.get(item.id, [])) for item in newest])
     return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
+from tunectl.backends.reports.render import format_seconds
 from tunectl.console.read_context import ProblemList, ReadContext
 from tunectl.data.pipeline_row_counts import WRITES
 from tunectl.pipeline import stage_progress
@@ -74,6 +76,29 @@ class StageNode(Struct, frozen=True):
     failure: StageFailure | None = None
     row_files: bool = False
     """Whether it has rows to show: a training stage keeps counts only, and writes no rows."""
+
+
+class LastDuration(Struct, frozen=True):
+    """How long stages took the last time they ran, together: what another run of them can be expected to take, if no setting makes it longer."""
+
+    seconds: float
+    never_run: list[str]
+    """Those of them that have not run here; they are not in ``seconds``."""
+
+    @property
+    def text(self) -> str:
+        """The duration in words, to go on a sentence; empty where no stage has run."""
+        if not self.seconds:
+            return ""
+        without = f", without {', '.join(self.never_run)}: never run here" if self.never_run else ""
+        return f"the last time these took {format_seconds(self.seconds)} together{without}"
+
+
+def sum_durations(stages: Sequence[StageNode | StageStatus]) -> LastDuration:
+    """Return the sum of what ``stages`` took the last time."""
+    return LastDuration(
+        sum(stage.seconds or 0.0 for stage in stages), [stage.stage for stage in stages if stage.seconds is None]
+    )
 
 
 def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:

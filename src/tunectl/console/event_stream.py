@@ -51,6 +51,7 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
         layout.executed,
         layout.calibration,
         layout.build_log,
+        layout.prepare_log,
     )
     for folder in (
         "progress",

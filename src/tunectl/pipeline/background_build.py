@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,14 +67,26 @@ def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, 
 
 
 def _spawn_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
+    process = start_detached(layout, ["repro", *overrides], layout.build_log)
+    request = BuildRequest(process.pid, author, reason, list(overrides))
+    atomic_io.write_json(layout.build_request, request)
+    wait_for_lock(process, lambda: find_build(layout))
+    return request
+
+
+def start_detached(layout: ProjectPaths, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start ``tunectl`` with ``arguments`` as a process that outlives this one, and write its output to ``log``.
+
+    Raises  InfrastructureError where the log cannot be written.
+    """
     try:
-        layout.build_log.parent.mkdir(parents=True, exist_ok=True)
-        stream = layout.build_log.open("wb")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("wb")
     except OSError as error:
-        raise atomic_io.write_error(layout.build_log, error) from error
+        raise atomic_io.write_error(log, error) from error
     with stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tunectl", "repro", *overrides],
+            [sys.executable, "-m", "tunectl", *arguments],
             cwd=layout.root,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
@@ -83,33 +95,39 @@ def _spawn_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str,
             start_new_session=True,  # Ctrl-C at the console does not reach it
         )
     threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left while we live
-    request = BuildRequest(process.pid, author, reason, list(overrides))
-    atomic_io.write_json(layout.build_request, request)
+    return process
+
+
+def wait_for_lock(process: subprocess.Popen[bytes], find_holder: Callable[[], int | None]) -> None:
+    """Return when ``find_holder`` returns the id of ``process``, or that has ended, or after ``START_SECONDS``."""
     end = time.monotonic() + START_SECONDS
-    while process.poll() is None and find_build(layout) != process.pid and time.monotonic() < end:
+    while process.poll() is None and find_holder() != process.pid and time.monotonic() < end:
         time.sleep(0.05)
-    return request
 
 
 def find_build(layout: ProjectPaths) -> int | None:
     """Return the process id of the build that runs in this project; None where none runs."""
-    if not lock.is_locked(layout.repro_lock):
-        return None
-    match = re.search(r"process (\d{1,9})", layout.repro_lock.read_text(encoding="utf-8", errors="replace"))
+    return parse_process(lock.read_holder(layout.repro_lock))
+
+
+def parse_process(holder: str) -> int | None:
+    """Return the process id in the description of a lock's holder; None without one."""
+    match = re.search(r"process (\d{1,9})", holder)
     return int(match[1]) if match else None
 
 
 def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:
     """Return the record of the build with the process id ``process``; None where it was not started in the background."""
-    return _read_record(layout.build_request, BuildRequest, process)
+    return read_record(layout.build_request, BuildRequest, process)
 
 
 def read_stop(layout: ProjectPaths, process: int) -> BuildStop | None:
     """Return the record of the stop of the build with the process id ``process``; None where it was not stopped from the console."""
-    return _read_record(layout.build_stop, BuildStop, process)
+    return read_record(layout.build_stop, BuildStop, process)
 
 
-def _read_record(path: Path, shape: type[T], process: int) -> T | None:
+def read_record(path: Path, shape: type[T], process: int) -> T | None:
+    """Return the record at ``path`` if it is about ``process``; None where it is absent, damaged, or about another one."""
     try:
         record: T = atomic_io.read_json(path, shape)
     except ArtifactError:
@@ -123,25 +141,37 @@ def stop_build(layout: ProjectPaths, stop: BuildStop) -> None:
     Author and reason are written first, so that the build's own record has them.
     Raises  InfrastructureError where the process is not one of this machine's, or is another user's.
     """
+    interrupt(stop.process, "repro", lambda: atomic_io.write_json(layout.build_stop, stop))  # it passes it on to DVC
+
+
+def interrupt(process: int, verb: str, record: Callable[[], None] = lambda: None) -> None:
+    """Send SIGINT to ``process`` if it runs ``tunectl`` with ``verb``; ``record`` is called before.
+
+    Raises  InfrastructureError where the process is not one of this machine's, or is another user's.
+    """
     problem: OSError | None = None
-    process = stop.process
     try:
-        if b"repro" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
-            atomic_io.write_json(layout.build_stop, stop)
-            os.kill(process, signal.SIGINT)  # it passes it on to DVC and the stage
+        if verb.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+            record()
+            os.kill(process, signal.SIGINT)
             return
     except OSError as error:
         problem = error
     raise InfrastructureError(
-        f"the build, process {process}, cannot be interrupted from here",
+        f"tunectl {verb}, process {process}, cannot be interrupted from here",
         hint="it runs in another container or under another account: press Ctrl-C where it was started",
     ) from problem
 
 
 def read_log_end(layout: ProjectPaths) -> str:
     """Return the last lines of ``build.log``; empty where no build was started in the background."""
+    return read_file_end(layout.build_log)
+
+
+def read_file_end(log: Path) -> str:
+    """Return the last lines of the file ``log``; empty where there is none."""
     try:
-        with layout.build_log.open("rb") as stream:
+        with log.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - MAX_LOG_BYTES))
             text = stream.read().decode("utf-8", "replace")

@@ -27,6 +27,8 @@ TASKS, ANNOTATIONS, LOCK = "tasks.jsonl", "annotations.jsonl", ".lock"
 OLD_NAMES: Final = {TASKS: "questions.jsonl", ANNOTATIONS: "said.jsonl"}
 OLD_FOLDER: Final = "judgements"
 """The folder's name by default, in tunectl 0.1."""
+PAGE, PREPARE, VOTE = "tunectl annotate", "tunectl annotate prepare", "a vote in the arena"
+"""Who holds the lock of a store, for readers of the lock file: the annotation page, the writer of questions, or a server."""
 ARENA: Final = "arena"
 """Source of the tasks that people make by chatting in the arena, and ``kind`` of their votes."""
 AnnotationChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
@@ -138,12 +140,12 @@ class Store:
 
 
 @contextmanager
-def open_store(folder: Path) -> Iterator[Store]:
-    """Yield the store in ``folder``, which is created where it is absent, and close it after.
+def open_store(folder: Path, holder: str = PAGE) -> Iterator[Store]:
+    """Yield the store in ``folder``, which is created where it is absent, and close it after; ``holder``: ``PAGE`` or ``PREPARE``.
 
     Raises  InfrastructureError when another process has it open; DataError when one of its files was changed by hand.
     """
-    with _hold(folder):
+    with _hold(folder, holder):
         store = Store(folder)
         try:
             yield store
@@ -158,7 +160,7 @@ def append_vote(folder: Path, task: AnnotationTask, annotation: AnnotationEvent)
     that nobody has answered.
     Raises  InfrastructureError when another process has the store open, or when the disk refuses: then the vote does not count.
     """
-    with _hold(folder):
+    with _hold(folder, VOTE):
         for path, line in ((folder / TASKS, TASK.encode(task)), (folder / ANNOTATIONS, EVENT.encode(annotation))):
             descriptor = _open_to_append(path)
             try:
@@ -169,14 +171,12 @@ def append_vote(folder: Path, task: AnnotationTask, annotation: AnnotationEvent)
 
 
 @contextmanager
-def _hold(folder: Path) -> Iterator[None]:
+def _hold(folder: Path, holder: str) -> Iterator[None]:
     """Hold the lock of the store in ``folder``; its files have their present names, private modes and whole lines only."""
     _refuse_old_folder(folder)
     private_files.make_folder(folder)
     busy = f"{folder}: another process has this store of judgments open"
-    with lock.file_lock(
-        folder / LOCK, "tunectl annotate", busy=busy, hint="let several people share one page, or close the other"
-    ):
+    with lock.file_lock(folder / LOCK, holder, busy=busy, hint="let several people share one page, or close the other"):
         if not (folder / ".gitignore").exists():  # the folder is committed, who holds it is not
             atomic_io.write_text(folder / ".gitignore", f"{LOCK}\n")
         _adopt_old_names(folder)

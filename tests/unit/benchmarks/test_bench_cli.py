@@ -21,6 +21,10 @@ def test_demo_and_console_are_in_its_result(
     def run(words: list[str], **_: object) -> None:
         if "hatchling" in words:
             (Path(words[-1]) / "tunectl_lm-0.whl").touch()
+        if "pip" in words:
+            packages = Path(words[words.index("--python") + 1]).parents[1] / "lib" / "python3" / "site-packages"
+            packages.mkdir(parents=True)
+            (packages / "hydra.py").write_bytes(bytes(2_000_000))
 
     def measure(words: list[str], *_: object) -> dict[str, float]:
         asked[f"m{len(asked)}"] = words
@@ -44,5 +48,6 @@ def test_demo_and_console_are_in_its_result(
     ]
     assert "wheel with [console], installed" in result["figures"]
     assert result["ratios_to_bare"].keys() == result["figures"].keys()
+    assert result["core_installed_mb"] == 2.0
     install = next(words for words in asked.values() if "--no-compile" in words)
     assert install[-1].endswith("tunectl_lm-0.whl[console]")

@@ -8,7 +8,7 @@ from typing import Any
 
 import console_records
 import pytest
-from console_projects import NOW, Console, PageFacts, build, digest_project
+from console_projects import NOW, Console, PageFacts, build, digest_project, read_form
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
@@ -40,13 +40,6 @@ def fill(path: str) -> str:
 @pytest.fixture
 def console(tmp_path: Path) -> Console:
     return Console(build(tmp_path / "shop"))
-
-
-def read_form(console: Console, path: str) -> dict[str, str]:
-    """What the form of an act carries along."""
-    page = console.client.get(path)
-    assert page.status_code == 200, page.text[-500:]
-    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text))
 
 
 def test_every_act_shows_a_valid_page_and_changes_nothing_by_that(console: Console, tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def test_answers_sorted_by_gain_begin_with_the_largest(built: Path) -> None:
 def test_live_is_newest_first_with_feedback_and_figures_by_variant(built: Path) -> None:
     shown = look(built, "live")
     assert (shown.inferences, len(shown.rows), shown.scanned) == (40, 30, 40)
+    assert shown.per_minute == 2 / 5, "the newest request, and the one of five minutes before"
     assert shown.rows[0].id == "chatcmpl-0000"
     assert shown.rows[0].question == HOSTILE
     assert [figures.variant for figures in shown.variants] == ["challenger", "champion"]

@@ -31,6 +31,7 @@ from play_server import declare, run_play_server
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Feedback, truncate
+from tunectl.backends.reports.render import format_seconds
 from tunectl.backends.storage import inference_log_sql
 from tunectl.console import html_pages
 from tunectl.console.act_table import ACTS
@@ -352,6 +353,21 @@ def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
         page = console.client.get("/releases").text
     assert [one["state"] for one in shown] == ["ready", "not ready", "not reachable"]
     assert "not reachable" in page
+
+
+def test_build_and_its_start_say_how_long_the_stages_took_the_last_time(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    shown = console.client.get("/build.json").json()
+    took = {one["stage"]: one["seconds"] for one in shown["stages"] if one["stage"] in shown["stale"]}
+    never = [stage for stage, seconds in took.items() if seconds is None]
+    assert shown["duration"] == {"seconds": sum(filter(None, took.values())), "never_run": never}
+    assert shown["duration"]["seconds"] > 99
+    assert "align" in never
+    together = format_seconds(shown["duration"]["seconds"])
+    words = f"The last time these took {together} together, without {', '.join(never)}: never run here."
+    assert words in console.client.get("/build").text
+    assert words in console.client.get("/build/start").text
+    assert "The last time" not in Console(initialize(tmp_path / "new")).client.get("/build").text
 
 
 def test_the_browser_looks_at_every_screen_and_act(tmp_path: Path) -> None:

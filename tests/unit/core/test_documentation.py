@@ -122,6 +122,13 @@ def test_an_error_of_the_command_line_names_its_entry(capsys: pytest.CaptureFixt
     assert documentation.find_page(ROOT / "docs", lines[2].split()[-1]).path.name == "errors.md"
 
 
+def test_every_error_of_the_index_is_opened_by_its_name() -> None:
+    index = ROOT / "docs" / "reference" / "errors.md"
+    anchors = documentation.read_anchors(index)
+    assert len(anchors) > 500
+    assert [slug for slug in anchors if documentation.find_page(ROOT / "docs", slug) != (index, slug)] == []
+
+
 def test_a_missing_extra_is_one_line_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,9 +25,9 @@ class ConsoleConfig(StrictModel):
     acts: bool
     """Whether anything can be changed from the page. False: it only shows."""
     servers: list[WebAddress]
-    """Servers of this project's champion, each as the beginning of its address; the console asks their ``/readyz``."""
+    """Servers of this project's champion, each as the beginning of its address; the console asks their ``/readyz`` and ``/metrics``."""
     server_key_env: str = Field(min_length=1)
-    """Environment variable with the key (scope chat) that the console asks those servers with, for Play."""
+    """Environment variable with the key that those servers and the monitor are asked with: scope chat for Play, scrape for the metrics on Live."""
     keys_file: str | None
     """File of keys that sign in besides the link that is printed at the start, relative to the project. Null: the link alone."""
 

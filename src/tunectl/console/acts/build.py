@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 
 from tunectl.artifacts.lock import LockTimeoutError
-from tunectl.backends.reports.render import format_seconds
+from tunectl.backends.reports.render import format_seconds, raise_first
 from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
 from tunectl.console.acts import build_settings
 from tunectl.console.acts.act_errors import ConflictError, require_reason
-from tunectl.console.build_state import find_running_stage
+from tunectl.console.build_state import find_running_stage, sum_durations
 from tunectl.console.read_context import ReadContext
 from tunectl.pipeline import background_build
 from tunectl.pipeline.background_build import BuildStop
@@ -31,12 +31,14 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     overrides = build_settings.parse_settings(settings)
     stages = _list_stages(context, overrides)
     pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
+    duration = sum_durations(pending).text
     consequences = [
         f"{len(pending)} of {len(stages)} stages would run; each stage after them runs where what it reads changes."
         if pending
         else "Every stage is up to date, so a build would only look.",
         "Settings that you type are recorded in conf/overrides.yaml, and hold for later builds, too.",
-        f"Tokens, memory and minutes: {_join_command('tunectl estimate', overrides)} tells them; it times a layer of the model first.",
+        *([f"{raise_first(duration)}."] if duration else []),
+        f"Tokens, memory and minutes: {_join_command('tunectl estimate', overrides)} tells them, also for stages that never ran and for other settings; it times a layer of the model first.",
         "It goes on when you close this page or the console. Nothing goes live by it, except a first release.",
     ]
     return ActPage(

@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import lock
 from tunectl.backends.vcs import dvc_lock
-from tunectl.console.build_state import StageNode, list_nodes
+from tunectl.console.build_state import LastDuration, StageNode, list_nodes, sum_durations
 from tunectl.console.read_context import ProblemList, ReadContext
 from tunectl.console.screens.jobs import count_jobs
 from tunectl.pipeline import background_build
@@ -21,6 +21,8 @@ class BuildScreen(Struct, frozen=True):
     """The stages that each stage reads."""
     stale: list[str]
     """Stages that a build would run."""
+    duration: LastDuration
+    """How long these took the last time."""
     building: bool
     """Whether a build runs now."""
     request: BuildRequest | None = None
@@ -36,11 +38,13 @@ def read_build(context: ReadContext, query: object) -> BuildScreen:  # noqa: ARG
     """Return the state of every stage and of the running build."""
     problems = ProblemList()
     stages = list_nodes(context, problems)
+    pending = [node for node in stages if node.state in {"stale", "not built", "failed"}]
     process = background_build.find_build(context.layout)
     return BuildScreen(
         stages,
         problems.attempt("graph", lambda: dvc_lock.read_dependencies(context.layout.root), {}),
-        [node.stage for node in stages if node.state in {"stale", "not built"}],
+        [node.stage for node in pending],
+        sum_durations(pending),
         process is not None or lock.is_locked(context.layout.stage_lock),
         background_build.read_request(context.layout, process) if process else None,
         background_build.read_log_end(context.layout),

@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Feedback, InferenceRecord, truncate
 from tunectl.backends.storage import open_inference_log
@@ -18,8 +19,10 @@ from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.core import logging_setup
 from tunectl.monitoring import window
 from tunectl.stats.proportion_ci import wilson_interval
+from tunectl.status.service_metrics import ServiceFigures, read_service_figures
 
 if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
     from tunectl.console.read_context import ReadContext
     from tunectl.inference_log.log_store import InferenceLog
 
@@ -28,6 +31,10 @@ MAX_SCAN: Final = 2000
 """Inferences that are read at most for one page."""
 SPAN: Final = timedelta(hours=24)
 """Period of the figures by variant."""
+RATE_SPAN: Final = timedelta(minutes=5)
+"""Period of the rate of requests."""
+ASK_SECONDS: Final = 2.0
+"""Seconds for which the answers of servers and monitor are kept: several pages may be open, and each follows every request."""
 SPANS: Final = {
     "1h": timedelta(hours=1),
     "24h": timedelta(hours=24),
@@ -36,7 +43,7 @@ SPANS: Final = {
 }
 PREVIEW: Final = 300
 """Characters of a text in the list."""
-FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "since", "before")
+FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "since", "before", "paused")
 
 
 class FeedbackView(Struct, frozen=True):
@@ -92,6 +99,10 @@ class LiveScreen(Struct, frozen=True):
     finished: int = 0
     users: int = 0
     feedback: dict[str, int] = field(default_factory=dict)
+    per_minute: float = 0.0
+    """Requests a minute in the last 5 minutes."""
+    services: ServiceFigures = ServiceFigures()
+    """Metrics of the servers and the monitor, each since it started."""
     recent: int = 0
     """Inferences that the figures by variant are of: the newest of the last 24 hours, without erased ones."""
     variants: list[VariantFigures] = field(default_factory=list)
@@ -135,21 +146,29 @@ def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
     """Return the newest inferences that pass the filters of ``query``, with counts of the last day.
 
     ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in prompt
-    or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the previous page.
+    or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the previous page. ``paused``: 1, the page does not follow.
     """
     problems = ProblemList()
     picked = {name: query[name] for name in FILTERS if query.get(name)}
-    empty = LiveScreen(query=picked, problems=problems.problems)
     settings = problems.attempt("settings", context.load_settings, None)
     if settings is None:
-        return empty
+        return LiveScreen(query=picked, problems=problems.problems)
+    services = problems.attempt("metrics", lambda: _ask_services(context, settings), ServiceFigures())
+    empty = LiveScreen(services=services, query=picked, problems=problems.problems)
     slow = settings.retrain.canary.slow_threshold_seconds if settings.retrain.canary is not None else 10.0
 
     def read() -> LiveScreen:
         with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
             return empty if log is None else _read_page(log, picked, context.now, slow, problems)
 
-    return problems.attempt("inference log", read, empty)
+    return replace(problems.attempt("inference log", read, empty), services=services)
+
+
+def _ask_services(context: ReadContext, settings: TunectlConfig) -> ServiceFigures:
+    stamp = (settings.console.servers, settings.monitor.host, settings.monitor.port)
+    return context.cache.get(
+        "services", stamp, lambda: read_service_figures(context.layout, settings), max_age=ASK_SECONDS
+    )
 
 
 def _read_page(
@@ -174,6 +193,7 @@ def _read_page(
         finished=counts.finished,
         users=counts.users,
         feedback=counts.feedback,
+        per_minute=log.counts(now - RATE_SPAN).inferences / (RATE_SPAN / timedelta(minutes=1)),
         recent=len(recent),
         variants=list(_summarize_variants(recent, opinions)),
         rows=[build_row(one, feedback.get(one.id, ())) for one in page],

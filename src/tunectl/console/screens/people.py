@@ -10,6 +10,8 @@ from msgspec import Struct, field
 from tunectl.artifacts import lock
 from tunectl.artifacts.records import Comparison
 from tunectl.console.read_context import ProblemList, stamp_files
+from tunectl.pipeline import background_build, background_prepare
+from tunectl.pipeline.background_build import BuildRequest
 from tunectl.preferences import agreement, annotation_store
 from tunectl.preferences.agreement import InterAnnotatorAgreement
 
@@ -34,6 +36,12 @@ class PeopleScreen(Struct, frozen=True):
     """Address of the annotation page."""
     is_open: bool = False
     """Whether that page is being served."""
+    is_preparing: bool = False
+    """Whether models write questions now; the page cannot be opened meanwhile."""
+    request: BuildRequest | None = None
+    """Who let the running preparation start from the console, and why."""
+    log: str = ""
+    """The last lines of a preparation that was started from the console."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -45,6 +53,8 @@ def read_people(context: ReadContext, query: Mapping[str, str]) -> PeopleScreen:
         return PeopleScreen(problems=problems.problems)
     folder = context.layout.root / settings.annotate.store
     measurements = problems.attempt("judgments", lambda: _load(context, folder, settings.seed), None)
+    holder = lock.read_holder(folder / annotation_store.LOCK)
+    process = background_prepare.find_prepare(folder)
     host = f"[{settings.annotate.host}]" if ":" in settings.annotate.host else settings.annotate.host
     return PeopleScreen(
         questions=problems.attempt("questions", lambda: annotation_store.count_tasks(folder), 0),
@@ -53,7 +63,12 @@ def read_people(context: ReadContext, query: Mapping[str, str]) -> PeopleScreen:
         skipped=measurements[0] if measurements else 0,
         found=measurements[2] if measurements else None,
         address=f"http://{host}:{settings.annotate.port}/",
-        is_open=lock.is_locked(folder / annotation_store.LOCK),
+        is_open=bool(holder) and process is None,
+        is_preparing=process is not None,
+        request=background_build.read_record(context.layout.prepare_request, BuildRequest, process)
+        if process
+        else None,
+        log=background_build.read_file_end(context.layout.prepare_log),
         problems=problems.problems,
     )
 

@@ -18,6 +18,7 @@ const live = {source: null, wait: 1000, busy: false, again: false, request: null
 const channel = navigator.locks && typeof BroadcastChannel !== "undefined" ? new BroadcastChannel("changes") : null;
 
 async function refresh() {
+  if (!document.querySelector("[data-live]")) return; // a form, or a page that is paused: another page of this browser heard it
   if (live.busy) { live.again = true; return; }
   live.busy = true;
   try {
