@@ -74,7 +74,7 @@ def prepare_fixtures(path: Path, artifacts: Path) -> ServeFixtures:
             _package(route, folder, store, artifacts)
         (folder / ".ready").touch()
     return ServeFixtures(
-        _settings(),
+        read_settings(ROOT),
         stores,
         {route: _champion(store) for route, store in stores.items()},
         (artifacts / "model").absolute(),
@@ -92,16 +92,17 @@ def quick(artifacts: Path, registry: Path) -> ServeFixtures:
     stores = {"merged": registry.absolute()}
     releases = {"merged": _champion(registry.absolute())}
     return ServeFixtures(
-        _settings(), stores, releases, absent, absent, absent, absent, absent, _texts(artifacts), quick=True
+        read_settings(ROOT), stores, releases, absent, absent, absent, absent, absent, _texts(artifacts), quick=True
     )
 
 
-def _settings() -> dict[str, Any]:
+def read_settings(root: Path) -> dict[str, Any]:
+    """Read the server's settings from the ``conf/`` of a checkout, with the package that is imported."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.config.loading import checks
     from tunectl.config.schema.serve import ServeSettings
 
-    settings = checks.load_config(ProjectPaths(ROOT)).root.model_dump(mode="json")
+    settings = checks.load_config(ProjectPaths(root)).root.model_dump(mode="json")
     return {**{name: settings[name] for name in ServeSettings.model_fields}, "project": "benchmark"}
 
 
