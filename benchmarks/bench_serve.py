@@ -150,8 +150,7 @@ def run_name(result: dict[str, Any], fixtures: serve_fixtures.ServeFixtures) -> 
     files = sorted(path for part in ("serving", "backends/engines", "generation") for path in source_files(part))
     files += [ROOT / f"benchmarks/serve_{name}.py" for name in ("bare_engine", "baselines", "client", "measurements")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    about = [result["machine"], result["settings"], fixtures.settings, digest]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    return serve_report.hash_run([result["machine"], result["settings"], fixtures.settings, digest])
 
 
 def source_files(part: str) -> list[Path]:

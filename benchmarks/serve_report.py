@@ -6,6 +6,7 @@ machine with the same settings add up, so that a run that was stopped is continu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import statistics
@@ -103,6 +104,11 @@ def parse_row(line: str) -> Row | None:
     except ValueError:
         return None
     return row
+
+
+def hash_run(about: Any) -> str:
+    """Return the name of a run: equal for equal machines, settings and versions."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def name_row(run: str, turn: int) -> Row:
