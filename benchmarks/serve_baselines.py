@@ -313,9 +313,9 @@ class RunningSystem:
             result += children.get(pid, [])
         return result
 
-    def cpu(self) -> float:
-        """Seconds of processor time that it has taken so far."""
-        return sum(_cpu(pid) for pid in self.list_processes())
+    def cpu(self, without: str = "") -> float:
+        """Return seconds of processor time so far, without the processes whose command has a word."""
+        return sum(_cpu(pid) for pid in self.list_processes() if not without or without not in _command(pid))
 
     def memory(self) -> float:
         """Megabytes that are in memory, what processes share counted once."""
@@ -335,6 +335,13 @@ def _cpu(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _memory(pid: int) -> float:
