@@ -108,3 +108,32 @@ def test_a_run_that_is_cut_goes_on_where_it_was(
     assert '"pairs": 3' in capsys.readouterr().out  # what the round that was cut has counts
     bench.main()
     assert StandIn.asked == 17
+
+
+def test_weights_are_exported_once_with_what_they_lose(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fixtures, made = bench.serve_fixtures, []
+    (tmp_path / "artifacts/sft").mkdir(parents=True)
+    (tmp_path / "artifacts/sft/adapter_model.safetensors").write_bytes(b"weights")
+
+    def package(weights: str, words: tuple[str, ...], folder: Path, store: Path, _: Path) -> Any:
+        assert not store.exists()  # what a kill has left is cleared away
+        store.mkdir(parents=True)
+        made.append((weights, words[0]))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return type("Metrics", (), {"measures": {"bleu": 30.0, "bleu_engine": 29.0 - len(made)}})
+
+    monkeypatch.setattr(fixtures, "_package", package)
+    monkeypatch.setattr(fixtures, "_champion", lambda store: store / "release")
+    with pytest.raises(KeyboardInterrupt):
+        fixtures.prepare_weights(tmp_path, tmp_path / "artifacts")
+    found = fixtures.prepare_weights(tmp_path, tmp_path / "artifacts")
+    assert found == fixtures.prepare_weights(tmp_path, tmp_path / "artifacts")
+    assert made == [("int8", "package=openvino"), ("int4", "package=openvino_int4"), ("int4", "package=openvino_int4")]
+    assert {weights: measures["bleu_engine"] for weights, (_, measures) in found.items()} == {
+        "int8": 28.0,
+        "int4": 26.0,
+    }
+    assert found["int4"][0].parts[-2:] == ("int4", "release")
