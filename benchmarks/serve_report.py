@@ -253,25 +253,18 @@ def quantile(ordered: Sequence[float], share: float) -> float | None:
 
 
 def write_table(cells: dict[str, Any], says: dict[str, str]) -> Iterator[str]:
-    """Yield the closed and the open part as Markdown tables."""
-    yield from _write_part(
-        cells, says, CLOSED, "new tokens/s + prompt tokens/s; first token p50 / p95 ms, by clients", _say_closed
-    )
-    yield ""
-    yield from _write_part(
-        cells, says, OPEN, "good answers a second (share); first token p50 / p95 ms, by arrivals a second", _say_open
-    )
-
-
-def _write_part(
-    cells: dict[str, Any], says: dict[str, str], part: str, title: str, say: Callable[[dict[str, Any]], str]
-) -> Iterator[str]:
-    loads = sorted({load for parts in cells.values() for load in parts.get(part, ())}, key=float)
-    yield f"| {title} | " + " | ".join(loads) + " |"
-    yield "|---|" + "---|" * len(loads)
-    for system, parts in cells.items():
-        texts = [say(parts[part][load]) if load in parts.get(part, ()) else "" for load in loads]
-        yield f"| {says.get(system, system)} | " + " | ".join(texts) + " |"
+    """Yield the closed and the open part, as far as they were measured, as Markdown tables."""
+    closed = "new tokens/s + prompt tokens/s; first token p50 / p95 ms, by clients"
+    opened = "good answers a second (share); first token p50 / p95 ms, by arrivals a second"
+    for part, title, say in ((CLOSED, closed, _say_closed), (OPEN, opened, _say_open)):
+        loads = sorted({load for parts in cells.values() for load in parts.get(part, ())}, key=float)
+        if loads:
+            yield ""
+            yield f"| {title} | " + " | ".join(loads) + " |"
+            yield "|---|" + "---|" * len(loads)
+            for system, parts in cells.items():
+                texts = [say(parts[part][load]) if load in parts.get(part, ()) else "" for load in loads]
+                yield f"| {says.get(system, system)} | " + " | ".join(texts) + " |"
 
 
 def _say_closed(cell: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def measure(fixtures: ServeFixtures, place: Path, old: Path, pairs: int, run: st
     Raises  SystemExit where one of them cannot be started.
     """
     ours = next(peer for peer in PEERS if peer.name == "tunectl")
-    run = f"{run}-{digest_sources(old)}"
+    run = f"{run}-{digest_sources(ROOT)}-{digest_sources(old)}"
     table = place / "quick_rows.jsonl" if fixtures.quick else serve_report.ROWS
     if fixtures.quick:
         table.unlink(missing_ok=True)

@@ -138,7 +138,7 @@ def test_the_table_is_continued_and_rows_of_other_runs_stay_apart(report: Module
     assert (cell["first_ms_p50"], cell["first_ms_p95"]) == (30.0, 30.0)
     assert (cell["tokens_per_second"], cell["prompt_tokens_per_second"]) == (110.0, 9.0)
     lines = list(report.write_table(report.summarize(rows), {"tunectl": "ours"}))
-    assert lines[2] == "| ours | 110 + 9; 30.0 / 30.0 |"
+    assert lines[3:] == ["| ours | 110 + 9; 30.0 / 30.0 |"]  # nothing of an open part
 
 
 def test_a_round_that_was_cut_short_is_made_up_for(report: ModuleType) -> None:
@@ -201,6 +201,45 @@ def test_what_is_measured_on_request_is_left_out_of_a_whole_run(report: ModuleTy
     named = serve.Fleet(SimpleNamespace(**about, only=["tunectl", "tunectl_no_logprobs"]), None).peers
     assert "tunectl_no_logprobs" not in {peer.name for peer in usual}
     assert [(peer.name, peer.logprob_share) for peer in named] == [("tunectl", None), ("tunectl_no_logprobs", 0.0)]
+
+
+def test_two_versions_are_started_in_turn_and_pairs_add_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, report: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts = importlib.import_module("serve_starts")
+    started: list[tuple[str, str]] = []
+
+    def start_once(peer: Any, fixtures: Any, place: Path, name: str) -> dict[str, Any]:
+        started.append((peer.name, name))
+        return {"seconds_to_ready": 2.0 if peer.name == "tunectl" else 3.0, "megabytes": 1000.0}
+
+    monkeypatch.setattr(starts, "start_once", start_once)
+    monkeypatch.setattr(starts, "adapt_settings", lambda fixtures, _: fixtures)
+    monkeypatch.setattr(report, "ROWS", tmp_path / "rows.jsonl")
+    old = tmp_path / "before"
+    (old / "src/tunectl").mkdir(parents=True)
+    fixtures = SimpleNamespace(quick=False)
+    starts.measure(fixtures, tmp_path, old, 2, "r")
+    found = starts.measure(fixtures, tmp_path, old, 3, "r")
+    both = {"tunectl", "before"}
+    rounds = [started[at : at + 2] for at in range(0, len(started), 2)]
+    assert [name for (_, name), _ in rounds] == ["warm-up", "starts/0", "starts/1", "warm-up", "starts/2"]
+    assert all({name for name, _ in each} == both for each in rounds)
+    assert [each[0][0] for each in rounds[1:3]] == ["before", "tunectl"]
+    assert (len(found["starts"]), found["ratios"]["start_over_before"]["0"]["ratio"]) == (6, 1.5)
+    assert "held        start time, the earlier version: 1.5 (1.5 to 1.5, 3 rounds)" in capsys.readouterr().out
+    (old / "src/tunectl/new.py").write_text("new = 1")
+    assert len(starts.measure(fixtures, tmp_path, old, 1, "r")["starts"]) == 2  # another version is another run
+
+
+def test_an_earlier_version_runs_its_own_sources(report: ModuleType, tmp_path: Path) -> None:
+    starts = importlib.import_module("serve_starts")
+    ours = next(peer for peer in starts.PEERS if peer.name == "tunectl")
+    setup = SimpleNamespace(fixtures=SimpleNamespace(stores={"merged": tmp_path}), release="merged", folder=tmp_path)
+    changed = starts.rename_earlier(ours, tmp_path / "before").env(setup)
+    assert changed == {**ours.env(setup), "PYTHONPATH": str(tmp_path / "before/src")}
+    with pytest.raises(SystemExit, match="its settings cannot be read: "):
+        starts.adapt_settings(SimpleNamespace(), tmp_path / "before")
 
 
 def test_goodput_of_all_rounds(report: ModuleType) -> None:
