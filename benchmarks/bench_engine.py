@@ -74,7 +74,8 @@ def main() -> None:
         },
         "versions": versions("openvino", "openvino-genai"),
     }
-    run = serve_report.hash_run(result)
+    code = [(ROOT / f"benchmarks/engine_{name}.py").read_text() for name in ("settings", "worker")]
+    run = serve_report.hash_run([result, code, {layout: folder.name for layout, folder in releases.items()}])
     engines: dict[str, Worker] = {}
     absent: dict[str, str] = {}
     try:
