@@ -3,6 +3,7 @@
     python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 5] [--minutes 240] [--only NAME ...] [--rates 1 2 3] [--keep]
     python benchmarks/bench_serve.py --quick [--registry DIR]
     python benchmarks/bench_serve.py --memory 10000
+    python benchmarks/bench_serve.py --starts 8 --old CHECKOUT
 
 The systems are a closed list (serve_baselines.PEERS), each with its precision and its best settings. Those that are not installed
 are named, with the command. All are started once and stand still (SIGSTOP) while another is measured; a round measures all of
@@ -12,11 +13,13 @@ Closed part: 1, 8 and 32 clients that each send the next request when the last i
 milliseconds to the first token. A window lasts until 1/5 of 200 requests (with five rounds) have had their first token.
 Open part: requests at random times (Poisson) at so many a second, sampled answers of 16 to 256 tokens, every tenth prompt of 2,000
 tokens; goodput: answers that came whole with their first token within --limit-ms of their time.
+First tokens (p50 and p95) are judged beside the best peer's; a ratio of times is theirs over ours, so that more is better.
 
 Every cell of every round is a row of results/serve_rows.jsonl as soon as it is measured. A run on the same machine with the same
 settings continues that table: rounds add up until --rounds are there. Ratios are taken within rounds and reported with 95 % intervals.
 --quick checks the script with the champion of a registry and our own systems, and keeps nothing. --memory N sends N short requests
-to our server alone. The last line is JSON; --keep keeps it in results/bench_serve.json.
+to our server alone. --starts N starts our server and that of an earlier checkout in turn, N times each: seconds until it is ready,
+and memory after load. The last line is JSON; --keep keeps it in results/bench_serve.json.
 """
 
 from __future__ import annotations
@@ -26,26 +29,30 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import serve_fixtures
 import serve_report
+import serve_starts
 from hardware_info import machine, versions
 from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, MeasuredSystem, RunningSystem
 from serve_envs import ROOT, UnavailableError
 from serve_measurements import bodies, drive, memory, open_driven, prefixes
-from serve_report import CLIENTS, MIN_REQUESTS
+from serve_report import CLIENTS, CLOSED, END, MIN_REQUESTS, OPEN
 
 WARM = 3.0
 """Seconds before a window."""
 LONGEST = 180.0
 """Seconds of a window at most, whatever was answered."""
 RESULT = ROOT / "benchmarks/results/bench_serve.json"
-ROWS = RESULT.with_name("serve_rows.jsonl")
 MEMORY = RESULT.with_stem("bench_serve_memory")
+STARTS = RESULT.with_stem("bench_serve_starts")
+ROUNDS = 5
+"""Rounds in which a cell has ``MIN_REQUESTS``; further ones add requests."""
+QUICK = ("tunectl", "bare", "tunectl_no_logprobs")
+"""Systems that one release is enough for."""
 MOST_GROWTH = 0.03
 """Of the server's memory after the first tenth of many requests."""
 T = TypeVar("T")
@@ -59,17 +66,19 @@ def main() -> None:
         fixtures = serve_fixtures.quick(args.artifacts, args.registry)
     else:
         fixtures = serve_fixtures.prepare_fixtures(args.place, args.artifacts)
-    result = {"benchmark": "serve", "machine": machine(), "settings": settings(args), "quick": args.quick}
-    with Fleet(args, fixtures) as fleet:
-        if args.memory:
-            result |= measure_memory(args, fleet)
-        else:
-            result |= Rounds(args, fleet, run_name(result), start).measure()
+    result = {"benchmark": "serve", "machine": machine(), "settings": settings(args, fixtures), "quick": args.quick}
+    run = run_name(result, fixtures)
+    if args.starts:
+        result |= serve_starts.measure(fixtures, args.place, args.old.absolute(), args.starts, run)
+    else:
+        with Fleet(args, fixtures) as fleet:
+            result |= measure_memory(args, fleet) if args.memory else Rounds(args, fleet, run, start).measure()
     result |= {"minutes": round((time.monotonic() - start) / 60, 1)}
     if args.quick:
         print("a check of the script: these are no figures", flush=True)
     elif args.keep:
-        (MEMORY if args.memory else RESULT).write_text(json.dumps(result, indent=1) + "\n")
+        path = MEMORY if args.memory else STARTS if args.starts else RESULT
+        path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
@@ -82,51 +91,66 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--place", type=Path, default=ROOT / ".tunectl/bench-serve", help="environments and what is served"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over all systems, earlier ones counted (5)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds over all systems, earlier ones counted (5)")
     parser.add_argument("--minutes", type=float, default=240.0, help="no new round begins that would end later (240)")
     parser.add_argument("--only", nargs="+", choices=[item.name for item in PEERS], help="these systems")
     parser.add_argument("--rates", nargs="*", type=float, default=[1.0, 2.0, 3.0], help="arrivals a second (1 2 3)")
-    parser.add_argument("--open-seconds", type=float, default=40.0, help="seconds of arrivals at each rate (40)")
+    parser.add_argument("--open-seconds", type=float, default=45.0, help="seconds of arrivals at each rate (45)")
     parser.add_argument(
         "--limit-ms", type=float, default=1000.0, help="a first token later than this is not good (1000)"
     )
     parser.add_argument("--memory", type=int, metavar="N", help="only the memory of our server over N requests")
+    parser.add_argument(
+        "--starts", type=int, metavar="N", help="only start and memory of our server, beside --old, N pairs"
+    )
+    parser.add_argument(
+        "--old", type=Path, metavar="CHECKOUT", help="with --starts: the earlier version, a whole checkout"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a check of the script: one round, few requests, nothing kept"
     )
     parser.add_argument(
         "--registry", type=Path, default=ROOT / ".tunectl/releases", help="with --quick: what is served"
     )
-    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, or {MEMORY.name}")
+    parser.add_argument(
+        "--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, {MEMORY.name} or {STARTS.name}"
+    )
     args = parser.parse_args()
+    if args.starts and not (args.old and (args.old / "src/tunectl").is_dir()):
+        parser.error(
+            f"--starts needs --old, a checkout with src/tunectl, not {args.old}: git worktree add ../old COMMIT"
+        )
     if args.quick:
         args.rounds, args.open_seconds, args.rates = 1, 6.0, args.rates[:1]
-        args.only = [name for name in args.only or ("tunectl", "bare") if name in ("tunectl", "bare")]
-    args.requests = 4 if args.quick else -(-MIN_REQUESTS // args.rounds)
+        args.only = [name for name in args.only or QUICK if name in QUICK]
+    args.requests = 4 if args.quick else -(-MIN_REQUESTS // min(args.rounds, ROUNDS))
     return args
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+def settings(args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures) -> dict[str, Any]:
+    """Return what the figures depend on."""
     return {
         "clients": CLIENTS,
         "answer_tokens": serve_fixtures.LENGTHS,
         "requests_a_window": args.requests,
         "warm_seconds": WARM,
+        "rates": args.rates,
         "open_seconds": args.open_seconds,
         "limit_ms": args.limit_ms,
         "cache_tokens": CACHE_TOKENS,
         "batch_tokens": BATCH_TOKENS,
+        "logprob_share": fixtures.settings["inference_log"]["logprob_share"],
+        "only": args.only,
         "versions": versions("tunectl-lm", "openvino-genai", "bentoml"),
     }
 
 
-def run_name(result: dict[str, Any]) -> str:
-    """The name that rows share which add up: the same machine, settings and code of what is measured."""
+def run_name(result: dict[str, Any], fixtures: serve_fixtures.ServeFixtures) -> str:
+    """Return the name of rows that add up: the same machine, settings, server's settings, and code of what is measured and measures."""
     files = sorted(path for part in ("serving", "backends/engines", "generation") for path in source_files(part))
+    files += [ROOT / f"benchmarks/serve_{name}.py" for name in ("bare_engine", "baselines", "client", "measurements")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    about = [result["machine"], result["settings"], digest]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    return serve_report.hash_run([result["machine"], result["settings"], fixtures.settings, digest])
 
 
 def source_files(part: str) -> list[Path]:
@@ -143,7 +167,7 @@ class Fleet:
         self.started: dict[str, float] = {}
         self.fixtures = fixtures
         names = ["tunectl"] if args.memory else args.only
-        self.peers = [item for item in PEERS if not names or item.name in names]
+        self.peers = [item for item in PEERS if (item.name in names if names else not item.on_request)]
         self.place: Path = args.place
 
     def __enter__(self) -> Fleet:
@@ -193,15 +217,14 @@ class Rounds:
 
     def __init__(self, args: argparse.Namespace, fleet: Fleet, run: str, start: float) -> None:
         self.args, self.fleet, self.run, self.start = args, fleet, run, start
-        self.table: Path = args.place / "quick_rows.jsonl" if args.quick else ROWS
+        self.table: Path = args.place / "quick_rows.jsonl" if args.quick else serve_report.ROWS
         if args.quick:
             self.table.unlink(missing_ok=True)
 
     def measure(self) -> dict[str, Any]:
         """Measure the rounds that are left, then say what all of them add up to."""
         args, fleet, longest = self.args, self.fleet, 0.0
-        last = ("open", args.rates[-1]) if args.rates else ("closed", CLIENTS[-1])
-        first, finished_rounds = serve_report.count_rounds(serve_report.read_rows(self.table, self.run), *last)
+        first, finished_rounds = serve_report.count_rounds(serve_report.read_rows(self.table, self.run))
         if finished_rounds:
             print(f"{finished_rounds} rounds are there already ({self.table})", flush=True)
         for turn in range(first, first + args.rounds - finished_rounds):
@@ -221,11 +244,14 @@ class Rounds:
         names = list(self.fleet.running)
         order = names[turn % len(names) :] + names[: turn % len(names)] if names else []
         for clients in CLIENTS:
-            self._cells(
-                order, turn, "closed", clients, partial(measure_closed_loop, self.args, clients=clients, turn=turn)
-            )
+            work = partial(measure_closed_loop, self.args, clients=clients, turn=turn)
+            self._cells(order, turn, CLOSED, clients, work)
         for rate in self.args.rates:
-            self._cells(order, turn, "open", rate, partial(open_cell, self.args, rate=rate, turn=turn))
+            self._cells(order, turn, OPEN, rate, partial(open_cell, self.args, rate=rate, turn=turn))
+        self._append(turn, {"system": "", "part": END, "load": 0})
+
+    def _append(self, turn: int, row: serve_report.Row) -> None:
+        serve_report.append_row(self.table, serve_report.name_row(self.run, turn) | row)
 
     def _cells(
         self, order: Sequence[str], turn: int, part: str, load: float, work: Callable[[RunningSystem], dict[str, Any]]
@@ -233,14 +259,14 @@ class Rounds:
         for name in order:
             measured = self.fleet.try_system(name, work) if name in self.fleet.running else None
             if measured is not None:
-                about = {"run": self.run, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}", "round": turn}
-                serve_report.append_row(self.table, {**about, "system": name, "part": part, "load": load, **measured})
+                self._append(turn, {"system": name, "part": part, "load": load, **measured})
 
     def _report(self) -> dict[str, Any]:
         fleet, rows = self.fleet, serve_report.read_rows(self.table, self.run)
         cells, ratios = serve_report.summarize(rows), serve_report.compare_all(rows)
         says = {peer.name: peer.says for peer in PEERS}
-        for line in (*serve_report.write_table(cells, says), *serve_report.judge(ratios)):
+        thin = serve_report.find_thin_cells(cells)
+        for line in (*serve_report.write_table(cells, says), *thin, *serve_report.judge(ratios)):
             print(line, flush=True)
         return {
             "run": self.run,
@@ -262,7 +288,7 @@ def measure_closed_loop(args: argparse.Namespace, running: RunningSystem, *, cli
     warm = WARM if not args.quick else 0.5
     measured = drive(running, payloads, clients=clients, warm=warm, seconds=warm, requests=requests, longest=LONGEST)
     measured["server_cpu_seconds"] = round(running.cpu() - cpu, 2)
-    time.sleep(0.5)  # it hears that the clients have left
+    running.settle()
     running.pause()
     first = measured["first"]
     print(
@@ -278,7 +304,7 @@ def open_cell(args: argparse.Namespace, running: RunningSystem, *, rate: float, 
     """Arrivals at one rate."""
     running.resume()
     measured = open_driven(running, rate, args.open_seconds, args.limit_ms / 1000, f"{turn}/{rate:g}")
-    time.sleep(0.5)
+    running.settle()
     running.pause()
     first = measured["first"]
     print(

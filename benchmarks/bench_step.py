@@ -8,7 +8,9 @@ alone without log-probabilities, with them, our thread around it, the process th
 differences of milliseconds a step (the time until the last token, over the tokens of a stream); the engine itself says what of
 its time is inference and what is sampling. Each round takes the layers in another order; reported is the median over rounds, with the
 quartiles. A part may be negative where two layers do not differ by more than the noise. ``not attributed`` is the time of the
-engine's own loop that is neither reading prompts nor inference nor sampling.
+engine's own loop that is neither reading prompts nor inference nor sampling. What HTTP adds is divided by processor time: ``JSON,
+sockets and log`` is that of the server's processes without the engine's, ``waiting`` the rest, negative where that work was done
+beside the engine's.
 
 Beside it: the engine's rate with 128 streams, and the products of the model's shapes in single precision by numpy, as a measure of
 the machine. The last line is JSON; --keep keeps it in results/bench_step.json, with a plot beside it.
@@ -42,10 +44,16 @@ PARTS = (
     "log-probabilities",
     "our thread",
     "process hop",
-    "JSON, sockets, log and waiting",
+    "JSON, sockets and log",
+    "waiting",
     "not attributed",
 )
 RESULT = ROOT / "benchmarks/results/bench_step.json"
+PLOTS = (RESULT.with_suffix(".svg"), ROOT / "docs/images/bench_step.svg")
+INK = "#767676"
+"""Of letters and axes: read on white and on black, because a picture in a file does not know its page's theme."""
+ENGINE_PROCESS = "subprocess_engine"
+"""A word of its command."""
 Walls = dict[str, float]
 
 
@@ -78,7 +86,8 @@ def main() -> None:
         print("a check of the script: these are no figures", flush=True)
     elif args.keep:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
-        RESULT.with_suffix(".svg").write_text(draw(result["milliseconds_a_step"]))
+        for path in PLOTS:
+            path.write_text(draw(result["milliseconds_a_step"]).replace("currentColor", INK))
     print(json.dumps(result))
 
 
@@ -93,7 +102,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--registry", type=Path, default=ROOT / ".tunectl/releases", help="with --quick: what is served"
     )
-    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)} and its plot")
+    parser.add_argument(
+        "--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, and its plot there and in docs/images"
+    )
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.tokens = 1, 8
@@ -189,15 +200,15 @@ class Layers:
         return time.monotonic() - start
 
     def http(self, count: int, name: str) -> Walls:
-        """The server: seconds until the last token, and of processor time in its processes."""
+        """Return the server's seconds until the last token, and of processor time in all its processes and without the engine's."""
         texts = self.fixtures.make_prompts(count, f"step {name}")
         bodies = [body(self.server, [{"role": "user", "content": text}], self.tokens) for text, _ in texts]
         self.server.resume()
-        cpu = self.server.cpu()
+        cpu, front = self.server.cpu(), self.server.cpu(without=ENGINE_PROCESS)
         figures = burst(self.server, bodies)
-        cpu = self.server.cpu() - cpu
+        cpu, front = self.server.cpu() - cpu, self.server.cpu(without=ENGINE_PROCESS) - front
         self.server.pause()
-        return {"http": figures["until_last_token_seconds"], "http_cpu": cpu}
+        return {"http": figures["until_last_token_seconds"], "http_cpu": cpu, "http_front_cpu": front}
 
 
 class Listener:
@@ -234,7 +245,8 @@ def split(walls: Walls, tokens: int) -> dict[str, float]:
         walls["logprobs_wall"] - walls["plain_wall"],
         walls["thread"] - walls["logprobs_wall"],
         walls["process"] - walls["thread"],
-        walls["http"] - walls["process"],
+        walls["http_front_cpu"],
+        walls["http"] - walls["process"] - walls["http_front_cpu"],
         decode - decode_inference - decode_sampling,
     )
     return {name: 1000 * value / tokens for name, value in zip(PARTS, seconds, strict=True)}

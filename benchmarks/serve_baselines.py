@@ -27,6 +27,10 @@ CONTEXT = 4096
 """Tokens of a conversation that peers make room for: a prompt of 2,000 tokens and its answer among them."""
 PATIENCE = 420
 """Seconds until a server must be ready."""
+PROCESS_CLOCK = 2
+"""What Linux puts beside a process id in the number of that process's clock (clock_getcpuclockid)."""
+REST, LONGEST_REST = 0.5, 60.0
+"""Seconds over which a system must take a tenth of a core or less to be at rest, and seconds that are waited for it."""
 
 
 @dataclass
@@ -65,6 +69,10 @@ class MeasuredSystem:
     """For our server: the layout that it serves, merged or apart."""
     ours: bool = False
     """Whether our server answers: keys, inference log, liveness proof."""
+    logprob_share: float | None = None
+    """For our server: share of answers with log-probabilities; None: that of conf/."""
+    on_request: bool = False
+    """Whether it is measured only where it is named."""
 
 
 USAGE = {"stream_options": {"include_usage": True}}
@@ -176,6 +184,19 @@ PEERS = (
     MeasuredSystem(
         "llama_cpp", "llama.cpp's server, Q8_0, 32 slots, all cores", "llama_cpp", _llama, "/health", FORCED
     ),
+    MeasuredSystem(
+        "tunectl_no_logprobs",
+        "our server over HTTP, adapter merged, int8, log-probabilities only for requests that ask",
+        "tunectl",
+        _tunectl,
+        "/readyz",
+        FORCED,
+        _tunectl_environment,
+        "merged",
+        ours=True,
+        logprob_share=0.0,
+        on_request=True,
+    ),
 )
 
 
@@ -199,7 +220,7 @@ class RunningSystem:
         self.peer = peer
         self.setup = SystemSetup(_environment(peer, fixtures, path), fixtures, folder, port, peer.release)
         if peer.ours:
-            self.setup.key = _prepare_settings(folder, fixtures)
+            self.setup.key = _prepare_settings(folder, fixtures, peer.logprob_share)
         self.log = folder / "log"
         quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
         try:
@@ -226,7 +247,7 @@ class RunningSystem:
                 raise UnavailableError(f"it ended with {self.process.returncode}: {self.last()}")
             if self._answers():
                 return time.monotonic() - start
-            time.sleep(0.5)
+            time.sleep(0.1)
         raise UnavailableError(f"not ready after {PATIENCE} s: {self.last()}")
 
     def last(self) -> str:
@@ -255,14 +276,23 @@ class RunningSystem:
         """Continue all its processes (SIGCONT)."""
         self._send_signal(signal.SIGCONT)
 
+    def settle(self) -> None:
+        """Wait until it computes no more: some systems finish answers whose clients have left, and would do so in the next window."""
+        end = time.monotonic() + LONGEST_REST
+        while time.monotonic() < end:
+            cpu = self.cpu()
+            time.sleep(REST)
+            if self.cpu() - cpu < REST / 10:
+                return
+
     def stop(self) -> None:
         """Terminate it; kill it if it does not end."""
         self.resume()
-        list_processes = self.list_processes()
+        processes = self.list_processes()
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
-        for pid in list_processes:
+        for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -285,9 +315,9 @@ class RunningSystem:
             result += children.get(pid, [])
         return result
 
-    def cpu(self) -> float:
-        """Seconds of processor time that it has taken so far."""
-        return sum(_cpu(pid) for pid in self.list_processes())
+    def cpu(self, without: str = "") -> float:
+        """Return seconds of processor time so far, without the processes whose command has a word."""
+        return sum(_cpu(pid) for pid in self.list_processes() if not without or without not in _command(pid))
 
     def memory(self) -> float:
         """Megabytes that are in memory, what processes share counted once."""
@@ -302,11 +332,18 @@ def _environment(peer: MeasuredSystem, fixtures: ServeFixtures, path: Path) -> P
 
 
 def _cpu(pid: int) -> float:
+    """Read the processor clock of a process, in nanoseconds by the kernel: /proc/PID/stat counts in hundredths of a second."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime((~pid << 3) | PROCESS_CLOCK)
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _memory(pid: int) -> float:
@@ -317,13 +354,16 @@ def _memory(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def _prepare_settings(folder: Path, fixtures: ServeFixtures) -> str:
-    """Settings of conf/ and a key for one of our servers, whose inference log starts empty; returns the key."""
+def _prepare_settings(folder: Path, fixtures: ServeFixtures, logprob_share: float | None) -> str:
+    """Write settings of conf/ and a key for one of our servers, whose inference log starts empty; return the key."""
     from datetime import UTC, datetime
 
     from tunectl.access import api_keys
 
-    (folder / "serve.json").write_text(json.dumps(fixtures.settings))
+    settings = fixtures.settings
+    if logprob_share is not None:
+        settings = {**settings, "inference_log": {**settings["inference_log"], "logprob_share": logprob_share}}
+    (folder / "serve.json").write_text(json.dumps(settings))
     for old in folder.glob(".tunectl/inference_log/*"):
         old.unlink()
     (folder / ".tunectl/keys.json").unlink(missing_ok=True)

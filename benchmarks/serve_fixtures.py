@@ -71,10 +71,12 @@ def prepare_fixtures(path: Path, artifacts: Path) -> ServeFixtures:
         shutil.rmtree(folder, ignore_errors=True)
         _merge(folder, artifacts)
         for route, store in stores.items():
-            _package(route, folder, store, artifacts)
+            words = ("package=openvino", f"package.layout={route}", *SHORT)
+            words += ("package.gguf={type: q8_0}",) if route == "merged" else ()
+            _package(route, words, folder, store, artifacts)
         (folder / ".ready").touch()
     return ServeFixtures(
-        _settings(),
+        read_settings(ROOT),
         stores,
         {route: _champion(store) for route, store in stores.items()},
         (artifacts / "model").absolute(),
@@ -86,22 +88,48 @@ def prepare_fixtures(path: Path, artifacts: Path) -> ServeFixtures:
     )
 
 
+def prepare_weights(path: Path, artifacts: Path) -> dict[str, tuple[Path, dict[str, float]]]:
+    """Package the adapter with int8 and with int4 weights, once, each with the whole comparison with the trained model.
+
+    Returns the folder of each release, and what the package stage measured of it, by weights.
+    """
+    from tunectl.artifacts import atomic_io
+
+    digest = atomic_io.sha256_path(artifacts / "sft/adapter_model.safetensors")[:10]
+    folder, result = (path / f"weights-{digest}").absolute(), {}
+    for weights, option in (("int8", "openvino"), ("int4", "openvino_int4")):
+        store, measures = folder / weights, folder / f"{weights}.json"
+        if not measures.is_file():
+            shutil.rmtree(store, ignore_errors=True)
+            shutil.rmtree(folder / f"package-{weights}", ignore_errors=True)
+            words = (
+                f"package={option}",
+                "package.layout=merged",
+                "package.reference_responses=4",
+                "package.bento=null",
+            )
+            atomic_io.write_json(measures, _package(weights, words, folder, store, artifacts).measures)
+        result[weights] = _champion(store), json.loads(measures.read_text())
+    return result
+
+
 def quick(artifacts: Path, registry: Path) -> ServeFixtures:
     """The champion of a registry, as it is: for a check of the script."""
     absent = artifacts / "absent"
     stores = {"merged": registry.absolute()}
     releases = {"merged": _champion(registry.absolute())}
     return ServeFixtures(
-        _settings(), stores, releases, absent, absent, absent, absent, absent, _texts(artifacts), quick=True
+        read_settings(ROOT), stores, releases, absent, absent, absent, absent, absent, _texts(artifacts), quick=True
     )
 
 
-def _settings() -> dict[str, Any]:
+def read_settings(root: Path) -> dict[str, Any]:
+    """Read the server's settings from the ``conf/`` of a checkout, with the package that is imported."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.config.loading import checks
     from tunectl.config.schema.serve import ServeSettings
 
-    settings = checks.load_config(ProjectPaths(ROOT)).root.model_dump(mode="json")
+    settings = checks.load_config(ProjectPaths(root)).root.model_dump(mode="json")
     return {**{name: settings[name] for name in ServeSettings.model_fields}, "project": "benchmark"}
 
 
@@ -135,8 +163,8 @@ def _merge(folder: Path, artifacts: Path) -> None:
         path.write_text(json.dumps({**settings, "eos_token_id": NEVER}))
 
 
-def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
-    """A release of one route, champion of a store of its own."""
+def _package(route: str, words: tuple[str, ...], folder: Path, store: Path, artifacts: Path) -> Any:
+    """Make a release of one route, champion of a store of its own; what the stage measured."""
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.config.loading import checks, override_file
@@ -146,15 +174,15 @@ def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
     from tunectl.registry.release_store import ReleaseRegistry
 
     print(f"packaging, {route} (some minutes) ...", flush=True)
-    words = ["package=openvino", f"package.layout={route}", *SHORT]
-    words += ["package.gguf={type: q8_0}"] if route == "merged" else []
-    root = checks.load_config(ProjectPaths(ROOT), override_file.merge_overrides([], words)).root.model_dump(mode="json")
+    root = checks.load_config(ProjectPaths(ROOT), override_file.merge_overrides([], list(words))).root.model_dump(
+        mode="json"
+    )
     cfg = PackageStage.model_validate({name: root[name] for name in PackageStage.model_fields})
     out = folder / f"package-{route}"
     names = ("model", "cpt", "split", "sft", "align", "evaluate")
     stages = [artifacts / name for name in names]
     out.mkdir(parents=True)
-    package.run(cfg, package.Inputs(*stages), package.Outputs(out, folder / "work"))
+    metrics = package.run(cfg, package.Inputs(*stages), package.Outputs(out, folder / "work"))
     facts = atomic_io.read_json(out / FACTS, BuildFacts)
     release_registry = ReleaseRegistry(store)
     release_registry.promote(
@@ -163,3 +191,4 @@ def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
     if route == "merged":
         (out / "model.gguf").rename(folder / "model.gguf")
     shutil.rmtree(out)
+    return metrics

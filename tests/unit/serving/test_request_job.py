@@ -74,9 +74,11 @@ class Recorded:
         return self._inner.ids(text)
 
 
-async def build(told: dict[str, Any], tokenizer: Any, share: float = 1.0) -> request_job.ChatJob:
+async def build(
+    told: dict[str, Any], tokenizer: Any, share: float = 1.0, kind: type[Any] = requests.ChatRequest
+) -> request_job.ChatJob:
     raw = json.dumps(told).encode()
-    request = requests.parse(raw, requests.ChatRequest, depth=32)
+    request = requests.parse(raw, kind, depth=32)
     defaults = SimpleNamespace(temperature=0.0, top_p=1.0, max_tokens=8)
     contract = SimpleNamespace(defaults=defaults, context_length=10**9)
     prompts = PromptRenderer(Template(SOURCE, "", "<|im_end|>"), tokenizer)
@@ -108,6 +110,15 @@ def test_who_asks_for_logprobs_has_them_whatever_the_share(tokenizer: Tokenizer)
         assert [ask.logprobs for ask in job.asks] == [expected] * 3
     job = asyncio.run(build(body("content", 1), tokenizer, 0.5))
     assert job.asks[0].logprobs is request_job.is_logprob_sampled(job.head.id, 0.5)
+
+
+def test_a_completion_asks_for_them_with_a_number(tokenizer: Tokenizer) -> None:
+    told = {"model": "m", "prompt": ["one", "two"]}
+    for asking, expected in (({}, False), ({"logprobs": 0}, True), ({"logprobs": 1}, True)):
+        job = asyncio.run(build({**told, **asking}, tokenizer, 0.0, requests.CompletionRequest))
+        assert [ask.logprobs for ask in job.asks] == [expected] * 2
+    job = asyncio.run(build(told, tokenizer, 0.5, requests.CompletionRequest))
+    assert [ask.logprobs for ask in job.asks] == [request_job.is_logprob_sampled(job.head.id, 0.5)] * 2
 
 
 def test_an_answer_without_logprobs_has_no_mean(tokenizer: Tokenizer) -> None:
