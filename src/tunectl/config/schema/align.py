@@ -6,12 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, RootModel, model_validator
 
-from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.base import StrictModel, WebAddress
 from tunectl.config.schema.evaluate import Check
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.sft import Schedule
-
-ServerUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+")]
 
 
 class BaseRewardTerm(StrictModel):
@@ -130,7 +128,7 @@ class VllmServer(StrictModel):
 
     mode: Literal["server"]
     """Name of this choice."""
-    urls: tuple[ServerUrl, ...] = Field(min_length=1, max_length=64)
+    urls: tuple[WebAddress, ...] = Field(min_length=1, max_length=64)
     """Addresses of the servers, without ``/v1``; prompts are dealt to them in turn."""
     api_key_env: str | None = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable that holds their key (vLLM's ``--api-key``). Null: no key."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -40,3 +41,18 @@ def validate_host(address: str) -> None:
             ip_address(address)
         except ValueError as error:
             raise ValueError(f"host is {address}; write localhost or an IP address") from error
+
+
+def _validate_web_address(address: str) -> str:
+    """Return the address; ValueError where no program could ask it: it has no host, or its port is none."""
+    try:
+        parts = urlsplit(address)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an address such as http://127.0.0.1:8080")
+    return address
+
+
+WebAddress = Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_validate_web_address)]

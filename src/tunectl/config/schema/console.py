@@ -7,10 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.schema.base import StrictModel, validate_host
+from tunectl.config.schema.base import StrictModel, WebAddress, validate_host
 
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9.\-\[\]:]+$")]
-WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class ConsoleConfig(StrictModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.base import StrictModel, WebAddress
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.slot_error import SlotErrorRules
 from tunectl.core.pattern_ambiguity import validate_pattern
@@ -150,7 +150,7 @@ class SafetyConfig(StrictModel):
 class LlmJudge(StrictModel):
     """An LLM judge behind an OpenAI-compatible address that compares two answers, asked in both orders."""
 
-    base_url: str = Field(pattern=r"^https?://")
+    base_url: WebAddress
     """Address up to and including ``/v1``."""
     model: str = Field(min_length=1)
     """Name of the judge at that address."""
