@@ -54,10 +54,10 @@ class WorktreeTrials:
         Raises  UsageError where the metric of the objective is absent; InfrastructureError of Git and DVC.
         """
         name = f"trial-{claim.number}"
-        with ExitStack() as held:
+        with ExitStack() as stack:
             while not stop.is_set():
                 with suppress(lock.LockTimeoutError):
-                    held.enter_context(self._lock(name, patience=1.0))
+                    stack.enter_context(self._lock(name, patience=1.0))
                     break
             if stop.is_set():
                 return None
