@@ -17,12 +17,11 @@ import tiny_fits
 from launched_fits import WORKER, build_launch, fit_all, write_requests
 from listening_sockets import ListenWatch, find_open_addresses
 from pydantic import ValidationError
-from tiny_fits import cpt_job, digest, plan, reward_job, rows, sft_job
+from tiny_fits import cpt_job, digest, fit_here, plan, reward_job, rows, sft_job
 
 from tunectl.backends.launchers import torchrun_join, torchrun_launcher
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.modeling.process_group import ProcessGroup
-from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
 from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.config.schema.launch import LaunchConfig
 from tunectl.core.errors import InfrastructureError, UsageError
@@ -39,14 +38,6 @@ def scripted(folder: Path, script: dict, **changes) -> TorchrunLauncher:
     path = folder / "script.json"
     path.write_text(json.dumps(script))
     return TorchrunLauncher(build_launch(**changes), worker=(str(WORKER), str(path)))
-
-
-def fit_here(job):
-    if job.trainer == "sft":
-        given = {"model": job.model, "train": job.train, "validation": job.validation}
-        return SftTrainer().fit(job.plan, **given, out=job.out, work=job.work)
-    given = {"model": job.model, "sft": job.sft, "train": job.train, "validation": job.validation}
-    return RewardModelTrainer().fit(job.plan, **given, out=job.out, work=job.work)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +66,6 @@ def both(tiny_model, sft, tmp_path_factory):
     return fit_all(root, jobs, TrainResult)
 
 
-def weights(folder: Path):
-    from safetensors.torch import load_file
-
-    return load_file(str(folder / "adapter_model.safetensors"))
-
-
 @pytest.mark.parametrize("name", ["plain", "cpt", "odd", "reward"])
 def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
     _, result, adapter = both[0][name]
@@ -90,16 +75,7 @@ def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
     elif name == "cpt":
         alone = cpt_job(tiny_model, tmp_path)
     expected = fit_here(alone)
-    assert (result.steps, result.tokens, result.best_step) == (expected.steps, expected.tokens, expected.best_step)
-    assert result.first_loss == pytest.approx(expected.first_loss, abs=1e-5)
-    for here, there in zip(result.history, expected.history, strict=True):
-        assert here.loss == pytest.approx(there.loss, abs=1e-5)
-        assert here.validation_loss == (
-            None if there.validation_loss is None else pytest.approx(there.validation_loss, abs=1e-5)
-        )
-    ours, theirs = weights(adapter), weights(alone.out)
-    assert ours.keys() == theirs.keys()
-    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+    tiny_fits.assert_equal_fits(result, adapter, expected, alone.out)
 
 
 @pytest.mark.parametrize("name", ["odd", "reward", "dropout"])

@@ -1,7 +1,8 @@
-"""A real MLflow server on SQLite, in an environment of its own: MLflow pins what tunectl has newer.
+"""A real MLflow server on SQLite, and the client that users have, each in an environment of its own.
 
-The environment is made once (some minutes, 0.7 GB) below ``TUNECTL_TEST_ENVS``, or the user's cache folder. It also holds what
-``tunectl track sync`` imports, so the sync runs there with MLflow's client beside the server, and W&B offline.
+MLflow pins what tunectl has newer; the extra ``mlflow`` therefore installs ``mlflow-skinny``. So the client's environment has that
+alone, and what ``tunectl track sync`` imports, in the versions of the locks. W&B is in it, too, and runs offline. Both environments
+are made once (some minutes, 0.8 GB) below ``TUNECTL_TEST_ENVS``, or the user's cache folder.
 """
 
 from __future__ import annotations
@@ -15,40 +16,51 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
-PACKAGES = (
-    "mlflow==3.17.2",
-    "wandb==0.30.0",
-    "hydra-core>=1.3.2,<1.4",
-    "msgspec>=0.19",
-    "pydantic>=2.10,<3",
-    "pyyaml>=6",
-    "rich>=13",
-)
+SERVER = ("mlflow==3.17.2",)
+CLIENT = ("mlflow-skinny", "wandb", "hydra-core", "msgspec", "pydantic", "pyyaml", "rich")
+LOCKS = ("run.txt", "mlflow.txt", "wandb.txt")
+"""Locks of tunectl with the extras ``mlflow`` and ``wandb``, in ``requirements/``."""
 VARIABLE = "TUNECTL_TEST_ENVS"
 ROOT = Path(__file__).parents[2]
 
 
-def ensure_environment() -> Path:
-    """The Python of the environment; made where it is absent, whole or not at all."""
+def ensure_server() -> Path:
+    """The Python of the server's environment; made where it is absent."""
+    return _ensure_environment("mlflow", SERVER)
+
+
+def ensure_client() -> Path:
+    """The Python of the client's environment; made where it is absent."""
+    lines = [line for lock in LOCKS for line in (ROOT / "requirements" / lock).read_text().splitlines()]
+    pins = sorted({line.split()[0] for line in lines if "==" in line})
+    return _ensure_environment("mlflow-client", CLIENT, pins)
+
+
+def _ensure_environment(name: str, packages: Sequence[str], constraints: Sequence[str] = ()) -> Path:
+    """Make the environment where it is absent, whole or not at all; returns its Python."""
     home = Path(
         os.environ.get(VARIABLE) or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunectl-tests"
     )
-    key = hashlib.sha256(f"{PACKAGES}{sys.version}".encode()).hexdigest()[:12]
-    place = home / f"mlflow-{key}"
+    key = hashlib.sha256(f"{packages}{constraints}{sys.version}".encode()).hexdigest()[:12]
+    place = home / f"{name}-{key}"
     if not (place / ".ready").is_file():
         shutil.rmtree(place, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([str(place / "bin" / "pip"), "install", "--quiet", *PACKAGES], check=True)
+        (place / "constraints.txt").write_text("\n".join(constraints))
+        words = ["install", "--quiet", "--constraint", str(place / "constraints.txt"), *packages]
+        subprocess.run([str(place / "bin" / "pip"), *words], check=True)
         (place / ".ready").write_text("")
     return place / "bin" / "python"
 
 
 class MlflowServer:
-    """The server on a port of loopback; ``uri`` is its address."""
+    """The server on a port of loopback; ``uri`` is its address, ``python`` that of its environment."""
 
     def __init__(self, python: Path, folder: Path) -> None:
+        self.python = python
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{port}"

@@ -32,6 +32,7 @@ TEST_ALL = (
     "federated",  # a real Flower in an environment of its own (240 MB), and a dozen fits
     "serving/test_https_server.py",  # one more whole server; its words, header and cookies have cases among the quick tests
     "rollouts",  # a real vLLM in an environment of its own (2 GB)
+    "sweeps/test_project_kills.py",  # minutes of killed workers; their claims are killed in test_worker_kills.py, without stages
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
     "backends/test_ray_align.py",  # minutes; the Ray file that `.ci/run` takes has the same launcher with fits of sft
     "backends/test_ray_curation.py",  # `.ci/run` takes one Ray file; the partitions have cases without Ray among the quick tests

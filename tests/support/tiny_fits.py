@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tunectl.artifacts.records import Example, Source
+from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
+from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
 from tunectl.config.schema.cpt import LoraCpt
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.training import prefix_sharing, train_args
 from tunectl.training.fit_request import FitJob
 from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.pair_batches import PairIndex, PromptGroup
 from tunectl.training.reward.reward_args import RewardArgs
 from tunectl.training.train_args import LoraArgs, TrainingArgs
@@ -116,3 +120,36 @@ def reward_job(model: Path, sft: Path, folder: Path) -> FitJob:
 def digest(folder: Path) -> dict[str, str]:
     """SHA-256 of the files of an adapter."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def fit_here(job: FitJob) -> TrainResult:
+    """Fit in this process; the adapter goes to ``job.out``."""
+    if job.trainer == "sft":
+        given = {"model": job.model, "train": job.train, "validation": job.validation}
+        return SftTrainer().fit(job.plan, **given, out=job.out, work=job.work)
+    given = {"model": job.model, "sft": job.sft, "train": job.train, "validation": job.validation}
+    return RewardModelTrainer().fit(job.plan, **given, out=job.out, work=job.work)
+
+
+def load_weights(folder: Path) -> dict[str, Any]:
+    """The tensors of an adapter by name."""
+    from safetensors.torch import load_file
+
+    return load_file(str(folder / "adapter_model.safetensors"))
+
+
+def list_losses(result: TrainResult) -> list[float | None]:
+    """First and best loss, then both losses of each point of the curve."""
+    curve = [loss for point in result.history for loss in (point.loss, point.validation_loss)]
+    return [result.first_loss, result.best_loss, *curve]
+
+
+def assert_equal_fits(result: TrainResult, adapter: Path, expected: TrainResult, expected_adapter: Path) -> None:
+    """Two fits of one plan in float32 without dropout have the same steps, and losses and weights within 1e-5."""
+    assert (result.steps, result.tokens, result.best_step) == (expected.steps, expected.tokens, expected.best_step)
+    losses, others = list_losses(result), list_losses(expected)
+    assert [loss is None for loss in losses] == [loss is None for loss in others]
+    assert max(abs(here - there) for here, there in zip(losses, others, strict=True) if here is not None) < 1e-5
+    ours, theirs = load_weights(adapter), load_weights(expected_adapter)
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow_server import ROOT, MlflowServer, ensure_environment
+from mlflow_server import ROOT, MlflowServer, ensure_client, ensure_server
 from msgspec.structs import replace
 
 from tunectl.registry.release_manifest import BuildFacts
@@ -58,12 +58,13 @@ print(json.dumps({"runs": found, "models": models}))
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return ensure_environment()
+    """The environment of whoever sends: it has MLflow's client alone."""
+    return ensure_client()
 
 
 @pytest.fixture(scope="module")
-def server(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    found = MlflowServer(python, tmp_path_factory.mktemp("mlflow"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    found = MlflowServer(ensure_server(), tmp_path_factory.mktemp("mlflow"))
     try:
         yield found
     finally:
@@ -98,16 +99,24 @@ def sync(python: Path, folder: Path, server: MlflowServer, name: str, *words: st
     return tunectl(python, folder, "sync", *given)
 
 
-def ask(python: Path, server: MlflowServer, experiment: str = "") -> dict[str, Any]:
-    done = subprocess.run([str(python), "-c", ASK, server.uri], capture_output=True, text=True, check=True)
+def ask(server: MlflowServer, experiment: str = "") -> dict[str, Any]:
+    done = subprocess.run([str(server.python), "-c", ASK, server.uri], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     found["runs"] = [run for run in found["runs"] if run["experiment"] == experiment]
     return found
 
 
+def test_the_sender_has_the_client_alone(python: Path) -> None:
+    text = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
+    done = subprocess.run([str(python), "-c", text], capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    assert "mlflow-skinny" in names
+    assert "mlflow" not in names
+
+
 def test_a_build_is_a_run_with_a_child_a_stage(python: Path, server: MlflowServer, project: Path) -> None:
     assert f"build {RECORD.id} sent to mlflow" in sync(python, project, server, "shop")
-    runs = {run["tags"]["mlflow.runName"]: run for run in ask(python, server, "shop")["runs"]}
+    runs = {run["tags"]["mlflow.runName"]: run for run in ask(server, "shop")["runs"]}
     parent, child = runs[f"shop-{RECORD.id}"], runs["sft"]
     sent = json.loads((project / ".tunectl" / "track" / "sent" / f"{RECORD.id}.json").read_text())
     assert re.fullmatch(rf"{server.uri}/#/experiments/\d+/runs/[0-9a-f]{{32}}", sent["mlflow"])
@@ -130,13 +139,13 @@ def test_what_was_sent_is_not_doubled_and_what_was_cut_off_is_sent_anew(
     place = project / ".tunectl" / "track" / "spool"
     spool.save(place, RECORD, [])
     sync(python, project, server, "again")
-    assert len(ask(python, server, "again")["runs"]) == 2
+    assert len(ask(server, "again")["runs"]) == 2
     half = replace(RECORD, id="half")
     spool.save(place, half, [])
     text = "import sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); e = c.get_experiment_by_name('again'); c.create_run(e.experiment_id, tags={'tunectl.build': 'half'})"
-    subprocess.run([str(python), "-c", text, server.uri], check=True)
+    subprocess.run([str(server.python), "-c", text, server.uri], check=True)
     sync(python, project, server, "again")
-    runs = [run for run in ask(python, server, "again")["runs"] if run["tags"].get("tunectl.build") == "half"]
+    runs = [run for run in ask(server, "again")["runs"] if run["tags"].get("tunectl.build") == "half"]
     assert [run["tags"].get("tunectl.complete") for run in runs] == ["true"]
 
 
@@ -145,7 +154,7 @@ def test_a_failed_build_and_a_pruned_trial_have_their_status(python: Path, serve
     for name, code in (("failed", 5), ("pruned", 75), ("refused", 3)):
         spool.save(place, replace(RECORD, id=name, exit_code=code, stages=[]), [])
     sync(python, project, server, "codes")
-    found = {run["tags"].get("tunectl.build"): run["status"] for run in ask(python, server, "codes")["runs"]}
+    found = {run["tags"].get("tunectl.build"): run["status"] for run in ask(server, "codes")["runs"]}
     assert (found["failed"], found["pruned"], found["refused"]) == ("FAILED", "KILLED", "FINISHED")
 
 
@@ -177,7 +186,7 @@ def test_releases_are_versions_and_aliases_follow_our_registry(
 
     def aliases() -> dict[str, str]:
         sync(python, project, server, "releases", *words)
-        model = ask(python, server, "releases")["models"]["ads"]
+        model = ask(server, "releases")["models"]["ads"]
         return {alias: model["versions"][version] for alias, version in model["aliases"].items()}
 
     store.promote(made[0], author="me", message="the first")
@@ -189,7 +198,7 @@ def test_releases_are_versions_and_aliases_follow_our_registry(
     assert aliases() == {"champion": made[1]}
     store.rollback(author="me", message="worse after all")
     assert aliases() == {"champion": made[0]}
-    model = ask(python, server, "releases")["models"]["ads"]
+    model = ask(server, "releases")["models"]["ads"]
     assert sorted(model["versions"].values()) == sorted(made)
     assert all(source.endswith("/release") for source in model["sources"])
 
@@ -210,7 +219,7 @@ def test_mlflow_reads_the_signature_of_a_version(
     store, (first, _) = add_releases(project, tmp_path)
     store.promote(first, author="me", message="the first")
     sync(python, project, server, "signature", "track.registered_model=signed")
-    done = subprocess.run([str(python), "-c", SIGNATURE, server.uri], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(server.python), "-c", SIGNATURE, server.uri], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["inputs"] == [{"type": "string", "name": "prompt", "required": True}]
     assert found["outputs"] == [{"type": "string", "name": "answer", "required": True}]
@@ -234,7 +243,7 @@ def test_the_verbs_of_release_move_the_aliases_by_themselves(
             log = project / ".tunectl" / "track" / "sync.log"
             assert time.monotonic() < end, (found, log.read_text())
             time.sleep(0.5)
-            model = ask(python, server)["models"].get("verbs", {"aliases": {}})
+            model = ask(server)["models"].get("verbs", {"aliases": {}})
             found = {alias: model["versions"][version] for alias, version in model["aliases"].items()}
 
     release("promote", first, "--force", expected={"champion": first})

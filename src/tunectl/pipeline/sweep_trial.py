@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.sweeps import trial_pruning
 from tunectl.backends.system import supervised_process
@@ -20,7 +21,7 @@ from tunectl.backends.vcs import build_worktree, git_worktree
 from tunectl.config.schema.sweep import Sweep
 from tunectl.core.errors import TrialPrunedError, UsageError
 from tunectl.pipeline.required_extras import list_upstream_stages
-from tunectl.sweeps.trial_records import SweepDefinition, TrialClaim, TrialOutcome
+from tunectl.sweeps.trial_records import SweepDefinition, TrialClaim, TrialOutcome, TrialSummary
 
 NOTE = ".tunectl/trial.json"
 """File in the worktree that names its trial."""
@@ -49,17 +50,25 @@ class WorktreeTrials:
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """Build the trial, with ``note`` in its environment, and return the metrics of its objective; None where ``stop`` was set.
 
+        A worker that is late with its heartbeats, as after a suspend, loses its trial but still works in the worktree: its end is awaited.
         Raises  UsageError where the metric of the objective is absent; InfrastructureError of Git and DVC.
         """
-        started = time.monotonic()
         name = f"trial-{claim.number}"
-        environment = {trial_pruning.VARIABLE: json.dumps(note)}
-        project, code = self.build(name, claim.overrides, self._section.stage, environment, stop)
-        if stop.is_set():
-            return None
-        outcome = self._read_outcome(project, code, time.monotonic() - started)
-        self.remove(name)
-        return outcome
+        with ExitStack() as stack:
+            while not stop.is_set():
+                with suppress(lock.LockTimeoutError):
+                    stack.enter_context(self._lock(name, patience=1.0))
+                    break
+            if stop.is_set():
+                return None
+            started = time.monotonic()
+            environment = {trial_pruning.VARIABLE: json.dumps(note)}
+            project, code = self.build(name, claim.overrides, self._section.stage, environment, stop)
+            if stop.is_set():
+                return None
+            outcome = self._read_outcome(project, code, time.monotonic() - started)
+            self.remove(name)
+            return outcome
 
     def build(
         self, name: str, overrides: Sequence[str], stage: str, environment: Mapping[str, str], stop: threading.Event
@@ -83,7 +92,21 @@ class WorktreeTrials:
 
     def remove(self, name: str) -> None:
         """Remove the worktree ``name`` that ``build`` made."""
+        note = git_worktree.project_path(self._layout.root, self.folder / name) / NOTE
+        note.unlink(missing_ok=True)  # first: a worktree whose removal is cut off must not be built in again
         git_worktree.remove(self._layout.root, self.folder / name)
+
+    def remove_ended(self, trials: Sequence[TrialSummary]) -> None:
+        """Remove the worktrees of those ``trials`` that have ended without them: on another machine, or as their workers died too often."""
+        for trial in trials:
+            name = f"trial-{trial.number}"
+            if trial.state not in ("waiting", "running") and (self.folder / name).exists():
+                with suppress(lock.LockTimeoutError), self._lock(name):
+                    self.remove(name)
+
+    def _lock(self, name: str, patience: float = 0.0) -> AbstractContextManager[None]:
+        """Return the lock of the worktree ``name``; who holds it builds there or removes it."""
+        return lock.file_lock(self.folder / "locks" / f"{name}.lock", "tunectl sweep", patience=patience)
 
     def _open_worktree(self, path: Path, overrides: Sequence[str], mark: str) -> Path:
         """Return the worktree of a trial: that of an earlier attempt, whose checkpoints are kept, or a new one."""

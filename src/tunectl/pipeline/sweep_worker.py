@@ -106,6 +106,7 @@ def run_workers(
                 raise KeyboardInterrupt
             for process in others:
                 process.wait()
+            trials.remove_ended(study.summarize().trials)
             if confirm and not stop.is_set():
                 sweep_confirm.confirm_best(layout, study, stop, tell)
             if stop.is_set():

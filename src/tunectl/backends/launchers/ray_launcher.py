@@ -33,7 +33,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
     "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, as cuda:0
     "RAY_DEDUP_LOGS": "1",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # importing torch is slow on a busy machine
+    # Seconds to wait for room for all workers, which a node that has just gone away seems to have until Ray misses it; then Ray counts anew
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # Ray's default of 15 gives way to all other processes, trainings included
 }
@@ -79,7 +80,7 @@ class RayLauncher:
             open_storage(self.settings.storage_path)
         started = self._connect(ray)
         try:
-            control = ray.remote(ray_worker.FitControl).options(num_cpus=0).remote()
+            control = start_control(ray)
             trainer = self._build(ray, job, control)
             result = _wait(ray, trainer, control, job.fit.label, self.settings)
             end = _take(result, job)
@@ -151,6 +152,13 @@ class RayLauncher:
                 logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank logs what users need
             ),
         )
+
+
+def start_control(ray: Any) -> Any:
+    """Start the actor that driver and ranks share, on the driver's node: the loss of any other node must not end it."""
+    strategies = import_optional("ray.util.scheduling_strategies", extra=EXTRA)
+    here = strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(ray_worker.FitControl).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def open_storage(address: str) -> None:
