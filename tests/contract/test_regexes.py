@@ -201,7 +201,7 @@ INTERNAL = {
     "core.documentation:_ANCHOR": OWN,
     "core.documentation:read_anchors()": OWN,
     "core.error_slugs:make_slug()": OWN,
-    "pipeline.background_build:find_build()": OWN,
+    "pipeline.background_build:parse_process()": OWN,
     "cli.federate:_take_name()": "a name that was typed here",
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,
