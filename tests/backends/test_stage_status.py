@@ -91,6 +91,15 @@ def test_a_changed_setting_is_shown_with_its_old_and_new_value(project: ProjectP
     assert list_stale_by_dvc(project) == {"sft"}
 
 
+def test_small_and_large_numbers_of_dvc_lock_are_numbers(tmp_path: Path) -> None:
+    values = {"rate": 5e-05, "large": 1e16, "text": "5e-05", "name": "1e5a"}
+    lines = ["rate: 5e-05", "large: 1e+16", "text: '5e-05'", "name: 1e5a"]
+    (tmp_path / "dvc.lock").write_text(
+        "stages:\n  sft:\n    cmd: x\n    params:\n      sft.json:\n" + "".join(f"        {line}\n" for line in lines)
+    )
+    assert dvc_lock.read_lock_file(tmp_path)["sft"].params == {"sft.json": values}
+
+
 def test_a_group_of_another_shape_names_the_keys_of_both(project: ProjectPaths) -> None:
     project.overrides.write_text("- reward=none\n", encoding="utf-8")
     row = find_stage(project, "reward")

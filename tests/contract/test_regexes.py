@@ -194,6 +194,7 @@ INTERNAL = {
     "backends.export.sbom:_BASE_IMAGE": OWN,
     "backends.export.sbom:_REQUIREMENT": OWN,
     "backends.vcs.dvc_cache:_DIGEST": "file names in DVC's cache",
+    "backends.vcs.dvc_lock:_EXPONENT": "dvc.lock, which DVC writes",
     "cli.project_source:HUB_ID": TYPED,
     "cli.project_source:add_source()": TYPED,
     "console.build_state:find_running_stage()": OWN,

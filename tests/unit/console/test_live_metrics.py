@@ -140,9 +140,9 @@ def test_a_server_that_gives_no_metrics_has_a_state(
     monkeypatch.setenv("TUNECTL_SERVER_KEY", key)
     other = say(render_server())
     port = say(body, status, {"Location": f"http://127.0.0.1:{other}/metrics"})
-    declare(project, f"http://127.0.0.1:{port}", "http://127.0.0.1:no-port", "http://[")
+    declare(project, f"http://127.0.0.1:{port}", "http://127.0.0.1:1")
     figures = read(project)
-    assert [server.state for server in figures.servers] == [state, "not reachable", "not reachable"]
+    assert [server.state for server in figures.servers] == [state, "not reachable"]
     assert figures.monitor is None, "no monitor runs here"
     text = Console(project).client.get("/live").text
     assert ("scope <code>scrape</code>" in text) == (state == "key refused")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,17 @@ import yaml
 
 from tunectl.core.errors import ArtifactError
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The safe loader, in C where PyYAML was built with it: a lock file has thousands of lines."""
+_EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The safe loader, in C where PyYAML was built with it: a lock file has thousands of lines.
+
+    DVC writes YAML 1.2, where ``5e-05`` is a number; PyYAML reads 1.1, where it is text.
+    """
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 @dataclass(frozen=True, slots=True)
