@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-from console_browser import FLAGS, ROOT, ConsoleProcess, enter
+from console_browser import ROOT, ConsoleProcess, enter
 from msgspec.structs import replace
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql
@@ -27,14 +25,6 @@ SEEN_MS = 15_000
 """Longest time until a page shows what was written; usually it takes two seconds."""
 VERDICTS = {"insufficient": "No verdict", "ok": "No drift", "drift": "Drift in the newest window"}
 PATHS = ("/", "/drift", "/retrain", "/decisions", "/releases")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield opened
-        opened.close()
 
 
 def take_back(layout: ProjectPaths) -> tuple[list[TimeWindow], list[RetrainRun]]:

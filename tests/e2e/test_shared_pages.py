@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import console_records
 import msgspec
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tunectl.access import guard
 from tunectl.access.api_keys import KeyStore
@@ -127,14 +127,6 @@ def serve_annotate(root: Path, stack: ExitStack) -> str:
 
     stack.callback(stop)
     return f"http://127.0.0.1:{listening.getsockname()[1]}/"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield opened
-        opened.close()
 
 
 def find_faults(page: Page, look: str) -> list[str]:
