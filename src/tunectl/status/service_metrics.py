@@ -11,7 +11,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from math import inf, isfinite, isinf
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -24,9 +26,17 @@ if TYPE_CHECKING:
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.config.schema.root import TunectlConfig
 
+ANSWERS: Final = "answers"
+NO_METRICS: Final = "no metrics"
+OTHER_METRICS: Final = (LookupError, ValueError, ArithmeticError, OSError)
+"""What reading metrics raises that have names of tunectl's, but other labels or values; OSError for a time that no clock shows."""
+MAX_COUNT: Final = 2.0**53
+"""Counts from which a floating-point number is not exact."""
 TIMEOUT_SECONDS: Final = 1.0
 MAX_BYTES: Final = 1_000_000
 """Bytes of an answer that are read; a server has about 20,000."""
+MAX_LINE: Final = 4_000
+"""Characters of a line; a server has at most some 200."""
 MAX_SERVERS: Final = 8
 """Most servers that are asked at the same time."""
 TAIL: Final = 0.95
@@ -107,16 +117,26 @@ def read_service_figures(layout: ProjectPaths, root: TunectlConfig) -> ServiceFi
 
 
 def _read_server(address: str, key: str) -> ServerFigures:
+    """Return the figures of a server; metrics that are not those of a server of tunectl count as none."""
     state, samples = _ask(address, key)
+    if state != ANSWERS:
+        return ServerFigures(address, state)
+    try:
+        return _build_server_figures(address, samples)
+    except OTHER_METRICS:
+        return ServerFigures(address, NO_METRICS)
+
+
+def _build_server_figures(address: str, samples: Samples) -> ServerFigures:
     return ServerFigures(
         address,
-        state,
+        ANSWERS,
         {labels["variant"]: labels["release"] for labels, _ in samples.get("tunectl_model_info", ())},
-        _read_count(samples, "tunectl_requests_running"),
-        _read_count(samples, "tunectl_requests_waiting"),
+        _check_count(samples["tunectl_requests_running"][0][1]),
+        _check_count(samples["tunectl_requests_waiting"][0][1]),
         _read_counts(samples, "tunectl_requests_total", "finished_reason"),
         _read_counts(samples, "tunectl_requests_rejected_total", "reason"),
-        _read_count(samples, "tunectl_inference_log_errors_total"),
+        _check_count(_read_value(samples, "tunectl_inference_log_errors_total")),
         _read_latency(samples, "tunectl_time_to_first_token_seconds"),
         _read_latency(samples, "tunectl_inter_token_latency_seconds"),
         _read_latency(samples, "tunectl_e2e_request_latency_seconds"),
@@ -125,13 +145,23 @@ def _read_server(address: str, key: str) -> ServerFigures:
 
 
 def _read_monitor(address: str, key: str) -> MonitorFigures:
+    """Return the figures of the monitor; metrics that are not those of a monitor of tunectl count as none."""
     state, samples = _ask(address, key)
+    if state != ANSWERS:
+        return MonitorFigures(address, state)
+    try:
+        return _build_monitor_figures(address, samples)
+    except OTHER_METRICS:
+        return MonitorFigures(address, NO_METRICS)
+
+
+def _build_monitor_figures(address: str, samples: Samples) -> MonitorFigures:
     succeeded = _read_value(samples, "tunectl_drift_last_success_timestamp_seconds")
     return MonitorFigures(
         address,
-        state,
-        _read_value(samples, "tunectl_drift_evidence"),
-        _read_value(samples, "tunectl_drift_evidence_required"),
+        ANSWERS,
+        samples["tunectl_drift_evidence"][0][1],
+        samples["tunectl_drift_evidence_required"][0][1],
         _read_counts(samples, "tunectl_drift_evaluations_total", "verdict"),
         datetime.fromtimestamp(succeeded, UTC) if succeeded else None,
     )
@@ -147,7 +177,7 @@ def _ask(address: str, key: str) -> tuple[str, Samples]:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             connection.request("GET", f"{target.path.rstrip('/')}/metrics", headers=headers)
             answer = connection.getresponse()
-            text = answer.read(MAX_BYTES).decode("utf-8", "replace")
+            text = _read_body(answer).decode("utf-8", "replace")
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException):
@@ -155,11 +185,23 @@ def _ask(address: str, key: str) -> tuple[str, Samples]:
     if answer.status in {401, 403}:
         return "key refused", {}
     samples = _parse(text) if answer.status == 200 else {}
-    return "answers" if samples else "no metrics", samples
+    return ANSWERS if samples else NO_METRICS, samples
+
+
+def _read_body(answer: http.client.HTTPResponse) -> bytes:
+    """Return at most ``MAX_BYTES`` of a body; raise TimeoutError where it takes too long, however regularly a part arrives."""
+    body, until = b"", monotonic() + TIMEOUT_SECONDS
+    while len(body) < MAX_BYTES and (part := answer.read1(MAX_BYTES - len(body))):
+        body += part
+        if monotonic() > until:
+            raise TimeoutError(f"more than {TIMEOUT_SECONDS:g} s")
+    return body
 
 
 def _parse(text: str) -> Samples:
     """Return the samples of tunectl's metrics in Prometheus' text format; none where ``text`` is not in that format."""
+    if any(len(line) > MAX_LINE for line in text.splitlines()):
+        return {}  # time and memory of the parser grow with the square of a line's length
     parser = import_optional("prometheus_client.parser", extra="inference-log")
     samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
     try:
@@ -176,20 +218,25 @@ def _read_value(samples: Samples, name: str) -> float | None:
     return samples[name][0][1] if name in samples else None
 
 
-def _read_count(samples: Samples, name: str) -> int | None:
-    value = _read_value(samples, name)
+def _check_count(value: float | None) -> int | None:
+    """Return a count as a whole number; raise ValueError for one that is below 0 or that no counter of tunectl reaches."""
+    if value is not None and not 0 <= value < MAX_COUNT:
+        raise ValueError(f"{value} is not a count")
     return None if value is None else round(value)
 
 
 def _read_counts(samples: Samples, name: str, label: str) -> dict[str, int]:
-    return {labels[label]: round(value) for labels, value in samples.get(name, ()) if value}
+    counts = {labels[label]: _check_count(value) for labels, value in samples.get(name, ())}
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def _read_latency(samples: Samples, name: str) -> LatencyFigures | None:
     buckets = sorted((float(labels["le"]), value) for labels, value in samples.get(f"{name}_bucket", ()))
-    if not buckets or not buckets[-1][1]:
-        return None
-    return LatencyFigures(round(buckets[-1][1]), estimate_quantile(buckets, 0.5), estimate_quantile(buckets, TAIL))
+    for (low, fewer), (high, more) in pairwise([(0.0, 0.0), *buckets]):
+        if not (low < high and fewer <= more):
+            raise ValueError(f"{name} is not a histogram")
+    count = _check_count(buckets[-1][1]) if buckets else None
+    return LatencyFigures(count, estimate_quantile(buckets, 0.5), estimate_quantile(buckets, TAIL)) if count else None
 
 
 def estimate_quantile(buckets: Sequence[tuple[float, float]], share: float) -> float:
@@ -225,8 +272,8 @@ def describe_services(services: ServiceFigures) -> Iterator[str]:
 
 
 def _describe(name: str, service: ServerFigures | MonitorFigures, parts: Sequence[str]) -> str:
-    if service.state != "answers":
-        return f"{name} {service.address}: {service.state}"
+    if service.state != ANSWERS:
+        return f"{name} {service.address}: {service.state}{' of tunectl' if service.state == NO_METRICS else ''}"
     return f"{name} {service.address}, since it started: {', '.join(parts)}"
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from time import monotonic, sleep
 
 import pytest
 from console_projects import Console, PageFacts, build
@@ -146,6 +149,70 @@ def test_a_server_that_gives_no_metrics_has_a_state(
     assert figures.monitor is None, "no monitor runs here"
     text = Console(project).client.get("/live").text
     assert ("scope <code>scrape</code>" in text) == (state == "key refused")
+
+
+GAUGES = b"tunectl_requests_running 1\ntunectl_requests_waiting 0\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GAUGES + b'tunectl_model_info{model="a"} 1\n',
+        GAUGES + b'tunectl_requests_total{why="stop"} 4\n',
+        GAUGES + b'tunectl_time_to_first_token_seconds_bucket{upto="1"} 4\n',
+        GAUGES + b'tunectl_time_to_first_token_seconds_bucket{le="soon"} 4\n',
+        GAUGES + b'tunectl_time_to_first_token_seconds_bucket{le="+Inf"} -4\n',
+        GAUGES + b"tunectl_inference_log_errors_total 1e300\n",
+        GAUGES + b"tunectl_requests_rejected_total{reason=",
+        b'tunectl_requests_total{finished_reason="stop"} 4\n',
+        GAUGES + b'tunectl_model_info{variant="a",release="b"} 1\n' + b'x{y="z"} 1 ' * 500,
+    ],
+)
+def test_metrics_with_names_of_tunectl_and_other_labels_count_as_none(
+    project: ProjectPaths, say: Say, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setenv("TUNECTL_SERVER_KEY", KEY)
+    address = f"http://127.0.0.1:{say(body)}"
+    declare(project, address)
+    (server,) = read(project).servers
+    assert server == service_metrics.ServerFigures(address, "no metrics")
+    assert [*service_metrics.describe_services(ServiceFigures([server]))] == [
+        f"server {address}: no metrics of tunectl"
+    ]
+
+
+def test_terminal_and_page_show_the_log_beside_a_program_with_other_metrics(
+    project: ProjectPaths, say: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNECTL_SERVER_KEY", KEY)
+    port = say(b'tunectl_drift_evidence{kind="a"} 1\ntunectl_model_info{model="a"} 1\n')
+    declare(project, f"http://127.0.0.1:{port}", monitor=port)
+    monkeypatch.chdir(project.root)
+    with lock.file_lock(project.monitor_lock, "monitor", busy="a monitor runs"):
+        assert main(["log", "show"]) == 0
+        assert f"monitor http://127.0.0.1:{port}: no metrics of tunectl" in " ".join(capsys.readouterr().out.split())
+        page = Console(project).client.get("/live")
+    assert page.status_code == 200
+    assert page.text.count("What answers there has no metrics of tunectl.") == 2
+
+
+def test_a_body_that_arrives_byte_by_byte_is_given_up_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_metrics, "TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+
+        def drip() -> None:
+            connection, _ = door.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+                for _ in range(100):
+                    connection.sendall(b"#")
+                    sleep(0.05)
+
+        Thread(target=drip, daemon=True).start()
+        begun = monotonic()
+        assert service_metrics._read_server(f"http://127.0.0.1:{port}", "").state == "not reachable"
+    assert monotonic() - begun < 4, "100 bytes would take 5 s"
 
 
 def test_several_pages_ask_the_servers_once(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
