@@ -14,6 +14,7 @@ from tunectl.core.errors import ArtifactError, UsageError
 
 FILES = {
     "ingest": ("examples", "documents"),
+    "feedback": ("examples",),
     "curate": ("examples", "documents"),
     "split": ("train", "validation", "test", "documents"),
     "preferences": ("train", "validation", "test", "labeled_completions", "candidates"),
@@ -31,6 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="examples, documents, train, validation, test, labeled_completions or candidates; the first that the stage has",
     )
     parser.add_argument("--find", metavar="TEXT", help="only rows that contain this text")
+    parser.add_argument(
+        "--field", action="append", metavar="NAME=VALUE", help="only rows whose field has this value; may be repeated"
+    )
     parser.add_argument("-n", "--number", type=int, default=5, metavar="N", help="rows to print (5)")
     parser.add_argument("--full", action="store_true", help="whole texts instead of their first 400 characters")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
@@ -42,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
 
     path = _path(ProjectPaths(), args.stage, args.file)
     shape = _shape(args.stage, path.stem)
-    rows = list(
-        islice(
-            (row for row in atomic_io.read_rows(path, shape) if args.find is None or args.find in _text(row)),
-            args.number,
-        )
+    fields = _parse_fields(args.field or ())
+    matching = (
+        row
+        for row in atomic_io.read_rows(path, shape)
+        if fields.items() <= row.fields.items() and (args.find is None or args.find in _text(row))
     )
+    rows = list(islice(matching, args.number))
     if args.json:
         from msgspec import to_builtins
 
@@ -56,8 +61,20 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         _show(row, limit=None if args.full else 400)
     if not rows:
-        terminal.print_line(f"{path}: no row" + (f" holds {args.find!r}" if args.find is not None else ""))
+        filters = [f"holds {args.find!r}"] if args.find is not None else []
+        filters += [f"has {name}={value}" for name, value in fields.items()]
+        terminal.print_line(f"{path}: no row {' and '.join(filters)}".rstrip())
     return 0
+
+
+def _parse_fields(words: Sequence[str]) -> dict[str, str]:
+    fields = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--field {word}: this is not NAME=VALUE", hint="for example: --field city=Atlanta")
+        fields[name] = value
+    return fields
 
 
 Shown = Document | Example | PreferencePair | LabeledCompletion

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from tunectl.core.errors import DataError
 
 NAMES: Final = {"role"}
 """Keys of a record whose values nobody wrote."""
+NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 BLOCK: Final = 1 << 20
 """Bytes that are searched at once."""
 
@@ -33,6 +35,10 @@ class _Line(Struct, frozen=True):
     source: _Facet | None = None
     reason: str = ""
     kind: str = ""
+
+
+class _Fields(Struct, frozen=True):
+    fields: dict[str, str] = {}
 
 
 class RowIndex:
@@ -84,11 +90,23 @@ class RowIndex:
         names = {number: name for name, number in self._names.items()}
         return [(names[number], count) for number, count in Counter(numbers).most_common() if names[number]]
 
-    def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
-        """Return the line numbers, from 0, with this ``label`` (reject reason or row kind), raw file (or folder) and text; an empty filter matches all."""
+    def select(
+        self, label: str = "", source: str = "", text: str = "", fields: Mapping[str, str] = NO_FIELDS
+    ) -> Sequence[int]:
+        """Return the line numbers, from 0, that pass all filters; an empty filter matches all.
+
+        Args:
+            label: Reject reason, or kind of a row.
+            source: Raw file, or a folder of raw files.
+            text: Part of a value, in capitals or not.
+            fields: Whole values of fields of the row, by name; a reject has no fields.
+        """
         lines: Sequence[int] = range(len(self))
         if text:
             lines = list(self._search(text))
+        if fields:
+            matching = set(self._search_fields(fields))
+            lines = [line for line in lines if line in matching]
         if label:
             number = self._names.get(label)
             lines = [line for line in lines if self._reasons[line] == number]
@@ -108,6 +126,18 @@ class RowIndex:
                     for at, content in enumerate(block, line):
                         if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), folded_text):
                             yield at
+                line += len(block)
+
+    def _search_fields(self, fields: Mapping[str, str]) -> Iterator[int]:
+        """Yield lines whose row has these fields with these values; lines without the longest value are not decoded."""
+        needle = msgspec.json.encode(max(fields.values(), key=len))
+        decoder = msgspec.json.Decoder(_Fields)
+        with self.path.open("rb") as stream:
+            line = 0
+            while block := stream.readlines(BLOCK):
+                for at, content in enumerate(block, line):
+                    if needle in content and fields.items() <= decoder.decode(content).fields.items():
+                        yield at
                 line += len(block)
 
     def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:

@@ -59,6 +59,7 @@ def bare() -> float:
     [
         "/data/rows?stage=curate&at=50000",
         "/data/rows?stage=curate&q=e-000000000001869f",
+        "/data/rows?stage=curate&file=examples.jsonl&field.city=Decatur&q=ad",
         "/data/rows/e-000000000001869f",
         "/runs",
         "/runs?at=950",

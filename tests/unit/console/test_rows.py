@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
-from console_projects import MARKUP, NOW, build
+from console_projects import MARKUP, NOW, Console, PageFacts, build
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import AnnotationMetadata, Message, PreferencePair, Source
+from tunectl.cli.main import main
 from tunectl.console.read_context import ReadContext
 from tunectl.console.row_index import RowIndex
 from tunectl.console.screens.data import read_data
@@ -59,6 +61,44 @@ def test_text_is_found_in_capitals_or_not_and_in_no_name_of_a_field(tmp_path: Pa
         ("CAFÉ", [0]), ("ärger", [1]), ('"so"', [2]), ("e-3", [3]), ("NOTHING", [3]), ("content", []), ("user", []),
     ):  # fmt: skip
         assert list(index.select(text=text)) == expected, text
+
+
+def test_rows_are_filtered_by_fields(context: ReadContext) -> None:
+    query = {"stage": "curate", "file": "examples.jsonl", "field.city": "Decatur"}
+    found = read_rows(context, query)
+    assert found.total == 100
+    assert {row.fields["city"] for row in found.rows} == {"Decatur"}
+    assert found.fields == {"city": "Decatur"}
+    assert found.choices == [("city", "Decatur")]
+    assert read_rows(context, {**query, "q": "ad 7."}).total == 1
+    for value in ("Dec", "decatur", "Decatur\n", "(a+)+$", "Decatur" * 10_000):
+        assert read_rows(context, {**query, "field.city": value}).total == 0, "a value is compared whole, and as text"
+    assert read_rows(context, {**query, "field.name": "Decatur"}).total == 0
+    assert read_rows(context, {**query, "field.city": ""}).total == 200
+    assert read_rows(context, {"stage": "curate", "part": "rejects", "field.city": "Decatur"}).total == 0
+
+
+def test_page_twin_and_command_filter_by_the_same_field(
+    context: ReadContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(context.layout.root)
+    console = Console(context.layout)
+    address = "/data/rows{}?stage=curate&file=examples.jsonl&field.city=Decatur"
+    twin = console.client.get(address.format(".json")).json()
+    assert main(["data", "show", "curate", "--file", "examples", "--field", "city=Decatur", "-n", "50", "--json"]) == 0
+    assert [row["id"] for row in json.loads(capsys.readouterr().out)] == [row["id"] for row in twin["rows"]]
+    page = PageFacts(console.client.get(address.format("")).text)
+    assert page.errors == []
+    assert "/data/rows?stage=curate&file=examples.jsonl" in page.links, "the filter can be taken away"
+    assert f"{address.format('')}&at=50" in page.links, "the next page keeps the filter"
+    assert (
+        "tunectl data show curate --file examples --field city=Decatur" in console.client.get(address.format("")).text
+    )
+    odd = console.client.get("/data/rows", params={"stage": "curate", f"field.a&b={MARKUP}#": MARKUP})
+    assert PageFacts(odd.text).errors == []
+    assert main(["data", "show", "curate", "--field", "Decatur"]) == 2
+    assert main(["data", "show", "curate", "--field", "city=Rome", "--find", "x"]) == 0
+    assert capsys.readouterr().out.endswith("examples.jsonl: no row holds 'x' and has city=Rome\n")
 
 
 @pytest.mark.parametrize(("at", "first"), [("", 0), ("50", 50), ("57", 50), ("99999", 150), ("-1", 0), ("x", 0)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,11 @@ from tunectl.pipeline.stages import STAGES
 
 SIZE: Final = 50
 LETTERS: Final = 280
+MAX_CHOICES: Final = 24
+MAX_VALUE: Final = 60
+"""Characters of a value that is offered as a filter."""
+FIELD: Final = "field."
+"""Beginning of the name of a filter on a field: ``field.city=Atlanta``."""
 
 
 class RowSummary(Struct, frozen=True):
@@ -54,6 +60,10 @@ class RowsScreen(Struct, frozen=True):
     label: str
     source: str
     text: str
+    fields: dict[str, str]
+    """Values of fields that the rows must have."""
+    choices: list[tuple[str, str]]
+    """Fields of the rows of this page and their values, most frequent first: filters that a page offers."""
     at: int
     size: int
     total: int
@@ -63,7 +73,9 @@ class RowsScreen(Struct, frozen=True):
 
 
 def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
-    """Return one page of rows; ``query``: stage, part (``rejects`` for rejected rows), file, reason, source, q (text) and at (index of the first row).
+    """Return one page of rows; ``query``: stage, part (``rejects`` for rejected rows), file, reason, source, q (text), at (index of the first row).
+
+    ``field.NAME``: the value that the row's field NAME has; with several, a row must have all.
 
     Raises  NotFoundError for an unknown stage or file.
     """
@@ -79,14 +91,23 @@ def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
     if requested and requested != REJECTS and requested not in dict(files):
         raise NotFoundError(requested)
     label, source, text = query.get("reason", ""), query.get("source", ""), query.get("q", "")[:200]
+    fields = {name.removeprefix(FIELD): value for name, value in query.items() if name.startswith(FIELD) and value}
     index = (
         problems.attempt(file, lambda: open_index(context, context.layout.artifact(stage) / file), None)
         if file
         else None
     )
-    lines = index.select(label, source, text) if index is not None else ()
+    nowhere: Sequence[int] = ()
+    lines = (
+        problems.attempt(file, lambda: index.select(label, source, text, fields), nowhere)
+        if index is not None
+        else nowhere
+    )
     at = _parse_position(query.get("at", ""), len(lines))
     nothing: list[dict[str, Any]] = []
+    page = [
+        summarize_row(row) for row in problems.attempt(file, lambda: _read_page(index, lines[at : at + SIZE]), nothing)
+    ]
     return RowsScreen(
         stage,
         stages,
@@ -98,13 +119,12 @@ def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
         label,
         source,
         text,
+        fields,
+        _list_choices(page),
         at,
         SIZE,
         len(lines),
-        [
-            summarize_row(row)
-            for row in problems.attempt(file, lambda: _read_page(index, lines[at : at + SIZE]), nothing)
-        ],
+        page,
         problems.problems,
     )
 
@@ -136,6 +156,11 @@ def _count_lines(context: ReadContext, path: Path) -> int:
 
 def _read_page(index: RowIndex | None, lines: Any) -> list[dict[str, Any]]:
     return index.read(lines) if index is not None else []
+
+
+def _list_choices(page: Sequence[RowSummary]) -> list[tuple[str, str]]:
+    counts = Counter(item for row in page for item in row.fields.items() if len(item[1]) <= MAX_VALUE)
+    return [item for item, _ in counts.most_common(MAX_CHOICES)]
 
 
 def _parse_position(text: str, total: int) -> int:
