@@ -156,7 +156,7 @@ def add_traffic(root: Path, release: str, count: int = 40) -> None:
             log.write(
                 [InferenceRecord(
                     f"chatcmpl-{number:04}", at, "challenger" if number % 5 == 0 else "champion", release, "t" * 64,
-                    {"model": "shop", "messages": [{"role": "user", "content": question}]}, f"user-{number % 7}",
+                    {"model": "shop", "messages": [{"role": "user", "content": question}]}, f"{number % 7:032x}",
                     finished_at=at, response={"choices": [{"message": {"role": "assistant", "content": f"Ad {number}"}}]},
                     prompt_tokens=10, completion_tokens=20, finish_reason="stop", latency_seconds=0.5 + number, refusal=number % 9 == 1,
                 )]

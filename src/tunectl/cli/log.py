@@ -54,7 +54,7 @@ ID = len("chatcmpl-") + 8
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of ``tunectl log``, each with its own arguments, to ``parser``."""
-    parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None)
+    parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None, hash=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))
     show = verbs.add_parser(
@@ -62,6 +62,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     show.add_argument("--id", help="print this inference in full; the beginning of its id is enough")
     show.add_argument("-n", "--number", type=int, default=10, metavar="N", help="inferences to print (10)")
+    show.add_argument(
+        "--hash", metavar="HEX", help="only inferences of this person: the keyed hash in `log show --json`"
+    )
     export = verbs.add_parser("export", help="write finished inferences as JSON lines")
     export.add_argument(
         "--shape", choices=get_args(Shape), required=True, help="flywheel: a log; chat: for fine-tuning"
@@ -158,7 +161,9 @@ def _show(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 def _newest(args: argparse.Namespace, store: InferenceLog) -> list[InferenceRecord]:
     since, until = time_args.parse_time(args.since), time_args.parse_time(args.until)
-    return store.newest(max(args.number, 0), since, until, release=args.release, variant=args.variant)
+    return store.newest(
+        max(args.number, 0), since, until, release=args.release, variant=args.variant, user_hash=args.hash
+    )
 
 
 def _select_inferences(args: argparse.Namespace, store: InferenceLog) -> Iterator[InferenceRecord]:

@@ -135,6 +135,7 @@ class InferenceLog(Protocol):
         *,
         release: str | None = None,
         variant: str | None = None,
+        user_hash: str | None = None,
     ) -> list[InferenceRecord]:
         """Return the last ``number`` inferences accepted in [since, until), newest first; without tombstones. Reads only these rows."""
         ...

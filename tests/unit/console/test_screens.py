@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shutil
@@ -33,6 +34,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Feedback, truncate
 from tunectl.backends.reports.render import format_seconds
 from tunectl.backends.storage import inference_log_sql
+from tunectl.cli.main import main
 from tunectl.console import html_pages
 from tunectl.console.act_table import ACTS
 from tunectl.console.console_sessions import Visitor
@@ -310,6 +312,32 @@ def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: py
     who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
     opened = [record.getMessage() for record in caplog.records if "opened the inference" in record.getMessage()]
     assert opened == [f"{who} opened the inference chatcmpl-0001"]
+
+
+def test_all_requests_of_a_person_are_listed_by_the_hash_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    console = Console(build(tmp_path / "shop"))
+    person = f"{1:032x}"
+    assert f'href="/live?person={person}"' in console.client.get("/live/chatcmpl-0001").text
+    page, twin = (console.client.get(f"/live{end}?person={person}") for end in ("", ".json"))
+    assert PageFacts(page.text).errors == []
+    assert [row["id"] for row in twin.json()["rows"]] == [f"chatcmpl-{number:04}" for number in range(1, 40, 7)]
+    assert "data-live" not in page.text, "each look is written down"
+    assert f"tunectl log show --hash {person}" in page.text
+    assert sum(f"listed the requests of the person {person[:16]}" in one.getMessage() for one in caplog.records) == 2
+    monkeypatch.chdir(console.layout.root)
+    assert main(["log", "show", "--hash", person, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["newest"]) == 6
+    assert console.client.get(f"/live.json?person={'f' * 32}").json()["rows"] == []
+    for name in ("alice", person[:8], person + "0", "%"):
+        shown = console.client.get("/live.json", params={"person": name}).json()
+        assert (shown["rows"], shown["query"]) == ([], {}), "a name is not repeated"
+        assert "no hash of a person" in shown["problems"]["person"]
 
 
 def test_settings_say_which_versions_run_here_and_how_much_is_free(

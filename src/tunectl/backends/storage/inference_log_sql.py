@@ -191,12 +191,9 @@ class SqlInferenceLog:
         user_hash: str | None = None,
         erased: bool = False,
     ) -> Iterator[InferenceRecord]:
-        statement = self._select_inferences(since, until, release, variant)
-        c = self._tables.inferences.c
-        if user_hash is not None:
-            statement = statement.where(c.user_hash == user_hash)
+        statement = self._select_inferences(since, until, release, variant, user_hash)
         if not erased:
-            statement = statement.where(c.erased_at.is_(None))
+            statement = statement.where(self._tables.inferences.c.erased_at.is_(None))
         for row in self._pages(statement):
             yield inference_log_schema.from_row(row, InferenceRecord)
 
@@ -208,18 +205,24 @@ class SqlInferenceLog:
         *,
         release: str | None = None,
         variant: str | None = None,
+        user_hash: str | None = None,
     ) -> list[InferenceRecord]:
         c = self._tables.inferences.c
-        query = self._select_inferences(since, until, release, variant).where(c.erased_at.is_(None))
+        query = self._select_inferences(since, until, release, variant, user_hash).where(c.erased_at.is_(None))
         query = query.order_by(c.accepted_at.desc(), c.id.desc()).limit(number)
         return [inference_log_schema.from_row(row, InferenceRecord) for row in self._read(query)]
 
     def _select_inferences(
-        self, since: datetime | None, until: datetime | None, release: str | None, variant: str | None
+        self,
+        since: datetime | None,
+        until: datetime | None,
+        release: str | None,
+        variant: str | None,
+        user_hash: str | None,
     ) -> Any:
         c = self._tables.inferences.c
         query = self._sa.select(self._tables.inferences).where(*self._between(c.accepted_at, since, until))
-        for column, value in ((c.release, release), (c.variant, variant)):
+        for column, value in ((c.release, release), (c.variant, variant), (c.user_hash, user_hash)):
             if value is not None:
                 query = query.where(column == value)
         return query

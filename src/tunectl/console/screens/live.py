@@ -43,7 +43,9 @@ SPANS: Final = {
 }
 PREVIEW: Final = 300
 """Characters of a text in the list."""
-FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "since", "before", "paused")
+HASH_DIGITS: Final = 32
+"""Hexadecimal digits of the keyed hash of a person."""
+FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "since", "before", "paused", "person")
 
 
 class FeedbackView(Struct, frozen=True):
@@ -146,15 +148,24 @@ def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
     """Return the newest inferences that pass the filters of ``query``, with counts of the last day.
 
     ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in prompt
-    or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the previous page. ``paused``: 1, the page does not follow.
+    or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the previous page. ``paused``: 1, the page does not follow. ``person``: keyed hash of a
+    user, as stored; who lists the requests of a person is written to the log of the console, as who opens one of them.
     """
     problems = ProblemList()
     picked = {name: query[name] for name in FILTERS if query.get(name)}
+    if "person" in picked and not _is_hash(picked["person"]):
+        del picked["person"]  # a name has no place in an address
+        problems.problems["person"] = "this is no hash of a person: open one of their requests, and follow its link"
+        return LiveScreen(query=picked, problems=problems.problems)
     settings = problems.attempt("settings", context.load_settings, None)
     if settings is None:
         return LiveScreen(query=picked, problems=problems.problems)
     services = problems.attempt("metrics", lambda: _ask_services(context, settings), ServiceFigures())
     empty = LiveScreen(services=services, query=picked, problems=problems.problems)
+    if "person" in picked:
+        logging_setup.get_logger(__name__).info(
+            "%s listed the requests of the person %s", context.visitor or "somebody", picked["person"][:16]
+        )
     slow = settings.retrain.canary.slow_threshold_seconds if settings.retrain.canary is not None else 10.0
 
     def read() -> LiveScreen:
@@ -162,6 +173,10 @@ def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
             return empty if log is None else _read_page(log, picked, context.now, slow, problems)
 
     return replace(problems.attempt("inference log", read, empty), services=services)
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == HASH_DIGITS and set(text) <= set("0123456789abcdef")
 
 
 def _ask_services(context: ReadContext, settings: TunectlConfig) -> ServiceFigures:
@@ -179,7 +194,14 @@ def _read_page(
     opinions = log.feedback_of([one.id for one in recent])
     until = problems.attempt("before", lambda: _parse_time(picked.get("before", "")), None)
     since = now - SPANS[picked["since"]] if picked.get("since") in SPANS else None
-    scan = log.newest(MAX_SCAN, since, until, release=picked.get("release"), variant=picked.get("variant"))
+    scan = log.newest(
+        MAX_SCAN,
+        since,
+        until,
+        release=picked.get("release"),
+        variant=picked.get("variant"),
+        user_hash=picked.get("person"),
+    )
     # only a filter on feedback needs that of all
     feedback = log.feedback_of([one.id for one in scan]) if "feedback" in picked else {}
     matching = [one for one in scan if _passes(one, feedback.get(one.id, ()), picked, slow)]
