@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import closing
 from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
 from console_projects import Console, build, initialize
-from half_uploads import hold_half_uploads, measure_health, serve
+from half_uploads import FORM, hold_half_uploads, measure_health, serve
 from msgspec import structs
 
 from tunectl.access import api_keys, sessions
 from tunectl.access.api_keys import KeyStore
-from tunectl.console import console_sessions, session_file
+from tunectl.console import console_app, console_sessions, session_file
 from tunectl.console.console_guard import MAX_FORM_BYTES, check_target
 from tunectl.console.console_sessions import SignIn
 from tunectl.console.screen_table import SCREENS, json_path
@@ -113,6 +116,31 @@ def test_a_foreign_name_reads_nothing(console: Console) -> None:
 def test_a_form_that_is_too_long_is_refused(console: Console) -> None:
     reply = console.client.post("/enter", data={"secret": "x" * (MAX_FORM_BYTES + 1)}, headers=OWN)
     assert reply.status_code == 413
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_form_of_10_mb_is_refused_with_a_reason_and_the_next_one_is_read(console: Console, chunked: bool) -> None:
+    headers = {"Host": "localhost", "Content-Type": FORM, **OWN}
+    parts = [b"secret=", *[b"x" * 1_000_000] * 10]
+    with serve(console.application) as port, closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        body = iter(parts) if chunked else b"".join(parts)
+        connection.request("POST", "/enter", body, headers, encode_chunked=chunked)
+        reply = connection.getresponse()
+        assert (reply.status, f"more than {MAX_FORM_BYTES} bytes" in reply.read().decode()) == (413, True)
+        assert measure_health(port) < 1
+    big = b"".join(parts)
+    for path in ("/build/start", "/play/ask"):
+        assert console.client.post(path, content=big, headers=headers).status_code == 413
+
+
+def test_a_form_that_arrives_slowly_is_refused_with_a_reason(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_app, "FORM_SECONDS", 0.2)
+    head = f"POST /enter HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Type: {FORM}\r\n"
+    with serve(console.application) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(f"{head}Content-Length: 1000\r\n\r\na".encode())
+        reply = HTTPResponse(line)
+        reply.begin()
+        assert (reply.status, "did not arrive within 0.2 s" in reply.read().decode()) == (408, True)
 
 
 def test_health_is_told_beside_half_forms_and_who_leaves_is_no_error(
