@@ -357,6 +357,7 @@ def list_paths(folder: Path) -> list[str]:
     return [
         "/",
         "/build",
+        "/build/plan",
         "/build/start",
         "/build/stop",
         "/build/curate",

@@ -94,10 +94,10 @@ class LastDuration(Struct, frozen=True):
         return f"the last time these took {format_seconds(self.seconds)} together{without}"
 
 
-def sum_durations(stages: Sequence[StageNode | StageStatus]) -> LastDuration:
-    """Return the sum of what ``stages`` took the last time."""
+def sum_last_seconds(stages: Sequence[tuple[str, float | None]]) -> LastDuration:
+    """Return the sum of what stages, each with its seconds, took the last time; None: it never ran."""
     return LastDuration(
-        sum(stage.seconds or 0.0 for stage in stages), [stage.stage for stage in stages if stage.seconds is None]
+        sum(seconds or 0.0 for _, seconds in stages), [stage for stage, seconds in stages if seconds is None]
     )
 
 

@@ -21,6 +21,7 @@ from tunectl.console.screens import (
     jobs,
     live,
     people,
+    plan,
     play,
     release,
     releases,
@@ -59,6 +60,7 @@ class Screen(NamedTuple):
 SCREENS: Final[tuple[Screen, ...]] = (
     Screen("/", "Home", "home.html", home.read_home, group="Project"),
     Screen("/build", "Build", "build.html", build.read_build, group="Project"),
+    Screen("/build/plan", "What a build would do", "plan.html", plan.read_plan, parent="/build"),
     Screen("/build/{stage}", "Stage", "stage.html", stage.read_stage, parent="/build"),
     Screen("/data", "Data", "data.html", data.read_data, group="Project"),
     Screen("/data/rows", "Rows", "rows.html", rows.read_rows, parent="/data"),

@@ -24,9 +24,10 @@ SMALL = resource_check.ModelSize(parameters=135_000_000, layers=30, hidden=576, 
 """SmolLM2-135M, whose proportions are used where only a number of parameters is known."""
 
 
-def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
+def estimate_run(layout: ProjectPaths, root: TunectlConfig, *, time_layer: bool = True) -> dict[str, Any]:
     """Return the estimate as plain values: ``stages`` (tokens, memory_gb, minutes, last seconds, basis), their totals, model and machine.
 
+    ``time_layer`` False: no layer of the model is timed, which loads torch; its speed is assumed, that of the last sft run is still used.
     Raises  DataError for a source that is missing or cannot be understood.
     """
     from tunectl.evaluation import safety
@@ -42,7 +43,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
     )
     size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
     amounts = estimate_dataset_size(layout, root.ingest)  # before the machine is timed: a source may be missing
-    machine = _machine(layout, root, shape)
+    machine = _machine(layout, root, shape, time_layer=time_layer)
     questions = len(safety.questions(()))
     stage_costs = estimate(root, amounts, size, machine, safety_questions=questions)
     stages = [
@@ -127,8 +128,10 @@ def _download(root: TunectlConfig, parameters: int) -> int:
     return 0 if method == "folder" else int(parameters * (0.73 if method == "wheel" else 2))
 
 
-def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.ModelSize) -> Machine:
-    """Return speeds: those of the last run with this model where there is one, else measured now."""
+def _machine(
+    layout: ProjectPaths, root: TunectlConfig, shape: resource_check.ModelSize, *, time_layer: bool
+) -> Machine:
+    """Return speeds: those of the last run with this model where there is one, else measured now, or assumed."""
     from tunectl.pipeline.stages import STAGES
 
     seconds: dict[str, float] = {}
@@ -142,6 +145,8 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
         result: dict[str, Any] = atomic_io.read_json(metrics)
         if int(atomic_io.read_json(contract)["parameters"]) == shape.parameters and result.get("tokens_per_second"):
             reached = float(result["tokens_per_second"])
+    if not time_layer:
+        return Machine(_assume_layer_speed(root, shape), "assumed: not timed", reached, seconds)
     from tunectl.backends.modeling.layer_benchmark import layer_speed
 
     reason = f"assumed: there is no {root.hardware.device} here"

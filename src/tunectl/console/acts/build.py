@@ -8,43 +8,44 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 
 from tunectl.artifacts.lock import LockTimeoutError
-from tunectl.backends.reports.render import format_seconds, raise_first
+from tunectl.backends.reports.render import raise_first
 from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
 from tunectl.console.acts import build_settings
 from tunectl.console.acts.act_errors import ConflictError, require_reason
-from tunectl.console.build_state import find_running_stage, sum_durations
-from tunectl.console.read_context import ReadContext
+from tunectl.console.build_state import find_running_stage, sum_last_seconds
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.screens import plan
 from tunectl.pipeline import background_build
 from tunectl.pipeline.background_build import BuildStop
-from tunectl.pipeline.stage_status import StageStatus
 
-RUNNING = "A build is already running."
 WAIT = "wait until it ends, or stop it: on the page Build, or by Ctrl-C where it was started"
 
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return the confirmation page of a build: which stages would run and why, with the settings that were typed so far."""
-    reason = _describe_obstacle(context)
+    reason = plan.find_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
     settings = form.get("settings", "") if "operate" in context.scopes else ""
     overrides = build_settings.parse_settings(settings)
-    stages = _list_stages(context, overrides)
-    pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
-    duration = sum_durations(pending).text
+    problems = ProblemList()
+    planned = plan.plan_build(context, overrides, plan.list_stages(context, overrides), problems)
+    duration = sum_last_seconds([(stage.stage, stage.last_seconds) for stage in planned.pending]).text
     consequences = [
-        f"{len(pending)} of {len(stages)} stages would run; each stage after them runs where what it reads changes."
-        if pending
+        f"{len(planned.pending)} of {planned.total} stages would run; each stage after them runs where what it reads changes."
+        if planned.pending
         else "Every stage is up to date, so a build would only look.",
         "Settings that you type are recorded in conf/overrides.yaml, and hold for later builds, too.",
         *([f"{raise_first(duration)}."] if duration else []),
-        f"Tokens, memory and minutes: {_join_command('tunectl estimate', overrides)} tells them, also for stages that never ran and for other settings; it times a layer of the model first.",
+        *planned.totals,
+        *(f"Tokens, memory and minutes cannot be told: {problem}." for problem in problems.problems.values()),
+        f"The speed of this machine was not measured for that: {_join_command('tunectl estimate', overrides)} times a layer of the model first.",
         "It goes on when you close this page or the console. Nothing goes live by it, except a first release.",
     ]
     return ActPage(
         "Start a build",
         consequences,
-        facts=[(stage.stage, _describe_stage(stage)) for stage in pending],
+        facts=[(stage.stage, stage.text) for stage in planned.stages],
         fields=[
             structs.replace(REASON, value=form.get("reason", "")),
             ActField("settings", "Settings for it", value=settings, help="key=value, with spaces between several; may be empty."),
@@ -72,7 +73,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
         return show_start(context, form)
     reason = require_reason(form)
     require_all(list_build_packages(checks.load_project_config(context.layout, overrides).root, ()))
-    refusal = _describe_obstacle(context)
+    refusal = plan.find_obstacle(context)
     if refusal:
         raise ConflictError(
             refusal, hint=WAIT if context.recording is None else "build in a project of your own: tunectl init"
@@ -81,7 +82,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     try:
         background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
     except LockTimeoutError as error:
-        raise ConflictError(RUNNING, hint=WAIT) from error
+        raise ConflictError(plan.RUNNING, hint=WAIT) from error
     return "/build"
 
 
@@ -126,31 +127,8 @@ def stop(context: ReadContext, form: Mapping[str, str]) -> str:
     return "/build"
 
 
-def _describe_obstacle(context: ReadContext) -> str:
-    """Return why no build can start now; empty where one can."""
-    if context.recording is not None:
-        return "This project was recorded without its weights, so nothing can be built in it."
-    is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
-    return RUNNING if is_building else ""
-
-
-def _describe_stage(stage: StageStatus) -> str:
-    """Why it would run, and how long it took last."""
-    took = "" if stage.seconds is None else f"; it took {format_seconds(stage.seconds)} the last time"
-    return f"{stage.why or stage.state}{took}"
-
-
 def _join_command(verb: str, overrides: Sequence[str]) -> str:
     return " ".join([verb, *map(shlex.quote, overrides)])
-
-
-def _list_stages(context: ReadContext, overrides: Sequence[str]) -> list[StageStatus]:
-    if not overrides:
-        return context.list_stages()
-    from tunectl.config.loading import checks
-    from tunectl.pipeline.stage_status import list_stage_status
-
-    return list_stage_status(context.layout, checks.load_project_config(context.layout, overrides).root)
 
 
 def _list_pending(context: ReadContext) -> str:

@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import lock
 from tunectl.backends.vcs import dvc_lock
-from tunectl.console.build_state import LastDuration, StageNode, list_nodes, sum_durations
+from tunectl.console.build_state import LastDuration, StageNode, list_nodes, sum_last_seconds
 from tunectl.console.read_context import ProblemList, ReadContext
 from tunectl.console.screens.jobs import count_jobs
 from tunectl.pipeline import background_build
@@ -44,7 +44,7 @@ def read_build(context: ReadContext, query: object) -> BuildScreen:  # noqa: ARG
         stages,
         problems.attempt("graph", lambda: dvc_lock.read_dependencies(context.layout.root), {}),
         [node.stage for node in pending],
-        sum_durations(pending),
+        sum_last_seconds([(node.stage, node.seconds) for node in pending]),
         process is not None or lock.is_locked(context.layout.stage_lock),
         background_build.read_request(context.layout, process) if process else None,
         background_build.read_log_end(context.layout),
