@@ -12,6 +12,8 @@ from typing import Any
 from tunectl.artifacts.paths import ProjectPaths
 
 ASKED: list[dict[str, Any]] = []
+READINESS: dict[str, bytes] = {"body": b""}
+"""What it says at ``/readyz``, and beside it."""
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -20,6 +22,7 @@ class Answering(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/readyz" else 503)
         self.end_headers()
+        self.wfile.write(READINESS["body"])
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -55,6 +58,7 @@ class Answering(BaseHTTPRequestHandler):
 def run_play_server() -> Iterator[str]:
     """Serve while the block runs; yields the address."""
     ASKED.clear()
+    READINESS["body"] = b""
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{listening.server_port}"

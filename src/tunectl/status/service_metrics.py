@@ -30,6 +30,8 @@ ANSWERS: Final = "answers"
 NO_METRICS: Final = "no metrics"
 OTHER_METRICS: Final = (LookupError, ValueError, ArithmeticError, OSError)
 """What reading metrics raises that have names of tunectl's, but other labels or values; OSError for a time that no clock shows."""
+UNREACHABLE: Final = (OSError, ValueError, http.client.HTTPException)
+"""What ``fetch`` raises where there is no answer."""
 MAX_COUNT: Final = 2.0**53
 """Counts from which a floating-point number is not exact."""
 TIMEOUT_SECONDS: Final = 1.0
@@ -168,30 +170,38 @@ def _build_monitor_figures(address: str, samples: Samples) -> MonitorFigures:
 
 
 def _ask(address: str, key: str) -> tuple[str, Samples]:
-    """Return the state of a program, and its samples; no redirect is followed, which would pass the key on."""
+    """Return the state of a program, and its samples."""
     try:
-        target = urlsplit(address)
-        kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-        connection = kind(target.hostname or "", target.port, timeout=TIMEOUT_SECONDS)
-        try:
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
-            connection.request("GET", f"{target.path.rstrip('/')}/metrics", headers=headers)
-            answer = connection.getresponse()
-            text = _read_body(answer).decode("utf-8", "replace")
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
+        status, body = fetch(address, "/metrics", key)
+    except UNREACHABLE:
         return "not reachable", {}
-    if answer.status in {401, 403}:
+    if status in {401, 403}:
         return "key refused", {}
-    samples = _parse(text) if answer.status == 200 else {}
+    samples = _parse(body.decode("utf-8", "replace")) if status == 200 else {}
     return ANSWERS if samples else NO_METRICS, samples
 
 
-def _read_body(answer: http.client.HTTPResponse) -> bytes:
-    """Return at most ``MAX_BYTES`` of a body; raise TimeoutError where it takes too long, however regularly a part arrives."""
+def fetch(address: str, path: str, key: str = "", *, max_bytes: int = MAX_BYTES) -> tuple[int, bytes]:
+    """Return status and body of a GET request; no redirect is followed, which would pass the key on.
+
+    ``path``: behind ``address``; ``key``: sent as a bearer token. Raises  one of ``UNREACHABLE`` where no answer comes within a second.
+    """
+    target = urlsplit(address)
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    connection = kind(target.hostname or "", target.port, timeout=TIMEOUT_SECONDS)
+    try:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        connection.request("GET", f"{target.path.rstrip('/')}{path}", headers=headers)
+        answer = connection.getresponse()
+        return answer.status, _read_body(answer, max_bytes)
+    finally:
+        connection.close()
+
+
+def _read_body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    """Return at most ``max_bytes`` of a body; raise TimeoutError where it takes too long, however regularly a part arrives."""
     body, until = b"", monotonic() + TIMEOUT_SECONDS
-    while len(body) < MAX_BYTES and (part := answer.read1(MAX_BYTES - len(body))):
+    while len(body) < max_bytes and (part := answer.read1(max_bytes - len(body))):
         body += part
         if monotonic() > until:
             raise TimeoutError(f"more than {TIMEOUT_SECONDS:g} s")

@@ -27,7 +27,7 @@ from console_projects import (
 )
 from console_records import URL, add_evaluation, add_sweep, write_run
 from msgspec.structs import replace
-from play_server import declare, run_play_server
+from play_server import READINESS, declare, run_play_server
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
@@ -45,6 +45,7 @@ from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
 from tunectl.preferences import annotation_store
+from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore, TriggerOutcome
 from tunectl.retraining.state_machine import Trigger
 
@@ -380,7 +381,36 @@ def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
         shown = console.client.get("/releases.json").json()["servers"]
         page = console.client.get("/releases").text
     assert [one["state"] for one in shown] == ["ready", "not ready", "not reachable"]
+    assert [one["current"] for one in shown] == [None, None, None]
     assert "not reachable" in page
+
+
+def test_after_a_promotion_the_page_says_which_servers_have_switched(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    old = ReleaseRegistry(console.layout.releases).ids()[0]
+    champion = ReleaseRegistry(console.layout.releases).champion().release
+    with run_play_server() as server:
+        declare(console.layout, f"{server}, http://127.0.0.1:1")
+        assert f"which of these have switched: {server}" in console.client.get(f"/releases/{old}/promote").text
+        for release, current in ((old, False), (champion, True)):
+            READINESS["body"] = msgspec.json.encode(
+                {
+                    "ready": True,
+                    "variants": {"champion": {"release": release, "agreement": 0.99}},
+                    "problems": {} if current else {"champion": f"no memory {MARKUP}"},
+                }
+            )
+            for address in (f"/releases/{champion}", "/releases"):
+                page = console.client.get(address).text
+                one, other = console.client.get(f"{address}.json").json()["servers"]
+                assert (one["releases"], one["current"], one["proof"]) == ({"champion": release}, current, 0.99)
+                assert (other["state"], other["current"]) == ("not reachable", None)
+                assert ("data-again" in page, f"{int(current)} of 2 serve the champion" in page) == (not current, True)
+                assert PageFacts(page).errors == []
+        READINESS["body"] = b'{"variants": {"champion": 3}, "reason": []}'
+        shown = console.client.get("/releases.json").json()["servers"][0]
+        assert (shown["state"], shown["releases"], shown["current"]) == ("ready", {}, None)
+        assert console.client.get(f"/releases/{old}.json").json()["servers"] == [], "of the champion alone"
 
 
 def test_build_and_its_start_say_how_long_the_stages_took_the_last_time(tmp_path: Path) -> None:

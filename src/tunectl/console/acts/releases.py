@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from tunectl.console.acts.act_errors import ConflictError, require_reason
-from tunectl.console.read_context import NotFoundError, ReadContext
+from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.core.errors import UsageError
 from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
@@ -49,9 +49,14 @@ def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPrevie
         if champion
         else "It is the first champion."
     )
+    none: list[str] = []
+    servers = ProblemList().attempt("settings", lambda: context.load_settings().console.servers, none)
     consequences = [
         before,
         "Servers that look at this registry load it by themselves, prove that it answers, and then switch.",
+        f"The next page says which of these have switched: {', '.join(servers)}."
+        if servers
+        else "No server is named in console.servers, so the console cannot say which have switched.",
         f"It takes {manifest.bytes / 1e6:.0f} MB on each of them.",
     ]
     if champion is not None and champion.release == name:

@@ -8,7 +8,8 @@ from typing import Any, Final
 from msgspec import Struct, field
 
 from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
-from tunectl.console.screens.releases import ReleaseSummary, name_roles, summarize_release
+from tunectl.console.screens.releases import ReleaseSummary, ask_configured_servers, name_roles, summarize_release
+from tunectl.console.server_state import ServerState
 from tunectl.pipeline import run_ledger
 from tunectl.registry import release_manifest
 from tunectl.registry.release_manifest import ReleaseManifest
@@ -33,6 +34,8 @@ class ReleaseScreen(Struct, frozen=True):
     """Metrics, verdicts and lineage that differ from the champion: (name, the champion's value, this release's value)."""
     events: list[ReleaseEvent]
     """Events of the release in the release history, the newest first."""
+    servers: list[ServerState] = field(default_factory=list)
+    """Those of ``console.servers``, on the page of the champion; a terminal asks none."""
     problems: dict[str, str] = field(default_factory=dict)
     """Error by part of the screen that could not be read."""
 
@@ -63,6 +66,7 @@ def read_release(context: ReadContext, query: Mapping[str, str], store: ReleaseR
         champion.release if champion else None,
         changes,
         [event for event in reversed(events) if event.release == name],
+        ask_configured_servers(context, name, problems) if champion is not None and champion.release == name else [],
         problems.problems,
     )
 

@@ -72,16 +72,20 @@ def read_releases(
     events = problems.attempt("history", store.log, list[ReleaseEvent]())
     names = problems.attempt("releases", store.ids, list[str]())
     roles = name_roles(champion, canary)
-    # a terminal reads this, too, and asks nobody
-    settings = problems.attempt("settings", context.load_settings, None) if context.visitor else None
     return ReleasesScreen(
         champion,
         canary,
         list_reigns(events, context.now),
         [summarize_release(store, name, roles) for name in reversed(names)],
-        ask_servers(settings.console.servers) if settings else [],
+        ask_configured_servers(context, champion.release if champion else None, problems),
         problems.problems,
     )
+
+
+def ask_configured_servers(context: ReadContext, champion: str | None, problems: ProblemList) -> list[ServerState]:
+    """Return the state of each server of ``console.servers``; none for a terminal, which reads these screens, too, and asks nobody."""
+    settings = problems.attempt("settings", context.load_settings, None) if context.visitor else None
+    return ask_servers(settings.console.servers, champion) if settings else []
 
 
 def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> dict[str, str]:

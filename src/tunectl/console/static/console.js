@@ -12,7 +12,7 @@ function signIn() {
 // Several pages change while one looks: a stream says that something changed, and the page asks for itself again.
 // Focus, selection and the scroll position stay, because only what differs is replaced; folds stay as the reader left them
 // (morphIgnore in assets.html).
-const live = {source: null, wait: 1000, busy: false, again: false, request: null, release: null};
+const live = {source: null, wait: 1000, busy: false, again: false, request: null, release: null, timer: 0};
 // One stream for all pages of this browser that are seen: a browser opens six connections to a host, and a stream holds one.
 // The page that has the lock holds the stream and tells the others. Without HTTPS or localhost there are no locks: one each.
 const channel = navigator.locks && typeof BroadcastChannel !== "undefined" ? new BroadcastChannel("changes") : null;
@@ -27,7 +27,15 @@ async function refresh() {
   } finally {
     live.busy = false;
     if (live.again) { live.again = false; refresh(); }
+    askAgain();
   }
+}
+
+// No file says that a server has switched: while an element has data-again, the page asks for itself again after so many seconds.
+function askAgain() {
+  clearTimeout(live.timer);
+  const box = document.querySelector("[data-live] [data-again]");
+  if (box && !document.hidden) live.timer = setTimeout(refresh, 1000 * box.dataset.again);
 }
 
 function tell(text, link) {
@@ -65,6 +73,7 @@ function watch(missed) { // missed: this page was not seen for a while, so nobod
 }
 
 function unwatch() {
+  clearTimeout(live.timer);
   if (live.request) live.request.abort();
   if (live.source) live.source.close();
   if (live.release) live.release();
@@ -133,6 +142,7 @@ addEventListener("pagehide", unwatch);
 addEventListener("pageshow", event => watch(event.persisted));
 signIn();
 draw();
+askAgain();
 
 // Play: every column asks at once, and its answer grows as it comes, in lines of JSON.
 async function ask(form, column) {
