@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import truncate
-from tunectl.status.service_metrics import UNREACHABLE, fetch
+from tunectl.status.http_fetch import UNREACHABLE, fetch
 
 MAX_SERVERS: Final = 8
 """Most servers that are requested at the same time."""

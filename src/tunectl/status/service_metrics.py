@@ -1,26 +1,26 @@
 """Read what the servers of ``console.servers`` and the monitor of this project say at their ``/metrics``.
 
-All are asked at once, for a second at most. Counts and latencies are those since each of them started; a program that cannot be asked
+With ``console.prometheus`` they are read from there. All are asked at once, for a second at most. Counts and latencies are those since each of them started; a program that cannot be asked
 has its state alone.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf, isfinite, isinf
-from time import monotonic
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from tunectl.artifacts import lock
 from tunectl.core.optional import import_optional
+from tunectl.status.http_fetch import UNREACHABLE, fetch
+from tunectl.status.prometheus_query import Samples, query_samples
 
 if TYPE_CHECKING:
     from tunectl.artifacts.paths import ProjectPaths
@@ -30,13 +30,8 @@ ANSWERS: Final = "answers"
 NO_METRICS: Final = "no metrics"
 OTHER_METRICS: Final = (LookupError, ValueError, ArithmeticError, OSError)
 """What reading metrics raises that have names of tunectl's, but other labels or values; OSError for a time that no clock shows."""
-UNREACHABLE: Final = (OSError, ValueError, http.client.HTTPException)
-"""What ``fetch`` raises where there is no answer."""
 MAX_COUNT: Final = 2.0**53
 """Counts from which a floating-point number is not exact."""
-TIMEOUT_SECONDS: Final = 1.0
-MAX_BYTES: Final = 1_000_000
-"""Bytes of an answer that are read; a server has about 20,000."""
 MAX_LINE: Final = 4_000
 """Characters of a line; a server has at most some 200."""
 MAX_SERVERS: Final = 8
@@ -45,8 +40,6 @@ TAIL: Final = 0.95
 """The higher of the two quantiles of a latency; the lower one is the median."""
 EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  nothing is opened here
 """Addresses to listen on that mean all of a machine's, to the one by which the machine itself asks."""
-Samples = Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
-"""(labels, value) of each series, by the name of its metric."""
 
 
 class LatencyFigures(Struct, frozen=True):
@@ -102,13 +95,45 @@ class ServiceFigures(Struct, frozen=True):
 
     servers: list[ServerFigures] = field(default_factory=list)
     monitor: MonitorFigures | None = None
+    prometheus: str = ""
+    """Address of the Prometheus that has these figures; empty: the programs were asked themselves."""
+    problem: str = ""
+    """Why Prometheus was not used although ``console.prometheus`` names one."""
 
 
 def read_service_figures(layout: ProjectPaths, root: TunectlConfig) -> ServiceFigures:
-    """Ask all servers and the monitor at once, with the key in the environment variable ``console.server_key_env``.
+    """Return what Prometheus has, where ``console.prometheus`` names one that answers, else what servers and monitor say.
 
-    Raises  MissingExtraError where one answers and prometheus_client is not installed.
+    They are all asked at once, with the key in the environment variable ``console.server_key_env``; Prometheus is asked without a key.
+    Raises  MissingExtraError where a server answers and prometheus_client is not installed.
     """
+    address = root.console.prometheus
+    if address is None:
+        return _ask_services(layout, root)
+    samples = query_samples(address)
+    figures = ServiceFigures() if samples is None else _sort_services(samples, address)
+    if figures.servers or figures.monitor is not None:
+        return figures
+    reason = "does not answer as Prometheus does" if samples is None else "has no metrics of tunectl"
+    return structs.replace(
+        _ask_services(layout, root), problem=f"{address} {reason}: the programs were asked themselves"
+    )
+
+
+def _sort_services(samples: Mapping[str, Samples], prometheus: str) -> ServiceFigures:
+    """Return the figures of all servers that Prometheus scrapes, and of the first monitor."""
+    servers: list[ServerFigures] = []
+    monitors: list[MonitorFigures] = []
+    for instance, found in sorted(samples.items()):
+        with suppress(*OTHER_METRICS):
+            if "tunectl_requests_running" in found:
+                servers.append(_build_server_figures(instance, found))
+            elif "tunectl_drift_evidence_required" in found:
+                monitors.append(_build_monitor_figures(instance, found))
+    return ServiceFigures(servers, monitors[0] if monitors else None, prometheus)
+
+
+def _ask_services(layout: ProjectPaths, root: TunectlConfig) -> ServiceFigures:
     key = os.environ.get(root.console.server_key_env, "")
     host = EVERY_ADDRESS.get(root.monitor.host, root.monitor.host)
     monitor = f"http://{f'[{host}]' if ':' in host else host}:{root.monitor.port}"
@@ -181,33 +206,6 @@ def _ask(address: str, key: str) -> tuple[str, Samples]:
     return ANSWERS if samples else NO_METRICS, samples
 
 
-def fetch(address: str, path: str, key: str = "", *, max_bytes: int = MAX_BYTES) -> tuple[int, bytes]:
-    """Return status and body of a GET request; no redirect is followed, which would pass the key on.
-
-    ``path``: behind ``address``; ``key``: sent as a bearer token. Raises  one of ``UNREACHABLE`` where no answer comes within a second.
-    """
-    target = urlsplit(address)
-    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-    connection = kind(target.hostname or "", target.port, timeout=TIMEOUT_SECONDS)
-    try:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        connection.request("GET", f"{target.path.rstrip('/')}{path}", headers=headers)
-        answer = connection.getresponse()
-        return answer.status, _read_body(answer, max_bytes)
-    finally:
-        connection.close()
-
-
-def _read_body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    """Return at most ``max_bytes`` of a body; raise TimeoutError where it takes too long, however regularly a part arrives."""
-    body, until = b"", monotonic() + TIMEOUT_SECONDS
-    while len(body) < max_bytes and (part := answer.read1(max_bytes - len(body))):
-        body += part
-        if monotonic() > until:
-            raise TimeoutError(f"more than {TIMEOUT_SECONDS:g} s")
-    return body
-
-
 def _parse(text: str) -> Samples:
     """Return the samples of tunectl's metrics in Prometheus' text format; none where ``text`` is not in that format."""
     if any(len(line) > MAX_LINE for line in text.splitlines()):
@@ -266,6 +264,8 @@ def estimate_quantile(buckets: Sequence[tuple[float, float]], share: float) -> f
 
 def describe_services(services: ServiceFigures) -> Iterator[str]:
     """Yield a line for a terminal about each server, and about the monitor where one runs."""
+    if services.prometheus or services.problem:
+        yield services.problem or f"metrics as Prometheus has them: {services.prometheus}"
     for server in services.servers:
         parts = [f"{server.running} running", f"{server.waiting} waiting"]
         parts += [_join_counts("finished", server.finished), _join_counts("rejected", server.rejected)]

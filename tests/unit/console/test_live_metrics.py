@@ -12,13 +12,14 @@ from time import monotonic, sleep
 
 import pytest
 from console_projects import Console, PageFacts, build
+from prometheus_client.parser import text_string_to_metric_families
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
 from tunectl.monitoring.monitor_metrics import DriftMetrics
 from tunectl.serving.serving_metrics import ServingMetrics
-from tunectl.status import service_metrics
+from tunectl.status import http_fetch, service_metrics
 from tunectl.status.service_metrics import ServiceFigures, estimate_quantile
 
 KEY = "tune-secret"
@@ -72,13 +73,45 @@ def say() -> Iterator[Callable[..., int]]:
         server.server_close()
 
 
+@pytest.fixture
+def say_any() -> Iterator[Callable[[bytes], tuple[int, list[str | None]]]]:
+    """Start a program that answers every request with a body; return its port, and the keys that it was sent."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(body: bytes) -> tuple[int, list[str | None]]:
+        keys: list[str | None] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                keys.append(self.headers.get("Authorization"))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1].server_port, keys
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
     return build(tmp_path_factory.mktemp("metrics") / "shop")
 
 
-def declare(layout: ProjectPaths, *servers: str, monitor: int = 3001) -> None:
-    settings = {"console.servers": json.dumps(list(servers)), "monitor.port": str(monitor)}
+def declare(layout: ProjectPaths, *servers: str, monitor: int = 3001, prometheus: str = "null") -> None:
+    settings = {
+        "console.servers": json.dumps(list(servers)),
+        "monitor.port": str(monitor),
+        "console.prometheus": prometheus,
+    }
     lines = "".join(f"- {name}={value}\n" for name, value in settings.items())
     (layout.conf / "overrides.yaml").write_text(lines)
 
@@ -197,7 +230,7 @@ def test_terminal_and_page_show_the_log_beside_a_program_with_other_metrics(
 
 
 def test_a_body_that_arrives_byte_by_byte_is_given_up_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_metrics, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http_fetch, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
 
@@ -213,6 +246,59 @@ def test_a_body_that_arrives_byte_by_byte_is_given_up_after_a_second(monkeypatch
         begun = monotonic()
         assert service_metrics._read_server(f"http://127.0.0.1:{port}", "").state == "not reachable"
     assert monotonic() - begun < 4, "100 bytes would take 5 s"
+
+
+def render_prometheus(**programs: bytes) -> bytes:
+    """What the HTTP API of Prometheus answers: the series of programs, by instance, each with the labels of its scrape."""
+    result = [
+        {
+            "metric": {"__name__": sample.name, "instance": instance, "job": "tunectl", **sample.labels},
+            "value": [1_700_000_000.1, str(sample.value).replace("inf", "+Inf")],
+        }
+        for instance, text in programs.items()
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+        if sample.name.startswith("tunectl_")
+    ]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+
+
+def test_figures_are_read_from_prometheus_without_the_key_of_the_servers(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch, say_any: Callable[[bytes], tuple[int, list[str | None]]]
+) -> None:
+    monkeypatch.setenv("TUNECTL_SERVER_KEY", KEY)
+    port, keys = say_any(render_prometheus(server=render_server(), watch=render_monitor(), odd=GAUGES))
+    declare(project, "http://127.0.0.1:1", prometheus=f"http://127.0.0.1:{port}")
+    figures = read(project)
+    assert [one.address for one in figures.servers] == ["odd", "server"]
+    server = figures.servers[1]
+    assert (server.running, server.finished, server.releases) == (3, {"stop": 4}, {"champion": "ab" * 8})
+    assert 0.2 < server.first_token.median < server.first_token.p95 < 0.4
+    assert (figures.monitor.address, figures.monitor.evidence_required) == ("watch", 3.0)
+    assert keys == [None], "asked once, without a key"
+    page = Console(project).client.get("/live").text
+    assert f"As the Prometheus at http://127.0.0.1:{port} has them" in page
+    assert PageFacts(page).errors == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"<html>", "does not answer as Prometheus does"),
+        (b'{"data": {"result": [{"metric": {}, "value": [1]}]}}', "does not answer as Prometheus does"),
+        (render_prometheus(), "has no metrics of tunectl"),
+        (render_prometheus(a=b"tunectl_requests_running -1\n"), "has no metrics of tunectl"),
+    ],
+)
+def test_without_such_a_prometheus_the_programs_are_asked(
+    project: ProjectPaths, say_any: Callable[[bytes], tuple[int, list[str | None]]], body: bytes, words: str
+) -> None:
+    port, _ = say_any(body)
+    declare(project, "http://127.0.0.1:1", prometheus=f"http://127.0.0.1:{port}")
+    figures = read(project)
+    assert [one.state for one in figures.servers] == ["not reachable"]
+    assert words in figures.problem
+    assert words in next(service_metrics.describe_services(figures))
 
 
 def test_several_pages_ask_the_servers_once(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:

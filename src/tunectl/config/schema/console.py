@@ -25,6 +25,8 @@ class ConsoleConfig(StrictModel):
     """Whether anything can be changed from the page. False: it only shows."""
     servers: list[WebAddress]
     """Servers of this project's champion, each as the beginning of its address; the console asks their ``/readyz`` and ``/metrics``."""
+    prometheus: WebAddress | None
+    """Address of a Prometheus that scrapes the servers and the monitor: Live reads their metrics there. Null: it asks each of them."""
     server_key_env: str = Field(min_length=1)
     """Environment variable with the key that those servers and the monitor are asked with: scope chat for Play, scrape for the metrics on Live."""
     keys_file: str | None

@@ -180,7 +180,7 @@ def _is_hash(text: str) -> bool:
 
 
 def _ask_services(context: ReadContext, settings: TunectlConfig) -> ServiceFigures:
-    stamp = (settings.console.servers, settings.monitor.host, settings.monitor.port)
+    stamp = (settings.console.servers, settings.console.prometheus, settings.monitor.host, settings.monitor.port)
     return context.cache.get(
         "services", stamp, lambda: read_service_figures(context.layout, settings), max_age=ASK_SECONDS
     )
