@@ -37,6 +37,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--text", action="append", metavar="COLUMN", help="with --from: the column of raw text; may be repeated"
     )
     parser.add_argument(
+        "--encoding", metavar="NAME", help="with --from: encoding of files that are not UTF-8, for example cp1252"
+    )
+    parser.add_argument(
         "--name", help="name of the project in reports and model cards; else made from the folder's name"
     )
     parser.add_argument(
@@ -86,11 +89,11 @@ def _refuse_contradiction(args: argparse.Namespace) -> None:
             f"--example {args.example} has data of its own, --from {args.source} names other data",
             hint="leave one of them out",
         )
-    named = [option for option in ("prompt", "answer", "text") if getattr(args, option)]
+    named = [option for option in ("prompt", "answer", "text", "encoding") if getattr(args, option)]
     if named and args.source is None:
         raise UsageError(
-            f"--{named[0]} names a column of the data of --from, and --from is missing",
-            hint=f"tunectl init NAME --from FILE --{named[0]} COLUMN",
+            f"--{named[0]} is about the data of --from, and --from is missing",
+            hint=f"tunectl init NAME --from FILE --{named[0]} {'NAME' if named[0] == 'encoding' else 'COLUMN'}",
         )
 
 

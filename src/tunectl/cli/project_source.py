@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import re
@@ -22,6 +23,8 @@ MAX_COPY_BYTES: Final = 1_000_000_000
 """Largest size of data that is copied into the project; larger data is read where it is."""
 HUB_ID: Final = re.compile(r"^[\w.-]+/[\w.-]+$")
 SCHEMAS: Final = "schema"
+MAX_REJECTED_SHARE: Final = 0.2
+"""Share of the rows that a new project lets ingest reject."""
 FIRST_LOOK_ANSWERS: Final = 180
 """Training answers of a first training: minutes on two cores."""
 TRAIN_SHARE: Final = 0.7
@@ -33,6 +36,8 @@ _PINS: Final = (
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\][]*)\]"), r"--prompt \1"),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.answer="), "--answer "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\][]*)\]"), "--text COLUMN"),
+    (re.compile(r"set ingest\.sources\.[\w-]+\.encoding="), "add --encoding "),
+    (re.compile(r", or take the source out( of ingest\.sources)?"), ""),
 )
 """Messages of ingest that name a setting, and the option of init that sets it."""
 
@@ -63,12 +68,16 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
         raise UsageError(
             f"{args.source}: there is no such file or folder", hint="give a file, a folder, or a data set as OWNER/NAME"
         )
+    if is_local and "${" in origin.name:
+        raise UsageError(f"{args.source}: ${{ in a name is a reference to a setting", hint="rename the file or folder")
     name = re.sub(r"[^a-z0-9_-]+", "-", (origin.name.partition(".")[0] if is_local else origin.name).lower()).strip(
         "-_"
     )
     name = name or "data"
     settings = _describe_origin(origin, project, target) if is_local else _describe_hub(args.source)
     settings |= _describe_columns(args)
+    if args.encoding:
+        settings["encoding"] = _check_encoding(args.encoding, is_local=is_local)
     _write(layout, name, settings, args.source)
     location = {"path": str(origin.resolve())} if is_local else {}
     preview = _preview(layout, name, location, args.source)
@@ -178,6 +187,15 @@ def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
     return {"holds": "examples", "columns": {"prompt": args.prompt, "answer": args.answer}} if args.prompt else {}
 
 
+def _check_encoding(name: str, *, is_local: bool) -> str:
+    if not is_local:
+        raise UsageError("--encoding is of files; a data set of the Hub is always UTF-8", hint="leave it out")
+    try:
+        return codecs.lookup(name).name
+    except (LookupError, ValueError) as error:
+        raise UsageError(f"--encoding {name}: there is no such encoding", hint="for example cp1252, utf-16") from error
+
+
 def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that were detected if all files are of one kind; else every run detects the kind of each file."""
     pinned: dict[str, Any] = {}
@@ -212,7 +230,7 @@ def _write(layout: ProjectPaths, name: str, settings: dict[str, Any], origin: st
         "sources:",
         f"  {name}:",
         *(f"    {key}: {_format(value)}" for key, value in settings.items() if key != "method"),
-        "max_rejected_share: 0.2   # share of all rows rejected above which the stage fails",
+        f"max_rejected_share: {MAX_REJECTED_SHARE:g}   # share of all rows rejected above which the stage fails",
     ]
     (layout.conf / "ingest" / "project.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -236,8 +254,12 @@ def _bind_schemas(project: Path) -> None:
 
 
 def _shorten(message: str, name: str, origin: str) -> str:
-    """Return an error of ingest, without the setting that the user has not written."""
-    return message.replace(f"ingest.sources.{name}.path = ", "").replace(f"ingest.sources.{name}: ", f"{origin}: ")
+    """Return an error of ingest, without the setting that the user has not written, and with the data named once."""
+    text = message.replace(f"ingest.sources.{name}.path = ", "").replace("; the limit is 100%", "")
+    first, end, rest = text.partition("\n")
+    place = str(Path(origin).expanduser().resolve())
+    first = first.replace(f"ingest.sources.{name}: ", "" if place in first else f"{origin}: ")
+    return first + end + rest
 
 
 def _offer_options(hint: str) -> str:
@@ -255,6 +277,11 @@ def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
         f"rows: {source_preview.rows}{cut}, {source_preview.kept} kept, {rejected} rejected{_count(source_preview.rejected)}",
         f"records: {source_preview.examples} examples with {source_preview.answers} answers, {source_preview.documents} documents",
     ]
+    if rejected > MAX_REJECTED_SHARE * source_preview.rows:
+        lines.append(
+            f"more than {MAX_REJECTED_SHARE:.0%} of the rows are rejected, so a build stops at ingest: mend the data, or raise "
+            "max_rejected_share in conf/ingest/project.yaml"
+        )
     if source_preview.fields or source_preview.unused:
         lines.append(
             f"columns: {', '.join(source_preview.fields) or 'none'} kept for slices; not read: {', '.join(source_preview.unused) or 'none'}"

@@ -223,12 +223,46 @@ def test_data_that_cannot_be_read_is_an_error_and_leaves_nothing(
     assert [item.name for item in Path().iterdir()] == [name]
 
 
+def test_an_error_names_the_data_once_and_no_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.csv").write_bytes(b"")
+    Path("long.txt").write_bytes(b"word " * 300_000)
+    for name, hint in (("empty.csv", "  put data there\n"), ("long.txt", "  fix the data\n")):
+        assert main(["init", "shop", "--from", name]) == 2
+        error = capsys.readouterr().err
+        assert error.splitlines()[0].count(name) == 1, error
+        assert error.endswith(hint), error
+        assert "ingest.sources" not in error
+        assert "limit is 100%" not in error
+
+
+def test_an_encoding_is_named_and_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"Schreibe für Geschäft {n};Schöne Grüße aus dem Geschäft {n}" for n in range(20)]
+    Path("alt.csv").write_bytes("\n".join(["prompt;completion", *rows]).encode("cp1252"))
+    assert main(["init", "shop", "--from", "alt.csv"]) == 2
+    assert "add --encoding cp1252, or write the file as UTF-8" in capsys.readouterr().err
+    assert main(["init", "shop", "--from", "alt.csv", "--encoding", "CP1252"]) == 0
+    assert "20 kept, 0 rejected" in capsys.readouterr().out
+    assert load("shop").root.ingest.sources["alt"].encoding == "cp1252"
+    assert main(["init", "other", "--from", "alt.csv", "--encoding", "klingon"]) == 2
+    assert "there is no such encoding" in capsys.readouterr().err
+
+
+def test_more_rejected_rows_than_a_build_allows_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    good = [json.dumps({"prompt": f"Say {n}", "completion": f"It is {n}"}) for n in range(10)]
+    Path("rows.jsonl").write_text("\n".join([*good, *["{broken"] * 5]))
+    assert main(["init", "shop", "--from", "rows.jsonl"]) == 0
+    assert "more than 20% of the rows are rejected, so a build stops at ingest" in capsys.readouterr().out
+
+
 def test_data_that_is_not_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("nothing").mkdir()
     assert main(["init", "shop", "--from", "nothing"]) == 2
     assert "nothing: the folder is empty" in capsys.readouterr().err
     assert main(["init", "shop", "--from", "no file"]) == 2
     assert "no file: there is no such file or folder" in capsys.readouterr().err
+    Path("a${b}.csv").write_text("prompt,completion\na,b\n")
+    assert main(["init", "shop", "--from", "a${b}.csv"]) == 2
+    assert "rename the file" in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["init", "shop", "--from", "some/dataset"]) == InfrastructureError.exit_code
     assert "some/dataset: there is no such file or folder, and the Hub cannot be asked" in capsys.readouterr().err
@@ -278,7 +312,7 @@ def test_words_that_contradict_each_other(capsys: pytest.CaptureFixture[str]) ->
     assert main(["init", "shop", "--from", "x.csv", "--example", "local_lens"]) == 2
     assert "leave one of them out" in capsys.readouterr().err
     assert main(["init", "shop", "--text", "comment"]) == 2
-    assert "--text names a column of the data of --from" in capsys.readouterr().err
+    assert "--text is about the data of --from" in capsys.readouterr().err
 
 
 def test_large_data_is_read_where_it_lies_and_data_of_the_project_too(monkeypatch: pytest.MonkeyPatch) -> None:

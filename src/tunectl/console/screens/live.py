@@ -17,6 +17,7 @@ from tunectl.artifacts.records import Feedback, InferenceRecord, truncate
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.core import logging_setup
+from tunectl.core.errors import UsageError
 from tunectl.monitoring import window
 from tunectl.stats.proportion_ci import wilson_interval
 from tunectl.status.service_metrics import ServiceFigures, read_service_figures
@@ -231,7 +232,10 @@ def _read_page(
 def _parse_time(text: str) -> datetime | None:
     if not text:
         return None
-    at = datetime.fromisoformat(text.replace(" ", "+"))
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError as error:
+        raise UsageError("before is no time of a page, so the newest requests are shown") from error
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
