@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,11 +30,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
 
 def test_the_plan_has_the_figures_of_the_estimate(layout: ProjectPaths) -> None:
     console = Console(layout)
-    plan = console.client.get("/build/plan.json?settings=sft.epochs=2").json()
-    root = checks.load_project_config(layout, ["sft.epochs=2"]).root
+    plan = console.client.get("/build/plan.json?settings=sft.epochs=3").json()
+    root = checks.load_project_config(layout, ["sft.epochs=3"]).root
     estimate = run_estimate.estimate_run(layout, root, time_layer=False)
     assert plan["problems"] == {}
-    assert plan["overrides"] == ["sft.epochs=2"]
+    assert plan["overrides"] == ["sft.epochs=3"]
     assert [(one["stage"], one["tokens"], one["minutes"]) for one in plan["stages"]] == [
         (one["stage"], one["tokens"], one["minutes"]) for one in estimate["stages"]
     ]
@@ -43,11 +42,11 @@ def test_the_plan_has_the_figures_of_the_estimate(layout: ProjectPaths) -> None:
     once = console.client.get("/build/plan.json").json()
     tokens = {one["stage"]: one["tokens"] for one in once["stages"]}
     assert next(one["tokens"] for one in plan["stages"] if one["stage"] == "sft") > tokens["sft"]
-    page = console.client.get("/build/plan?settings=sft.epochs=2").text
+    page = console.client.get("/build/plan?settings=sft.epochs=3").text
     assert PageFacts(page).errors == []
-    assert 'href="/build/start?settings=sft.epochs%3D2"' in page
+    assert 'href="/build/start?settings=sft.epochs%3D3"' in page
     assert "100 rows (counted)" in page
-    assert "tunectl estimate sft.epochs=2" in page
+    assert "tunectl estimate sft.epochs=3" in page
 
 
 def test_the_page_of_the_act_has_them_too(layout: ProjectPaths) -> None:
@@ -78,16 +77,10 @@ def test_a_mistake_in_the_settings_is_named(layout: ProjectPaths, settings: str)
     assert 'href="/build/start' not in page
 
 
-def test_a_plan_loads_no_torch(layout: ProjectPaths) -> None:
-    code = (
-        "import sys\n"
-        "from tunectl.artifacts.paths import ProjectPaths\n"
-        "from tunectl.config.loading import checks\n"
-        "from tunectl.pipeline import run_estimate\n"
-        "layout = ProjectPaths()\n"
-        "root = checks.load_project_config(layout).root\n"
-        "assert len(run_estimate.estimate_run(layout, root, time_layer=False)['stages']) > 9\n"
-        "print(sorted({'torch', 'transformers', 'pandas', 'pyarrow'} & sys.modules.keys()))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=layout.root, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+def test_a_plan_loads_no_torch(layout: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "transformers", "pandas", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)  # whoever imports it now fails
+    root = checks.load_project_config(layout).root
+    estimate = run_estimate.estimate_run(layout, root, time_layer=False)
+    assert len(estimate["stages"]) == len(STAGES)
+    assert estimate["machine"]["source"] == "assumed: not timed"
