@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the lineage of an answer, release, row or retrain in both directions: its sources, and what was made of it; return the exit code.
 
-    Raises  DataError where nothing has that id.
+    Raises  DataError where nothing has that id, or several things begin with it.
     """
     from msgspec import to_builtins
 
@@ -45,9 +45,10 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.console.screens.explain import read_explain
 
     explanation = read_explain(ReadContext(ProjectPaths(), datetime.now(UTC)), {"id": args.id})
-    if explanation.kind == "nothing" and not explanation.problems:
+    if explanation.kind == "nothing":
+        unread = "".join(f"; {part}: {message}" for part, message in explanation.problems.items())
         raise DataError(
-            f"{args.id}: there is no answer, release, retrain or row with this id",
+            f"{args.id}: there is no answer, release, retrain or row with this id{unread}",
             hint="these list ids: tunectl log show, tunectl release list, tunectl retrain status, tunectl data show",
         )
     if args.json:

@@ -56,6 +56,12 @@ def test_an_unknown_id_is_a_mistake_of_the_user(project: Path, capsys: pytest.Ca
     assert "tunectl log show" in error
 
 
+def test_an_id_with_which_several_begin_is_one_too(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "chatcmpl-"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "inference log: " in shown.err) == ("", True)
+
+
 def test_the_commit_of_a_build_is_no_decision(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = ReleaseRegistry(ProjectPaths().releases)
     (project / "third").mkdir()
