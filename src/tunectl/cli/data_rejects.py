@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import RejectedRow
+from tunectl.cli.number_args import parse_count
 from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.pipeline.stages import STAGES
 
@@ -17,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl data rejects`` to ``parser``."""
     parser.add_argument("--stage", help="only this stage; all of them where it is not given")
     parser.add_argument("--reason", help="print the rows of this reason, instead of counts")
-    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="rows to print (20)")
+    parser.add_argument("-n", "--number", type=parse_count, default=20, metavar="N", help="rows to print (20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

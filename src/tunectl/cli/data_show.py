@@ -10,6 +10,7 @@ from pathlib import Path
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, LabeledCompletion, Message, PreferencePair, truncate
+from tunectl.cli.number_args import parse_count
 from tunectl.core.errors import ArtifactError, UsageError
 
 FILES = {
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--field", action="append", metavar="NAME=VALUE", help="only rows whose field has this value; may be repeated"
     )
-    parser.add_argument("-n", "--number", type=int, default=5, metavar="N", help="rows to print (5)")
+    parser.add_argument("-n", "--number", type=parse_count, default=5, metavar="N", help="rows to print (5)")
     parser.add_argument("--full", action="store_true", help="whole texts instead of their first 400 characters")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
 

@@ -17,10 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tunectl.core.errors import MissingExtraError
+from tunectl.core.errors import MissingExtraError, UsageError
 
 PACKAGES: Final = ("jinja2", "sqlalchemy", "starlette", "uvicorn")
 """Packages of the extra [console]; without one of them a screen would stay empty."""
+MAX_PORT: Final = 65_535
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Unpack the recorded project, and serve the console on it until stopped; return the exit code.
 
-    Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken, or a disk that is full.
+    Raises  MissingExtraError without the extra; UsageError for what is no port; InfrastructureError for a port that is taken, or a disk that is full.
     """
     _require_extra()
+    if not 0 <= args.port <= MAX_PORT:
+        raise UsageError(f"--port {args.port}: a port is a number from 0 to {MAX_PORT}", hint="0 takes a free one")
     from tunectl.backends.system import terminal
     from tunectl.cli import project_template
     from tunectl.console import recorded_project

@@ -3,6 +3,8 @@
     tunectl docs                     the first page
     tunectl docs serve               the page of that name; guides/serve and serve#elsewhere work, too
     tunectl docs sft                 a heading of the reference: a section of settings, a command, a word of the glossary
+    tunectl docs release list        a command
+    tunectl docs sft.lora_rank       the section of a setting
     tunectl docs cannot-be-read      what an error says and what to do, under the name that the error shows
 
 It prints the address, and opens it where there is a browser. In a checkout `make docs` builds the pages; before, this prints
@@ -19,7 +21,7 @@ import sys
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl docs`` to ``parser``."""
     parser.add_argument(
-        "slug", nargs="?", default="", metavar="SLUG", help="a page, a heading, or the name of an error"
+        "slug", nargs="*", metavar="SLUG", help="a page, a heading, a command, a setting, or the name of an error"
     )
     parser.add_argument("--print", action="store_true", dest="print_only", help="print the address, and open nothing")
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from tunectl.core import documentation
 
-    page = documentation.find_page(documentation.find_folder(), args.slug)
+    page = documentation.find_page(documentation.find_folder(), " ".join(args.slug))
     if page.path.suffix == ".md":
         sys.stdout.write(f"{page.path}{f'#{page.anchor}' if page.anchor else ''}\n")
         sys.stderr.write("make docs builds the pages for a browser\n")

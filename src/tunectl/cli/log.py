@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import open_inference_log
 from tunectl.cli import log_erase, log_migrate, log_verify, time_args
+from tunectl.cli.number_args import parse_count
 from tunectl.core.errors import DataError
 from tunectl.inference_log import erasure
 from tunectl.inference_log.export import Shape
@@ -61,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "show", help="counts, metrics of servers and monitor, and the newest inferences, or one of them"
     )
     show.add_argument("--id", help="print this inference in full; the beginning of its id is enough")
-    show.add_argument("-n", "--number", type=int, default=10, metavar="N", help="inferences to print (10)")
+    show.add_argument("-n", "--number", type=parse_count, default=10, metavar="N", help="inferences to print (10)")
     show.add_argument(
         "--hash", metavar="HEX", help="only inferences of this person: the keyed hash in `log show --json`"
     )

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.number_args import parse_count
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "arguments", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings"
     )
-    parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
+    parser.add_argument(
+        "-n", "--number", type=parse_count, default=10, metavar="N", help="with list: windows to print (10)"
+    )
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="with set-reference: why, for the record")
     parser.add_argument(
         "--trials", type=int, default=400, metavar="N", help="with calibrate: simulated sequences of each figure (400)"

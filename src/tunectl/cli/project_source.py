@@ -68,6 +68,8 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
         raise UsageError(
             f"{args.source}: there is no such file or folder", hint="give a file, a folder, or a data set as OWNER/NAME"
         )
+    if is_local and not (origin.is_file() or origin.is_dir()):
+        raise UsageError(f"{args.source}: this is a pipe or a device", hint="write the data into a file first")
     if is_local and "${" in origin.name:
         raise UsageError(f"{args.source}: ${{ in a name is a reference to a setting", hint="rename the file or folder")
     name = re.sub(r"[^a-z0-9_-]+", "-", (origin.name.partition(".")[0] if is_local else origin.name).lower()).strip(
@@ -152,12 +154,23 @@ def _describe_origin(origin: Path, project: Path, target: Path) -> dict[str, Any
 
         def ignore(folder: str, names: list[str]) -> list[str]:
             inside = Path(folder).relative_to(origin_path)
-            return [name for name in names if name.startswith(".") or (inside / name).as_posix() in outside_links]
+            return [
+                name
+                for name in names
+                if name.startswith(".")
+                or (inside / name).as_posix() in outside_links
+                or _is_special(Path(folder) / name)
+            ]
 
         shutil.copytree(origin_path, copy, symlinks=True, ignore=ignore)
     else:
         shutil.copyfile(origin_path, copy)
     return {"method": "files", "path": f"data/{origin_path.name}"}
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device, which is neither read nor copied."""
+    return not (path.is_symlink() or path.is_dir() or path.is_file())
 
 
 def _list_links_out(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.number_args import parse_count
 
 if TYPE_CHECKING:
     from tunectl.retraining.state_machine import RetrainRun, Trigger
@@ -20,7 +21,12 @@ COLUMNS = ("retrain", "state", "since", "trigger", "reason")
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl retrain status`` to ``parser``."""
     parser.add_argument(
-        "-n", "--number", type=int, default=10, metavar="N", help="retrains to print (10); with --json at most 100"
+        "-n",
+        "--number",
+        type=parse_count,
+        default=10,
+        metavar="N",
+        help="retrains to print (10); with --json at most 100",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -49,7 +49,8 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
     Args:
         folder: Folder of the pages.
         slug: A page with or without its folder (``serve``, ``guides/serve``), with or without ``#heading``; or a heading of the
-            index of errors, of the commands, the settings or the glossary. Empty for the first page.
+            index of errors, of the commands, the settings or the glossary; or a command (``release list``); or a setting
+            (``sft.lora_rank``). Empty for the first page.
 
     Raises:
         UsageError: where there is no such page or heading, with near names.
@@ -60,13 +61,27 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
     path = pages.get(name.removesuffix(".md").removesuffix(".html").strip("/"))
     if path is None and not anchor:
         for page in _WITH_ANCHORS:
-            if page in pages and name in read_anchors(pages[page]):
-                return DocumentationPage(pages[page], name)
+            found = _find_anchor(pages[page], name) if page in pages else ""
+            if found:
+                return DocumentationPage(pages[page], found)
     if path is None:
         raise UsageError(f"{slug}: the documentation has no such page or heading", hint=_suggest(name, pages))
     if anchor and anchor not in read_anchors(path):
         raise UsageError(f"{slug}: {path.name} has no heading {anchor}", hint=_suggest(anchor, read_anchors(path)))
     return DocumentationPage(path, anchor)
+
+
+def _find_anchor(page: Path, name: str) -> str:
+    """Return the anchor of ``page`` under which ``name`` stands: a heading, a command without ``tunectl``, or a setting; empty: nowhere."""
+    anchors = read_anchors(page)
+    words = name.split()
+    commands = ["-".join(["tunectl", *words[:count]]) for count in range(len(words), 0, -1)]
+    for anchor in (name, *commands):  # the page of a verb explains sub-verbs without a heading of their own
+        if anchor in anchors:
+            return anchor
+    section = name.partition(".")[0]
+    is_setting = "." in name and section in anchors and name in page.read_text(encoding="utf-8")
+    return section if is_setting else ""
 
 
 def read_anchors(path: Path) -> dict[str, None]:

@@ -66,7 +66,12 @@ def trace_row(layout: ProjectPaths, row_name: str) -> Iterator[RowStep]:
 
 
 def _encode_needles(row_name: str) -> list[bytes]:
-    """Return what a line must contain one of, as ``atomic_io`` writes it: the whole name, or the number of the raw row, a field of its own."""
+    """Return what a line must contain one of, as ``atomic_io`` writes it: the whole name, or the number of the raw row, a field of its own.
+
+    None for a name that no record has: an empty one, and one with bytes that are no text, as a terminal may pass them.
+    """
+    if not row_name or any("\ud800" <= sign <= "\udfff" for sign in row_name):
+        return []
     head, _, tail = row_name.rpartition(":")
     number = [b'"row":' + tail.encode() + end for end in (b"}", b",")] if head and tail.isdecimal() else []
     return [msgspec.json.encode(row_name)[1:-1], *number]
@@ -93,7 +98,7 @@ def find_lines(path: Path, needles: Sequence[bytes]) -> Iterator[tuple[int, byte
         return
     with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as text:
         starts = set()
-        for needle in needles:
+        for needle in filter(None, needles):  # an empty one is found everywhere, for ever
             at = text.find(needle)
             while at >= 0:
                 starts.add(text.rfind(b"\n", 0, at) + 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunectl.cli.main import MixedArgumentParser
+from tunectl.cli.main import MixedArgumentParser, main
 
 
 @pytest.fixture
@@ -39,3 +39,20 @@ def test_what_nothing_takes_and_what_is_missing_are_errors(parser, capsys):
             parser.parse_args(words)
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["data", "show"], ["data", "rejects"], ["monitor", "list"], ["retrain", "status"], ["log", "show"]]
+)
+def test_a_number_of_things_to_print_is_not_negative(words, capsys):
+    for number in ("-3", "x", "٣"):
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "-n", number])
+        assert caught.value.code == 2
+        assert "is no number from 0 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_the_demo_says_what_a_port_is(port, capsys):
+    assert main(["demo", "--port", port]) == 2
+    assert "a port is a number from 0 to 65535" in capsys.readouterr().err

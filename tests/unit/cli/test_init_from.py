@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -245,6 +246,18 @@ def test_an_encoding_is_named_and_taken(capsys: pytest.CaptureFixture[str]) -> N
     assert load("shop").root.ingest.sources["alt"].encoding == "cp1252"
     assert main(["init", "other", "--from", "alt.csv", "--encoding", "klingon"]) == 2
     assert "there is no such encoding" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(60)
+def test_pipes_are_neither_read_nor_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe.csv")
+    assert main(["init", "shop", "--from", "pipe.csv"]) == 2
+    assert "pipe.csv: this is a pipe or a device" in capsys.readouterr().err
+    Path("raw").mkdir()
+    os.mkfifo("raw/pipe.csv")
+    write_table(Path("raw/ads.csv"), rows=10)
+    assert main(["init", "shop", "--from", "raw"]) == 0
+    assert [path.name for path in Path("shop/data/raw").iterdir()] == ["ads.csv"]
 
 
 def test_more_rejected_rows_than_a_build_allows_are_said(capsys: pytest.CaptureFixture[str]) -> None:

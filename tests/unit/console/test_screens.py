@@ -441,3 +441,18 @@ def test_the_browser_looks_at_every_screen_and_act(tmp_path: Path) -> None:
         if not any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", page.path), path.partition("?")[0]) for path in shown)
     ]
     assert missing == ["/runs/curve/{stage}/{figure}", "/canary/stop"], "a curve is part of its run's page"
+
+
+def test_an_id_with_bytes_that_are_no_text_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(build(tmp_path / "shop").root)
+    for words in (["log", "show", "--id"], ["explain"], ["data", "lineage"]):
+        assert main([*words, "\udcff"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_wrong_time_of_a_page_is_said_in_plain_words(tmp_path: Path) -> None:
+    shown = Console(build(tmp_path / "shop")).client.get("/live.json?before=bad").json()
+    assert shown["problems"] == {"before": "before is no time of a page, so the newest requests are shown"}
+    assert len(shown["rows"]) == 30

@@ -25,7 +25,8 @@ def site(tmp_path: Path) -> Path:
         "guides/index.html": "<h1>Guides</h1>",
         "guides/serve.html": "<h1 id=serve>Serve</h1><h2 id=elsewhere>Elsewhere</h2>",
         "reference/errors.html": '<h4 id="cannot-be-read">cannot-be-read</h4>',
-        "reference/settings.html": '<h2 id="sft">sft</h2>',
+        "reference/settings.html": '<h2 id="sft">sft</h2><code>sft.lora_rank</code>',
+        "reference/commands.html": '<h3 id="tunectl-release-list">tunectl release list</h3>',
     }
     for name, text in pages.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +43,8 @@ def site(tmp_path: Path) -> Path:
         ("guides/serve.md", "guides/serve.html"),
         ("serve#elsewhere", "guides/serve.html#elsewhere"),
         ("sft", "reference/settings.html#sft"),
+        ("sft.lora_rank", "reference/settings.html#sft"),
+        ("release list", "reference/commands.html#tunectl-release-list"),
         ("cannot-be-read", "reference/errors.html#cannot-be-read"),
     ],
 )
@@ -53,6 +56,7 @@ def test_a_slug_names_a_page(site: Path, slug: str, place: str) -> None:
     ("slug", "message", "hint"),
     [
         ("srve", "srve: the documentation has no such page or heading", "did you mean serve?"),
+        ("sft.rank", "sft.rank: the documentation has no such page or heading", "tunectl docs opens the first page"),
         ("zzz", "zzz: the documentation has no such page or heading", "tunectl docs opens the first page"),
         ("serve#elsewere", "serve#elsewere: serve.html has no heading elsewere", "did you mean elsewhere or serve?"),
     ],
@@ -81,6 +85,9 @@ def test_markdown_pages_of_this_checkout_have_the_same_headings() -> None:
         "tutorial": "tutorial.md",
         "cannot-be-read": "reference/errors.md#cannot-be-read",
         "tunectl-serve": "reference/commands.md#tunectl-serve",
+        "release list": "reference/commands.md#tunectl-release-list",
+        "serve keys": "reference/commands.md#tunectl-serve",
+        "sft.lora_rank": "reference/settings.md#sft",
     }.items():
         assert documentation.find_page(ROOT / "docs", slug).address == f"{(ROOT / 'docs').as_uri()}/{place}"
 

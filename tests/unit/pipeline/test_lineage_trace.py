@@ -47,6 +47,12 @@ def test_a_row_number_is_not_taken_for_the_beginning_of_another(layout: ProjectP
     assert {step.source for step in lineage_trace.trace_row(layout, word)} == {word}
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["", "\udcff", "a\nb", ":"])
+def test_a_name_that_no_row_has_finds_none_and_ends(layout: ProjectPaths, name: str) -> None:
+    assert list(lineage_trace.trace_row(layout, name)) == []
+
+
 def test_a_reject_says_its_reason_and_what_offended(layout: ProjectPaths) -> None:
     (step,) = lineage_trace.trace_row(layout, "data/ads.jsonl:2")
     assert step == RowStep("curate", "rejects.jsonl", "exact_duplicate", "", "data/ads.jsonl:2", "twin e-1")
@@ -91,3 +97,4 @@ def test_lines_are_found_as_reading_each_would(tmp_path: Path, text: bytes) -> N
     wanted = [(at, line) for at, line in enumerate(text.split(b"\n"), 1) if b"a" in line or b"b b" in line]
     assert list(lineage_trace.find_lines(path, [b"b b", b"a"])) == wanted
     assert list(lineage_trace.find_lines(tmp_path / "absent", [b"a"])) == []
+    assert list(lineage_trace.find_lines(path, [b""])) == []

@@ -55,6 +55,8 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
 
     Raises  DataError where several ids begin so.
     """
+    if any("\ud800" <= sign <= "\udfff" for sign in name):
+        return None  # bytes that are no text, as a terminal may pass them: no database stores them
     record = store.inference(name)
     if record is not None:
         return record
