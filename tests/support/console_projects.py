@@ -313,6 +313,7 @@ def list_paths(folder: Path) -> list[str]:
     rows = [
         "/data/rows?stage=curate",
         "/data/rows?stage=curate&part=rejects&reason=no_text",
+        "/data/rows?stage=curate&file=examples.jsonl&field.city=Decatur",
         "/data/rows/e-0000000000000007",
     ]
     acts = [f"/releases/{release}", f"/releases/{release}/promote", "/rollback", f"/releases/{release}/canary"]
@@ -337,6 +338,7 @@ def list_paths(folder: Path) -> list[str]:
     ]
     more += [
         "/live",
+        f"/live?person={1:032x}",
         "/live/chatcmpl-0000",
         "/live/chatcmpl-0000/erase",
         "/drift",

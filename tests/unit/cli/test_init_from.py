@@ -116,8 +116,8 @@ def test_columns_with_other_names_are_asked_for_and_taken(capsys: pytest.Capture
     write_table(Path("ads.csv"), columns=("brief", "ad"), rows=10)
     assert main(["init", "shop", "--from", "ads.csv"]) == 2
     error = capsys.readouterr().err
-    assert "ads.csv: the columns of" in error
-    assert "fit no format that is known: brief, ad, neighbourhood" in error
+    assert error.startswith("tunectl: the columns of ")
+    assert "ads.csv:1 fit no format that is known: brief, ad, neighbourhood" in error
     assert error.endswith("say which columns they are: --prompt brief --answer ad; or for raw text: --text COLUMN\n")
     assert not Path("shop").exists()
     assert main(["init", "shop", "--from", "ads.csv", "--prompt", "brief", "--answer", "ad"]) == 0
