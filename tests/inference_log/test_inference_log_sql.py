@@ -101,6 +101,10 @@ def test_the_newest_come_first(store):
         "chatcmpl-000000"
     ]
     assert store.newest(9, since=START + timedelta(seconds=10), release="other") == store.newest(0) == []
+    mine = [one for one in store.newest(50) if one.user_hash == "user-0"]
+    assert mine
+    assert store.newest(50, user_hash="user-0") == mine
+    assert store.newest(50, user_hash="user") == []
 
 
 def test_a_preference_is_about_two_inferences_that_are_there(store):

@@ -191,7 +191,7 @@ class SqlInferenceLog:
         user_hash: str | None = None,
         erased: bool = False,
     ) -> Iterator[InferenceRecord]:
-        statement = self._select_inferences(since, until, release, variant, user_hash)
+        statement = self._select_inferences(since, until, release=release, variant=variant, user_hash=user_hash)
         if not erased:
             statement = statement.where(self._tables.inferences.c.erased_at.is_(None))
         for row in self._pages(statement):
@@ -208,23 +208,19 @@ class SqlInferenceLog:
         user_hash: str | None = None,
     ) -> list[InferenceRecord]:
         c = self._tables.inferences.c
-        query = self._select_inferences(since, until, release, variant, user_hash).where(c.erased_at.is_(None))
+        query = self._select_inferences(since, until, release=release, variant=variant, user_hash=user_hash).where(
+            c.erased_at.is_(None)
+        )
         query = query.order_by(c.accepted_at.desc(), c.id.desc()).limit(number)
         return [inference_log_schema.from_row(row, InferenceRecord) for row in self._read(query)]
 
-    def _select_inferences(
-        self,
-        since: datetime | None,
-        until: datetime | None,
-        release: str | None,
-        variant: str | None,
-        user_hash: str | None,
-    ) -> Any:
+    def _select_inferences(self, since: datetime | None, until: datetime | None, **equal: str | None) -> Any:
+        """Return the query of the rows accepted in [since, until) that have these values in their columns; None: any."""
         c = self._tables.inferences.c
         query = self._sa.select(self._tables.inferences).where(*self._between(c.accepted_at, since, until))
-        for column, value in ((c.release, release), (c.variant, variant), (c.user_hash, user_hash)):
+        for name, value in equal.items():
             if value is not None:
-                query = query.where(column == value)
+                query = query.where(c[name] == value)
         return query
 
     def _pages(self, query: Any) -> Iterator[Any]:
