@@ -68,12 +68,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parse_fields(words: Sequence[str]) -> dict[str, str]:
+def _parse_fields(options: Sequence[str]) -> dict[str, str]:
     fields = {}
-    for word in words:
-        name, equals, value = word.partition("=")
+    for option in options:
+        name, equals, value = option.partition("=")
         if not (name and equals):
-            raise UsageError(f"--field {word}: this is not NAME=VALUE", hint="for example: --field city=Atlanta")
+            raise UsageError(f"--field {option}: this is not NAME=VALUE", hint="for example: --field city=Atlanta")
         fields[name] = value
     return fields
 

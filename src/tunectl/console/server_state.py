@@ -61,16 +61,16 @@ def _ask_server(address: str, champion: str | None) -> ServerState:
     except UNREACHABLE:
         return ServerState(address, "not reachable")
     try:
-        said = msgspec.json.decode(body, type=_Readiness)
+        readiness = msgspec.json.decode(body, type=_Readiness)
     except msgspec.MsgspecError:
-        said = _Readiness()
-    served = said.variants.get("champion")
-    says = champion is not None and (served is not None or bool(said.reason))
+        readiness = _Readiness()
+    served = readiness.variants.get("champion")
+    says = champion is not None and (served is not None or bool(readiness.reason))
     return ServerState(
         address,
         "ready" if status == 200 else "not ready",
-        {variant: one.release for variant, one in said.variants.items()},
+        {variant: one.release for variant, one in readiness.variants.items()},
         (served is not None and served.release == champion) if says else None,
         served.agreement if served is not None else None,
-        truncate(said.problems.get("champion") or said.reason),
+        truncate(readiness.problems.get("champion") or readiness.reason),
     )

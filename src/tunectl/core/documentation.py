@@ -61,9 +61,9 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
     path = pages.get(name.removesuffix(".md").removesuffix(".html").strip("/"))
     if path is None and not anchor:
         for page in _WITH_ANCHORS:
-            found = _find_anchor(pages[page], name) if page in pages else ""
-            if found:
-                return DocumentationPage(pages[page], found)
+            heading = _find_anchor(pages[page], name) if page in pages else ""
+            if heading:
+                return DocumentationPage(pages[page], heading)
     if path is None:
         raise UsageError(f"{slug}: the documentation has no such page or heading", hint=_suggest(name, pages))
     if anchor and anchor not in read_anchors(path):
@@ -74,8 +74,8 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
 def _find_anchor(page: Path, name: str) -> str:
     """Return the anchor of ``page`` under which ``name`` stands: a heading, a command without ``tunectl``, or a setting; empty: nowhere."""
     anchors = read_anchors(page)
-    words = name.split()
-    commands = ["-".join(["tunectl", *words[:count]]) for count in range(len(words), 0, -1)]
+    parts = name.split()
+    commands = ["-".join(["tunectl", *parts[:count]]) for count in range(len(parts), 0, -1)]
     for anchor in (name, *commands):  # the page of a verb explains sub-verbs without a heading of their own
         if anchor in anchors:
             return anchor

@@ -124,12 +124,12 @@ def _sort_services(samples: Mapping[str, Samples], prometheus: str) -> ServiceFi
     """Return the figures of all servers that Prometheus scrapes, and of the first monitor."""
     servers: list[ServerFigures] = []
     monitors: list[MonitorFigures] = []
-    for instance, found in sorted(samples.items()):
+    for instance, metrics in sorted(samples.items()):
         with suppress(*OTHER_METRICS):
-            if "tunectl_requests_running" in found:
-                servers.append(_build_server_figures(instance, found))
-            elif "tunectl_drift_evidence_required" in found:
-                monitors.append(_build_monitor_figures(instance, found))
+            if "tunectl_requests_running" in metrics:
+                servers.append(_build_server_figures(instance, metrics))
+            elif "tunectl_drift_evidence_required" in metrics:
+                monitors.append(_build_monitor_figures(instance, metrics))
     return ServiceFigures(servers, monitors[0] if monitors else None, prometheus)
 
 
