@@ -270,8 +270,8 @@ def _shorten(message: str, name: str, origin: str) -> str:
     """Return an error of ingest, without the setting that the user has not written, and with the data named once."""
     text = message.replace(f"ingest.sources.{name}.path = ", "").replace("; the limit is 100%", "")
     first, end, rest = text.partition("\n")
-    place = str(Path(origin).expanduser().resolve())
-    first = first.replace(f"ingest.sources.{name}: ", "" if place in first else f"{origin}: ")
+    path = str(Path(origin).expanduser().resolve())
+    first = first.replace(f"ingest.sources.{name}: ", "" if path in first else f"{origin}: ")
     return first + end + rest
 
 
