@@ -11,15 +11,18 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError
 from tunectl.registry.release_store import ReleaseRegistry
+
+if TYPE_CHECKING:
+    import tarfile
 
 ARCHIVE: Final = Path(__file__).parent / "recorded_project.tar.xz"
 NAME: Final = "recording.json"
@@ -52,8 +55,9 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
 
     try:
         shutil.copytree(conf, folder / "conf")
+        private_files.make_folder(ProjectPaths(folder).state_dir / "inference_log")
         with tarfile.open(ARCHIVE) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extractall(folder, filter=_make_private)  # noqa: S202  it filters as "data" does
     except FileNotFoundError as error:
         raise InfrastructureError(
             f"{ARCHIVE} is missing, so there is nothing to show", hint=format_reinstall_command()
@@ -67,6 +71,15 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
     recording = read_recording(layout)
     synthetic_records.add_records(layout, recording.ended_at)
     return layout, recording
+
+
+def _make_private(entry: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Return an entry of the archive as one that its owner alone may read: what is opened later reports others."""
+    import tarfile
+
+    return tarfile.data_filter(entry, folder).replace(
+        mode=private_files.FOLDER if entry.isdir() else private_files.FILE, deep=False
+    )
 
 
 def read_recording(layout: ProjectPaths) -> Recording:

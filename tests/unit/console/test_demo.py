@@ -309,6 +309,13 @@ def test_a_decision_is_recorded_at_the_time_of_the_recording(copy: tuple[Project
     assert console.client.get("/decisions.json").json()["waiting"] == []
 
 
+def test_the_copy_is_open_to_its_owner_alone(copy: tuple[ProjectPaths, Recording]) -> None:
+    log = copy[0].state_dir / "inference_log"
+    files = [path for path in log.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in (log, *files) if path.stat().st_mode & 0o077] == []
+
+
 def test_a_release_without_its_weights_is_whole_and_a_changed_one_is_not(copy: tuple[ProjectPaths, Recording]) -> None:
     layout, _ = copy
     store = RecordedRegistry(layout.releases)
