@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import moto_server
 import pytest
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 from ray_ranks import launch, open_cluster
 from tiny_fits import digest, plan, sft_job
 
-from tunectl.backends.launchers import ray_launcher, ray_tables
+from tunectl.backends.launchers import ray_errors, ray_launcher, ray_tables
 from tunectl.backends.launchers.ray_launcher import RayLauncher
-from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -98,6 +99,67 @@ def storage_error(cause: Exception) -> Exception:
     from ray.train import WorkerGroupError
 
     return WorkerGroupError(f"[Rank 1 Error Snippet]:\n{cause}", {1: cause})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_actor_that_is_lost_is_named(cluster):
+    """The one that driver and ranks share: then each rank fails with Ray's error, and so does the training."""
+    import ray
+
+    control = ray_launcher.start_control(ray)
+    ray.kill(control)
+
+    def fit():
+        try:
+            ray.get(control.begin.remote())
+        except ray.exceptions.ActorDiedError as lost:
+            raise storage_error(lost) from lost
+
+    with pytest.raises(InfrastructureError) as error:
+        ray_launcher._wait(ray, SimpleNamespace(fit=fit), control, "sft", launch())
+    assert error.value.message.startswith(
+        "sft: training on Ray failed, and launch.max_failures is 2: rank 1: a process of the cluster was killed (ActorDiedError: "
+    )
+    assert "FitControl" in error.value.message
+    assert error.value.hint.endswith("checkpoints are kept: run the same command again to resume")
+
+
+def test_what_ray_raises_is_an_error_that_says_what_to_do():
+    exceptions = pytest.importorskip("ray").exceptions
+    cases = {
+        exceptions.OutOfMemoryError("Memory on the node was 15 GB"): "out of memory",
+        exceptions.WorkerCrashedError(): "killed several times",
+        exceptions.NodeDiedError("gone"): "a node was lost",
+        exceptions.OwnerDiedError("ff", b"", ""): "with data that only it had",
+        exceptions.ObjectStoreFullError("full"): "object store is full",
+        exceptions.LocalRayletDiedError(): "on this machine was lost",
+        exceptions.ActorUnavailableError("gone", None): "a process of the cluster was killed",
+    }
+    for cause, words in cases.items():
+        for raised in (cause, exceptions.RayTaskError("step", "Traceback", cause).as_instanceof_cause()):
+            error = ray_errors.describe(raised, "curate.engine = ray", "run again")
+            assert isinstance(error, InfrastructureError)
+            assert error.message.startswith("curate.engine = ray: ")
+            assert words in error.message
+            assert f"({type(cause).__name__}: " in error.message
+            assert error.hint.endswith("; run again")
+            assert len(error.message.splitlines()) == 1
+    ours = MissingExtraError("ftfy is not installed", hint="pip install it")
+    wrapped = exceptions.RayTaskError("step", "Traceback", ours).as_instanceof_cause()
+    assert ray_errors.describe(wrapped, "curate.engine = ray", "run again") is ours
+    unknown = ray_errors.describe(exceptions.RayTaskError("step", "Traceback", KeyError("x")), "curate", "run again")
+    assert (unknown.message, unknown.exit_code) == ("curate: KeyError: 'x'", 5)
+
+
+def test_a_cluster_that_does_not_start_is_named(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "ray"))
+    with pytest.raises(InfrastructureError) as error:
+        ray_launcher.connect(ray, "RAY_ADDRESS", "local", ray_tables.START_HINT)
+    assert error.value.message.startswith("RAY_ADDRESS = local: [Errno 20] Not a directory: ")
+    assert error.value.hint == ray_launcher.LOCAL_HINT
 
 
 def test_settings_that_cannot_work_are_refused(monkeypatch):
