@@ -55,6 +55,7 @@ def both(tiny_model, sft, tmp_path_factory):
     jobs = {
         "plain": (sft_job(tiny_model, root / "plain"), "none"),
         "cpt": (cpt_job(tiny_model, root / "cpt"), "none"),
+        "cpt_sharded": (cpt_job(tiny_model, root / "cpt_sharded"), "layers"),
         "odd": (sft_job(tiny_model, root / "odd", **ODD), "none"),
         "odd_sharded": (sft_job(tiny_model, root / "odd_sharded", **ODD), "layers"),
         "reward": (reward_job(tiny_model, sft[0].out, root / "reward"), "none"),
@@ -78,7 +79,7 @@ def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
     tiny_fits.assert_equal_fits(result, adapter, expected, alone.out)
 
 
-@pytest.mark.parametrize("name", ["odd", "reward", "dropout"])
+@pytest.mark.parametrize("name", ["cpt", "odd", "reward", "dropout"])
 def test_sharded_layers_give_the_same_bytes(both, name):
     whole, sharded = both[0][name], both[0][f"{name}_sharded"]
     assert digest(whole[2]) == digest(sharded[2])
