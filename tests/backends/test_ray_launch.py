@@ -165,6 +165,12 @@ def test_a_cluster_that_does_not_start_is_named(tmp_path, monkeypatch):
 def test_settings_that_cannot_work_are_refused(monkeypatch):
     with pytest.raises(ValidationError, match=r"address is ray://head:10001; Ray's client .* is not supported"):
         launch(address="ray://head:10001", storage_path="/shared")
+    for address in ("head", "head:port", "head:99999"):
+        with pytest.raises(ValidationError, match=f"address is {address}; it must be HOST:PORT"):
+            launch(address=address, storage_path="/shared")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UsageError, match=f"RAY_ADDRESS = {address}: must be HOST:PORT"), ray_tables.open_tables():
+            pass
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with (
         pytest.raises(UsageError, match=r"RAY_ADDRESS = ray://head:10001: Ray's client .* is not supported"),

@@ -372,6 +372,9 @@ def test_a_folder_that_the_other_machine_does_not_see_is_refused(tiny_model, tmp
 def test_several_machines_need_a_place_to_meet():
     with pytest.raises(ValidationError, match="nnodes is 2, and rdzv_endpoint is null; several machines need one"):
         build_launch(nnodes=2, storage_path="/shared")
+    for endpoint in ("first", ":29500", "first:port", "first:99999", "first:0"):
+        with pytest.raises(ValidationError, match="must be HOST:PORT, with a port from 1 to 65535"):
+            build_launch(nnodes=2, rdzv_endpoint=endpoint, storage_path="/shared")
     with pytest.raises(ValidationError, match="nnodes is 2, and storage_path is null; several machines need one"):
         build_launch(nnodes=2, rdzv_endpoint="first:29500")
     with pytest.raises(

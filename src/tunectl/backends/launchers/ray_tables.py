@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tunectl.backends.launchers import ray_errors, ray_launcher
+from tunectl.config.schema.base import validate_endpoint
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 from tunectl.data.partitioned.tables import Batch, Columns, Load, Work
@@ -25,7 +26,7 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     """Yield tables on the cluster that ``RAY_ADDRESS`` names, or on one that is started here and ended afterwards.
 
     ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
-    Raises  UsageError for an address of Ray's client; InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
+    Raises  UsageError for an address of Ray's client, or one that is none; InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
     """
     named = os.environ.get("RAY_ADDRESS") or "local"
     if "://" in named:
@@ -33,6 +34,11 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
             f"RAY_ADDRESS = {named}: Ray's client (ray://) is not supported",
             hint="run on a node of the cluster with RAY_ADDRESS=auto, or send a job: tunectl submit run STAGE --to ray",
         )
+    if named not in ("local", "auto"):
+        try:
+            validate_endpoint(named)
+        except ValueError as error:
+            raise UsageError(f"RAY_ADDRESS = {named}: {error}", hint=START_HINT) from error
     ray_launcher.prepare_environment(local=named == "local")
     ray = import_optional("ray", extra=EXTRA)
     started = ray_launcher.connect(ray, "RAY_ADDRESS", named, START_HINT, log_to_driver=False, include_dashboard=False)
