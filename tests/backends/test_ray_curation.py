@@ -127,10 +127,13 @@ def lose_an_actor(ray: Any) -> None:
     with ray_tables.open_tables(2):
         actor = ray.remote(KillOnce).remote(None, Path())
         ray.kill(actor)
-        ray.get(actor.__call__.remote(None))
+        ray.get(actor.__ray_ready__.remote())
 
 
-def test_what_is_lost_on_the_cluster_ends_with_one_error_and_no_traceback(cluster: Any, capfd: Any) -> None:
+def test_what_is_lost_on_the_cluster_ends_with_one_error_and_no_traceback(
+    cluster: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_tables, "MAX_RETRIES", 1)  # each takes seconds, since a new process is started
     cluster.cloudpickle.register_pickle_by_value(__import__(__name__))
     begins = "^curate.engine = ray: a step failed on the cluster: "
     with pytest.raises(InfrastructureError, match=begins + "a process was killed several times"):

@@ -17,6 +17,9 @@ from tunectl.data.partitioned.tables import Batch, Columns, Load, Work
 EXTRA = "ray"
 START_HINT = "start a cluster (ray start --head), or unset RAY_ADDRESS to start one here"
 RETRY_HINT = "run the same command again, or work without Ray: curate.engine=local"
+MAX_RETRIES = 10
+"""Times that the work on a block is done again after its process was killed. Ray Data's default has no end: a block that needs more memory
+than there is would be tried for ever."""
 PARTITIONS_A_CPU = 4
 """Partitions per CPU: enough that no single partition decides the time."""
 
@@ -85,13 +88,18 @@ class RayTables:
         """Run ``work`` on each block of ``table``; return its output, a table with ``columns``."""
         if table is None:
             return None
-        return _keep(table.map_batches(_ArrowWork(work, columns), batch_format="pyarrow", batch_size=None))
+        return _keep(
+            table.map_batches(
+                _ArrowWork(work, columns), batch_format="pyarrow", batch_size=None, max_retries=MAX_RETRIES
+            )
+        )
 
     def group(self, table: Any, work: Work, columns: Columns) -> Any:
         """Run ``work`` on all rows of each partition (column ``part``), after a shuffle; return its output, a table with ``columns``."""
         if table is None:
             return None
-        return _keep(table.groupby("part").map_groups(_ArrowWork(work, columns), batch_format="pyarrow"))
+        groups = table.groupby("part")
+        return _keep(groups.map_groups(_ArrowWork(work, columns), batch_format="pyarrow", max_retries=MAX_RETRIES))
 
     def join(self, tables: list[Any]) -> Any:
         """Return one table with the rows of all ``tables``, in order; None if they have no rows."""
