@@ -133,6 +133,18 @@ def test_a_store_of_artifacts_that_fails_keeps_no_other_build_back(
     assert [folder.name for folder in spool.list_builds(layout.track / "spool")] == ["a"]
 
 
+def test_an_address_that_mlflow_does_not_know_is_named(client: MadeUpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at the address when the client is made."""
+
+    def refuse(**_: Any) -> None:
+        raise ValueError("unsupported URI 'htp://x' for model registry store")
+
+    monkeypatch.setattr(sys.modules["mlflow"], "MlflowClient", refuse)
+    with pytest.raises(InfrastructureError, match="sending to MLflow failed: ValueError: unsupported URI") as caught:
+        MlflowTracker(SETTINGS)
+    assert "track.uri" in caught.value.hint
+
+
 def test_the_words_of_mlflow_repeat_no_credentials(tmp_path: Path, client: MadeUpClient) -> None:
     layout = ProjectPaths(tmp_path)
     (tmp_path / "verdict.json").write_text("{}")

@@ -42,7 +42,8 @@ class MlflowTracker:
         self._entities = import_optional("mlflow.entities", extra="mlflow")
         self._errors = import_optional("mlflow.exceptions", extra="mlflow")
         self._settings = settings
-        self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
+        with self._name_errors():  # of an address of no kind that it knows
+            self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
 
     def send(self, folder: Path) -> str:
         """Send the build in the spool folder ``folder``; one that is complete on the server is not sent again.
