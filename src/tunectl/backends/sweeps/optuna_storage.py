@@ -39,7 +39,7 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
         url = DRIVER + url.partition("://")[2]
         try:
             address = import_optional("sqlalchemy", extra="sweep").make_url(url)
-        except ValueError as error:  # its message may be a part of a password
+        except ValueError as error:  # a port that is no number; its message may be a part of a password
             raise InfrastructureError("sweep.storage is no address of a database", hint=HINT) from error
         tls = postgres_tls.choose_sslmode(address)
         arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, **tls}}
