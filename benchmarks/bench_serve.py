@@ -1,6 +1,6 @@
 """Serving: our server over HTTP beside the bare engine and what else would serve the same model on this machine.
 
-    python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 5] [--minutes 240] [--only NAME ...] [--rates 1 2 3] [--keep]
+    python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 5] [--minutes 240] [--only NAME ...] [--rates 1 3] [--keep]
     python benchmarks/bench_serve.py --quick [--registry DIR]
     python benchmarks/bench_serve.py --memory 10000
     python benchmarks/bench_serve.py --starts 8 --old CHECKOUT
@@ -11,8 +11,8 @@ them, in another order. Same model, same prompts, same answer lengths, the load 
 
 Closed part: 1, 8 and 32 clients that each send the next request when the last is answered; new tokens/s, prompt tokens/s, and
 milliseconds to the first token. A window lasts until 1/5 of 200 requests (with five rounds) have had their first token.
-Open part: requests at random times (Poisson) at so many a second, sampled answers of 16 to 256 tokens, every tenth prompt of 2,000
-tokens; goodput: answers that came whole with their first token within --limit-ms of their time.
+Open part, of the systems that speak HTTP: requests at random times (Poisson) at so many a second, sampled answers of 16 to 256
+tokens, every tenth prompt of 2,000 tokens; goodput: answers that came whole with their first token within --limit-ms of their time.
 First tokens (p50 and p95) are judged beside the best peer's; a ratio of times is theirs over ours, so that more is better.
 
 Every cell of every round is a row of results/serve_rows.jsonl as soon as it is measured. A run on the same machine with the same
@@ -94,8 +94,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds over all systems, earlier ones counted (5)")
     parser.add_argument("--minutes", type=float, default=240.0, help="no new round begins that would end later (240)")
     parser.add_argument("--only", nargs="+", choices=[item.name for item in PEERS], help="these systems")
-    parser.add_argument("--rates", nargs="*", type=float, default=[1.0, 2.0, 3.0], help="arrivals a second (1 2 3)")
-    parser.add_argument("--open-seconds", type=float, default=45.0, help="seconds of arrivals at each rate (45)")
+    parser.add_argument("--rates", nargs="*", type=float, default=[1.0, 3.0], help="arrivals a second (1 3)")
+    parser.add_argument("--open-seconds", type=float, default=30.0, help="seconds of arrivals at each rate (30)")
     parser.add_argument(
         "--limit-ms", type=float, default=1000.0, help="a first token later than this is not good (1000)"
     )
@@ -246,8 +246,9 @@ class Rounds:
         for clients in CLIENTS:
             work = partial(measure_closed_loop, self.args, clients=clients, turn=turn)
             self._cells(order, turn, CLOSED, clients, work)
+        served = [name for name in order if name in self.fleet.running and self.fleet.running[name].peer.ready]
         for rate in self.args.rates:
-            self._cells(order, turn, OPEN, rate, partial(open_cell, self.args, rate=rate, turn=turn))
+            self._cells(served, turn, OPEN, rate, partial(open_cell, self.args, rate=rate, turn=turn))
         self._append(turn, {"system": "", "part": END, "load": 0})
 
     def _append(self, turn: int, row: serve_report.Row) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,29 +143,25 @@ def _all_cores(_: SystemSetup) -> dict[str, str]:
     return {**sizes, "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}"}
 
 
+TUNECTL = MeasuredSystem(
+    "tunectl",
+    "our server over HTTP, adapter merged, int8 (OpenVINO)",
+    "tunectl",
+    _tunectl,
+    "/readyz",
+    FORCED,
+    _tunectl_environment,
+    "merged",
+    ours=True,
+)
 PEERS = (
-    MeasuredSystem(
-        "tunectl",
-        "our server over HTTP, adapter merged, int8 (OpenVINO)",
-        "tunectl",
-        _tunectl,
-        "/readyz",
-        FORCED,
-        _tunectl_environment,
-        "merged",
-        ours=True,
-    ),
+    TUNECTL,
     MeasuredSystem("bare", "the same engine alone, adapter merged", "tunectl", _bare, "", release="merged"),
-    MeasuredSystem(
-        "tunectl_apart",
-        "our server over HTTP, adapter kept apart",
-        "tunectl",
-        _tunectl,
-        "/readyz",
-        FORCED,
-        _tunectl_environment,
-        "adapter",
-        ours=True,
+    replace(
+        TUNECTL,
+        name="tunectl_apart",
+        says="our server over HTTP, adapter kept apart, int8 (OpenVINO)",
+        release="adapter",
     ),
     MeasuredSystem("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="adapter"),
     MeasuredSystem("vllm", "vLLM's CPU build, bf16, bound to all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
@@ -184,16 +180,10 @@ PEERS = (
     MeasuredSystem(
         "llama_cpp", "llama.cpp's server, Q8_0, 32 slots, all cores", "llama_cpp", _llama, "/health", FORCED
     ),
-    MeasuredSystem(
-        "tunectl_no_logprobs",
-        "our server over HTTP, adapter merged, int8, log-probabilities only for requests that ask",
-        "tunectl",
-        _tunectl,
-        "/readyz",
-        FORCED,
-        _tunectl_environment,
-        "merged",
-        ours=True,
+    replace(
+        TUNECTL,
+        name="tunectl_no_logprobs",
+        says="our server over HTTP, adapter merged, int8, log-probabilities only for requests that ask",
         logprob_share=0.0,
         on_request=True,
     ),

@@ -170,7 +170,7 @@ def test_a_run_that_is_cut_goes_on_where_it_was(
     monkeypatch.setattr(report, "ROWS", tmp_path / "rows.jsonl")
     args = SimpleNamespace(rounds=3, minutes=60.0, rates=[1.0], quick=False)
     fleet = SimpleNamespace(
-        running={"vllm_adapter": SimpleNamespace(memory=lambda: 1.0)},
+        running={"vllm_adapter": SimpleNamespace(memory=lambda: 1.0, peer=SimpleNamespace(ready="/health"))},
         absent={}, started={}, peers=[], try_system=lambda name, work: work(None),
     )  # fmt: skip
     with pytest.raises(KeyboardInterrupt):

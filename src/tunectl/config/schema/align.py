@@ -54,7 +54,7 @@ class LengthTerm(BaseRewardTerm):
     """Tokens outside the bounds at which the penalty is -1."""
 
     @model_validator(mode="after")
-    def _range(self) -> Self:
+    def _check_range(self) -> Self:
         if self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens ({self.min_tokens}) is more than max_tokens ({self.max_tokens}); swap them")
         return self
@@ -139,7 +139,7 @@ class VllmServer(StrictModel):
     """Longest wait for one request: all answers to a prompt, or the loading of an adapter."""
 
     @model_validator(mode="after")
-    def _different(self) -> Self:
+    def _check_urls(self) -> Self:
         urls = [url.rstrip("/") for url in self.urls]
         for url in urls:
             if url.endswith("/v1"):
@@ -206,7 +206,7 @@ class OnlineRl(AlignBase):
         return self
 
     @model_validator(mode="after")
-    def _independent(self) -> Self:
+    def _check_independence(self) -> Self:
         used, own = (
             self.validation.metric,
             {term.check.name: term.check for term in self.rewards if isinstance(term, CheckTerm)},
@@ -279,7 +279,7 @@ class Dpo(OfflinePreference):
     """Pairs in one optimizer step."""
 
     @model_validator(mode="after")
-    def _smoothing_is_robust(self) -> Self:
+    def _check_smoothing(self) -> Self:
         if self.label_smoothing and self.loss != "robust":
             raise ValueError(
                 f"label_smoothing is {self.label_smoothing:g}, and loss {self.loss} has none; set it to 0, or loss to robust"

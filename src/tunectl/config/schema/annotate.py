@@ -59,6 +59,6 @@ class Annotate(StrictModel):
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _check_host(self) -> Self:
         validate_host(self.host)
         return self

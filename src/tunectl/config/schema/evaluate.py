@@ -114,7 +114,7 @@ class FactsCheck(StrictModel):
     """Whether case is ignored: ``Inman Park`` then matches ``inman park``."""
 
     @model_validator(mode="after")
-    def _some_source(self) -> FactsCheck:
+    def _require_source(self) -> FactsCheck:
         if not self.fields and self.pattern is None:
             raise ValueError("fields is empty and pattern is null, so there are no facts to look for; set one of them")
         if self.pattern is not None:
@@ -244,7 +244,7 @@ class Evaluate(StrictModel):
     """Worst and best answers shown side by side in the report."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Evaluate:
+    def _check_measures(self) -> Evaluate:
         names = [check.name for check in self.checks]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -65,7 +65,7 @@ class Federate(StrictModel):
     simulate: SimulatedClients
 
     @model_validator(mode="after")
-    def _outside_is_encrypted(self) -> Self:
+    def _require_tls_unless_loopback(self) -> Self:
         validate_host(self.host)
         if not is_loopback(self.host) and self.tls is None:
             raise ValueError(f"host is {self.host}, and tls is null; adapters leave this machine, so give certificates")

@@ -89,7 +89,7 @@ class ColumnMapping(StrictModel):
         return any(value is not None for value in (self.text, self.prompt, self.answer, self.system))
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_columns(self) -> Self:
         if (self.prompt is None) != (self.answer is None):
             missing = "prompt" if self.prompt is None else "answer"
             raise ValueError(f"prompt and answer go together, and {missing} is null; set both or neither")
@@ -163,7 +163,7 @@ class RowOptions(StrictModel):
     """Bounds on size and count."""
 
     @model_validator(mode="after")
-    def _pins_fit(self) -> Self:
+    def _check_format(self) -> Self:
         if self.format == "columns" and not self.columns.has_columns:
             raise ValueError(
                 "format is columns, but no column is set; for example columns: {prompt: [mr], answer: ref}"

@@ -37,7 +37,7 @@ class TorchrunLaunch(StrictModel):
     """Seconds that a process waits for the others before it gives up, and all are started again."""
 
     @model_validator(mode="after")
-    def _nodes_can_meet(self) -> Self:
+    def _check_rendezvous(self) -> Self:
         if self.storage_path is not None and "://" in self.storage_path:
             raise ValueError(
                 f"storage_path is {self.storage_path}, and torchrun needs a folder that all machines see; "
@@ -71,7 +71,7 @@ class RayLaunch(StrictModel):
     """Seconds that a worker waits for the others before it gives up, and all are started again."""
 
     @model_validator(mode="after")
-    def _nodes_see_checkpoints(self) -> Self:
+    def _check_cluster(self) -> Self:
         if "://" in self.address:
             raise ValueError(
                 f"address is {self.address}; Ray's client (ray://) is not supported: run on a node of the cluster with address auto, "

@@ -54,7 +54,7 @@ class MonitorWindow(StrictModel):
     """Rows tested at most; of more, a sample is drawn."""
 
     @model_validator(mode="after")
-    def _enough(self) -> Self:
+    def _check_rows(self) -> Self:
         if self.min_rows > min(self.max_rows, self.max_sampled_rows):
             raise ValueError(
                 f"min_rows is {self.min_rows}, max_rows is {self.max_rows} and max_sampled_rows is {self.max_sampled_rows}; no window would have enough rows, so lower min_rows"
@@ -126,7 +126,7 @@ class Monitor(StrictModel):
     """Number of newest reports kept; older ones are deleted."""
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _check_host_and_rows(self) -> Self:
         validate_host(self.host)
         if self.window.min_rows > self.prompts.max_rows:
             raise ValueError(

@@ -107,7 +107,7 @@ class ReleaseConfig(StrictModel):
     """GGUF file to write. Null: none."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_weights(self) -> Self:
         if self.engine == "openvino" and self.weights == "bf16":
             raise ValueError("weights: bf16 is not for engine openvino; take int8 or int4")
         if self.engine != "openvino" and self.weights != "bf16":

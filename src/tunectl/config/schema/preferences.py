@@ -111,7 +111,7 @@ class ContrastKinds(StrictModel):
     """Weight of pairs in which the worse answer has one attribute more."""
 
     @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _require_weight(self) -> Self:
         if not self.wrong + self.missing + self.extra:
             raise ValueError("wrong, missing and extra are all 0; one of them must be above 0")
         return self
@@ -164,7 +164,7 @@ class PreferencesConfig(StrictModel):
     """Share of judgments rejected above which the stage fails."""
 
     @model_validator(mode="after")
-    def _some_source(self) -> Self:
+    def _require_source(self) -> Self:
         if not (self.sources or self.collected or self.contrast or self.simulated):
             raise ValueError(
                 "sources is empty and collected, contrast and simulated are null, so there are no judgments; set one of them,"

@@ -193,7 +193,7 @@ class RetrainingConfig(StrictModel):
     """How a retrain runs."""
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _check_host_and_cooldown(self) -> Self:
         validate_host(self.host)
         if self.limits.max_cooldown_hours < self.limits.cooldown_hours:
             longest, usual = self.limits.max_cooldown_hours, self.limits.cooldown_hours

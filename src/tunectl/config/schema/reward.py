@@ -109,7 +109,7 @@ class RewardModelConfig(StrictModel):
     """Measurements on test pairs that decide whether align may use it."""
 
     @model_validator(mode="after")
-    def _targets_named(self) -> Self:
+    def _require_targets(self) -> Self:
         if not self.target_modules:
             raise ValueError("target_modules is an empty list; name at least one layer, or all-linear")
         return self

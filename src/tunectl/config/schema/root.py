@@ -75,7 +75,7 @@ class TunectlConfig(StrictModel):
     federate: Federate
 
     @model_validator(mode="after")
-    def _private_fits_are_local(self) -> Self:
+    def _require_local_private_fits(self) -> Self:
         if self.sft.privacy is not None and self.launch.root.method != "local":
             raise ValueError(
                 f"sft.privacy is not supported with launch={self.launch.root.method}: each unit is clipped in one process; "

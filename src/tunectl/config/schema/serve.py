@@ -123,7 +123,7 @@ class Serve(StrictModel):
     """How the server stops."""
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _check_host(self) -> Self:
         validate_host(self.host)
         return self
 

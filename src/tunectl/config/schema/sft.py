@@ -52,7 +52,7 @@ class Privacy(StrictModel):
     """Environment variable whose value is used instead of that file."""
 
     @model_validator(mode="after")
-    def _one_amount_of_noise(self) -> Self:
+    def _check_noise_and_unit(self) -> Self:
         if (self.target_epsilon is None) == (self.noise_multiplier is None):
             raise ValueError("give target_epsilon or noise_multiplier, and null for the other")
         if (self.unit == "person") == (self.person_field is None):
@@ -129,7 +129,7 @@ class Sft(StrictModel):
     """Differential privacy of the training rows. Null: none. With it the last weights are kept, not those of the best validation."""
 
     @model_validator(mode="after")
-    def _nothing_beside_privacy(self) -> Self:
+    def _refuse_with_privacy(self) -> Self:
         reasons = {
             "early_stopping": "the last weights are kept",
             "init_adapter": "epsilon does not count what it has learned",
@@ -142,7 +142,7 @@ class Sft(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _targets_named(self) -> Self:
+    def _require_targets(self) -> Self:
         if not self.target_modules:
             raise ValueError("target_modules is an empty list; name at least one layer, or all-linear")
         return self

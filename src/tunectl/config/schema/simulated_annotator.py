@@ -39,7 +39,7 @@ class FactsCriterion(BaseCriterion):
     """Words from the start of the answer within which facts must occur. Null: anywhere."""
 
     @model_validator(mode="after")
-    def _some_source(self) -> Self:
+    def _require_source(self) -> Self:
         if not self.fields and self.pattern is None:
             raise ValueError("fields is empty and pattern is null, so there are no facts to look for; set one of them")
         _compiles(self.pattern or "")
@@ -59,7 +59,7 @@ class PatternCriterion(BaseCriterion):
     """Most matches that pass. Null: any number."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_bounds(self) -> Self:
         _compiles(self.pattern)
         _refuse_crossed(self.min_matches, self.max_matches)
         if self.min_matches == 0 and self.max_matches is None:
@@ -78,7 +78,7 @@ class WordsCriterion(BaseCriterion):
     """Most words that pass. Null: any number."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_bounds(self) -> Self:
         _refuse_crossed(self.min_words, self.max_words)
         return self
 

@@ -55,7 +55,7 @@ class SlotErrorRules(StrictModel):
     """Rule for the values of each attribute; other attributes of an input are not judged."""
 
     @model_validator(mode="after")
-    def _readable(self) -> SlotErrorRules:
+    def _check_patterns(self) -> SlotErrorRules:
         self._refuse_unknown_and_circular_terms()
         for name, pieces in self.terms.items():
             for piece in pieces:

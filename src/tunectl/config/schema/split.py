@@ -23,7 +23,7 @@ class Shares(StrictModel):
     """Share of records that only evaluate uses."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_sum(self) -> Self:
         total = self.train + self.validation + self.test
         if not isclose(total, 1.0, abs_tol=1e-6):
             raise ValueError(
@@ -87,7 +87,7 @@ class Resample(StrictModel):
     """Copies of one record at most. Records left out are rejected as ``over_represented``."""
 
     @model_validator(mode="after")
-    def _reachable(self) -> Self:
+    def _check_copies(self) -> Self:
         if self.size > self.max_copies:
             raise ValueError(
                 f"size {self.size:g} cannot be reached with max_copies {self.max_copies}; size may be {self.max_copies} at most"
@@ -95,14 +95,14 @@ class Resample(StrictModel):
         return self
 
 
-def _whole(shares: dict[str, Share]) -> dict[str, Share]:
+def _check_target(shares: dict[str, Share]) -> dict[str, Share]:
     total = sum(shares.values())
     if not isclose(total, 1.0, abs_tol=1e-3):
         raise ValueError(f"the shares add up to {total:g}; must be 1")
     return shares
 
 
-Target = Annotated[dict[GroupName, Share], Field(min_length=2), AfterValidator(_whole)]
+Target = Annotated[dict[GroupName, Share], Field(min_length=2), AfterValidator(_check_target)]
 
 
 class Split(StrictModel):
@@ -129,7 +129,7 @@ class Split(StrictModel):
     """Share of records and documents rejected above which the stage fails."""
 
     @model_validator(mode="after")
-    def _has_target(self) -> Self:
+    def _require_population(self) -> Self:
         if self.balance is not None and not self.population:
             raise ValueError(
                 f"balance is {self.balance.method}, but population is empty; declare the shares to reach, or balance: null"

@@ -139,7 +139,7 @@ class Sweep(StrictModel):
     """Times that a trial is begun, where workers die, before it counts as failed."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_sampler_and_objectives(self) -> Self:
         self._check_conditions()
         if self.pruner is not None and len(self.objective) > 1:
             raise ValueError("pruner needs one objective, since it compares one number; set pruner: null")
