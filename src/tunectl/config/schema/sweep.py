@@ -77,7 +77,7 @@ class HyperbandPruner(StrictModel):
     """One of this many trials continues at each rung."""
 
     @model_validator(mode="after")
-    def _has_brackets(self) -> Self:
+    def _check_brackets(self) -> Self:
         if self.min_resource > self.max_resource:
             raise ValueError(
                 f"min_resource is {self.min_resource} and max_resource is {self.max_resource}; no trial would ever be stopped, "
