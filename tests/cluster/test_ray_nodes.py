@@ -15,7 +15,7 @@ from tiny_fits import assert_equal_fits, fit_here, sft_job
 from tunectl.backends.launchers.ray_launcher import RayLauncher, prepare_environment, start_control
 from tunectl.config.schema.launch import RayLaunch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
@@ -26,7 +26,8 @@ def open_nodes(count: int) -> Iterator[tuple[Any, Any, list[Any]]]:
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     prepare_environment()
     head = {**NODE, "num_cpus": 0, "include_dashboard": False}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    # A node with a hook for the end of this process can be added by the main thread alone
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     nodes = [cluster.add_node(**NODE) for _ in range(count)]
     cluster.wait_for_nodes(timeout=120)
     ray.init(address=cluster.address, logging_level="ERROR")

@@ -27,8 +27,8 @@ CAUSES: Final = {
 """Name of Ray's exception, or of its base class, to what happened and what to do."""
 
 
-def describe(error: BaseException, place: str, hint: str) -> TunectlError:
-    """Return our error that a worker raised, where ``error`` carries one; else an InfrastructureError that begins with ``place``.
+def describe(error: BaseException, task: str, hint: str) -> TunectlError:
+    """Return our error that a worker raised, where ``error`` carries one; else an InfrastructureError that begins with ``task``.
 
     ``hint``: how to go on once the cause is mended.
     """
@@ -38,8 +38,8 @@ def describe(error: BaseException, place: str, hint: str) -> TunectlError:
     for base in type(root).__mro__:
         if base.__module__ == "ray.exceptions" and base.__name__ in CAUSES:
             event, remedy = CAUSES[base.__name__]
-            return InfrastructureError(f"{place}: {event} ({_shorten(root)})", hint=f"{remedy}; {hint}")
-    return InfrastructureError(f"{place}: {_shorten(root)}", hint=f"{LOGS}; {hint}")
+            return InfrastructureError(f"{task}: {event} ({_shorten(root)})", hint=f"{remedy}; {hint}")
+    return InfrastructureError(f"{task}: {_shorten(root)}", hint=f"{LOGS}; {hint}")
 
 
 def find_root(error: BaseException) -> BaseException:

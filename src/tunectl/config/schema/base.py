@@ -67,6 +67,6 @@ def validate_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-Endpoint = Annotated[str, AfterValidator(validate_endpoint)]
+HostPort = Annotated[str, AfterValidator(validate_endpoint)]
 """HOST:PORT."""
 WebAddress = Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_validate_web_address)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, RootModel, model_validator
 
-from tunectl.config.schema.base import Endpoint, StrictModel, validate_endpoint
+from tunectl.config.schema.base import HostPort, StrictModel, validate_endpoint
 
 
 class LocalLaunch(StrictModel):
@@ -25,7 +25,7 @@ class TorchrunLaunch(StrictModel):
     """Processes on this machine. auto: one per card; on a CPU give a number. The batch of a step stays the same."""
     nnodes: int = Field(ge=1, le=1024)
     """Machines. With more than one, start ``tunectl run STAGE --join`` on each of the others."""
-    rdzv_endpoint: Endpoint | None
+    rdzv_endpoint: HostPort | None
     """HOST:PORT of the first machine, to which the others connect. Null with one machine."""
     storage_path: str | None = Field(min_length=1)
     """Folder that all machines see at this path, for rows and checkpoints; the model has to be visible as well. Null with one machine."""
