@@ -1,6 +1,9 @@
 """Fits by Ray Train, on a cluster that is started here: the same bytes after a kill, and one clear error."""
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,14 +156,19 @@ def test_what_ray_raises_is_an_error_that_says_what_to_do():
     assert (unknown.message, unknown.exit_code) == ("curate: KeyError: 'x'", 5)
 
 
-def test_a_cluster_that_does_not_start_is_named(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
+def test_a_cluster_that_does_not_start_is_named(tmp_path):
+    """In a process of its own, since this one may be in a cluster already."""
+    pytest.importorskip("ray")
     (tmp_path / "file").touch()
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "ray"))
-    with pytest.raises(InfrastructureError) as error:
-        ray_launcher.connect(ray, "RAY_ADDRESS", "local", ray_tables.START_HINT)
-    assert error.value.message.startswith("RAY_ADDRESS = local: [Errno 20] Not a directory: ")
-    assert error.value.hint == ray_launcher.LOCAL_HINT
+    code = (
+        "import ray\nfrom tunectl.backends.launchers import ray_launcher\nfrom tunectl.core.errors import InfrastructureError\n"
+        "try: ray_launcher.connect(ray, 'RAY_ADDRESS', 'local', '')\n"
+        "except InfrastructureError as error: print(error.message, error.hint == ray_launcher.LOCAL_HINT)"
+    )
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / "file" / "ray")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250)
+    assert done.stdout.startswith("RAY_ADDRESS = local: [Errno 20] Not a directory: "), done.stderr
+    assert done.stdout.endswith(" True\n")
 
 
 def test_settings_that_cannot_work_are_refused(monkeypatch):
