@@ -34,8 +34,10 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
     "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, as cuda:0
     "RAY_DEDUP_LOGS": "1",
-    # A warning of Ray Train that comes every few seconds where the cluster has no dashboard
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "Failed to query Ray Train Controller actor state",
+    # Ray Train's own print() would hand the bytecode that dill disassembles, for datasets' fingerprints, to the terminal
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # A warning that comes every few seconds where the cluster has no dashboard, and what each rank says at each checkpoint
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "Failed to query Ray Train Controller actor state|Reporting training result",
     # Seconds to wait for room for all workers, which a node that has just gone away seems to have until Ray misses it; then Ray counts anew
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
