@@ -33,6 +33,12 @@ SETTINGS = Track.model_validate(
 )
 
 
+class Page(list[Any]):
+    """A page of a search, and the mark of the next one."""
+
+    token = ""
+
+
 class MadeUpClient:
     """Takes all calls; ``uploads`` has the files of each upload, and ``failures`` what the next uploads raise."""
 
@@ -44,7 +50,7 @@ class MadeUpClient:
     def __getattr__(self, name: str) -> Any:
         info = SimpleNamespace(run_id="r", artifact_uri="files:/r", start_time=1)
         answer = SimpleNamespace(info=info, experiment_id="1", version="1", aliases={})
-        return lambda *_, **__: [] if name.startswith("search_") else answer
+        return lambda *_, **__: Page([]) if name.startswith("search_") else answer
 
     def log_artifacts(self, run: str, folder: str, path: str = "") -> None:
         if self.failures:
@@ -83,6 +89,31 @@ def test_a_version_has_no_probe_of_the_contract(tmp_path: Path, client: MadeUpCl
     assert not [name for name, text in files.items() if "quokka" in text]
 
 
+def test_of_unity_catalog_a_release_gets_one_version(tmp_path: Path, client: MadeUpClient) -> None:
+    """Its searches come in pages, and the tags of what is found are a method that raises: mlflow.entities.ModelVersionSearch."""
+
+    class Found:
+        def __init__(self, version: str) -> None:
+            self.version = version
+
+        def tags(self) -> None:
+            raise AssertionError("UC Model Versions gathered through search_model_versions do not have tags.")
+
+    store, made = ReleaseRegistry(tmp_path / "releases"), list[dict[str, str]]()
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "contract.json").write_text(json.dumps({"project": name}))
+        store.add(tmp_path / name, BuildFacts("shop", "transformers", "adapter", metrics={}))
+    pages = {None: Page([Found("1")]), "second": Page([Found("2")])}
+    pages[None].token = "second"
+    tags = {str(number): {"release": release} for number, release in enumerate(store.ids()[:2], 1)}
+    client.search_model_versions = lambda _, page_token: pages[page_token]
+    client.get_model_version = lambda _, version: SimpleNamespace(tags=tags[version])
+    client.create_model_version = lambda *_, **words: made.append(words["tags"]) or SimpleNamespace(version="3")
+    assert MlflowTracker(SETTINGS).mirror(store) == [f"ads version 3 is release {store.ids()[2]}"]
+    assert made == [{"release": store.ids()[2]}]
+
+
 @pytest.mark.parametrize(
     "failure",
     [NoCredentialsError(), ConnectionResetError("reset"), ModuleNotFoundError("No module named 'boto3'"), ValueError()],
@@ -100,6 +131,18 @@ def test_a_store_of_artifacts_that_fails_keeps_no_other_build_back(
     with pytest.raises(InfrastructureError, match=type(failure).__name__):
         build_tracking.send_spool(layout, SETTINGS, lambda _: None)
     assert [folder.name for folder in spool.list_builds(layout.track / "spool")] == ["a"]
+
+
+def test_an_address_that_mlflow_does_not_know_is_named(client: MadeUpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at the address when the client is made."""
+
+    def refuse(**_: Any) -> None:
+        raise ValueError("unsupported URI 'htp://x' for model registry store")
+
+    monkeypatch.setattr(sys.modules["mlflow"], "MlflowClient", refuse)
+    with pytest.raises(InfrastructureError, match="sending to MLflow failed: ValueError: unsupported URI") as caught:
+        MlflowTracker(SETTINGS)
+    assert "track.uri" in caught.value.hint
 
 
 def test_the_words_of_mlflow_repeat_no_credentials(tmp_path: Path, client: MadeUpClient) -> None:

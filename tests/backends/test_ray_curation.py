@@ -17,7 +17,7 @@ from listening_sockets import ListenWatch, find_open_addresses
 
 from tunectl.backends.launchers import ray_tables
 from tunectl.backends.launchers.ray_launcher import prepare_environment
-from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.core.errors import DataError, InfrastructureError, MissingExtraError
 from tunectl.data.partitioned.curation import PartitionedCuration
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -103,6 +103,48 @@ def test_a_line_that_is_no_record_is_named(cluster: Any, tmp_path: Path) -> None
 
     with pytest.raises(DataError, match=r"ingest/documents.jsonl:6 is malformed: "):
         curate_into(tmp_path, make_giant_bucket(5), None, spoil)
+
+
+def die(batch: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def miss_a_package(batch: Any) -> Any:
+    raise MissingExtraError("no package ftfy on this node", hint="install it")
+
+
+def fill_a_disk(batch: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+def run_step(work: Any) -> None:
+    with ray_tables.open_tables(2) as tables:
+        rows = tables.start([{"part": 1}], {"part": "int64"})
+        tables.map(tables.group(rows, lambda batch: batch, {"part": "int64"}), work, {"part": "int64"})
+
+
+def lose_an_actor(ray: Any) -> None:
+    with ray_tables.open_tables(2):
+        actor = ray.remote(KillOnce).remote(None, Path())
+        ray.kill(actor)
+        ray.get(actor.__ray_ready__.remote())
+
+
+def test_what_is_lost_on_the_cluster_ends_with_one_error_and_no_traceback(
+    cluster: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_tables, "MAX_RETRIES", 1)  # each takes seconds, since a new process is started
+    cluster.cloudpickle.register_pickle_by_value(__import__(__name__))
+    begins = "^curate.engine = ray: a step failed on the cluster: "
+    with pytest.raises(InfrastructureError, match=begins + "a process was killed several times"):
+        run_step(die)
+    with pytest.raises(InfrastructureError, match=begins + r"OSError: \[Errno 28\] No space left on device"):
+        run_step(fill_a_disk)
+    with pytest.raises(MissingExtraError, match="no package ftfy on this node"):
+        run_step(miss_a_package)
+    with pytest.raises(InfrastructureError, match=begins + r"a process of the cluster was killed \(ActorDiedError: "):
+        lose_an_actor(cluster)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """Fits by Ray Train, on a cluster that is started here: the same bytes after a kill, and one clear error."""
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import moto_server
 import pytest
@@ -11,9 +15,9 @@ from pydantic import ValidationError
 from ray_ranks import launch, open_cluster
 from tiny_fits import digest, plan, sft_job
 
-from tunectl.backends.launchers import ray_launcher, ray_tables
+from tunectl.backends.launchers import ray_errors, ray_launcher, ray_tables
 from tunectl.backends.launchers.ray_launcher import RayLauncher
-from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -34,7 +38,7 @@ def cluster(bucket):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, bucket, tiny_model, tmp_path):
+def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, bucket, tiny_model, tmp_path, capfd):
     chosen = plan(dropout=0.2)
     plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
     first = RayLauncher(launch()).run(plain)
@@ -49,6 +53,10 @@ def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, buc
     assert not list(tmp_path.glob("*/work/ray/*"))
     assert not (tmp_path / "killed" / "work").exists(), "its checkpoints were in the bucket alone"
     assert [path for path in s3fs.S3FileSystem().find(f"{bucket}/fits") if "checkpoint" in path] == []
+    printed = "".join(capfd.readouterr())
+    assert "sft: 2 ranks on cpu, about 12 tokens a step each" in printed
+    for noise in ("State API may be temporarily unavailable", "LOAD_GLOBAL", "Reporting training result"):
+        assert noise not in printed
 
 
 @pytest.mark.slow
@@ -100,9 +108,81 @@ def storage_error(cause: Exception) -> Exception:
     return WorkerGroupError(f"[Rank 1 Error Snippet]:\n{cause}", {1: cause})
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_actor_that_is_lost_is_named(cluster):
+    """The one that driver and ranks share: then each rank fails with Ray's error, and so does the training."""
+    import ray
+
+    control = ray_launcher.start_control(ray)
+    ray.kill(control)
+
+    def fit():
+        try:
+            ray.get(control.begin.remote())
+        except ray.exceptions.ActorDiedError as lost:
+            raise storage_error(lost) from lost
+
+    with pytest.raises(InfrastructureError) as error:
+        ray_launcher._wait(ray, SimpleNamespace(fit=fit), control, "sft", launch())
+    assert error.value.message.startswith(
+        "sft: training on Ray failed, and launch.max_failures is 2: rank 1: a process of the cluster was killed (ActorDiedError: "
+    )
+    assert "FitControl" in error.value.message
+    assert error.value.hint.endswith("checkpoints are kept: run the same command again to resume")
+
+
+def test_what_ray_raises_is_an_error_that_says_what_to_do():
+    exceptions = pytest.importorskip("ray").exceptions
+    cases = {
+        exceptions.OutOfMemoryError("Memory on the node was 15 GB"): "out of memory",
+        exceptions.WorkerCrashedError(): "killed several times",
+        exceptions.NodeDiedError("gone"): "a node was lost",
+        exceptions.OwnerDiedError("ff", b"", ""): "with data that only it had",
+        exceptions.ObjectStoreFullError("full"): "object store is full",
+        exceptions.LocalRayletDiedError(): "on this machine was lost",
+        exceptions.ActorUnavailableError("gone", None): "a process of the cluster was killed",
+    }
+    for cause, words in cases.items():
+        for raised in (cause, exceptions.RayTaskError("step", "Traceback", cause).as_instanceof_cause()):
+            error = ray_errors.describe(raised, "curate.engine = ray", "run again")
+            assert isinstance(error, InfrastructureError)
+            assert error.message.startswith("curate.engine = ray: ")
+            assert words in error.message
+            assert f"({type(cause).__name__}: " in error.message
+            assert error.hint.endswith("; run again")
+            assert len(error.message.splitlines()) == 1
+    ours = MissingExtraError("ftfy is not installed", hint="pip install it")
+    wrapped = exceptions.RayTaskError("step", "Traceback", ours).as_instanceof_cause()
+    assert ray_errors.describe(wrapped, "curate.engine = ray", "run again") is ours
+    unknown = ray_errors.describe(exceptions.RayTaskError("step", "Traceback", KeyError("x")), "curate", "run again")
+    assert (unknown.message, unknown.exit_code) == ("curate: KeyError: 'x'", 5)
+
+
+def test_a_cluster_that_does_not_start_is_named(tmp_path):
+    """In a process of its own, since this one may be in a cluster already."""
+    pytest.importorskip("ray")
+    (tmp_path / "file").touch()
+    code = (
+        "import ray\nfrom tunectl.backends.launchers import ray_launcher\nfrom tunectl.core.errors import InfrastructureError\n"
+        "try: ray_launcher.connect(ray, 'RAY_ADDRESS', 'local', '')\n"
+        "except InfrastructureError as error: print(error.message, error.hint == ray_launcher.LOCAL_HINT)"
+    )
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / "file" / "ray")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250)
+    assert done.stdout.startswith("RAY_ADDRESS = local: [Errno 20] Not a directory: "), done.stderr
+    assert done.stdout.endswith(" True\n")
+
+
 def test_settings_that_cannot_work_are_refused(monkeypatch):
     with pytest.raises(ValidationError, match=r"address is ray://head:10001; Ray's client .* is not supported"):
         launch(address="ray://head:10001", storage_path="/shared")
+    for address in ("head", "head:port", "head:99999"):
+        with pytest.raises(ValidationError, match=f"address is {address}; it must be HOST:PORT"):
+            launch(address=address, storage_path="/shared")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UsageError, match=f"RAY_ADDRESS = {address}: must be HOST:PORT"), ray_tables.open_tables():
+            pass
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with (
         pytest.raises(UsageError, match=r"RAY_ADDRESS = ray://head:10001: Ray's client .* is not supported"),

@@ -197,6 +197,27 @@ def test_what_a_job_noted_outlives_the_memory_of_slurm(tmp_path: Path) -> None:
         assert slurm_scheduler.read_state(build_record(storage=str(tmp_path))) == state
 
 
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("slurm_load_jobs error: Invalid job id specified", "lost"),
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", None),
+    ],
+)
+def test_a_job_is_lost_where_slurm_says_so_and_not_where_it_is_away(
+    said: str, state: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if state is not None:
+        assert slurm_scheduler.read_state(build_record()) == state
+        return
+    with pytest.raises(InfrastructureError, match="Unable to contact slurm controller"):
+        slurm_scheduler.read_state(build_record())
+
+
 def test_of_a_traceback_the_last_line_is_reported(tmp_path):
     program = tmp_path / "kubectl"
     program.write_text(

@@ -209,6 +209,26 @@ def test_an_unknown_sweep_names_those_there_are(tmp_path: Path) -> None:
         optuna_study.open_study("sqlite:///sweeps.sqlite", "dmo", tmp_path)
 
 
+def test_a_storage_that_goes_away_between_two_trials_is_named(tmp_path: Path) -> None:
+    study = fixtures.create(tmp_path)
+    claim = study.claim("first")
+    assert claim is not None
+    (tmp_path / "sweeps.sqlite").write_bytes(b"no database" * 1000)
+    for use in (
+        lambda: study.claim("second"),
+        lambda: study.finish(claim, "first", TrialOutcome(state="complete", values=[1.0])),
+    ):
+        with pytest.raises(InfrastructureError, match=r"sweep\.storage sqlite:.*sweeps\.sqlite cannot be used: "):
+            use()
+
+
+def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError) as caught:
+        fixtures.create(tmp_path, url="postgresql://me:secret@127.0.0.1:port/sweeps")
+    assert caught.value.message == "sweep.storage is no address of a database"
+    assert "secret" not in str(caught.value)
+
+
 def test_a_storage_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError) as caught:
         fixtures.create(tmp_path, url="postgresql://me:secret@127.0.0.1:1/sweeps")

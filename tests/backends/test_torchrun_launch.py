@@ -55,6 +55,7 @@ def both(tiny_model, sft, tmp_path_factory):
     jobs = {
         "plain": (sft_job(tiny_model, root / "plain"), "none"),
         "cpt": (cpt_job(tiny_model, root / "cpt"), "none"),
+        "cpt_sharded": (cpt_job(tiny_model, root / "cpt_sharded"), "layers"),
         "odd": (sft_job(tiny_model, root / "odd", **ODD), "none"),
         "odd_sharded": (sft_job(tiny_model, root / "odd_sharded", **ODD), "layers"),
         "reward": (reward_job(tiny_model, sft[0].out, root / "reward"), "none"),
@@ -78,7 +79,7 @@ def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
     tiny_fits.assert_equal_fits(result, adapter, expected, alone.out)
 
 
-@pytest.mark.parametrize("name", ["odd", "reward", "dropout"])
+@pytest.mark.parametrize("name", ["cpt", "odd", "reward", "dropout"])
 def test_sharded_layers_give_the_same_bytes(both, name):
     whole, sharded = both[0][name], both[0][f"{name}_sharded"]
     assert digest(whole[2]) == digest(sharded[2])
@@ -371,6 +372,9 @@ def test_a_folder_that_the_other_machine_does_not_see_is_refused(tiny_model, tmp
 def test_several_machines_need_a_place_to_meet():
     with pytest.raises(ValidationError, match="nnodes is 2, and rdzv_endpoint is null; several machines need one"):
         build_launch(nnodes=2, storage_path="/shared")
+    for endpoint in ("first", ":29500", "first:port", "first:99999", "first:0"):
+        with pytest.raises(ValidationError, match="must be HOST:PORT, with a port from 1 to 65535"):
+            build_launch(nnodes=2, rdzv_endpoint=endpoint, storage_path="/shared")
     with pytest.raises(ValidationError, match="nnodes is 2, and storage_path is null; several machines need one"):
         build_launch(nnodes=2, rdzv_endpoint="first:29500")
     with pytest.raises(

@@ -130,6 +130,17 @@ def test_the_variable_of_the_environment_wins_over_the_storage(
     assert url == section.storage
     monkeypatch.setenv(section.storage_env, "postgresql://me:secret@host/sweeps")
     assert sweep_setup.read_storage(layout)[1] == "postgresql://me:secret@host/sweeps"
+    monkeypatch.setenv(section.storage_env, "mysql://me:secret@host/sweeps")
+    with pytest.raises(UsageError) as caught:
+        sweep_setup.read_storage(layout)
+    assert caught.value.message == f"{section.storage_env} does not begin with sqlite:/// or postgresql://"
+
+
+def test_a_pruner_that_would_stop_nothing_is_refused(layout: ProjectPaths) -> None:
+    pruner = "{method: hyperband, stage: sft, min_resource: 90, max_resource: 9, reduction_factor: 3}"
+    found = problems(layout, f"sweep.pruner={pruner}")
+    assert len(found) == 1
+    assert "min_resource is 90 and max_resource is 9; no trial would ever be stopped" in found[0]
 
 
 def test_evaluate_may_choose_on_validation_and_not_on_test(layout: ProjectPaths) -> None:

@@ -1,11 +1,12 @@
-"""Ranks of tests on Ray: one of them dies once, as a node does that loses its power, or computes a loss that is no number."""
+"""Ranks of tests on Ray: one dies once, as a node does that loses its power, waits for others, or computes a loss that is no number."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,35 @@ def open_cluster() -> Iterator[None]:
 
 def run_killed(config: dict[str, Any], marker: str) -> None:
     """Die in the fifth step of the second rank, if ``marker`` is not there yet."""
-    rank = import_optional("ray.train", extra="ray").get_context().get_world_rank()
+
+    def die(rank: int, size: int) -> None:
+        if rank == 1 and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _run_with(config, die)
+
+
+def run_waiting(config: dict[str, Any], marker: str) -> None:
+    """As the only rank, write ``marker`` in the fifth step and wait there for the end of this process, five minutes at most."""
+
+    def wait(rank: int, size: int) -> None:
+        if size == 1:
+            Path(marker).touch()
+            time.sleep(300)
+
+    _run_with(config, wait)
+
+
+def _run_with(config: dict[str, Any], act: Callable[[int, int], None]) -> None:
+    """Run a rank that calls ``act`` with its number and the number of ranks in its fifth step."""
+    context = import_optional("ray.train", extra="ray").get_context()
     own_loss, own_start, steps = training_run.step_loss, rollout.start, [0]
 
     def count() -> None:
         steps[0] += 1
-        if rank == 1 and steps[0] == 5 and not Path(marker).exists():
-            Path(marker).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if steps[0] == 5:
+            act(context.get_world_rank(), context.get_world_size())
 
     def step_loss(run, step, backward):
         count()

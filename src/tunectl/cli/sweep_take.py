@@ -56,7 +56,7 @@ def choose_trial(summary: SweepSummary, arguments: Sequence[str]) -> TrialSummar
 
     Raises  UsageError for a trial that is not complete, and without a number where no single trial is best.
     """
-    if arguments and not arguments[0].isdigit():
+    if arguments and not arguments[0].isdecimal():
         raise UsageError(
             f"{arguments[0]}: not the number of a trial", hint=f"tunectl sweep show {summary.name} lists them"
         )

@@ -17,13 +17,14 @@ from tunectl.config.loading.override_parsing import Override
 from tunectl.config.loading.provenance import ValueOrigin
 from tunectl.config.schema.sweep import Sweep
 from tunectl.config.schema.track import Track
-from tunectl.core.errors import ConfigError
+from tunectl.core.errors import ConfigError, UsageError
 from tunectl.core.optional import RequiredPackage, require_all
 from tunectl.pipeline.required_extras import list_build_packages, list_upstream_stages
 from tunectl.pipeline.stages import find
 from tunectl.sweeps import search_space
 from tunectl.sweeps.trial_records import SweepDefinition
 
+STORAGES = ("sqlite:///", "postgresql://")
 PACKAGES = (RequiredPackage("optuna", "sweep", "sweep"),)
 
 
@@ -75,8 +76,17 @@ def read_storage(layout: ProjectPaths, new_overrides: Sequence[str] = ()) -> tup
 
 
 def storage_url(section: Sweep) -> str:
-    """Return the URL of a sweep's storage: the value of its environment variable where that is set, else the setting."""
-    return os.environ.get(section.storage_env) or section.storage
+    """Return the URL of a sweep's storage: the value of its environment variable where that is set, else the setting.
+
+    Raises  UsageError where the variable holds an address of another kind.
+    """
+    url = os.environ.get(section.storage_env) or section.storage
+    if not url.startswith(STORAGES):
+        raise UsageError(
+            f"{section.storage_env} does not begin with {' or '.join(STORAGES)}",
+            hint="set it to the address of an SQLite file or of a PostgreSQL database, or unset it",
+        )
+    return url
 
 
 def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:

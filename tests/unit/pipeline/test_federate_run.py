@@ -100,6 +100,7 @@ def test_the_rounds_say_who_left_rows_out(tmp_path: Path, capsys: pytest.Capture
             "host is 0.0.0.0, and tls is null; adapters leave this machine, so give certificates",
         ),
         ("federate.host=fed.example.org", "host is fed.example.org; write localhost or an IP address"),
+        ("federate.server_address=10.0.0.1:99999", "must be HOST:PORT, with a port from 1 to 65535"),
         ("federate.server_address=fed.example.org:8090", "server_address is fed.example.org:8090, and ca_file is null"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import posixpath
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from tunectl.backends.launchers import ray_worker, torchrun_agent
+from tunectl.backends.launchers import ray_errors, ray_worker, torchrun_agent
 from tunectl.backends.launchers.agent_process import StopRequest
 from tunectl.backends.launchers.torchrun_join import is_listening
 from tunectl.backends.sweeps import trial_pruning
@@ -33,6 +34,10 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
     "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, as cuda:0
     "RAY_DEDUP_LOGS": "1",
+    # Ray Train's own print() would hand the bytecode that dill disassembles, for datasets' fingerprints, to the terminal
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # A warning that comes every few seconds where the cluster has no dashboard, and what each rank says at each checkpoint
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "Failed to query Ray Train Controller actor state|Reporting training result",
     # Seconds to wait for room for all workers, which a node that has just gone away seems to have until Ray misses it; then Ray counts anew
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -57,6 +62,26 @@ def prepare_environment(*, local: bool = False) -> None:
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     if local:
         os.environ.update(LOCAL)
+
+
+def connect(ray: Any, setting: str, address: str, hint: str, **options: Any) -> bool:
+    """Join the cluster at ``address``, or start one here where it is ``local``; returns whether this process was in none before.
+
+    ``setting`` has the address; ``hint``: what to do where no cluster is there; ``options`` go to ``ray.init``.
+    Raises  InfrastructureError where no cluster is reachable, or none starts.
+    """
+    if ":" in address and not is_listening(address):  # Ray would try for minutes
+        raise InfrastructureError(f"{setting} = {address}: nothing listens there", hint=hint)
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, **options)
+    except Exception as error:  # Ray raises a bare Exception where its processes start too slowly
+        raise InfrastructureError(
+            f"{setting} = {address}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}",
+            hint=LOCAL_HINT if address == "local" else hint,
+        ) from error
+    return True
 
 
 @dataclass
@@ -84,6 +109,8 @@ class RayLauncher:
             trainer = self._build(ray, job, control)
             result = _wait(ray, trainer, control, job.fit.label, self.settings)
             end = _take(result, job)
+        except ray.exceptions.RayError as error:
+            raise _describe(error, job.fit.label, self.settings) from error
         finally:
             if started:
                 ray.shutdown()
@@ -99,28 +126,15 @@ class RayLauncher:
 
         Raises  InfrastructureError where it is not there.
         """
-        if ":" in self.settings.address and not is_listening(self.settings.address):  # Ray would try for minutes
-            raise InfrastructureError(
-                f"launch.address = {self.settings.address}: nothing listens there", hint=START_HINT
-            )
-        if ray.is_initialized():
-            return False
-        options: dict[str, Any] = {"logging_level": logging.ERROR}
+        options: dict[str, Any] = {}
         if self.settings.address == "local":
             most = (
                 self.settings.num_workers
                 if isinstance(self.settings.num_workers, int)
                 else self.settings.num_workers[1]
             )
-            options |= {"num_cpus": max(most, len(os.sched_getaffinity(0))), "include_dashboard": False}
-        try:
-            ray.init(address=self.settings.address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InfrastructureError(
-                f"launch.address = {self.settings.address}: {str(error).strip().splitlines()[0]}",
-                hint=LOCAL_HINT if self.settings.address == "local" else START_HINT,
-            ) from error
-        return True
+            options = {"num_cpus": max(most, len(os.sched_getaffinity(0))), "include_dashboard": False}
+        return connect(ray, "launch.address", self.settings.address, START_HINT, **options)
 
     def _build(self, ray: Any, job: FitJob, control: Any) -> Any:
         train, torch = import_optional("ray.train", extra=EXTRA), import_optional("ray.train.torch", extra=EXTRA)
@@ -200,7 +214,9 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
                 control.stop.remote()
                 stop_sent = True
             time.sleep(0.1)
-    failure = ray.get(control.read_failure.remote())
+    failure = None
+    with contextlib.suppress(ray.exceptions.RayActorError):  # lost, as ``outcome`` says then
+        failure = ray.get(control.read_failure.remote())
     if failure is not None:
         raise fit_request.build_error(msgspec.json.decode(failure, type=Failure))
     if isinstance(outcome[0], BaseException):
@@ -216,12 +232,11 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
             hint="give a folder on a file system that all nodes mount at this path, or an address such as s3://bucket/folder",
         )
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
-    rank, cause = next(iter(sorted(failures.items())), (None, error))
-    where = "" if rank is None else f"rank {rank}: "
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return InfrastructureError(
-        f"{label}: training on Ray failed, and launch.max_failures is {settings.max_failures}: {where}{lines[-1].strip()}",
-        hint="its log is in /tmp/ray/session_latest/logs of its node; checkpoints are kept: run the same command again to resume",
+    rank = f": rank {min(failures)}" if failures else ""
+    return ray_errors.describe(
+        error,
+        f"{label}: training on Ray failed, and launch.max_failures is {settings.max_failures}{rank}",
+        "checkpoints are kept: run the same command again to resume",
     )
 
 

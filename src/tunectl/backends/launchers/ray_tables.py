@@ -8,14 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tunectl.backends.launchers import ray_launcher
-from tunectl.backends.launchers.torchrun_join import is_listening
-from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
+from tunectl.backends.launchers import ray_errors, ray_launcher
+from tunectl.config.schema.base import validate_endpoint
+from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 from tunectl.data.partitioned.tables import Batch, Columns, Load, Work
 
 EXTRA = "ray"
 START_HINT = "start a cluster (ray start --head), or unset RAY_ADDRESS to start one here"
+RETRY_HINT = "run the same command again, or work without Ray: curate.engine=local"
+MAX_RETRIES = 10
+"""Times that the work on a block is done again after its process was killed. Ray Data's default has no end: a block that needs more memory
+than there is would be tried for ever."""
 PARTITIONS_A_CPU = 4
 """Partitions per CPU: enough that no single partition decides the time."""
 
@@ -25,7 +29,7 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     """Yield tables on the cluster that ``RAY_ADDRESS`` names, or on one that is started here and ended afterwards.
 
     ``partitions``: number of partitions of a shuffle; None: a fixed number per CPU of the cluster.
-    Raises  UsageError for an address of Ray's client; InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
+    Raises  UsageError for an address of Ray's client, or one that is none; InfrastructureError where no cluster is reachable, or a step failed too often; the error that a step raised; MissingExtraError without Ray.
     """
     named = os.environ.get("RAY_ADDRESS") or "local"
     if "://" in named:
@@ -33,41 +37,22 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
             f"RAY_ADDRESS = {named}: Ray's client (ray://) is not supported",
             hint="run on a node of the cluster with RAY_ADDRESS=auto, or send a job: tunectl submit run STAGE --to ray",
         )
+    if named not in ("local", "auto"):
+        try:
+            validate_endpoint(named)
+        except ValueError as error:
+            raise UsageError(f"RAY_ADDRESS = {named}: {error}", hint=START_HINT) from error
     ray_launcher.prepare_environment(local=named == "local")
     ray = import_optional("ray", extra=EXTRA)
-    started = not ray.is_initialized()
-    if started:
-        if ":" in named and not is_listening(named):  # Ray would try for minutes
-            raise InfrastructureError(f"RAY_ADDRESS = {named}: nothing listens there", hint=START_HINT)
-        try:
-            ray.init(address=named, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InfrastructureError(
-                f"RAY_ADDRESS = {named}: {str(error).strip().splitlines()[0]}",
-                hint=ray_launcher.LOCAL_HINT if named == "local" else START_HINT,
-            ) from error
+    started = ray_launcher.connect(ray, "RAY_ADDRESS", named, START_HINT, log_to_driver=False, include_dashboard=False)
     try:
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         yield RayTables(ray, partitions or PARTITIONS_A_CPU * cpus)
     except ray.exceptions.RayError as error:
-        raise _find_cause(error) from error
+        raise ray_errors.describe(error, "curate.engine = ray: a step failed on the cluster", RETRY_HINT) from error
     finally:
         if started:
             ray.shutdown()
-
-
-def _find_cause(error: BaseException) -> TunectlError:
-    """Return our error that the work raised in another process, or one with Ray's message."""
-    step: BaseException | None = error
-    while step is not None:
-        if type(step).__module__ == TunectlError.__module__:
-            return step  # type: ignore[return-value]
-        step = getattr(step, "cause", None) or step.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return InfrastructureError(
-        f"curate.engine = ray: a step failed on the cluster: {lines[-1].strip()}",
-        hint="look at the log in /tmp/ray/session_latest/logs of its node, or work without Ray: curate.engine=local",
-    )
 
 
 class RayTables:
@@ -80,8 +65,13 @@ class RayTables:
         self.partitions = partitions
         self._ray = ray
         self._data = import_optional("ray.data", extra=EXTRA)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        for handler in logging.getLogger("ray.data").handlers:
+            if isinstance(
+                handler, logging.StreamHandler
+            ):  # the console: we print the error; its traceback goes to Ray's log alone
+                handler.setLevel(logging.CRITICAL)
         context = self._data.DataContext.get_current()
+        context.raise_original_map_exception = True  # else an error of a step arrives without its type and message
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         # Hash shuffle starts one actor for several partitions: 17 s for a thousand rows on two cores, where sorting takes 1.4 s.
@@ -98,13 +88,18 @@ class RayTables:
         """Run ``work`` on each block of ``table``; return its output, a table with ``columns``."""
         if table is None:
             return None
-        return _keep(table.map_batches(_ArrowWork(work, columns), batch_format="pyarrow", batch_size=None))
+        return _keep(
+            table.map_batches(
+                _ArrowWork(work, columns), batch_format="pyarrow", batch_size=None, max_retries=MAX_RETRIES
+            )
+        )
 
     def group(self, table: Any, work: Work, columns: Columns) -> Any:
         """Run ``work`` on all rows of each partition (column ``part``), after a shuffle; return its output, a table with ``columns``."""
         if table is None:
             return None
-        return _keep(table.groupby("part").map_groups(_ArrowWork(work, columns), batch_format="pyarrow"))
+        groups = table.groupby("part")
+        return _keep(groups.map_groups(_ArrowWork(work, columns), batch_format="pyarrow", max_retries=MAX_RETRIES))
 
     def join(self, tables: list[Any]) -> Any:
         """Return one table with the rows of all ``tables``, in order; None if they have no rows."""

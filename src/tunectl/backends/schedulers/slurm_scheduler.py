@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +29,8 @@ _STATES: Final = {
     "CANCELLED": "canceled",
 }
 """SLURM's states to ours; any other is a failure. Source: squeue(1), "JOB STATE CODES"."""
+_FORGOTTEN: Final = "Invalid job id"
+"""What squeue says of a job that ended a while ago."""
 _SUBMITTED: Final = re.compile(r"(\d+)(;[^\n]*)?\s*")
 
 
@@ -108,7 +109,7 @@ def read_state(record: JobRecord) -> str:
     """Return the state of the job: pending, running, finished, canceled, failed or lost.
 
     SLURM forgets a job some minutes after its end; then the state comes from the job's folder.
-    Raises  InfrastructureError where squeue is not installed.
+    Raises  InfrastructureError where squeue is not installed, or SLURM does not answer.
     """
     note = read_note(record)
     if note in {"finished", "failed"}:
@@ -122,7 +123,7 @@ def read_state(record: JobRecord) -> str:
 def read_reason(record: JobRecord) -> str:
     """Return why a job waits, as SLURM's code, for example PartitionTimeLimit; empty where there is none.
 
-    Raises  InfrastructureError where squeue is not installed.
+    Raises  InfrastructureError where squeue is not installed, or SLURM does not answer.
     """
     reason = _ask(record, "%r")
     return "" if reason == "None" else reason
@@ -131,9 +132,12 @@ def read_reason(record: JobRecord) -> str:
 def _ask(record: JobRecord, field: str) -> str:
     scheduler_command.require_program("sbatch")
     command = ["squeue", "--noheader", "--states=all", f"--format={field}", f"--jobs={record.scheduler_id}"]
-    with suppress(InfrastructureError):  # "Invalid job id": the job ended a while ago
+    try:
         return scheduler_command.call(command).strip()
-    return ""
+    except InfrastructureError as error:
+        if _FORGOTTEN not in error.message:
+            raise
+        return ""
 
 
 def read_note(record: JobRecord) -> str | None:

@@ -17,6 +17,7 @@ from tunectl.core.url_credentials import hide_credentials
 
 SQLITE = "sqlite:///"
 DRIVER = "postgresql+psycopg://"
+HINT = "check sweep.storage and the variable that sweep.storage_env names, and that the database is up"
 
 
 def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: int) -> Any:
@@ -26,7 +27,6 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
     Raises  InfrastructureError where it cannot be reached; MissingExtraError.
     """
     optuna = import_optional("optuna", extra="sweep")
-    errors = import_optional("sqlalchemy.exc", extra="sweep")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arguments: dict[str, Any] = {}
     if url.startswith(SQLITE):
@@ -37,22 +37,34 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
     else:
         require_installed("psycopg", extra="postgres")
         url = DRIVER + url.partition("://")[2]
-        tls = postgres_tls.choose_sslmode(import_optional("sqlalchemy", extra="sweep").make_url(url))
+        try:
+            address = import_optional("sqlalchemy", extra="sweep").make_url(url)
+        except ValueError as error:  # a port that is no number; its message may be a part of a password
+            raise InfrastructureError("sweep.storage is no address of a database", hint=HINT) from error
+        tls = postgres_tls.choose_sslmode(address)
         arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, **tls}}
+    with report_outage(url), _lock_file(url), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return optuna.storages.RDBStorage(
+            url,
+            engine_kwargs=arguments,
+            heartbeat_interval=heartbeat_seconds,
+            grace_period=heartbeat_seconds * missing_beats,
+        )
+
+
+@contextmanager
+def report_outage(url: str) -> Iterator[None]:
+    """Raise an InfrastructureError that names the storage at ``url`` where the block cannot reach or read it."""
+    optuna = import_optional("optuna", extra="sweep")
+    errors = import_optional("sqlalchemy.exc", extra="sweep")
     try:
-        with _lock_file(url), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs=arguments,
-                heartbeat_interval=heartbeat_seconds,
-                grace_period=heartbeat_seconds * missing_beats,
-            )
-    except errors.SQLAlchemyError as error:
+        yield
+    except (errors.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise InfrastructureError(
             f"sweep.storage {hide_credentials(url).replace(DRIVER, 'postgresql://')} cannot be used: {reason}",
-            hint="check sweep.storage and the variable that sweep.storage_env names, and that the database is up",
+            hint=HINT,
         ) from error
 
 

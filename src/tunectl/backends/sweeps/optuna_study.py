@@ -275,7 +275,10 @@ class SweepStudy:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        with optuna_storage.lock_storage(self._storage, self.name, PATIENCE):
+        with (
+            optuna_storage.report_outage(self.url),
+            optuna_storage.lock_storage(self._storage, self.name, PATIENCE),
+        ):
             yield
 
     def _importance(self) -> dict[str, float]:

@@ -42,7 +42,8 @@ class MlflowTracker:
         self._entities = import_optional("mlflow.entities", extra="mlflow")
         self._errors = import_optional("mlflow.exceptions", extra="mlflow")
         self._settings = settings
-        self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
+        with self._name_errors():  # of an address of no kind that it knows
+            self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
 
     def send(self, folder: Path) -> str:
         """Send the build in the spool folder ``folder``; one that is complete on the server is not sent again.
@@ -73,11 +74,7 @@ class MlflowTracker:
             return []
         with self._name_errors():
             self._ensure_model(name)
-            versions = {
-                version.tags[RELEASE]: version.version
-                for version in self._client.search_model_versions(f"name='{name}'")
-                if RELEASE in version.tags
-            }
+            versions = self._list_versions(name)
             changes = []
             for release in store.ids():
                 if release not in versions:
@@ -154,11 +151,27 @@ class MlflowTracker:
         try:
             self._client.get_registered_model(name)
         except self._errors.MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:  # MLflow's server, Databricks
                 raise
             self._client.create_registered_model(
                 name, description="releases of tunectl; its registry decides, this mirrors it"
             )
+
+    def _list_versions(self, name: str) -> dict[str, str]:
+        """Return the version of each release that has one."""
+        versions: dict[str, str] = {}
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(f"name='{name}'", page_token=token)
+            for version in page:
+                tags = version.tags
+                if not isinstance(tags, Mapping):  # what a search of Unity Catalog returns has none
+                    tags = self._client.get_model_version(name, version.version).tags
+                if RELEASE in tags:
+                    versions[tags[RELEASE]] = version.version
+            token = page.token
+            if not token:
+                return versions
 
     def _add_version(self, name: str, release: str, folder: Path, metrics: Mapping[str, float]) -> str:
         """Return a version whose files are the contract, the model card, and an ``MLmodel`` with a signature."""

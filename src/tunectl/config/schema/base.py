@@ -55,4 +55,18 @@ def _validate_web_address(address: str) -> str:
     return address
 
 
+def validate_endpoint(endpoint: str) -> str:
+    """Return ``endpoint`` (HOST:PORT).
+
+    Raises  ValueError where it has no host, or its port is none.
+    """
+    host, _, port = endpoint.rpartition(":")
+    usable = bool(host) and not any(letter in ":/" or letter.isspace() for letter in host)
+    if not usable or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ValueError("must be HOST:PORT, with a port from 1 to 65535")
+    return endpoint
+
+
+HostPort = Annotated[str, AfterValidator(validate_endpoint)]
+"""HOST:PORT."""
 WebAddress = Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_validate_web_address)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.schema.base import StrictModel, is_loopback, validate_host
+from tunectl.config.schema.base import HostPort, StrictModel, is_loopback, validate_host
 
 
 class FederateTls(StrictModel):
@@ -58,7 +58,7 @@ class Federate(StrictModel):
     """Certificates of the server. Null: no encryption, on loopback alone."""
     token_env: str = Field(min_length=1)
     """Environment variable with the secret that the server and its clients share; a client without it is refused."""
-    server_address: str = Field(pattern=r"^[^:/\s]+:\d{1,5}$")
+    server_address: HostPort
     """HOST:PORT of the server, for clients."""
     ca_file: str | None = Field(min_length=1)
     """Certificate that a client trusts for the server. Null: no encryption, on loopback alone."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, RootModel, model_validator
 
-from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.base import HostPort, StrictModel, validate_endpoint
 
 
 class LocalLaunch(StrictModel):
@@ -25,7 +25,7 @@ class TorchrunLaunch(StrictModel):
     """Processes on this machine. auto: one per card; on a CPU give a number. The batch of a step stays the same."""
     nnodes: int = Field(ge=1, le=1024)
     """Machines. With more than one, start ``tunectl run STAGE --join`` on each of the others."""
-    rdzv_endpoint: str | None = Field(pattern=r"^[^:/\s]+:\d{1,5}$")
+    rdzv_endpoint: HostPort | None
     """HOST:PORT of the first machine, to which the others connect. Null with one machine."""
     storage_path: str | None = Field(min_length=1)
     """Folder that all machines see at this path, for rows and checkpoints; the model has to be visible as well. Null with one machine."""
@@ -77,6 +77,11 @@ class RayLaunch(StrictModel):
                 f"address is {self.address}; Ray's client (ray://) is not supported: run on a node of the cluster with address auto, "
                 "or send a job (tunectl submit run STAGE --to ray)"
             )
+        if self.address not in ("local", "auto"):
+            try:
+                validate_endpoint(self.address)
+            except ValueError as error:
+                raise ValueError(f"address is {self.address}; it {error}, or local, or auto") from error
         if self.storage_path is None and self.address != "local":
             raise ValueError(
                 f"address is {self.address}, and storage_path is null; nodes need one that all of them see"

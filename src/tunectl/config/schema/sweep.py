@@ -76,6 +76,15 @@ class HyperbandPruner(StrictModel):
     reduction_factor: int = Field(ge=2, le=100)
     """One of this many trials continues at each rung."""
 
+    @model_validator(mode="after")
+    def _check_brackets(self) -> Self:
+        if self.min_resource > self.max_resource:
+            raise ValueError(
+                f"min_resource is {self.min_resource} and max_resource is {self.max_resource}; no trial would ever be stopped, "
+                "so min_resource must not be larger"
+            )
+        return self
+
 
 class MedianPruner(StrictModel):
     """Median pruning: a trial stops where it is worse than the median of the earlier ones at the same step."""
