@@ -38,7 +38,7 @@ def cluster(bucket):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, bucket, tiny_model, tmp_path, capfd):
+def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, bucket, tiny_model, tmp_path):
     chosen = plan(dropout=0.2)
     plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
     first = RayLauncher(launch()).run(plain)
@@ -53,10 +53,6 @@ def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, buc
     assert not list(tmp_path.glob("*/work/ray/*"))
     assert not (tmp_path / "killed" / "work").exists(), "its checkpoints were in the bucket alone"
     assert [path for path in s3fs.S3FileSystem().find(f"{bucket}/fits") if "checkpoint" in path] == []
-    printed = "".join(capfd.readouterr())
-    assert "sft: 2 ranks on cpu, about 12 tokens a step each" in printed
-    for noise in ("State API may be temporarily unavailable", "LOAD_GLOBAL", "Reporting training result"):
-        assert noise not in printed
 
 
 @pytest.mark.slow
