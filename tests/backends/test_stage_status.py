@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -104,9 +105,15 @@ def test_a_group_of_another_shape_names_the_keys_of_both(project: ProjectPaths) 
     project.overrides.write_text("- reward=none\n", encoding="utf-8")
     row = find_stage(project, "reward")
     assert row.state == "stale"
-    assert "reward.method lora -> none" in row.why
-    assert "reward.lora_rank 16 -> (none)" in row.why
+    assert {"reward.method lora -> none", "reward.lora_rank 16 -> (none)"} <= set(map(str, row.changes))
     assert list_stale(project) == list_stale_by_dvc(project)
+
+
+def test_a_line_tells_the_first_changes_and_counts_the_rest() -> None:
+    changes = [stage_status.StageChange(f"sft.setting_{number}", 1, 2) for number in range(5)]
+    stale = stage_status.StageStatus("sft", "stale", changes, None, None)
+    assert stale.why == "sft.setting_0 1 -> 2; sft.setting_1 1 -> 2; sft.setting_2 1 -> 2; and 2 more"
+    assert msgspec.structs.replace(stale, changes=changes[:1]).why == "sft.setting_0 1 -> 2"
 
 
 def test_a_changed_source_makes_ingest_stale(project: ProjectPaths) -> None:

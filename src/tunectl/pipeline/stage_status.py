@@ -28,6 +28,8 @@ KEPT: Final = "in the cache"
 StageState = Literal["not built", "stale", "in the cache", "up to date", "switched off"]
 ABSENT: Final = "(none)"
 """Shown for a setting that one side does not have."""
+MAX_SHOWN_CHANGES: Final = 3
+"""Changes of a stage that a line tells; pages of a stage and ``--json`` have all."""
 
 
 class StageChange(msgspec.Struct, frozen=True):
@@ -58,8 +60,9 @@ class StageStatus(msgspec.Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """All changes as one text; empty without any."""
-        return "; ".join(map(str, self.changes))
+        """The first changes as one text, and how many more there are; empty without any."""
+        more = len(self.changes) - MAX_SHOWN_CHANGES
+        return "; ".join([*map(str, self.changes[:MAX_SHOWN_CHANGES]), *([f"and {more} more"] if more > 0 else [])])
 
 
 def list_stage_status(layout: ProjectPaths, root: TunectlConfig | None = None) -> list[StageStatus]:
