@@ -7,8 +7,8 @@ each set of instructions, with the seed of the recipe; preferences, reward, alig
 fixed before the first run. ``avx2`` tells torch, oneDNN and MKL to use AVX2 alone, which stands in for a processor without AVX512.
 
 Every finished seed is a row of ``results/bench_example.jsonl`` with the digest of its settings; what is there is not run again, so the
-table grows over days and machines, and no row is dropped. Ten minutes a seed on two cores of a Zen 5, half an hour with AVX2. The last
-line is JSON.
+table grows over days and machines, and no row is dropped. A quarter of an hour a seed on two cores of a Zen 5, half an hour with AVX2. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def main() -> None:
         with ROWS.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(describe(row), flush=True)
-    rows = [row for row in read_rows() if row["settings"] == settings]
-    TABLE.write_text(make_table(rows, earlier=len(read_rows()) - len(rows)))
+        write_table(settings)
+    rows = write_table(settings)
     print(json.dumps({"benchmark": "example", "settings": settings, **summarize(rows)}))
 
 
@@ -153,6 +153,13 @@ def summarize(rows: list[Row]) -> Row:
         "surely_worse": sum(high < 0.5 for _, _, high in rates),
         "measures_surely_lower": sum(high < 0 for _, _, high in differences),
     }
+
+
+def write_table(settings: str) -> list[Row]:
+    """Write the table of the rows with the digest ``settings``, and return them."""
+    rows = [row for row in read_rows() if row["settings"] == settings]
+    TABLE.write_text(make_table(rows, earlier=len(read_rows()) - len(rows)))
+    return rows
 
 
 def make_table(rows: list[Row], earlier: int) -> str:
