@@ -68,6 +68,12 @@ def test_data_inspect_in_numbers_and_as_a_page(project, capsys):
     assert "https://" not in page
 
 
+def test_an_example_that_is_not_there_is_refused(project, capsys):
+    assert main(["data", "inspect", "--example", "2"]) == 2
+    refused = capsys.readouterr().err
+    assert "--example 2: there are 2 examples\n  give a number from 0 to 1" in refused
+
+
 def test_nothing_trained_is_found(project, capsys):
     settle([example(1, "Yes"), Example("t", Source("in.csv", 9), tokens=Tokens([5, 6], [-100, -100]))])
     assert main(["data", "inspect"]) == 3

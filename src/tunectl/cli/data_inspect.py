@@ -14,12 +14,15 @@ import msgspec
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example
-from tunectl.core.errors import ArtifactError, DataError, GateError
+from tunectl.cli.number_args import parse_count
+from tunectl.core.errors import ArtifactError, DataError, GateError, UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options and positional arguments of ``tunectl data inspect`` to ``parser``."""
-    parser.add_argument("--example", type=int, default=0, metavar="N", help="which training example to show, from 0")
+    parser.add_argument(
+        "--example", type=parse_count, default=0, metavar="N", help="which training example to show, from 0"
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write the result as a page")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -31,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from tunectl.backends.system import terminal
 
-    result = diagnose_project(ProjectPaths(), which=max(0, args.example))
+    result = diagnose_project(ProjectPaths(), which=args.example)
     if args.html is not None:
         atomic_io.write_text(args.html, _page(result))
     if args.json:
@@ -52,8 +55,8 @@ _HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look agai
 def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     """Return the ``MaskDiagnostics`` of a project's training split: one example in detail, and checks of all of them.
 
-    ``which``: index of the example.
-    Raises  ArtifactError when the model or the split is not there; DataError where the template renders the same turns in two ways, or there are no rows.
+    ``which``: index of the example among those that can be rendered.
+    Raises  UsageError where there are fewer; ArtifactError when the model or the split is not there; DataError where the template renders the same turns in two ways, or there are no rows.
     """
     from tunectl.chat import model_spec, template
     from tunectl.chat.literal_tokens import load_special_texts
@@ -91,6 +94,10 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     masked = [item for item in rendered if not isinstance(item, DataError)]
     if not masked:
         raise refused[0][1]
+    if which >= len(masked):
+        raise UsageError(
+            f"--example {which}: there are {len(masked)} examples", hint=f"give a number from 0 to {len(masked) - 1}"
+        )
     diagnostics = mask_diagnostics.run_diagnostics(
         masked,
         tokenizer,

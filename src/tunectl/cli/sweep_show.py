@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.number_args import parse_count
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "arguments", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
     )
-    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="trials to print (20)")
+    parser.add_argument("-n", "--number", type=parse_count, default=20, metavar="N", help="trials to print (20)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with the plots to this file")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

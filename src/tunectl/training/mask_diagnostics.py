@@ -70,7 +70,7 @@ def run_diagnostics(
     answers = [(item, answer) for item in masked for answer in item.answers]
     lengths = [len(item.prompt.ids) + len(answer.ids) for item, answer in answers]
     trained = sum(sum(item.prompt.trained) + sum(answer.trained) for item, answer in answers)
-    example = masked[min(which, len(masked) - 1)]
+    example = masked[which]
     row = prefix_sharing.pack_example(example, share=False, limit=1)[0]
     findings = [
         _check_trained(answers),
