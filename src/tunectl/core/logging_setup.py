@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tunectl.core.control_codes import replace_control_codes
 
@@ -50,3 +52,15 @@ def configure_logging(*, level: str = "info", json_lines: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+@contextmanager
+def mute(name: str) -> Iterator[None]:
+    """Leave out what the logger ``name`` and those below it say, errors apart, while the block runs."""
+    log = get_logger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

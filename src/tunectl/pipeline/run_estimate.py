@@ -12,6 +12,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.modeling.layer_benchmark import Speed
 from tunectl.config.schema.root import TunectlConfig
+from tunectl.core import logging_setup
 from tunectl.core.errors import MissingExtraError, UsageError
 from tunectl.pipeline import curation_rates
 from tunectl.pipeline.cost_estimate import Machine, ModelShape, estimate
@@ -42,7 +43,8 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig, *, time_layer: bool 
         weight_bytes=0.6 if root.sft.method == "qlora" else 2.0,
     )
     size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
-    amounts = estimate_dataset_size(layout, root.ingest)  # before the machine is timed: a source may be missing
+    with logging_setup.mute("tunectl.data"):  # how a file is read is told by ingest
+        amounts = estimate_dataset_size(layout, root.ingest)  # before the machine is timed: a source may be missing
     machine = _machine(layout, root, shape, time_layer=time_layer)
     questions = len(safety.questions(()))
     stage_costs = estimate(root, amounts, size, machine, safety_questions=questions)

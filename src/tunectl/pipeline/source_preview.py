@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -104,7 +103,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         flags["cut"] = flags["cut"] or next(stream, None) is not None
 
     key = f"ingest.sources.{name}"
-    with keep_child(), _mute_reader_log():
+    with keep_child(), logging_setup.mute("tunectl.data"):  # the preview has what the readers say
         for file, rows in _open(declared, key):
             collector.read_file(file, limit(rows))
         report = collector.finish()
@@ -133,18 +132,6 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         personal=result.personal or {},
         turned_away=result.rejected,
     )
-
-
-@contextmanager
-def _mute_reader_log() -> Iterator[None]:
-    """Mute the log of the readers: the preview has its content."""
-    log = logging_setup.get_logger("tunectl.data")
-    level = log.level
-    log.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _open(declared: FileSource | HubDataset, key: str) -> Iterator[tuple[SourceFile, Iterator[RawRow | RejectedRow]]]:
