@@ -30,7 +30,9 @@ def test_a_cluster_that_is_started_here_opens_one_port_to_others(tiny_model, tmp
             timeout=500,
         )
     found = find_open_addresses(watch)
-    assert {address for _, address in found} == {"::"}
-    assert all("TrainWorker" in words for words, _ in found), found
+    assert {address for *_, address in found} == {"::"}
+    # Ray renames a process while it runs a call, so a worker is known by its id.
+    workers = {pid for pid, words in watch.seen if "TrainWorker" in words}
+    assert {pid for pid, *_ in found} <= workers, found
     for name in ("gcs_server", "raylet", "TrainWorker"):
         assert any(addresses for (_, words), addresses in watch.seen.items() if name in words), name

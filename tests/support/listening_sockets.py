@@ -34,11 +34,11 @@ class ListenWatch(threading.Thread):
         self.join()
 
 
-def find_open_addresses(watch: ListenWatch) -> set[tuple[str, str]]:
-    """The addresses that other machines reach, each with the command line of its process."""
+def find_open_addresses(watch: ListenWatch) -> set[tuple[int, str, str]]:
+    """The addresses that other machines reach, each behind the id and the command line of its process."""
     return {
-        (words, address)
-        for (_, words), addresses in watch.seen.items()
+        (pid, words, address)
+        for (pid, words), addresses in watch.seen.items()
         for address in addresses
         if not ipaddress.ip_address(address).is_loopback
     }

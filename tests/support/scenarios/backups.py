@@ -35,13 +35,14 @@ from pathlib import Path
 from tunectl.registry.release_store import ReleaseRegistry
 registry = ReleaseRegistry(Path(sys.argv[1]), patience=60)
 names = registry.ids()
+registry.promote(names[0], author="somebody", message="again")
 print("goes", flush=True)
 while True:
     for name in names:
         registry.promote(name, author="somebody", message="again")
     registry.rollback(author="somebody", message="back")
 """
-"""Another process, which swaps the champion as fast as it can."""
+"""Another process, which swaps the champion as fast as it can; it says so after the first swap, since a backup may take the lock next."""
 
 
 def describe(folder: Path) -> HostState:
