@@ -58,8 +58,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     ``which``: index of the example among those that can be rendered.
     Raises  UsageError where there are fewer; ArtifactError when the model or the split is not there; DataError where the template renders the same turns in two ways, or there are no rows.
     """
-    from tunectl.chat import model_spec, template
-    from tunectl.chat.literal_tokens import load_special_texts
+    from tunectl.chat import model_spec
     from tunectl.chat.loss_mask import LossMasker, mask_each
     from tunectl.chat.tokenizer import Tokenizer
     from tunectl.pipeline import resolved_config
@@ -73,15 +72,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     manifest.read(base)
     spec = model_spec.load(base)
     system = spec.system if section.system is None else section.system
-    problem = None
-    try:
-        chat = template.load(base, system=system)
-    except ArtifactError as error:
-        problem = mask_diagnostics.DiagnosticCheck(
-            "the chat template is the one that the model was set up with", ok=False, text=error.message
-        )
-        special = load_special_texts(base)
-        chat = template.Template((base / template.FILE).read_text(), system=system, special=special)
+    chat, problem = _load_template(base, system)
     tokenizer = Tokenizer(base)
     masker = LossMasker(chat, tokenizer, end_of_turn=spec.eot_token.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
@@ -114,6 +105,22 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     )
     renders = mask_diagnostics.check_rendered(refused, len(examples), section.max_rejected_share)
     return msgspec.structs.replace(diagnostics, findings=[problem or fine, renders, *diagnostics.findings])
+
+
+def _load_template(base: Path, system: str | None) -> tuple[Any, Any]:
+    """Return the chat template of ``base``, and the failed check where it is not the one of the model; None where it is."""
+    from tunectl.chat import template
+    from tunectl.chat.literal_tokens import load_special_texts
+    from tunectl.training.mask_diagnostics import DiagnosticCheck
+
+    try:
+        return template.load(base, system=system), None
+    except ArtifactError as error:
+        failed = DiagnosticCheck(
+            "the chat template is the one that the model was set up with", ok=False, text=error.message
+        )
+        texts = load_special_texts(base)
+        return template.Template((base / template.FILE).read_text(), system=system, special=texts), failed
 
 
 def _facts(result: Any) -> list[list[str]]:
