@@ -162,9 +162,7 @@ def _show(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 def _newest(args: argparse.Namespace, store: InferenceLog) -> list[InferenceRecord]:
     since, until = time_args.parse_time(args.since), time_args.parse_time(args.until)
-    return store.newest(
-        max(args.number, 0), since, until, release=args.release, variant=args.variant, user_hash=args.hash
-    )
+    return store.newest(args.number, since, until, release=args.release, variant=args.variant, user_hash=args.hash)
 
 
 def _select_inferences(args: argparse.Namespace, store: InferenceLog) -> Iterator[InferenceRecord]:

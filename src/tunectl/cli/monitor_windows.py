@@ -82,10 +82,10 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
         from tunectl.console.read_context import ProblemList
         from tunectl.console.screens.drift import describe_drift
 
-        terminal.print_json(to_builtins(describe_drift(settings, layout, ProblemList(), max(args.number, 0))))
+        terminal.print_json(to_builtins(describe_drift(settings, layout, ProblemList(), args.number)))
         return 0
     with open_inference_log.open_existing(settings.inference_log, layout) as store:
-        newest = reference_data.list_closed_windows(store)[-max(args.number, 0) :] if args.number > 0 else []
+        newest = reference_data.list_closed_windows(store)[-args.number :] if args.number else []
     if newest:
         terminal.table("", COLUMNS, [row(item) for item in reversed(newest)])
     else:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         from tunectl.console.screens.retrain import read_retrain
 
         screen = read_retrain(ReadContext(ProjectPaths(), datetime.now(UTC)), {})
-        terminal.print_json(to_builtins(structs.replace(screen, runs=screen.runs[: max(args.number, 0)])))
+        terminal.print_json(to_builtins(structs.replace(screen, runs=screen.runs[: args.number])))
         return 0
     store = run_store.RunStore(ProjectPaths().retrain)
     running = lock.is_locked(store.root / run_store.LOCK)
