@@ -191,5 +191,4 @@ def test_ray_pays_from_where_its_start_is_earned_back() -> None:
     assert curation_rates.find_break_even(rates, 4) is None
     assert curation_rates.find_break_even(rates, 16) == 2_000_000
     line = curation_rates.describe_break_even(rates, (2, 16))
-    assert line.endswith("on 2 CPUs: never; 16 CPUs: from 2,000,000 documents")
-    assert curation_rates.describe_break_even(None).endswith("was not measured")
+    assert line.endswith("on 2 CPUs: never; 16 CPUs: from about 2,000,000 documents")
