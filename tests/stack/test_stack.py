@@ -18,7 +18,10 @@ import pytest
 import yaml
 from prometheus_stack import MONITORING, wait
 
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import checks
 from tunectl.retraining.run_store import RunStore
+from tunectl.status.service_metrics import read_service_figures
 
 BOARDS = sorted((MONITORING / "grafana" / "boards").glob("*.json"))
 RULES = sorted((MONITORING / "prometheus" / "rules").glob("*.yml"))
@@ -60,6 +63,22 @@ def test_every_series_that_an_alert_asks_for_is_there(stack) -> None:
         if "alert" in rule:
             for name, labels in SELECTOR.findall(rule["expr"]):
                 assert wait(lambda: stack.prometheus.ask(f"{name}{labels}"), 30), (rule["alert"], name, labels)  # noqa: B023
+
+
+def test_the_console_reads_the_figures_of_servers_and_monitor_from_prometheus(stack) -> None:
+    layout = ProjectPaths(stack.project)
+    root = checks.load_project_config(layout).root
+    console = root.console.model_copy(update={"prometheus": stack.prometheus.url})
+    figures = read_service_figures(layout, root.model_copy(update={"console": console}))
+    assert (figures.prometheus, figures.problem) == (stack.prometheus.url, "")
+    (server,) = figures.servers
+    instances = {one["metric"]["job"]: one["metric"]["instance"] for one in stack.prometheus.ask("up")}
+    assert server.address == instances["tunectl-serve"]
+    assert "champion" in server.releases
+    assert 0 < server.first_token.median < server.first_token.p95 < server.whole_answer.p95
+    assert figures.monitor.address == instances["tunectl-monitor"]
+    (required,) = stack.prometheus.ask("tunectl_drift_evidence_required")
+    assert figures.monitor.evidence_required == float(required["value"][1])
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
