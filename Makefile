@@ -133,7 +133,7 @@ faults: .venv/.dev  ## server, monitor, retrain controller and backups against o
 	@failed=0; \
 	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
 	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/serving/test_openapi.py || failed=1; \
-	  TUNECTL_KILLS=20 $(BIN)/python -m pytest -q --timeout 3600 tests/backends/test_torchrun_launch.py -k random || failed=1; \
+	  TUNECTL_KILLS=20 $(BIN)/python -m pytest -q --timeout 3600 tests/backends/test_torchrun_kills.py || failed=1; \
 	  $(BIN)/python benchmarks/fault_loop.py --keep || failed=1; \
 	  exit $$failed
 

@@ -11,12 +11,14 @@ import moto_server
 import pytest
 import ray_ranks
 import s3fs
+from launched_fits import build_launch
 from pydantic import ValidationError
 from ray_ranks import launch, open_cluster
 from tiny_fits import digest, plan, sft_job
 
 from tunectl.backends.launchers import ray_errors, ray_launcher, ray_tables
 from tunectl.backends.launchers.ray_launcher import RayLauncher
+from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
 torch = pytest.importorskip("torch")
@@ -39,15 +41,15 @@ def cluster(bucket):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, bucket, tiny_model, tmp_path):
+    """The same bytes as by two ranks of torchrun, of which none is killed."""
     chosen = plan(dropout=0.2)
     plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
-    first = RayLauncher(launch()).run(plain)
-    assert (first.ranks, first.nodes, first.device, first.restarts) == (2, 1, "cpu", 0)
+    TorchrunLauncher(build_launch()).run(plain)
     function = functools.partial(ray_ranks.run_killed, marker=str(tmp_path / "killed once"))
     storage = f"s3://{bucket}/fits"
-    second = RayLauncher(launch(storage_path=storage), function=function).run(killed)
+    end = RayLauncher(launch(storage_path=storage), function=function).run(killed)
     assert (tmp_path / "killed once").exists()
-    assert second.restarts == 1
+    assert (end.ranks, end.nodes, end.device, end.restarts) == (2, 1, "cpu", 1)
     assert digest(plain.out) == digest(killed.out)
     assert sorted(digest(plain.out)) == ["adapter_config.json", "adapter_model.safetensors"]
     assert not list(tmp_path.glob("*/work/ray/*"))

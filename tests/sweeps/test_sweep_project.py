@@ -170,7 +170,7 @@ def test_two_workers_stop_and_another_ends_the_sweep(tmp_path: Path) -> None:
 def start_slow_sweep(folder: Path, workers: str, *, trials: int) -> subprocess.Popen[bytes]:
     """A sweep of six slow trials, of which ``trials`` run at the same time."""
     words = ["sweep", "run", "sweep.n_trials=6", workers, "sweep.pruner=null", "sweep.confirm=false"]
-    environment = {**project.ENVIRONMENT, "FAKE_SECONDS": "8"}
+    environment = {**project.ENVIRONMENT, "FAKE_SECONDS": "5"}
     process = subprocess.Popen([sys.executable, "-m", "tunectl", *words], cwd=folder, env=environment)
     end = time.monotonic() + 120
     while len(list(folder.glob(".tunectl/sweeps/default/trial-*"))) < trials:
