@@ -1,6 +1,5 @@
 """Fits on several processes by torchrun: the same numbers, the same bytes after kills, and one clear error."""
 
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny_fits
-from launched_fits import WORKER, build_launch, fit_all, write_requests
+from launched_fits import WORKER, build_launch, fit_all, scripted, two_machines, write_requests
 from listening_sockets import ListenWatch, find_open_addresses
 from pydantic import ValidationError
 from tiny_fits import cpt_job, digest, fit_here, plan, reward_job, rows, sft_job
@@ -29,13 +28,6 @@ from tunectl.training.protocols import TrainResult
 torch = pytest.importorskip("torch")
 ODD = {"train": [*rows(8), *rows(1, answers=6, start=8)], "validation": rows(1, start=30)}
 """The row with six answers is a step alone, and validation has one row: the second rank has nothing to read."""
-
-
-def scripted(folder: Path, script: dict, **changes) -> TorchrunLauncher:
-    """A launcher whose ranks follow ``script``."""
-    path = folder / "script.json"
-    path.write_text(json.dumps(script))
-    return TorchrunLauncher(build_launch(**changes), worker=(str(WORKER), str(path)))
 
 
 @pytest.fixture(scope="module")
@@ -152,17 +144,6 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_all_with_one_message(tiny_mo
     assert error.value.hint.startswith("lower sft.learning_rate (now 0.01)")
 
 
-@pytest.mark.slow
-def test_a_rank_that_always_fails_is_named_once(tiny_model, tmp_path):
-    launcher = scripted(tmp_path, {"rank": 1, "error": "crash"}, max_restarts=1)
-    with pytest.raises(InfrastructureError) as error:
-        launcher.run(sft_job(tiny_model, tmp_path))
-    first, *tail = error.value.message.splitlines()
-    assert first == "sft: rank 1 ended with exit code 1, and launch.max_restarts is 1"
-    assert tail[-1].strip() == "ZeroDivisionError: a bug of this rank"
-    assert str(tmp_path / "work" / "launch" / "logs") in error.value.hint
-
-
 def test_the_crash_of_an_earlier_attempt_is_not_told(tmp_path):
     """In the last attempt torchrun ended rank 0 before it could write: its record is older than that of rank 1."""
     for rank, attempt in ((1, 0), (0, 0), (1, 1)):
@@ -255,31 +236,6 @@ def _mentioning(folder: Path) -> list[str]:
     return found
 
 
-JOIN = """
-import json, sys
-from pathlib import Path
-from tunectl.backends.launchers import torchrun_join
-from tunectl.config.schema.launch import LaunchConfig
-config = LaunchConfig.model_validate(json.loads(sys.argv[1]))
-print("fits", torchrun_join.join_stage("sft", config, Path(sys.argv[2]), worker=sys.argv[3:]))
-"""
-
-
-def two_machines(folder: Path, kills: list, **other) -> tuple[TorchrunLauncher, subprocess.Popen]:
-    """A launcher for two machines, and the second one as a process; ``other`` are settings that the second has otherwise."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-    common = {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": endpoint, "max_restarts": 2}
-    launcher = scripted(folder, {"kills": kills}, storage_path=str(folder / "storage"), **common)
-    settings = launcher.settings.model_copy(update=other).model_dump(mode="json")
-    words = [json.dumps(settings), str(folder / "other"), *launcher.worker]
-    second = subprocess.Popen(
-        [sys.executable, "-c", JOIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    return launcher, second
-
-
 @pytest.mark.slow
 def test_two_machines_give_the_bytes_of_one_with_two_processes(both, tiny_model, tmp_path):
     """A rank of the second one is killed on the way: both agents start theirs again."""
@@ -292,18 +248,6 @@ def test_two_machines_give_the_bytes_of_one_with_two_processes(both, tiny_model,
     assert (end.ranks, end.nodes) == (2, 2)
     assert digest(job.out) == digest(both[0]["dropout"][2])
     assert not list((tmp_path / "storage").glob("*/*"))  # rows and checkpoints go when they are not needed any more
-
-
-@pytest.mark.slow
-def test_a_folder_that_the_other_machine_does_not_see_is_refused(tiny_model, tmp_path):
-    launcher, second = two_machines(tmp_path, [], storage_path=str(tmp_path / "a disk of its own"))
-    with pytest.raises(UsageError) as error:
-        launcher.run(sft_job(tiny_model, tmp_path))
-    launcher.close("sft")
-    assert "on another machine, does not see the request in " in error.value.message
-    assert error.value.message.startswith("launch.storage_path: rank ")
-    assert "UsageError" in second.communicate(timeout=60)[1]
-    assert second.returncode
 
 
 def test_several_machines_need_a_place_to_meet():

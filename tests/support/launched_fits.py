@@ -1,6 +1,7 @@
 """Several fits on two ranks in one pair of processes, because starting torch takes longer than the fits."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -54,3 +55,35 @@ def fit_all(root: Path, jobs: Mapping[str, tuple[FitJob, str]], result: type[Any
         folder = root / name / "launch"
         found[name] = (job, atomic_io.read_json(folder / "single_result.json", result), folder / "adapter")
     return found, done.stderr
+
+
+def scripted(folder: Path, script: dict, **changes) -> TorchrunLauncher:
+    """A launcher whose ranks follow ``script``."""
+    path = folder / "script.json"
+    path.write_text(json.dumps(script))
+    return TorchrunLauncher(build_launch(**changes), worker=(str(WORKER), str(path)))
+
+
+JOIN = """
+import json, sys
+from pathlib import Path
+from tunectl.backends.launchers import torchrun_join
+from tunectl.config.schema.launch import LaunchConfig
+config = LaunchConfig.model_validate(json.loads(sys.argv[1]))
+print("fits", torchrun_join.join_stage("sft", config, Path(sys.argv[2]), worker=sys.argv[3:]))
+"""
+
+
+def two_machines(folder: Path, kills: list, **other) -> tuple[TorchrunLauncher, subprocess.Popen]:
+    """A launcher for two machines, and the second one as a process; ``other`` are settings that the second has otherwise."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    common = {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": endpoint, "max_restarts": 2}
+    launcher = scripted(folder, {"kills": kills}, storage_path=str(folder / "storage"), **common)
+    settings = launcher.settings.model_copy(update=other).model_dump(mode="json")
+    words = [json.dumps(settings), str(folder / "other"), *launcher.worker]
+    second = subprocess.Popen(
+        [sys.executable, "-c", JOIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return launcher, second

@@ -37,6 +37,7 @@ TEST_ALL = (
     "backends/test_ray_align.py",  # minutes; the Ray file that `.ci/run` takes has the same launcher with fits of sft
     "backends/test_ray_curation.py",  # `.ci/run` takes one Ray file; the partitions have cases without Ray among the quick tests
     "backends/test_ray_ports.py",  # one more cluster, most of a minute
+    "backends/test_launch_errors.py",  # a minute; the loss that is no number on one rank is in test_torchrun_launch.py
     "backends/test_torchrun_kills.py",  # most of a minute; each rank is killed at each point in test_torchrun_launch.py
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
     "e2e/test_console_loop.py",  # the loop in a browser; what it waits for has cases of its own among the quick tests
