@@ -5,12 +5,14 @@
 
 All fits take the same number of optimizer steps in all: rounds x local steps. Every adapter goes through the stages sft (which only
 checks it) and evaluate of one project, so all answer the same test inputs with the same decoding. BLEU with the bootstrap interval of
-evaluate.
+evaluate. With --keep every variant is a row of results/bench_federated.jsonl as soon as it is judged; one that has a row with these
+settings is not fitted again, so the table can be finished on another day and machine. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -21,12 +23,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hardware_info import machine, versions
 
-from tunectl.artifacts import atomic_io
-
 ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "benchmarks" / "results" / "bench_federated.jsonl"
 E2E = ROOT.parent / "shared" / "data" / "e2e" / "devset.csv"
 SHARES = (0.6, 0.3, 0.1)
 UP_TO_CPT = ("compose", "model", "ingest", "feedback", "curate", "split", "cpt")
@@ -71,14 +73,30 @@ def fit_alone(federation, name: str, part, steps: int) -> Path:
     return out
 
 
-def judge(layout, name: str, fit: Callable[[], Path]) -> dict[str, object]:
-    """Fit, and take the adapter through sft and evaluate; its BLEU with interval. What was judged before is read again."""
+def digest_settings(layout, rounds: int, steps: int) -> str:
+    """Digest of what the fits and their judgment depend on; where files lie, and the adapter that is judged, do not count."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items() if key not in {"path", "adapter"}}
+        return value
+
+    digest = hashlib.sha256(json.dumps([rounds, steps, SHARES]).encode())
+    for stage in ("ingest", "curate", "split", "model", "sft", "evaluate"):
+        settings = json.loads((layout.root / "artifacts" / "config" / f"{stage}.json").read_text())["settings"]
+        digest.update(json.dumps([stage, clean(settings)], sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
+def judge(layout, rows: Path, about: dict[str, object], name: str, fit: Callable[[], Path]) -> dict[str, Any]:
+    """Fit, and take the adapter through sft and evaluate; its row. One that is in ``rows`` with the same settings is read there."""
     from tunectl.config.loading import override_file
     from tunectl.evaluation import results
     from tunectl.pipeline import runner
 
-    path = layout.state_dir / "judged" / f"{name}.json"
-    if not path.is_file():
+    earlier = [json.loads(line) for line in rows.read_text().splitlines()] if rows.is_file() else []
+    row = next((one for one in earlier if (one["variant"], one["settings"]) == (name, about["settings"])), None)
+    if row is None:
         adapter = fit().absolute()
         recorded = override_file.load_overrides(layout)
         override_file.save_overrides(layout, override_file.merge_overrides(recorded, [f"sft.adapter={adapter}"]))
@@ -89,12 +107,10 @@ def judge(layout, name: str, fit: Callable[[], Path]) -> dict[str, object]:
             override_file.save_overrides(layout, recorded)
         evaluation = results.load(layout.artifact("evaluate") / results.NAME)
         scores = {system.name: system.scores["bleu"] for system in evaluation.systems if "bleu" in system.scores}
-        row = {
-            who: {"bleu": round(scores[who].value, 2), "low": scores[who].low, "high": scores[who].high}
-            for who in ("tuned", "base")
-        }
-        atomic_io.write_json(path, {**row, "inputs": evaluation.inputs})
-    row = json.loads(path.read_text())
+        bleu = {who: [round(scores[who].value, 2), scores[who].low, scores[who].high] for who in ("tuned", "base")}
+        row = {"variant": name, **about, "day": time.strftime("%Y-%m-%d"), "inputs": evaluation.inputs, **bleu}
+        with rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
     print(describe(name, row["tuned"]), flush=True)
     return row
 
@@ -107,32 +123,39 @@ def forget_adapter(layout) -> None:
     override_file.save_overrides(layout, [one for one in recorded if not one.text.startswith("sft.adapter=")])
 
 
-def describe(name: str, score: dict[str, float]) -> str:
-    """A line of the table."""
-    return f"{name:<22} {score['bleu']:6.2f}  {score['low']:6.2f} to {score['high']:6.2f}"
+def describe(name: str, bleu: Sequence[float]) -> str:
+    """A line of the table: BLEU with its interval."""
+    value, low, high = bleu
+    return f"{name:<22} {value:6.2f}  {low:6.2f} to {high:6.2f}"
 
 
-def measure(layout, words: Sequence[str], rounds: int, steps: int) -> dict[str, object]:
-    """All variants; the federated one by each average."""
+def measure(layout, rows: Path, rounds: int, steps: int) -> list[dict[str, Any]]:
+    """The rows of all variants; the federated one by each average."""
     from tunectl.pipeline import federate_rows, federate_run
 
     shares = f"federate.simulate.shares=[{', '.join(map(str, SHARES))}]"
-    common = [*words, f"federate.rounds={rounds}", f"federate.local_steps={steps // rounds}", shares, "federate.port=0"]
+    common = [f"federate.rounds={rounds}", f"federate.local_steps={steps // rounds}", shares, "federate.port=0"]
     federation = federate_run.open_federation(layout, [*common, "federate.name=alone"])
     everything = federate_rows.read_examples(layout)
     parts = federate_rows.partition(everything, SHARES, federation.root.seed)
-    figures: dict[str, object] = {"answers": [sum(len(item.answers) for item in part[0]) for part in parts]}
-    figures["pooled"] = judge(layout, "pooled", partial(fit_alone, federation, "pooled", everything, steps))
+    about = {
+        "settings": digest_settings(layout, rounds, steps),
+        "rounds": rounds,
+        "steps": steps,
+        "answers": [sum(len(item.answers) for item in part[0]) for part in parts],
+        "machine": machine(),
+        "versions": versions("tunectl-lm", "torch", "peft", "trl"),
+    }
+    add = partial(judge, layout, rows, about)
+    result = [add("pooled", partial(fit_alone, federation, "pooled", everything, steps))]
     for number, part in enumerate(parts, 1):
-        name = f"part {number} alone"
-        figures[name] = judge(layout, name, partial(fit_alone, federation, f"part-{number}", part, steps))
+        fit = partial(fit_alone, federation, f"part-{number}", part, steps)
+        result.append(add(f"part {number} alone", fit))
     for average in ("fedavg", "product"):
         own = federate_run.open_federation(layout, [*common, f"federate.name={average}", f"federate.average={average}"])
-        figures[f"federated, {average}"] = judge(
-            layout, f"federated, {average}", partial(federate_run.simulate, own, print)
-        )
-    print(describe("base", figures["pooled"]["base"]), flush=True)
-    return figures
+        result.append(add(f"federated, {average}", partial(federate_run.simulate, own, print)))
+    print(describe("base", result[0]["base"]), flush=True)
+    return result
 
 
 def main() -> None:
@@ -146,7 +169,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "bench_federated", help="goes on there"
     )
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/bench_federated.json")
+    parser.add_argument("--keep", action="store_true", help=f"append to {ROWS.relative_to(ROOT)}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the project, when it is made")
     args = parser.parse_args()
     from tunectl.artifacts.paths import ProjectPaths
@@ -171,18 +194,9 @@ def main() -> None:
     if not (layout.artifact("cpt") / "manifest.json").is_file():
         build(layout, words)
     forget_adapter(layout)
-    figures = measure(layout, [], args.rounds, args.steps)
-    result = {
-        "machine": machine(),
-        "versions": versions("torch", "peft", "trl"),
-        "rounds": args.rounds,
-        "steps": args.steps,
-        **figures,
-    }
-    print(json.dumps(result, indent=1))
+    result = measure(layout, ROWS if args.keep else args.folder / "rows.jsonl", args.rounds, args.steps)
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
-    if args.keep:
-        (ROOT / "benchmarks" / "results" / "bench_federated.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({"benchmark": "federated", "variants": result}))
 
 
 if __name__ == "__main__":
