@@ -126,7 +126,7 @@ bench-sweep: .venv/.dev  ## overhead of a trial beside a repro with nothing to d
 bench-example: .venv/.dev  ## the example with five other seeds: is aligned better than tuned? (an hour; goes on where it stopped; INSTRUCTIONS=avx2)
 	$(BIN)/python benchmarks/bench_example.py --instructions $(or $(INSTRUCTIONS),native)
 
-bench-federated: .venv/.dev  ## E2E in three unequal parts: BLEU of the federated adapter beside pooled and beside each part alone (two hours; goes on where it stopped)
+bench-federated: .venv/.dev  ## E2E in three unequal parts: BLEU of the federated adapter beside pooled and beside each part alone (three hours; goes on where it stopped)
 	$(BIN)/python benchmarks/bench_federated.py --keep
 
 faults: .venv/.dev  ## server, monitor, retrain controller and backups against overload, kills, webhook storms, full disks, poison; full counts; about an hour

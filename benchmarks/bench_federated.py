@@ -1,6 +1,6 @@
 """Federated training on E2E in three unequal parts, beside one fit on all of it and one on each part alone.
 
-    make bench-federated                        (about two hours on two quiet cores; goes on where it stopped)
+    make bench-federated                        (about three hours on two quiet cores; goes on where it stopped)
     python benchmarks/bench_federated.py --model FOLDER --rounds 2 --steps 4 --inputs 6 sft.max_length=600     (to try it)
 
 All fits take the same number of optimizer steps in all: rounds x local steps. Every adapter goes through the stages sft (which only
