@@ -74,12 +74,19 @@ def fit_alone(federation, name: str, part, steps: int) -> Path:
 
 
 def digest_settings(layout, rounds: int, steps: int) -> str:
-    """Digest of what the fits and their judgment depend on; where files lie, and the adapter that is judged, do not count."""
+    """Digest of what the fits and their judgment depend on. Of a file counts what is in it, not where it lies; the adapter that is judged does not."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: clean(item) for key, item in value.items() if key not in {"path", "adapter"}}
-        return value
+            return {
+                key: read_digest(item) if key == "path" else clean(item)
+                for key, item in value.items()
+                if key != "adapter"
+            }
+        return [clean(item) for item in value] if isinstance(value, list) else value
+
+    def read_digest(path: str) -> str | None:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
 
     digest = hashlib.sha256(json.dumps([rounds, steps, SHARES]).encode())
     for stage in ("ingest", "curate", "split", "model", "sft", "evaluate"):
