@@ -37,7 +37,7 @@ ELSEWHERE = {
 """Files outside docs/ that are part of the site, and their place in it."""
 SEARCHED = ("monitoring/README.md",)
 """Those of them that the search finds; the others are records for whoever develops it."""
-CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"(^```.*?^```|`(?:[^`\n]|\n(?!\n))*`)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "srcset", "link": "href"}
 """Elements whose address a browser loads by itself."""
