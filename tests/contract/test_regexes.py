@@ -115,6 +115,7 @@ OUTSIDE = {
             "privacy.decoded_text:_TAGS",
             "privacy.decoded_text:_WRITTEN",
             "privacy.json_numbers:_QUOTE",
+            "privacy.mask:_SHORT_WORD",
             "privacy.secret_keys:_AMAZON",
             "privacy.secret_keys:_ASSIGNED",
             "privacy.secret_keys:_BITCOIN",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, RejectedRow, Source
 from tunectl.data.filters.pii import MaskPii, mask_reject
+from tunectl.privacy.decoded_text import decode_text, find_base64_texts
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 from tunectl.privacy.resources import PiiResources
 from tunectl.privacy.spans import PLACEHOLDER
@@ -214,3 +215,12 @@ def test_addresses_with_blanks_words_and_tags_are_masked(text: str, expected: st
 )
 def test_places_on_the_web_are_no_addresses(text: str) -> None:
     assert masked(text) == text
+
+
+@given(st.from_regex(r"[a-z_]{0,15}", fullmatch=True) | st.sampled_from(["call_me_anna", "token_is_secret", "password", "my_ssn"]))
+def test_in_a_short_word_that_is_not_read_no_finder_finds_anything(word: str) -> None:
+    masker = PiiMasker(TOOLS)
+    text = decode_text(word).text
+    assert masker.find(word) == []
+    assert [span for finder, _ in masker.finders for span in finder(text, TOOLS)] == []
+    assert list(find_base64_texts(text)) == []
