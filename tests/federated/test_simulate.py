@@ -137,6 +137,8 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     said: list[str] = []
     federation = federate_run.open_federation(project, words)
     out = federate_run.simulate(federation, said.append)
+    assert any("round 1 of 1: waiting until another client has fitted" in line for line in said)
+    assert any("round 1 of 1: fitted " in line for line in said)
     before = peft_adapter.read_adapter(out)
     again = federate_run.open_federation(project, [*words, "federate.rounds=2"])
     federate_run.simulate(again, said.append)

@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.federated import exchange
@@ -137,9 +137,11 @@ def fit_locally(
     round_folder.mkdir(parents=True, exist_ok=True)
     exchange.write_weights(round_folder / exchange.START, weights)
     atomic_io.write_json(round_folder / "request.json", request)
-    _print(f"round {request.number} of {request.rounds}: fitting")
+    label = f"round {request.number} of {request.rounds}"
     environment = {name: value for name, value in os.environ.items() if name != task.token_env}
-    with _hold_one(task.locks):
+    with _hold_one(task.locks, lambda: _print(f"{label}: waiting until another client has fitted")):
+        _print(f"{label}: fitting {request.local_steps} steps")
+        start = time.monotonic()
         process = subprocess.run(
             [*task.fit, str(round_folder)], env=environment, capture_output=True, text=True, check=False
         )
@@ -153,20 +155,28 @@ def fit_locally(
             f"its whole output is in {round_folder.name}/{OUTPUT}, in the folder of that client"
         )
     counts: ClientCounts = atomic_io.read_json(round_folder / exchange.COUNTS, ClientCounts)
+    _print(f"{label}: fitted {counts.steps} steps in {time.monotonic() - start:.0f} s")
     return exchange.read_weights(round_folder / exchange.UPDATE), counts
 
 
 @contextmanager
-def _hold_one(locks: Sequence[str]) -> Iterator[None]:
-    """Hold one of the lock files while the block runs; wait until one is free."""
+def _hold_one(locks: Sequence[str], on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold one of the lock files while the block runs; where none is free, call ``on_wait`` once and wait."""
     if not locks:
         yield
         return
     with ExitStack() as stack:
         streams = [stack.enter_context(Path(name).open("a", encoding="utf-8")) for name in locks]
-        while not any(lock.try_lock(stream.fileno()) for stream in streams):
-            time.sleep(0.2)
+        if not _lock_any(streams):
+            on_wait()
+            while not _lock_any(streams):
+                time.sleep(0.2)
         yield
+
+
+def _lock_any(streams: Sequence[TextIO]) -> bool:
+    """Lock one of these files; return False where all of them are locked."""
+    return any(lock.try_lock(stream.fileno()) for stream in streams)
 
 
 def _print(line: str) -> None:
