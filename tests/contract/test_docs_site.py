@@ -68,7 +68,9 @@ def test_a_link_is_changed_with_its_place(build_site):
     assert changed == "[a](changes.md#new) [b](../x.md) `[c](../x.md)` d e [f](#g)\n"
     assert build_site.change_links("[b](docs/x.md)", "CHANGELOG.md", places) == "[b](../x.md)"
     broken = "`make\nbuild`, [a](../../CHANGELOG.md) and `make`; a ` by itself\n\n[b](../x.md) `"
-    assert build_site.change_links(broken, "docs/about/README.md", places) == broken.replace("../../CHANGELOG.md", "changes.md")
+    assert build_site.change_links(broken, "docs/about/README.md", places) == broken.replace(
+        "../../CHANGELOG.md", "changes.md"
+    )
 
 
 def test_lists_and_tables_have_an_empty_line_before_them(build_site):

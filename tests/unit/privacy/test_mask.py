@@ -217,7 +217,10 @@ def test_places_on_the_web_are_no_addresses(text: str) -> None:
     assert masked(text) == text
 
 
-@given(st.from_regex(r"[a-z_]{0,15}", fullmatch=True) | st.sampled_from(["call_me_anna", "token_is_secret", "password", "my_ssn"]))
+@given(
+    st.from_regex(r"[a-z_]{0,15}", fullmatch=True)
+    | st.sampled_from(["call_me_anna", "token_is_secret", "password", "my_ssn"])
+)
 def test_in_a_short_word_that_is_not_read_no_finder_finds_anything(word: str) -> None:
     masker = PiiMasker(TOOLS)
     text = decode_text(word).text
