@@ -124,11 +124,14 @@ class WorktreeTrials:
     def _read_outcome(self, project: Path, code: int, seconds: float) -> TrialOutcome:
         layout = ProjectPaths(project)
         stages = list_upstream_stages([self._section.stage])
+        ended_in: str = atomic_io.read_json(layout.failure)["stage"] if layout.failure.is_file() else ""
+        if code not in {0, 3}:  # what follows the stage that it ended in was neither built nor reused
+            stages = stages[: stages.index(ended_in) + 1] if ended_in in stages else []
         executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
         facts: dict[str, Any] = {
             "seconds": round(seconds, 1),
             "stages": len(stages),
-            "reused": sum(1 for stage in stages if stage not in executed),
+            "reused": sum(1 for stage in stages if stage not in executed and (stage != ended_in or code in {0, 3})),
         }
         if code == PRUNED:
             reason: str = atomic_io.read_json(layout.failure)["message"]

@@ -12,12 +12,13 @@ from tunectl.sweeps.trial_records import SweepConfirmation, SweepSummary, TrialC
 
 def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -> str:
     """Return a line of text about a trial that has ended."""
-    reused = f"{outcome.reused} of {outcome.stages} stages reused, {outcome.seconds:.0f} s"
+    reused = f"{outcome.reused} of {outcome.stages} stages reused, " if outcome.stages else ""
+    ending = f"{reused}{outcome.seconds:.0f} s"
     settings = " ".join(claim.overrides) or "the settings as they are"
     if outcome.state == "complete":
         pairs = zip(section.objective, outcome.values, strict=True)
-        return f"trial {claim.number} ({settings}): {', '.join(f'{goal.metric} {value:.6g}' for goal, value in pairs)}; {reused}"
-    return f"trial {claim.number} ({settings}): {outcome.state}: {outcome.reason}; {reused}"
+        return f"trial {claim.number} ({settings}): {', '.join(f'{goal.metric} {value:.6g}' for goal, value in pairs)}; {ending}"
+    return f"trial {claim.number} ({settings}): {outcome.state}: {outcome.reason}; {ending}"
 
 
 def table(summary: SweepSummary, section: Sweep, number: int | None = None) -> tuple[list[str], list[list[str]]]:
