@@ -63,9 +63,8 @@ def main() -> None:
     """Measure and print."""
     from tunectl.backends.engines.openvino_engine import HUGE_PAGES
 
-    if (
-        not HUGE_PAGES.items() <= os.environ.items()
-    ):  # glibc reads them when a process starts, and the engine runs in this one
+    # glibc reads them when a process starts, and the engine runs in this one
+    if not HUGE_PAGES.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HUGE_PAGES})
     args = parse_args()
     if args.quick:

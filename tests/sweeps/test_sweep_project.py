@@ -41,9 +41,8 @@ def test_trials_end_finished_or_pruned_and_the_first_is_the_start(folder: Path) 
 
 def test_stages_that_a_trial_does_not_change_come_from_the_cache_and_the_share_is_printed(folder: Path) -> None:
     trials = shown(folder)["trials"]
-    assert [(trial["reused"], trial["stages"]) for trial in trials] == [(7, 7)] + [
-        (6, 7)
-    ] * 4  # a pruned sft, too, was not reused
+    # a pruned sft, too, was not reused
+    assert [(trial["reused"], trial["stages"]) for trial in trials] == [(7, 7)] + [(6, 7)] * 4
     assert "stages (" in (folder / "printed.txt").read_text()
     assert "came from DVC's cache" in (folder / "printed.txt").read_text()
 

@@ -124,19 +124,20 @@ class WorktreeTrials:
     def _read_outcome(self, project: Path, code: int, seconds: float) -> TrialOutcome:
         layout = ProjectPaths(project)
         stages = list_upstream_stages([self._section.stage])
-        ended_in: str = atomic_io.read_json(layout.failure)["stage"] if layout.failure.is_file() else ""
-        if code not in {0, 3}:  # what follows the stage that it ended in was neither built nor reused
+        finished = code in {0, 3}  # 3: a gate said no, which a trial may; its metrics are there
+        if not finished:  # what follows the stage that it ended in was neither built nor reused
+            ended_in: str = atomic_io.read_json(layout.failure)["stage"] if layout.failure.is_file() else ""
             stages = stages[: stages.index(ended_in) + 1] if ended_in in stages else []
         executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
         facts: dict[str, Any] = {
             "seconds": round(seconds, 1),
             "stages": len(stages),
-            "reused": sum(1 for stage in stages if stage not in executed and (stage != ended_in or code in {0, 3})),
+            "reused": sum(stage not in executed for stage in (stages if finished else stages[:-1])),
         }
         if code == PRUNED:
             reason: str = atomic_io.read_json(layout.failure)["message"]
             return TrialOutcome(state="pruned", reason=reason, **facts)
-        if code not in {0, 3}:  # 3: a gate said no, which a trial may; its metrics are there
+        if not finished:
             return TrialOutcome(state="failed", reason=build_worktree.describe_failure(project, code), **facts)
         values = [read_metric(layout, goal.metric) for goal in self._section.objective]
         if any(value is None or not math.isfinite(value) for value in values):
