@@ -16,6 +16,7 @@ from tunectl.artifacts.records import Example, Source
 from tunectl.backends.modeling import (
     batching,
     capability_probe,
+    layer_sharding,
     lora_kernels,
     model_loader,
     peft_adapter,
@@ -24,6 +25,7 @@ from tunectl.backends.modeling import (
     training_run,
     warm_start,
 )
+from tunectl.backends.trainers import sft_trainer
 from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.chat import model_spec
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
@@ -109,6 +111,20 @@ def gradients(model_folder: Path, some_rows):
     )
     loss.backward()
     return float(loss.detach()), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_the_adapter_is_drawn_in_memory_and_then_moved_to_the_device(tiny_model, monkeypatch):
+    drawn = []
+    place = layer_sharding.place_model
+    monkeypatch.setattr(
+        layer_sharding,
+        "place_model",
+        lambda model, *rest: (drawn.append({w.device.type for w in model.parameters()}), place(model, *rest)),
+    )
+    elsewhere = profile().model_copy(update={"device": "meta"})  # a device that every machine has
+    model, _, _ = sft_trainer.load_with_adapter(replace(plan(), profile=elsewhere), tiny_model)
+    assert drawn == [{"cpu"}]
+    assert {weights.device.type for weights in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
 def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model):

@@ -1,7 +1,7 @@
-"""Divide the frozen layers of a model among the ranks (FSDP2), so that they take less GPU memory in training.
+"""Bring a model to its device, with the frozen layers divided among the ranks (FSDP2) where that is declared.
 
-Each rank loads the whole model first, so a model that is larger than the memory of one GPU does not load.
-Only frozen weights are divided. Adapter, optimizer, average, checkpoints and export stay plain tensors, so nothing else changes.
+The model is loaded into the memory of the machine and each layer is divided as it is moved, so a model that is larger than the
+memory of one GPU can be trained. Only frozen weights are divided. Adapter, optimizer, average, checkpoints and export stay plain tensors, so nothing else changes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from tunectl.training.train_args import TrainingArgs
 _log = logging_setup.get_logger(__name__)
 
 
-def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
-    """Divide the frozen weights of each decoder layer among the ranks if ``group`` is sharded; embeddings, head and adapter stay whole.
+def place_model(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
+    """Move a model with an adapter to the device of ``plan``; if ``group`` is sharded, each rank keeps its part of each decoder layer.
 
-    Raises  UsageError for weights in 4 bits, and for a model that names no layers.
+    Embeddings, head and adapter stay whole. Weights in 4 bits are on their device already.
+    Raises  UsageError where weights in 4 bits, or a model that names no layers, should be divided.
     """
-    if not group.sharded:
-        return
+    if group.sharded:
+        _shard_layers(model, plan, group)
+    if not plan.four_bit:
+        model.to(plan.profile.device)
+
+
+def _shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
     if plan.four_bit:
         raise UsageError(
             f"launch.shard = layers cannot divide weights in 4 bits ({plan.label}.method = qlora)",
@@ -43,6 +49,7 @@ def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
     fully_shard = import_optional("torch.distributed.fsdp", extra="train").fully_shard
     for layer in layers:
         adapter = {weights for weights in layer.parameters() if weights.requires_grad}
+        # moves the layer to the device of the mesh, and keeps this rank's part;
         # gathered weights are freed at once: else the state_dict of a checkpoint on one rank would gather alone, and the next step hang
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapter)
     local_weights = sum((w.to_local() if hasattr(w, "to_local") else w).numel() for w in model.parameters())

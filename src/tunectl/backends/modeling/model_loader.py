@@ -23,11 +23,13 @@ class LoadedModel:
     tokenizer: Any
 
 
-def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_bit: bool = False) -> LoadedModel:
+def load(
+    folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_bit: bool = False, device: str | None = None
+) -> LoadedModel:
     """Return the model in ``folder`` (safetensors only, no code from the folder), with the adapter in the folder ``adapter`` on it.
 
     Its answers end at the end-of-turn token that the contract of the folder declares, if there is one.
-    ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
+    ``four_bit`` holds the base in NF4, for QLoRA on CUDA. ``device`` is where other weights go, by default that of ``profile``.
     Raises  ArtifactError when a file is absent, damaged or of another model; InfrastructureError when the device is not there;
             MissingExtraError for an absent library.
     """
@@ -63,7 +65,7 @@ def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_b
         raise ArtifactError(
             f"{adapter or folder} cannot be loaded: {str(error)[:500]}", hint="rebuild it with: tunectl repro"
         ) from error
-    return LoadedModel(model if four_bit else model.to(profile.device).eval(), tokenizer)
+    return LoadedModel(model if four_bit else model.to(device or profile.device).eval(), tokenizer)
 
 
 def _end_turns(model: Any, folder: Path) -> None:

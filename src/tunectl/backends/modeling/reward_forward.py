@@ -29,16 +29,19 @@ class RewardRoute:
     """Hidden states (answers, hidden size) of the last tokens, float32, to rewards (answers, 1)."""
 
 
-def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -> LoadedModel:
+def build(
+    folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int, device: str | None = None
+) -> LoadedModel:
     """Return the model in ``folder`` with ``adapter`` merged in, and a new score head in place of its output layer.
 
-    The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would.
+    The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would. ``device`` is where the
+    weights go, by default that of ``profile``.
     Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers has no sequence classifier of this architecture.
     """
     torch = import_optional("torch", extra="train")
     transformers = import_optional("transformers", extra="train")
     precise = profile.model_copy(update={"dtype": "float32"})
-    loaded = model_loader.load(folder, adapter=adapter, profile=precise)
+    loaded = model_loader.load(folder, adapter=adapter, profile=precise, device=device)
     causal = loaded.model.merge_and_unload().to(model_loader.dtype(profile))
     config = copy.copy(causal.config)
     config.num_labels = 1
@@ -59,7 +62,7 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
     model.score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, dtype=torch.float32)
     spread = getattr(config.get_text_config(), "initializer_range", 0.02)
     torch.nn.init.normal_(model.score.weight, std=spread, generator=torch.Generator().manual_seed(seed))
-    return LoadedModel(model.to(profile.device).eval(), loaded.tokenizer)
+    return LoadedModel(model.to(device or profile.device).eval(), loaded.tokenizer)
 
 
 def route_of(model: Any, *, autocast: bool) -> RewardRoute:

@@ -134,9 +134,9 @@ def _fit(
     work: Path,
     group: ProcessGroup,
 ) -> TrainResult:
-    loaded = reward_forward.build(*model, plan.fit.profile, seed=plan.fit.seed)
+    loaded = reward_forward.build(*model, plan.fit.profile, seed=plan.fit.seed, device="cpu")
     peft_model, autocast = trainer_loop.wrap_with_adapter(plan.fit, loaded.model, trainer_loop.REWARD)
-    layer_sharding.shard_layers(peft_model, plan.fit, group)
+    layer_sharding.place_model(peft_model, plan.fit, group)
     longest = max(row.length for bundle in (*train, *validation) for row in bundle.rows)
     trainer_loop.require_memory_and_disk(plan.fit, peft_model, longest, work, ranks=group.local_world_size)
     route = reward_forward.route_of(peft_model, autocast=autocast)

@@ -68,8 +68,7 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        peft_model, tokenizer, autocast = load_with_adapter(plan, model)
-        layer_sharding.shard_layers(peft_model, plan, self._group)
+        peft_model, tokenizer, autocast = load_with_adapter(plan, model, self._group)
         longest = max(row.length for row in (*train, *validation))
         trainer_loop.require_memory_and_disk(plan, peft_model, longest, work, ranks=self._group.local_world_size)
         capabilities = capability_probe.probe(peft_model, train, autocast=autocast)
@@ -96,10 +95,13 @@ class SftTrainer:
         return replace(result, privacy=run.budget()) if isinstance(run, private_run.PrivateRun) else result
 
 
-def load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
-    """Return the model in ``folder`` with a new adapter to train, its tokenizer, and whether it needs autocast."""
+def load_with_adapter(plan: TrainingArgs, folder: Path, group: ProcessGroup = SINGLE) -> tuple[Any, Any, bool]:
+    """Return the model in ``folder`` with a new adapter to train, its tokenizer, and whether it needs autocast.
+
+    The adapter is drawn in the memory of the machine, so that every device starts from the same numbers.
+    """
     peft = import_optional("peft", extra="train")
-    loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)
+    loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit, device="cpu")
     model = loaded.model
     if plan.four_bit:
         model = peft.prepare_model_for_kbit_training(
@@ -108,6 +110,7 @@ def load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]
     adapted, autocast = trainer_loop.wrap_with_adapter(plan, model, trainer_loop.SFT)
     if plan.init_adapter is not None:
         warm_start.load_adapter_weights(adapted, plan.init_adapter, plan.adapter)
+    layer_sharding.place_model(adapted, plan, group)
     return adapted, loaded.tokenizer, autocast
 
 

@@ -32,7 +32,7 @@ class TorchrunLaunch(StrictModel):
     max_restarts: int = Field(ge=0, le=1000)
     """Times that all processes are started again, from the last checkpoint, after one has failed."""
     shard: Literal["none", "layers"]
-    """layers: divide the frozen layers among the processes (FSDP2): less memory on each once loaded. Slower; the same weights."""
+    """layers: divide the frozen layers among the processes (FSDP2): less memory on each card. Slower; the same weights."""
     collective_timeout_seconds: int = Field(ge=10, le=86_400)
     """Seconds that a process waits for the others before it gives up, and all are started again."""
 
@@ -66,7 +66,7 @@ class RayLaunch(StrictModel):
     storage_path: str | None = Field(min_length=1)
     """Where checkpoints go: a folder that all nodes see, or an address such as ``s3://bucket/folder``. Null with address local alone."""
     shard: Literal["none", "layers"]
-    """layers: divide the frozen layers among the workers (FSDP2): less memory on each once loaded."""
+    """layers: divide the frozen layers among the workers (FSDP2): less memory on each card."""
     collective_timeout_seconds: int = Field(ge=10, le=86_400)
     """Seconds that a worker waits for the others before it gives up, and all are started again."""
 
