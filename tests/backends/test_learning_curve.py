@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io, lock, manifest
@@ -25,7 +26,7 @@ pytest.importorskip("torch")
 def built(tmp_path_factory, tiny_model):
     """A project up to split, made by the commands themselves."""
     root = tmp_path_factory.mktemp("curve")
-    shutil.copytree(ROOT / "conf", root / "conf")
+    copy_conf(root)
     (root / "data").mkdir()
     rows = (ROOT / "examples/local_lens/data/new_clients.jsonl").read_text().splitlines()
     (root / "data" / "rows.jsonl").write_text("\n".join(rows[:80]) + "\n")

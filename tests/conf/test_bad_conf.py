@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.cli.main import main
 
@@ -32,7 +32,7 @@ def test_the_user_sees(
     case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps, _, expected = case.read_text().partition("---\n")
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     (tmp_path / "conf/overrides.yaml").write_text("# recorded\n# overrides\n[]\n")
     monkeypatch.chdir(tmp_path)
     for line in steps.splitlines():

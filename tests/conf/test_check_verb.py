@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.backends.modeling import layer_benchmark
 from tunectl.cli.main import main
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     (tmp_path / "conf/overrides.yaml").write_text("- ingest=table\n- data.path=rows.csv\n")
     rows = "".join(
         f'"brief number {row} about a small place","an answer of some words, number {row}"\n' for row in range(60)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
@@ -22,7 +23,7 @@ SEVERAL = ("submit.nodes=2", "submit.storage_path=/shared/jobs", "submit.cpus=8"
 def layout(tmp_path_factory: pytest.TempPathFactory) -> ProjectPaths:
     """A project whose commit is at a remote."""
     folder = tmp_path_factory.mktemp("shop")
-    shutil.copytree(ROOT / "conf", folder / "conf")
+    copy_conf(folder)
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text("[core]\n    remote = far\n['remote \"far\"']\n    url = /srv/store\n")
     subprocess.run(["git", "init", "--quiet", "--bare", str(folder / ".far")], check=True)

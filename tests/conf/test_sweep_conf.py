@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import optional
@@ -18,7 +18,7 @@ pytest.importorskip("optuna")
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProjectPaths:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     return ProjectPaths()
 

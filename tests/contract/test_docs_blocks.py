@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 from docs_blocks import RUN, list_fences, parse_page, split_commands
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +23,8 @@ def name(page: Path) -> str:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the configuration of this checkout; nothing is recorded in it."""
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
-    (tmp_path / "conf" / "overrides.yaml").write_text("[]\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

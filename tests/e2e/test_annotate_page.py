@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cli_errors import drop_more
+from conf_copy import copy_conf
 from playwright.sync_api import expect
 
 from tunectl.access.api_keys import add as add_key
@@ -63,8 +64,7 @@ def questions(count: int) -> list[AnnotationTask]:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(tmp_path)
     with open_store(tmp_path / "judgments") as store:
         store.add(questions(5))
     monkeypatch.chdir(tmp_path)

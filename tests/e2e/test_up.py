@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sweep_project as project
+from conf_copy import copy_conf
 from serving_process import free_port
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -47,7 +48,7 @@ def test_it_builds_and_a_mistake_stops_it_before_anything_starts(tmp_path: Path)
 
 
 def test_the_console_runs_beside_and_ends_with_it(tmp_path: Path) -> None:
-    shutil.copytree(project.ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     override_file.save_overrides(ProjectPaths(tmp_path), [Override.from_cli("console.port=0")])
     words = [sys.executable, "-m", "tunectl", "up", "--no-build"]
     with subprocess.Popen(words, cwd=tmp_path, env=project.ENVIRONMENT, stdout=subprocess.PIPE, text=True) as up:
@@ -100,7 +101,7 @@ def test_server_monitor_and_retrain_controller_share_one_log_and_end_with_it(
     tmp_path: Path, releases: tuple[Path, str, str]
 ) -> None:
     folder = tmp_path / "shop"
-    shutil.copytree(project.ROOT / "conf", folder / "conf")
+    copy_conf(folder)
     layout = ProjectPaths(folder)
     shutil.copytree(releases[0], layout.releases)
     project.git(folder, "init", "--quiet")

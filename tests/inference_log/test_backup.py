@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 from inference_rows import finish, inference, thumb
 
 from tunectl.access import api_keys, signatures
@@ -55,8 +56,7 @@ def project(url, tmp_path, monkeypatch):
     """A project with traffic of Ada and of others, keys, two releases, a retrain and a frozen window."""
     home = tmp_path / "project"
     home.mkdir()
-    shutil.copytree(ROOT / "conf", home / "conf")
-    (home / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(home)
     monkeypatch.chdir(home)
     monkeypatch.delenv("TUNECTL_REGISTRY", raising=False)
     if url.startswith("postgresql"):

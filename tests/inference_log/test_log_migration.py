@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from conf_copy import copy_conf
 from inference_rows import inference, thumb
 from msgspec import to_builtins
 from old_inference_log import (
@@ -320,8 +320,7 @@ def test_a_full_disk_leaves_it_as_it_was(tmp_path: Path, monkeypatch) -> None:
 def project(folder: Path, monkeypatch) -> Path:
     """A project of today, with ``conf/``."""
     folder.mkdir(exist_ok=True)
-    shutil.copytree(ROOT / "conf", folder / "conf")
-    (folder / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(folder)
     monkeypatch.chdir(folder)
     return folder
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli_errors import drop_more
+from conf_copy import copy_conf
 from inference_rows import finish, inference, thumb
 from msgspec import to_builtins
 from serving_process import settings
@@ -36,8 +37,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture
 def project(url, tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", url)
     live = checks.load_config(ProjectPaths(), []).root.inference_log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 from inference_rows import finish, inference, thumb
 
 from tunectl.backends.storage.inference_log_sql import open_log
@@ -27,8 +27,7 @@ FILE = Path(".tunectl/inference_log/inference_log.sqlite")
 @pytest.fixture
 def project(url, tmp_path, monkeypatch):
     home = tmp_path / "project"
-    shutil.copytree(ROOT / "conf", home / "conf")
-    (home / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(home)
     monkeypatch.chdir(home)
     if url.startswith("sqlite"):
         url = f"sqlite:///{FILE}"

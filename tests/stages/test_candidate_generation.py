@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.annotation import uncertainty_ranking
 from tunectl.annotation.active_sampling import QueuePolicy
@@ -44,7 +45,7 @@ class Writer:
 @pytest.fixture
 def project(tmp_path, monkeypatch, tiny_model):
     monkeypatch.setattr(generator, "model_loader", lambda profile: lambda folder, adapter: Writer())
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     (tmp_path / "conf/overrides.yaml").write_text(
         "- annotate.prepare.inputs=10\n- annotate.prepare.systems=[model,model]\n- annotate.prepare.decoding.max_new_tokens=8\n"
         "- preferences=default\n- preferences.max_rejected_share=0.9\n"

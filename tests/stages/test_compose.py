@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import override_file
@@ -36,7 +37,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> code_digest.PackageSource
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: code_digest.PackageSources) -> ProjectPaths:
     monkeypatch.setattr(code_digest, "find_package_sources", lambda: still)
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     (tmp_path / "raw" / "more").mkdir(parents=True)
     (tmp_path / "raw/a.csv").write_text("prompt,completion\na,b\n")
     (tmp_path / "raw/more/b.txt").write_text("text\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from conf_copy import copy_conf
 
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.paths import ProjectPaths
@@ -249,7 +249,7 @@ def test_answers_left_out_of_a_record_are_listed(tmp_path: Path) -> None:
 
 
 def test_another_engine_changes_no_json_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     (tmp_path / "a.txt").write_text("text\n")
     monkeypatch.chdir(tmp_path)
     layout = ProjectPaths()

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cli_errors import drop_more
+from conf_copy import copy_conf
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
@@ -25,8 +26,7 @@ CSV = "mr,ref\nname[A],A is a pub.\nname[B],B is a cafe.\nname[A],There is a pub
 @pytest.fixture
 def project(tmp_path, tiny_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "conf", "conf")
-    Path("conf/overrides.yaml").write_text("[]\n")
+    copy_conf(Path())
     shutil.copytree(tiny_model, "artifacts/model")
     manifest.write(Path("artifacts/model"), manifest.Manifest("model", "x"))
     Path("data.csv").write_text(CSV)

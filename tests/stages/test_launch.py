@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.launchers.launched_trainers import (
@@ -53,7 +53,7 @@ RAY = {
 
 
 def test_another_launch_changes_no_json_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     (tmp_path / "a.txt").write_text("text\n")
     monkeypatch.chdir(tmp_path)
     layout = ProjectPaths()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from itertools import count, islice
 from pathlib import Path
 
 import pytest
 import yaml
+from conf_copy import copy_conf
 from pydantic import ValidationError
 
 from tunectl.artifacts import atomic_io, row_counts
@@ -767,8 +767,7 @@ def test_marks_can_be_looked_at(project, capsys):
 
 
 def test_agreement_of_the_stage_is_of_people(project, capsys):
-    shutil.copytree(ROOT / "conf", project / "conf")
-    (project / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(project)
     places()
     imported(explicit(4, annotator="Ada"), contrast=CONTRAST)
     found = json.loads(shown(project, capsys, "agreement", "--stage", "--json"))

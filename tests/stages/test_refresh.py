@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
@@ -60,7 +61,7 @@ def site(tmp_path, monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     running = Site()
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     Path("conf/ingest/web.yaml").write_text(
         "defaults:\n  - source/urls@sources.web\n  - _self_\n"

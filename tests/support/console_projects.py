@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import console_records
+from conf_copy import copy_conf
 from starlette.testclient import TestClient
 
 from tunectl.access.api_keys import KeyStore
@@ -44,7 +45,7 @@ MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e"
 def initialize(folder: Path) -> ProjectPaths:
     """A project as ``tunectl init`` leaves it, without data."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("overrides.yaml"))
+    copy_conf(folder)
     shutil.copy(ROOT / "dvc.yaml", folder / "dvc.yaml")
     layout = ProjectPaths(folder)
     atomic_io.write_bytes(layout.cache / "code.json", remember_code_digests())

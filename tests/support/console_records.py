@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import sweep_fixtures
+from conf_copy import copy_conf
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -68,7 +69,7 @@ SYSTEMS = {"base": "Base", "tuned": "Tuned"}
 
 def add_settings(root: Path) -> ProjectPaths:
     """The settings of a project after init."""
-    shutil.copytree(ROOT / "conf", root / "conf", dirs_exist_ok=True)
+    copy_conf(root)
     shutil.copy(ROOT / "dvc.yaml", root / "dvc.yaml")
     return ProjectPaths(root)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
+
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import override_file
@@ -26,7 +27,7 @@ WORDS = (
 
 def build(folder: Path, model: Path, *, rows: int = 90) -> ProjectPaths:
     """Make the project in ``folder``, which has to be the current one, and run its stages up to cpt."""
-    shutil.copytree(ROOT / "conf", folder / "conf")
+    copy_conf(folder)
     lines = [
         {"prompt": f"Say {number % 30}, {number}!", "completion": f"it is {number % 30}", "user": f"user {number % 15}"}
         for number in range(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from conf_copy import copy_conf
 from drift_fixtures import TOPICS, inference, release, rows
 from serving_process import ROOT, free_port
 
@@ -50,7 +50,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
-        shutil.copytree(ROOT / "conf", folder / "conf")
+        copy_conf(folder)
         digest = tiny_encoder(folder / ".tunectl" / "cache" / "embeddings" / "tiny-1.0")
         release(folder / ".tunectl" / "releases", rows=200)
         self.words = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from conf_copy import copy_conf
 from msgspec import to_builtins
 
 from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
@@ -77,7 +77,7 @@ WATCH = {
 def make(folder: Path, inferences: int = 12) -> ReleaseRegistry:
     """Write the project; returns its release store, with a champion."""
     folder.mkdir(parents=True)
-    shutil.copytree(ROOT / "conf", folder / "conf")
+    copy_conf(folder)
     (folder / "trainer.py").write_text(TRAINER)
     (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
     (folder / ".gitignore").write_text(".tunectl/\n/log.txt\n")

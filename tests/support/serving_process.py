@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +14,8 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from conf_copy import copy_conf
 
 from tunectl.access import api_keys, scopes
 
@@ -155,7 +156,7 @@ class TypedServer(Server):
 
     def __init__(self, folder: Path, registry: Path, *words: str) -> None:
         """``words``: further ones of the command line."""
-        shutil.copytree(ROOT / "conf", folder / "conf")
+        copy_conf(folder)
         self.folder, self.port, self.log, self.keys = folder, free_port(), folder / "log", {"chat": ""}
         hidden = {"TUNECTL_KEYS", "TUNECTL_REGISTRY", "TUNECTL_SERVE", "TUNECTL_HOME", "TUNECTL_INFERENCE_LOG_URL"}
         self._env = {name: value for name, value in os.environ.items() if name not in hidden}

@@ -69,18 +69,22 @@ class SlurmCluster:
 
     def start(self) -> None:
         """Start all, and wait until both nodes are idle."""
+        errors = self.folder / "errors.txt"
         for words in (["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]):
-            self._processes.append(
-                subprocess.Popen(
-                    words,
-                    env={**os.environ, **self.environment},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
+            with errors.open("ab") as stream:
+                self._processes.append(
+                    subprocess.Popen(
+                        words,
+                        env={**os.environ, **self.environment},
+                        stdout=subprocess.DEVNULL,
+                        stderr=stream,
+                        start_new_session=True,
+                    )
                 )
-            )
         end = time.monotonic() + 60
         while self.call("sinfo", "--noheader", "--format=%T %D", code=None).strip() != "idle 2":
+            ended = [process.args for process in self._processes if process.poll() is not None]
+            assert not ended, f"{ended} ended: {errors.read_text()[-2000:]}"
             assert time.monotonic() < end, (self.folder / "controller.log").read_text()[-2000:]
             time.sleep(0.2)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from conf_copy import copy_conf
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -92,7 +93,7 @@ stages:
 def make(folder: Path, *, build: bool = True) -> Path:
     """Write the project, build it once, and commit all."""
     folder.mkdir(parents=True)
-    shutil.copytree(ROOT / "conf", folder / "conf")
+    copy_conf(folder)
     (folder / "split.py").write_text(SPLIT)
     (folder / "sft.py").write_text(SFT)
     (folder / "evaluate.py").write_text(EVALUATE)

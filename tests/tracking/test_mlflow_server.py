@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conf_copy import copy_conf
 from mlflow_server import ROOT, MlflowServer, ensure_client, ensure_server
 from msgspec.structs import replace
 
@@ -75,7 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "shop"
     folder.mkdir()
-    shutil.copytree(ROOT / "conf", folder / "conf")
+    copy_conf(folder)
     (folder / "report.html").write_text("<html>the report</html>")
     spool.save(folder / ".tunectl" / "track" / "spool", RECORD, [(folder / "report.html", "evaluate/report.html")])
     return folder

@@ -135,14 +135,10 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    import warnings
-
     from tunectl.backends.system import terminal
     from tunectl.core import logging_setup
 
     logging_setup.configure_logging(level="debug" if args.verbose else "info")
-    if not args.verbose:
-        warnings.simplefilter("ignore")  # deprecation warnings of libraries: users cannot act on them
     terminal.install_progress()
 
 

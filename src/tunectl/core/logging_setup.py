@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,13 +46,18 @@ class PlainFormatter(logging.Formatter):
 
 
 def configure_logging(*, level: str = "info", json_lines: bool = False) -> None:
-    """Send tunectl's log to stderr: plain text for people, JSON lines for services. Safe to call again."""
+    """Send tunectl's log to stderr: plain text for people, JSON lines for services. Safe to call again.
+
+    Below the level of debug, Python warnings are left out: libraries warn of what they deprecate, and users cannot act on that.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else PlainFormatter("%(message)s"))
     root = logging.getLogger("tunectl")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+    if level != "debug":
+        warnings.simplefilter("ignore")
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
@@ -81,7 +81,7 @@ def test_the_ports_are_those_of_the_project(tmp_path: Path) -> None:
     assert declared == {name: port for name, port in system_check.PORTS.items() if name in declared}
     assert {"serve", "monitor", "retrain", "annotate"} <= declared.keys()
     assert system_check.list_ports(tmp_path) == system_check.PORTS
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     layout = ProjectPaths(tmp_path)
     override_file.save_overrides(layout, [Override.from_cli("serve.port=4000")])
     assert system_check.list_ports(tmp_path)["serve"] == 4000

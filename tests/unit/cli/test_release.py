@@ -3,10 +3,9 @@
 import json
 import os
 import pwd
-import shutil
-from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.cli.main import main
 from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
@@ -89,7 +88,7 @@ def test_a_refused_release_ends_with_exit_3(store, capsys):
 @pytest.fixture
 def in_project(tmp_path, monkeypatch):
     """The working directory of a project that has nothing but a configuration."""
-    shutil.copytree(Path(__file__).parents[3] / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Settings with which a controller began, in a project of nothing but its configuration."""
-    shutil.copytree(ROOT / "conf", tmp_path / "conf", ignore=shutil.ignore_patterns("overrides.yaml"))
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     approvals: list[str] = []
     monkeypatch.setattr(

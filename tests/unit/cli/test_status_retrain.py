@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from conf_copy import copy_conf
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -307,7 +307,7 @@ def test_ago_is_never_negative() -> None:
 def test_it_is_one_screen_and_the_same_for_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     stage = StageStatus("sft", "stale", [StageChange("sft.lora_rank", 16, 32)] * 30, 71.5, "no " * 90)
     stages = [replace(stage, stage=one.name) for one in STAGES]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
@@ -25,8 +25,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "conf/overrides.yaml").write_text("[]\n")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conf_copy import copy_conf
 from msgspec import structs
 
 from tunectl.artifacts import atomic_io, row_counts
@@ -54,7 +55,7 @@ def test_other_machines_need_a_secret() -> None:
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProjectPaths:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    copy_conf(tmp_path)
     monkeypatch.chdir(tmp_path)
     return ProjectPaths()
 

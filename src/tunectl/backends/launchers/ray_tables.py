@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,10 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
     started = ray_launcher.connect(ray, "RAY_ADDRESS", named, START_HINT, log_to_driver=False, include_dashboard=False)
     try:
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        yield RayTables(ray, partitions or PARTITIONS_A_CPU * cpus)
+        with warnings.catch_warnings():
+            # map_batches has no named parameter for the number of tries, so it is one of the deprecated ones; pyproject.toml bounds Ray
+            warnings.simplefilter("ignore", import_optional("ray.util.annotations", extra=EXTRA).RayDeprecationWarning)
+            yield RayTables(ray, partitions or PARTITIONS_A_CPU * cpus)
     except ray.exceptions.RayError as error:
         raise ray_errors.describe(error, "curate.engine = ray: a step failed on the cluster", RETRY_HINT) from error
     finally:

@@ -92,9 +92,8 @@ def run_rank(config: dict[str, Any]) -> None:
 
 
 def _join_ranks(request: FitRequest, context: Any, stop_requested: Callable[[], bool]) -> ProcessGroup:
-    """Return the group of ranks that Ray has started; for transformers and accelerate there must seem to be one process only."""
-    for name in (*worker.HIDDEN, "NODE_RANK", "ACCELERATE_TORCH_DEVICE"):
-        os.environ.pop(name, None)
+    """Return the group of ranks that Ray has started."""
+    worker.hide_ranks()
     return ProcessGroup(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),

@@ -37,8 +37,11 @@ Plan = TypeVar("Plan", TrainingArgs, RlArgs)
 MEETING_SECONDS = 60
 """Seconds that a rank waits for the others where it does not see the request."""
 CARDS = "CUDA_VISIBLE_DEVICES"
-HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that accelerate and transformers look for. Both must see one process only: else they wrap the model and save on every rank."""
+HIDDEN = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK"),
+    *("MASTER_ADDR", "MASTER_PORT", "ACCELERATE_TORCH_DEVICE"),
+)
+"""Variables that accelerate and transformers look for."""
 
 
 def main(folder: Path) -> int:
@@ -110,12 +113,17 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
         sharded=request is not None and request.sharded,
         stop_requested=(folder / fit_request.STOP).exists,
     )
-    for name in HIDDEN:
-        os.environ.pop(name, None)
-    # it would warn of a setting that is intended here
-    logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
+    hide_ranks()
     _refuse_another_folder(request, folder, group)
     return group
+
+
+def hide_ranks() -> None:
+    """Let accelerate and transformers see one process only: else they wrap the model, and save on every rank."""
+    for name in HIDDEN:
+        os.environ.pop(name, None)
+    # transformers would warn that a process group is there, and it does not use it
+    logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
 
 
 def _open_store(distributed: Any, timeout: timedelta) -> dict[str, Any]:

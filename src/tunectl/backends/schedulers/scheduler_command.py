@@ -11,6 +11,8 @@ from typing import Final
 from tunectl.core.errors import InfrastructureError
 
 TIMEOUT_SECONDS: Final = 120
+MESSAGE_CHARS: Final = 1000
+"""Length of a program's message in an error; Ray's about a missing token has 700 characters."""
 INSTALL: Final = {
     "sbatch": "SLURM's client, on a machine that may submit (Debian: apt-get install slurm-client)",
     "kubectl": "kubectl (https://kubernetes.io/docs/tasks/tools), with a kubeconfig of the cluster",
@@ -47,9 +49,9 @@ def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = 
         ) from error
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
-        reason = "\n".join(lines[-5:])[-500:] or f"exit code {process.returncode}"
+        reason = "\n".join(lines[-5:])[-MESSAGE_CHARS:] or f"exit code {process.returncode}"
         if any(line.startswith("Traceback ") for line in lines):  # the last line of a Python traceback has the message
-            reason = lines[-1][-500:]
+            reason = lines[-1][:MESSAGE_CHARS]
         raise InfrastructureError(
             f"{' '.join(command[:2])} failed: {reason}",
             hint="the scheduler said so: correct what its message names, in the submit settings (conf/submit/) or on the cluster",
