@@ -88,7 +88,8 @@ class Home:
 
     def commit(self, message: str) -> None:
         self.git("add", ".")
-        self.git("commit", "--quiet", "--message", message)
+        if self.git("status", "--porcelain"):
+            self.git("commit", "--quiet", "--message", message)
         self.git("push", "--quiet", "origin", "main")
 
     def submit(self, *words: str) -> dict[str, str]:
@@ -179,6 +180,7 @@ def test_a_fit_that_is_interrupted_and_killed_goes_on_to_the_same_bytes_and_come
 
 
 def test_a_job_that_cannot_start_says_why_and_is_canceled(home: Home) -> None:
+    home.commit("what another test built")
     job = home.submit("submit.max_hours=3")
     home.wait(lambda: home.status()["reason"], job)
     assert (home.status()["state"], home.status()["reason"]) == ("pending", "PartitionTimeLimit")
