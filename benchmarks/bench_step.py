@@ -300,7 +300,7 @@ def write_table(steps: dict[str, dict[str, Any]]) -> list[str]:
     """The parts as a Markdown table: median, and quartiles in brackets."""
     counts = list(steps)
     lines = [
-        "| milliseconds a step | " + " | ".join(f"{count} streams" for count in counts) + " |",
+        "| milliseconds a step | " + " | ".join(map(name_streams, counts)) + " |",
         "|---|" + "---|" * len(counts),
     ]
     for name in (*PARTS, "whole", "processor time of the server"):
@@ -312,6 +312,11 @@ def write_table(steps: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def name_streams(count: str) -> str:
+    """Return the words for so many streams."""
+    return f"{count} stream" if count == "1" else f"{count} streams"
+
+
 def draw(steps: dict[str, dict[str, Any]]) -> str:
     """One bar for each number of streams: shares of a step; what is negative is drawn as nothing."""
     from tunectl.backends.reports import svg_plots
@@ -319,7 +324,7 @@ def draw(steps: dict[str, dict[str, Any]]) -> str:
     medians = {count: {name: max(0.0, parts[name]["median"]) for name in PARTS} for count, parts in steps.items()}
     totals = {count: sum(parts.values()) or 1.0 for count, parts in medians.items()}
     series = {name: [medians[count][name] / totals[count] for count in steps] for name in PARTS}
-    labels = [f"{count} streams" for count in steps]
+    labels = [name_streams(count) for count in steps]
     return svg_plots.stacked_bars(
         labels, series, xlabel="share of a step", alt="Where a step of the server goes, by number of streams"
     )

@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -56,6 +57,15 @@ def test_labels_are_text_and_dollars_are_not_mathematics():
 
 def test_long_labels_are_shortened():
     assert svg_plots._short("a" * 40) == "a" * 25 + "…"
+
+
+def test_a_legend_of_many_names_stays_in_the_picture_and_tells_them_apart():
+    names = [f"part number {number} of a step" for number in range(9)]
+    svg = svg_plots.stacked_bars(["x"], {name: [1.0] for name in names}, xlabel="share", alt="a")
+    places = {found[2]: float(found[1]) for found in re.finditer(r'<text [^>]*?x="([-\d.]+)"[^>]*>([^<]+)</text>', svg)}
+    assert [name for name in names if places.get(name, -1) < 0] == []
+    assert len(set(re.findall(r'fill="(#\w+|url\(#\w+\))"', svg))) >= 9
+    assert "#000000" not in svg  # hatches follow the page, too
 
 
 def test_alt_may_hold_anything():

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +43,7 @@ _STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _INK,
+    "hatch.color": _INK,
     "grid.alpha": 0.12,
     "legend.frameon": False,
     "legend.fontsize": 8,
@@ -169,7 +171,7 @@ def bars(
                 label="population",
                 linestyle="",
             )
-            _legend_above(axes, 1)
+            _legend_above(axes, ["population"])
         _rows(axes, labels, xlabel, percent=percent)
     return canvas.svg
 
@@ -186,7 +188,7 @@ def grouped_bars(
     """Return an SVG of grouped horizontal bars: for each label one bar of each series, whose values are in the order of ``labels``."""
     numpy = import_optional("numpy", extra="data")
     rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
-    with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
+    with _canvas(_height(len(labels) * max(1, len(series) * 0.6), series), alt) as canvas:
         for index, (name, color) in enumerate(zip(series, _colors(len(series)), strict=True)):
             at = rows + (index - (len(series) - 1) / 2) * thick
             canvas.axes.barh(at, series[name], color=color, height=thick * 0.9, label=_plain(name), alpha=0.9)
@@ -194,20 +196,23 @@ def grouped_bars(
                 arms = _arms(series[name], intervals[name])
                 canvas.axes.errorbar(series[name], at, xerr=arms, fmt="none", ecolor=_INK, capsize=2, linewidth=1)
         _rows(canvas.axes, labels, xlabel, percent=percent)
-        _legend_above(canvas.axes, len(series))
+        _legend_above(canvas.axes, series)
     return canvas.svg
 
 
 def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
     """Return an SVG of stacked horizontal bars, one per label; each series has one value per label, in the order of ``labels``."""
     rows = list(range(len(labels)))
-    with _canvas(_height(len(labels)), alt) as canvas:
+    with _canvas(_height(len(labels), series), alt) as canvas:
         reached = [0.0] * len(labels)
-        for (name, values), color in zip(series.items(), _colors(len(series)), strict=True):
-            canvas.axes.barh(rows, values, left=reached, color=color, height=0.62, label=_plain(name), alpha=0.9)
+        for index, ((name, values), color) in enumerate(zip(series.items(), _colors(len(series)), strict=True)):
+            hatch = "////" if index >= len(PALETTE) else None  # a color that comes twice
+            canvas.axes.barh(
+                rows, values, left=reached, color=color, height=0.62, label=_plain(name), alpha=0.9, hatch=hatch
+            )
             reached = [before + value for before, value in zip(reached, values, strict=True)]
         _rows(canvas.axes, labels, xlabel, percent=False)
-        _legend_above(canvas.axes, len(series))
+        _legend_above(canvas.axes, series)
     return canvas.svg
 
 
@@ -290,17 +295,38 @@ def scatter(
     return canvas.svg
 
 
-def _legend_above(axes: Any, names: int) -> None:
+def _legend_above(axes: Any, names: Iterable[str]) -> None:
     """Place the legend above the plot: bars fill their axes to the last corner."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(names, 4), handlelength=1.0, borderaxespad=0.2)
+    columns, _ = _legend_grid(names)
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=columns,
+        columnspacing=1.2,
+        handlelength=1.0,
+        borderaxespad=0.2,
+    )
+
+
+def _legend_grid(names: Iterable[str]) -> tuple[int, int]:
+    """Return columns and rows of a legend that is as wide as the picture at most; matplotlib fills it column by column."""
+    lengths = [len(_plain(name)) for name in names]
+    for rows in range(math.ceil(len(lengths) / 4), len(lengths)):
+        longest = [max(lengths[start : start + rows]) for start in range(0, len(lengths), rows)]
+        if (
+            sum(0.34 + 0.066 * letters for letters in longest) <= WIDTH
+        ):  # inches of a mark with its gaps, and of a letter
+            return len(longest), rows
+    return 1, len(lengths)
 
 
 def _colors(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
-def _height(rows: float) -> float:
-    return 0.75 + 0.24 * max(2.0, rows)
+def _height(rows: float, legend: Iterable[str] = ()) -> float:
+    """Return inches for so many rows of bars, below a legend of these names."""
+    return 0.75 + 0.24 * max(2.0, rows) + 0.17 * max(0, _legend_grid(legend)[1] - 1)
 
 
 def _arms(values: Sequence[float], intervals: Sequence[PlotInterval]) -> list[list[float]]:
