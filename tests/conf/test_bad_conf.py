@@ -10,7 +10,6 @@ from conf_copy import copy_conf
 
 from tunectl.cli.main import main
 
-ROOT = Path(__file__).parents[2]
 CASES = sorted((Path(__file__).parent / "bad").glob("*.txt"))
 
 

@@ -11,8 +11,6 @@ from conf_copy import copy_conf
 from tunectl.backends.modeling import layer_benchmark
 from tunectl.cli.main import main
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

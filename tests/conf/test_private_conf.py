@@ -12,8 +12,6 @@ from tunectl.config.loading import checks
 from tunectl.core.errors import ConfigError
 from tunectl.pipeline.required_extras import list_required_packages
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProjectPaths:

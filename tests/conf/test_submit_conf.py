@@ -15,7 +15,6 @@ from tunectl.cli.main import main
 from tunectl.core.errors import ConfigError, UsageError
 from tunectl.pipeline import job_submission
 
-ROOT = Path(__file__).parents[2]
 SEVERAL = ("submit.nodes=2", "submit.storage_path=/shared/jobs", "submit.cpus=8")
 
 

@@ -12,7 +12,6 @@ from tunectl.core import optional
 from tunectl.core.errors import ConfigError, MissingExtraError, UsageError
 from tunectl.pipeline import sweep_setup
 
-ROOT = Path(__file__).parents[2]
 pytest.importorskip("optuna")
 
 

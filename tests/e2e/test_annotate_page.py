@@ -33,7 +33,6 @@ from tunectl.preferences.annotation_store import (
     open_store,
 )
 
-ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",

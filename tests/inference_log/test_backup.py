@@ -39,7 +39,6 @@ from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Trigger
 
-ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
 FACTS = BuildFacts("shop", "openvino", "merged")
 PRIVATE = "a very private question"

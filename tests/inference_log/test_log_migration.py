@@ -38,7 +38,6 @@ from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.inference_log import erasure, project_folder, pseudonyms, snapshot, training_window
 from tunectl.monitoring import reference_data
 
-ROOT = Path(__file__).parents[2]
 LIVE = EXPECTED["live"]
 IDS = [one["id"] for one in LIVE["exchanges"]]
 

@@ -31,7 +31,6 @@ from tunectl.retraining import state_machine
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Transition, Trigger
 
-ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
 
 

@@ -20,7 +20,6 @@ from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.inference_log.log_store import FinishedRequest
 
-ROOT = Path(__file__).parents[2]
 FILE = Path(".tunectl/inference_log/inference_log.sqlite")
 
 

@@ -25,8 +25,6 @@ from tunectl.evaluation.protocols import GeneratedText
 from tunectl.preferences import annotation_store
 from tunectl.training.reward.protocols import RewardScore
 
-ROOT = Path(__file__).parents[2]
-
 
 class Writer:
     """A stand-in for a loaded model: what it writes follows from prompt and seed."""

@@ -19,7 +19,6 @@ from tunectl.pipeline import code_digest, resolved_config
 from tunectl.pipeline.stages import STAGES
 from tunectl.pipeline.stages.compose import compose
 
-ROOT = Path(__file__).parents[2]
 NAMES = [stage.name for stage in STAGES]
 
 

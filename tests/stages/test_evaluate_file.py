@@ -17,7 +17,6 @@ from tunectl.cli import main
 
 pytest.importorskip("torch")
 pytest.importorskip("sacrebleu")
-ROOT = Path(__file__).parents[2]
 COLUMNS = ["--input-column", "mr", "--reference-column", "ref"]
 SHORT = ["--max-new-tokens", "4"]
 CSV = "mr,ref\nname[A],A is a pub.\nname[B],B is a cafe.\nname[A],There is a pub called A.\n"

@@ -19,8 +19,6 @@ from tunectl.config.loading import override_file
 from tunectl.config.loading.override_parsing import Override
 from tunectl.pipeline.stages.compose import compose
 
-ROOT = Path(__file__).parents[2]
-
 
 class Site:
     """Pages by path; each has an ETag that follows its text, and every answer is counted by its status."""

@@ -12,7 +12,6 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import override_file
 from tunectl.pipeline import runner
 
-ROOT = Path(__file__).parents[2]
 WORDS = (
     "model=folder", "ingest=table", "data.path=rows.jsonl", "ingest.sources.table.fields={user: user}", "feedback=none", "curate=none",
     "split=default", "split.leakage=null", "cpt=none", "preferences=none", "reward=none", "align=none", "evaluate=default",

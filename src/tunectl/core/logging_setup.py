@@ -48,7 +48,7 @@ class PlainFormatter(logging.Formatter):
 def configure_logging(*, level: str = "info", json_lines: bool = False) -> None:
     """Send tunectl's log to stderr: plain text for people, JSON lines for services. Safe to call again.
 
-    Below the level of debug, Python warnings are left out: libraries warn of what they deprecate, and users cannot act on that.
+    Python warnings are left out unless ``level`` is debug: libraries warn of what they deprecate, and users cannot act on that.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else PlainFormatter("%(message)s"))

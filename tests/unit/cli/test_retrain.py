@@ -16,8 +16,6 @@ from tunectl.retraining.run_store import LOCK, RunStore, TriggerOutcome
 from tunectl.retraining.state_machine import Transition, Trigger, apply_transition, new_run
 from tunectl.services import retrain_controller
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -19,7 +19,6 @@ from tunectl.config.schema.root import TunectlConfig
 from tunectl.core.errors import ConfigError
 
 HERE = Path(__file__).parent / "foreign"
-ROOT = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

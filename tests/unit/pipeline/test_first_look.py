@@ -14,8 +14,6 @@ from tunectl.config.loading.override_parsing import Override
 from tunectl.core.errors import ConfigError
 from tunectl.pipeline import first_look
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
 def layout(tmp_path: Path) -> ProjectPaths:

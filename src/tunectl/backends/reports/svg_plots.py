@@ -313,9 +313,8 @@ def _legend_grid(names: Iterable[str]) -> tuple[int, int]:
     lengths = [len(_plain(name)) for name in names]
     for rows in range(math.ceil(len(lengths) / 4), len(lengths)):
         longest = [max(lengths[start : start + rows]) for start in range(0, len(lengths), rows)]
-        if (
-            sum(0.34 + 0.066 * letters for letters in longest) <= WIDTH
-        ):  # inches of a mark with its gaps, and of a letter
+        # inches of a mark with its gaps, and of a letter
+        if sum(0.34 + 0.066 * letters for letters in longest) <= WIDTH:
             return len(longest), rows
     return 1, len(lengths)
 
