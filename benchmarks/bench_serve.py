@@ -1,13 +1,13 @@
 """Serving: our server over HTTP beside the bare engine and what else would serve the same model on this machine.
 
-    python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 5] [--minutes 240] [--only NAME ...] [--rates 1 3] [--keep]
+    python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 5] [--minutes 240] [--only NAME ...] [--rates 1.5 3] [--keep]
     python benchmarks/bench_serve.py --quick [--registry DIR]
     python benchmarks/bench_serve.py --memory 10000
     python benchmarks/bench_serve.py --starts 8 --old CHECKOUT
 
 The systems are a closed list (serve_baselines.PEERS), each with its precision and its best settings. Those that are not installed
-are named, with the command. All are started once and stand still (SIGSTOP) while another is measured; a round measures all of
-them, in another order. Same model, same prompts, same answer lengths, the load generator on the same cores.
+are named, with the command. Each round starts all of them anew and measures them in another order; one stands still (SIGSTOP) while
+another is measured. Same model, same prompts, same answer lengths, the load generator on the same cores.
 
 Closed part: 1, 8 and 32 clients that each send the next request when the last is answered; new tokens/s, prompt tokens/s, and
 milliseconds to the first token. A window lasts until 1/5 of 200 requests (with five rounds) have had their first token.
@@ -44,7 +44,7 @@ from serve_report import CLIENTS, CLOSED, END, MIN_REQUESTS, OPEN
 
 WARM = 3.0
 """Seconds before a window."""
-LONGEST = 180.0
+LONGEST = 420.0
 """Seconds of a window at most, whatever was answered."""
 RESULT = ROOT / "benchmarks/results/bench_serve.json"
 MEMORY = RESULT.with_stem("bench_serve_memory")
@@ -71,8 +71,8 @@ def main() -> None:
     if args.starts:
         result |= serve_starts.measure(fixtures, args.place, args.old.absolute(), args.starts, run)
     else:
-        with Fleet(args, fixtures) as fleet:
-            result |= measure_memory(args, fleet) if args.memory else Rounds(args, fleet, run, start).measure()
+        start_fleet = partial(Fleet, args, fixtures)
+        result |= measure_memory(args, start_fleet) if args.memory else Rounds(args, start_fleet, run, start).measure()
     result |= {"minutes": round((time.monotonic() - start) / 60, 1)}
     if args.quick:
         print("a check of the script: these are no figures", flush=True)
@@ -94,7 +94,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds over all systems, earlier ones counted (5)")
     parser.add_argument("--minutes", type=float, default=240.0, help="no new round begins that would end later (240)")
     parser.add_argument("--only", nargs="+", choices=[item.name for item in PEERS], help="these systems")
-    parser.add_argument("--rates", nargs="*", type=float, default=[1.0, 3.0], help="arrivals a second (1 3)")
+    parser.add_argument("--rates", nargs="*", type=float, default=[1.5, 3.0], help="arrivals a second (1.5 3)")
     parser.add_argument("--open-seconds", type=float, default=30.0, help="seconds of arrivals at each rate (30)")
     parser.add_argument(
         "--limit-ms", type=float, default=1000.0, help="a first token later than this is not good (1000)"
@@ -159,15 +159,16 @@ def source_files(part: str) -> list[Path]:
 
 
 class Fleet:
-    """All systems, started once; they are stopped unless they are measured."""
+    """All systems, started one after another, with another one first each ``turn``; they are stopped unless they are measured."""
 
-    def __init__(self, args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures) -> None:
+    def __init__(self, args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures, turn: int = 0) -> None:
         self.running: dict[str, RunningSystem] = {}
         self.absent: dict[str, str] = {}
         self.started: dict[str, float] = {}
         self.fixtures = fixtures
         names = ["tunectl"] if args.memory else args.only
-        self.peers = [item for item in PEERS if (item.name in names if names else not item.on_request)]
+        peers = [item for item in PEERS if (item.name in names if names else not item.on_request)]
+        self.peers = peers[turn % len(peers) :] + peers[: turn % len(peers)]
         self.place: Path = args.place
 
     def __enter__(self) -> Fleet:
@@ -213,17 +214,20 @@ class Fleet:
 
 
 class Rounds:
-    """All rounds, each cell a row of the table as soon as it is measured."""
+    """All rounds, each cell a row of the table as soon as it is measured.
 
-    def __init__(self, args: argparse.Namespace, fleet: Fleet, run: str, start: float) -> None:
-        self.args, self.fleet, self.run, self.start = args, fleet, run, start
+    A round has processes of its own: with the same requests, two starts of one system differed by a tenth, for as long as they lived.
+    """
+
+    def __init__(self, args: argparse.Namespace, start_fleet: Callable[[int], Fleet], run: str, start: float) -> None:
+        self.args, self.start_fleet, self.run, self.start = args, start_fleet, run, start
         self.table: Path = args.place / "quick_rows.jsonl" if args.quick else serve_report.ROWS
         if args.quick:
             self.table.unlink(missing_ok=True)
 
     def measure(self) -> dict[str, Any]:
         """Measure the rounds that are left, then say what all of them add up to."""
-        args, fleet, longest = self.args, self.fleet, 0.0
+        args, longest = self.args, 0.0
         first, finished_rounds = serve_report.count_rounds(serve_report.read_rows(self.table, self.run))
         if finished_rounds:
             print(f"{finished_rounds} rounds are there already ({self.table})", flush=True)
@@ -232,38 +236,49 @@ class Rounds:
                 print(f"another round would end after {args.minutes:g} minutes; the next run goes on", flush=True)
                 break
             began = time.monotonic()
-            self._round(turn)
+            with self.start_fleet(turn) as fleet:
+                self._round(fleet, turn)
             longest = max(longest, time.monotonic() - began)
-        shared = {}
-        for name in ("tunectl", "vllm") if not args.quick else ():
-            if name in fleet.running and (figures := fleet.try_system(name, prefixes)):
-                shared[name] = figures
-        return self._report() | {"shared_beginnings": shared}
+        return self._report()
 
-    def _round(self, turn: int) -> None:
-        names = list(self.fleet.running)
-        order = names[turn % len(names) :] + names[: turn % len(names)] if names else []
+    def _round(self, fleet: Fleet, turn: int) -> None:
         for clients in CLIENTS:
             work = partial(measure_closed_loop, self.args, clients=clients, turn=turn)
-            self._cells(order, turn, CLOSED, clients, work)
-        served = [name for name in order if name in self.fleet.running and self.fleet.running[name].peer.ready]
+            self._cells(fleet, list(fleet.running), turn, CLOSED, clients, work)
+        served = [name for name, item in fleet.running.items() if item.peer.ready]
         for rate in self.args.rates:
-            self._cells(served, turn, OPEN, rate, partial(open_cell, self.args, rate=rate, turn=turn))
-        self._append(turn, {"system": "", "part": END, "load": 0})
+            self._cells(fleet, served, turn, OPEN, rate, partial(open_cell, self.args, rate=rate, turn=turn))
+        shared = {}
+        for name in ("tunectl", "vllm") if not self.args.quick else ():
+            if name in fleet.running and (figures := fleet.try_system(name, prefixes)):
+                shared[name] = figures
+        about = {
+            "seconds_to_ready": fleet.started,
+            "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
+            "cannot_be_measured_here": fleet.absent,
+            "shared_beginnings": shared,
+        }
+        self._append(turn, {"system": "", "part": END, "load": 0, **about})
 
     def _append(self, turn: int, row: serve_report.Row) -> None:
         serve_report.append_row(self.table, serve_report.name_row(self.run, turn) | row)
 
     def _cells(
-        self, order: Sequence[str], turn: int, part: str, load: float, work: Callable[[RunningSystem], dict[str, Any]]
+        self,
+        fleet: Fleet,
+        order: Sequence[str],
+        turn: int,
+        part: str,
+        load: float,
+        work: Callable[[RunningSystem], dict[str, Any]],
     ) -> None:
         for name in order:
-            measured = self.fleet.try_system(name, work) if name in self.fleet.running else None
+            measured = fleet.try_system(name, work) if name in fleet.running else None
             if measured is not None:
                 self._append(turn, {"system": name, "part": part, "load": load, **measured})
 
     def _report(self) -> dict[str, Any]:
-        fleet, rows = self.fleet, serve_report.read_rows(self.table, self.run)
+        rows = serve_report.read_rows(self.table, self.run)
         cells, ratios = serve_report.summarize(rows), serve_report.compare_all(rows)
         says = {peer.name: peer.says for peer in PEERS}
         thin = serve_report.find_thin_cells(cells)
@@ -271,10 +286,8 @@ class Rounds:
             print(line, flush=True)
         return {
             "run": self.run,
-            "systems": {peer.name: peer.says for peer in fleet.peers},
-            "cannot_be_measured_here": fleet.absent,
-            "seconds_to_ready": fleet.started,
-            "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
+            "systems": {name: says[name] for name in cells},
+            **serve_report.summarize_rounds(rows),
             "cells": cells,
             "ratios": ratios,
         }
@@ -316,11 +329,12 @@ def open_cell(args: argparse.Namespace, running: RunningSystem, *, rate: float, 
     return measured
 
 
-def measure_memory(args: argparse.Namespace, fleet: Fleet) -> dict[str, Any]:
+def measure_memory(args: argparse.Namespace, start_fleet: Callable[[], Fleet]) -> dict[str, Any]:
     """Memory of our server over many requests."""
-    if "tunectl" not in fleet.running:
-        raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
-    figures = memory(fleet.running["tunectl"], args.memory)
+    with start_fleet() as fleet:
+        if "tunectl" not in fleet.running:
+            raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
+        figures = memory(fleet.running["tunectl"], args.memory)
     growth = figures["growth_after_the_first_tenth"]
     state = "held  " if growth <= MOST_GROWTH else "MISSED"
     print(f"{state} growth of memory after the first tenth: {growth} (at most {MOST_GROWTH})", flush=True)

@@ -247,6 +247,21 @@ def summarize_open(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def summarize_rounds(rows: Sequence[Row]) -> dict[str, Any]:
+    """What whole rounds say of their systems: medians of start time and memory, else what the last one says."""
+    ends = [row for row in rows if row["part"] == END]
+    result: dict[str, Any] = {
+        measure: {
+            name: statistics.median(values)
+            for name in sorted({name for row in ends for name in row[measure]})
+            for values in [[row[measure][name] for row in ends if name in row[measure]]]
+        }
+        for measure in ("seconds_to_ready", "megabytes")
+    }
+    last = ends[-1] if ends else {}
+    return result | {name: last.get(name, {}) for name in ("cannot_be_measured_here", "shared_beginnings")}
+
+
 def quantile(ordered: Sequence[float], share: float) -> float | None:
     """A quantile of sorted values; None of none."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

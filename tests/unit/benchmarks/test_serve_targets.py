@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -169,19 +171,31 @@ def test_a_run_that_is_cut_goes_on_where_it_was(
     monkeypatch.setattr(serve, "open_cell", measure)
     monkeypatch.setattr(report, "ROWS", tmp_path / "rows.jsonl")
     args = SimpleNamespace(rounds=3, minutes=60.0, rates=[1.0], quick=False)
-    fleet = SimpleNamespace(
-        running={"vllm_adapter": SimpleNamespace(memory=lambda: 1.0, peer=SimpleNamespace(ready="/health"))},
-        absent={}, started={}, peers=[], try_system=lambda name, work: work(None),
-    )  # fmt: skip
+    started: list[int] = []
+
+    @contextlib.contextmanager
+    def start_fleet(turn: int) -> Iterator[Any]:
+        started.append(turn)
+        system = SimpleNamespace(memory=lambda: 1.0 + turn, peer=SimpleNamespace(ready="/health"))
+        yield SimpleNamespace(
+            running={"vllm_adapter": system}, absent={"vllm": "not installed"}, started={"vllm_adapter": 2.0 + turn},
+            try_system=lambda name, work: work(None),
+        )  # fmt: skip
+
     with pytest.raises(KeyboardInterrupt):
-        serve.Rounds(args, fleet, "r", time.monotonic()).measure()
-    result = serve.Rounds(args, fleet, "r", time.monotonic()).measure()
+        serve.Rounds(args, start_fleet, "r", time.monotonic()).measure()
+    result = serve.Rounds(args, start_fleet, "r", time.monotonic()).measure()
     whole = {each["round"] for each in report.read_rows(tmp_path / "rows.jsonl", "r") if each["part"] == "end"}
     assert whole == {0, 1, 3}  # 2 was cut
+    assert started == [0, 1, 2, 3]
     assert [turn for turn, _ in measured] == [0] * 4 + [1] * 4 + [2] * 3 + [3] * 4
     assert result["cells"]["vllm_adapter"]["closed"]["1"]["rounds"] == 4  # what the round that was cut has counts
-    serve.Rounds(args, fleet, "r", time.monotonic()).measure()
+    assert result["seconds_to_ready"] == {"vllm_adapter": 3.0}
+    assert result["megabytes"] == {"vllm_adapter": 2}
+    assert result["cannot_be_measured_here"] == {"vllm": "not installed"}
+    again = serve.Rounds(args, start_fleet, "r", time.monotonic()).measure()
     assert len(measured) == 15
+    assert again == result
 
 
 def test_rows_of_other_server_settings_do_not_add_up(report: ModuleType) -> None:
