@@ -216,7 +216,7 @@ class Fleet:
 class Rounds:
     """All rounds, each cell a row of the table as soon as it is measured.
 
-    A round has processes of its own: with the same requests, two starts of one system differed by a tenth, for as long as they lived.
+    A round has processes of its own, because the ratio of two systems differed by a tenth between two starts, and stayed so.
     """
 
     def __init__(self, args: argparse.Namespace, start_fleet: Callable[[int], Fleet], run: str, start: float) -> None:
