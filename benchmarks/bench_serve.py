@@ -134,6 +134,7 @@ def settings(args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures) -
         "answer_tokens": serve_fixtures.LENGTHS,
         "requests_a_window": args.requests,
         "warm_seconds": WARM,
+        "longest_seconds": LONGEST,
         "rates": args.rates,
         "open_seconds": args.open_seconds,
         "limit_ms": args.limit_ms,

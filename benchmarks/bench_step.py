@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,11 +59,6 @@ Walls = dict[str, float]
 
 def main() -> None:
     """Measure and print."""
-    from tunectl.backends.engines.openvino_engine import HUGE_PAGES
-
-    # glibc reads them when a process starts, and the engine runs in this one
-    if not HUGE_PAGES.items() <= os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HUGE_PAGES})
     args = parse_args()
     if args.quick:
         fixtures = serve_fixtures.quick(args.artifacts, args.registry)

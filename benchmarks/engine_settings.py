@@ -9,8 +9,6 @@ from typing import Any
 
 from serve_envs import UnavailableError
 
-from tunectl.backends.engines.openvino_engine import HUGE_PAGES
-
 OURS = "f32"
 """The server's own setting."""
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -30,8 +28,6 @@ class Setting:
     """A library with an allocator."""
     huge_pages: bool = False
     """Whether it means nothing where the kernel gives no huge pages."""
-    small_pages: bool = False
-    """Whether it does not ask for huge pages, as the server does."""
     release: str = "merged"
 
 
@@ -46,6 +42,7 @@ class Lever:
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 LOOKUP = {"num_assistant_tokens": 3, "max_ngram_size": 3}
+GLIBC_HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 DEEP = {"TBB_ENABLE_SANITIZERS": "1"}
 """oneTBB then loads hwloc without RTLD_DEEPBIND; with it hwloc frees by glibc what another allocator has given: an abort."""
 SETTINGS = {
@@ -62,8 +59,8 @@ SETTINGS = {
     "f32, 1 sampler thread": Setting({**F32, "sampler_num_threads": 1}),
     "f32, 4 sampler threads": Setting({**F32, "sampler_num_threads": 4}),
     "f32, loops divided by halves": Setting({**F32, "TBB_PARTITIONER": "AUTO"}),
-    "f32, small pages": Setting(F32, huge_pages=True, small_pages=True),
-    "f32, weights not mapped": Setting({**F32, "ENABLE_MMAP": False}, huge_pages=True),
+    "f32, huge pages": Setting(F32, env=GLIBC_HUGE, huge_pages=True),
+    "f32, huge pages, weights not mapped": Setting({**F32, "ENABLE_MMAP": False}, env=GLIBC_HUGE, huge_pages=True),
     "f32, jemalloc": Setting(F32, env=DEEP, preload="jemalloc"),
     "f32, jemalloc, huge pages": Setting(
         F32, env={**DEEP, "MALLOC_CONF": "thp:always"}, preload="jemalloc", huge_pages=True
@@ -78,7 +75,7 @@ LEVERS = {
     "logprobs": Lever(("f32, no log-probabilities",)),
     "sampler": Lever(("f32, 1 sampler thread", "f32, 4 sampler threads")),
     "partitioner": Lever(("f32, loops divided by halves",)),
-    "pages": Lever(("f32, small pages", "f32, weights not mapped")),
+    "pages": Lever(("f32, huge pages", "f32, huge pages, weights not mapped")),
     "allocator": Lever(("f32, jemalloc", "f32, jemalloc, huge pages", "f32, tcmalloc")),
     "chunks": Lever(
         ("f32, steps of 128", "f32, steps of 256", "f32, steps of 2048", "f32, prompts not split"), long_prompts=True
@@ -94,10 +91,9 @@ def build_environment(setting: Setting) -> dict[str, str]:
     """
     if setting.huge_pages and "[never]" in (THP.read_text() if THP.is_file() else "[never]"):
         raise UnavailableError(f"the kernel gives no huge pages: echo madvise > {THP}")
-    env = setting.env if setting.small_pages else {**HUGE_PAGES, **setting.env}
     if not setting.preload:
-        return env
+        return setting.env
     library = find_library(setting.preload)
     if library is None:
         raise UnavailableError(f"not installed: apt install {PACKAGES[setting.preload]}")
-    return {**env, "LD_PRELOAD": library}
+    return {**setting.env, "LD_PRELOAD": library}

@@ -137,12 +137,6 @@ def _tunectl_environment(setup: SystemSetup) -> dict[str, str]:
     }
 
 
-def _bare_environment(_: SystemSetup) -> dict[str, str]:
-    from tunectl.backends.engines.openvino_engine import HUGE_PAGES
-
-    return HUGE_PAGES
-
-
 def _all_cores(_: SystemSetup) -> dict[str, str]:
     """vLLM reserves a core for its front end by default; with all cores it is faster here."""
     sizes = {"VLLM_CPU_KVCACHE_SPACE": "3", "VLLM_NO_USAGE_STATS": "1"}
@@ -160,19 +154,16 @@ TUNECTL = MeasuredSystem(
     "merged",
     ours=True,
 )
-BARE = MeasuredSystem(
-    "bare", "the same engine alone, adapter merged", "tunectl", _bare, "", env=_bare_environment, release="merged"
-)
 PEERS = (
     TUNECTL,
-    BARE,
+    MeasuredSystem("bare", "the same engine alone, adapter merged", "tunectl", _bare, "", release="merged"),
     replace(
         TUNECTL,
         name="tunectl_apart",
         says="our server over HTTP, adapter kept apart, int8 (OpenVINO)",
         release="adapter",
     ),
-    replace(BARE, name="bare_apart", says="the same engine alone, adapter kept apart", release="adapter"),
+    MeasuredSystem("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="adapter"),
     MeasuredSystem("vllm", "vLLM's CPU build, bf16, bound to all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
     MeasuredSystem(
         "vllm_adapter",

@@ -49,16 +49,6 @@ def ask(*prompt: int) -> GenerationRequest:
     return GenerationRequest(list(prompt), 8, 0.0, 1.0, frozenset({2}), seed=-5, schema='{"a":1}')
 
 
-def test_the_process_has_the_variables_of_its_engine_and_keeps_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SET_BY_THE_USER", "stays")
-    variables = {"OF_THE_ENGINE": "1", "SET_BY_THE_USER": "replaced"}
-    engine = SubprocessEngine("frail", "faulty_engine:FrailEngine", {"mood": "well"}, variables)
-    session = engine.open(Path("/releases/one"), Heard(), adapter=True)
-    found = Path(f"/proc/{session._process.pid}/environ").read_bytes().split(b"\0")
-    session.close()
-    assert {b"OF_THE_ENGINE=1", b"SET_BY_THE_USER=stays"} <= set(found)
-
-
 def test_pieces_arrive_in_order_and_side_by_side(pipeline) -> None:
     open_, heard = pipeline
     for number in range(20):

@@ -24,8 +24,6 @@ from tunectl.generation.engine import Deliver, FinishReason, GenerationRequest, 
 EXTRA = "serve"
 BLOCK = 32
 """Tokens of one block of the CPU's key-value cache."""
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Asks the kernel for huge pages, where it gives them (mode ``madvise`` or ``always``): one stream is 1.035 times as fast (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,4 +257,4 @@ def engine(serve: Serve) -> SubprocessEngine:
         "prefix_caching": engine_settings.prefix_caching,
         "precision": engine_settings.precision,
     }
-    return SubprocessEngine("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings, HUGE_PAGES)
+    return SubprocessEngine("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings)

@@ -60,8 +60,6 @@ class SubprocessEngine:
     """``module:name`` of the function that makes the engine there."""
     settings: dict[str, Any]
     """Keyword arguments of that function."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Variables of the process; what this process has set itself stays."""
     _opening: list[SubprocessSession] = field(default_factory=list, init=False, repr=False, compare=False)
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
@@ -76,7 +74,7 @@ class SubprocessEngine:
             "release": str(release),
             "adapter": adapter,
         }
-        pipeline = SubprocessSession(self.name, json.dumps(session_settings), deliver, self.environment)
+        pipeline = SubprocessSession(self.name, json.dumps(session_settings), deliver)
         self._opening.append(pipeline)
         try:
             if self._cancelled.is_set():
@@ -99,7 +97,7 @@ class SubprocessSession:
     The process starts with the object; ``load`` waits until it can answer.
     """
 
-    def __init__(self, name: str, session_settings: str, deliver: Deliver, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, session_settings: str, deliver: Deliver) -> None:
         self.broken: str | None = None
         self._name, self._deliver = name, deliver
         self._open_requests: dict[int, None] = {}
@@ -120,7 +118,7 @@ class SubprocessSession:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(child_socket.fileno(),),
                 process_group=0,
-                env={**environment, **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         self._frames = read_frames(self._socket)
         threads = ((self._read, "reads"), (self._write, "writes"))
