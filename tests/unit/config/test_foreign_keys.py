@@ -261,7 +261,7 @@ def test_a_list_of_data_sets_that_is_no_json(project: Path, capsys: pytest.Captu
     [
         (
             "a: [1",
-            "tunectl: f.yaml:1: not YAML: expected ',' or ']', but got '<stream end>'\n  correct that line of the file\n",
+            "tunectl: f.yaml:1: not YAML: did not find expected ',' or ']'\n  correct that line of the file\n",
         ),
         (
             "- a",

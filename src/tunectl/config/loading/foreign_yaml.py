@@ -27,7 +27,8 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
             hint="leave out what is not a setting",
         )
     try:
-        loader = yaml.SafeLoader(text)
+        # Python's own loader needs a second for brackets nested a thousand deep, and more than two for others of this length.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         node = loader.get_single_node()
         if node is not None and _count_characters(node, {}) > LONGEST:
             raise UsageError(
@@ -37,14 +38,14 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         result = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        location = f"{name}:{mark.line + 1}" if mark is not None else name
-        raise UsageError(
-            f"{location}: not YAML: {getattr(error, 'problem', None) or error}", hint="correct that line of the file"
-        ) from error
+        # What is missing at the end is reported for the line after the last one.
+        location = f"{name}:{min(mark.line + 1, len(text.splitlines()))}" if mark is not None else name
+        problem = getattr(error, "problem", None) or str(error)
+        if "nesting depth" in problem:  # libyaml's limit is 1,000 levels
+            raise _too_deep(location) from error
+        raise UsageError(f"{location}: not YAML: {problem}", hint="correct that line of the file") from error
     except RecursionError as error:
-        raise UsageError(
-            f"{name}: nested too deeply to read", hint="flatten it, or leave out what is not a setting"
-        ) from error
+        raise _too_deep(name) from error
     except ValueError as error:  # a date that does not exist, a number of thousands of digits
         raise UsageError(
             f"{name}: a value cannot be read: {error}", hint="correct that date or number, or write it in quotes"
@@ -55,6 +56,10 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
             hint="give the configuration file of a training, not a data file",
         )
     return {str(key): value for key, value in result.items()}
+
+
+def _too_deep(location: str) -> UsageError:
+    return UsageError(f"{location}: nested too deeply to read", hint="flatten it, or leave out what is not a setting")
 
 
 def _count_characters(node: Any, counts: dict[int, float]) -> float:
