@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from tunectl.config.loading.foreign_keys import NONE, ImportedConfig
 from tunectl.core.errors import UsageError
@@ -42,10 +42,10 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         location = f"{name}:{min(mark.line + 1, len(text.splitlines()))}" if mark is not None else name
         problem = getattr(error, "problem", None) or str(error)
         if "nesting depth" in problem:  # libyaml's limit is 1,000 levels
-            raise _too_deep(location) from error
+            _refuse_nesting(location, error)
         raise UsageError(f"{location}: not YAML: {problem}", hint="correct that line of the file") from error
     except RecursionError as error:
-        raise _too_deep(name) from error
+        _refuse_nesting(name, error)
     except ValueError as error:  # a date that does not exist, a number of thousands of digits
         raise UsageError(
             f"{name}: a value cannot be read: {error}", hint="correct that date or number, or write it in quotes"
@@ -58,8 +58,10 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in result.items()}
 
 
-def _too_deep(location: str) -> UsageError:
-    return UsageError(f"{location}: nested too deeply to read", hint="flatten it, or leave out what is not a setting")
+def _refuse_nesting(location: str, error: Exception) -> NoReturn:
+    raise UsageError(
+        f"{location}: nested too deeply to read", hint="flatten it, or leave out what is not a setting"
+    ) from error
 
 
 def _count_characters(node: Any, counts: dict[int, float]) -> float:
