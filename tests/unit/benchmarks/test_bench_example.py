@@ -17,6 +17,7 @@ def make_row(rate: tuple[float, float, float], bleu: tuple[float, float, float])
     """A row with that win rate and that difference in BLEU."""
     return {
         "instructions": "native",
+        "settings": "now",
         "machine": {"processor": "a processor"},
         "seed": 101,
         "reward": {"accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85, "judge_accuracy": 0.7},
@@ -46,15 +47,16 @@ def test_an_interval_counts_by_its_end() -> None:
 def test_the_table_tells_each_row_and_the_counts() -> None:
     """The figures of a row stand in its line."""
     row = make_row((0.6, 0.51, 0.7), (-0.5, -1.5, 0.5))
-    table = bench_example.make_table([row, {**row, "win_rates": {}}], earlier=3)
-    line = "| native | a processor | 101 | 80.0% (75.0 to 85.0) | 70.0% | 60.0% (51.0 to 70.0) | +1.0 (-1.0 to +3.0) | -0.5 (-1.5 to +0.5) | 3 |"
-    assert line in table
+    table = bench_example.make_table([row, {**row, "win_rates": {}}], [{**row, "settings": "before"}])
+    line = "| now | native | a processor | 101 | 80.0% (75.0 to 85.0) | 70.0% | 60.0% (51.0 to 70.0) | +1.0 (-1.0 to +3.0) | -0.5 (-1.5 to +0.5) | 3 |"
+    now, before = table.split("## Earlier settings")
+    assert line in now
+    assert line.replace("now", "before") in before
     assert (
         "Of 2 runs the interval of the win rate lies above 50 % in 1, and below in 0; in 1 the judge was no better"
-        in table
+        in now
     )
-    assert "| no verdict |" in table
-    assert "earlier settings, in `bench_example.jsonl`: 3." in table
+    assert "| no verdict |" in now
 
 
 def test_the_digest_of_settings_leaves_out_the_seeds_that_change(tmp_path: Path) -> None:
