@@ -53,9 +53,8 @@ def test_a_bound_that_the_schema_forbids_is_named(layout: ProjectPaths) -> None:
 
 def test_an_unknown_file_of_a_group_is_named(layout: ProjectPaths) -> None:
     found = problems(layout, "sweep.space={sft: [lora, doora]}")
-    assert (
-        "conf/sft has no option doora; there are dora, lora, private, qlora, rslora; did you mean sft=dora?" in found[0]
-    )
+    options = "dora, local_lens, lora, private, qlora, rslora"
+    assert f"conf/sft has no option doora; there are {options}; did you mean sft=dora?" in found[0]
 
 
 def test_a_metric_that_the_stage_does_not_have(layout: ProjectPaths) -> None:
@@ -99,7 +98,7 @@ def test_a_setting_is_either_varied_or_fixed(layout: ProjectPaths) -> None:
 def test_the_plan_holds_what_every_trial_gets_and_where_it_starts(layout: ProjectPaths) -> None:
     plan = sweep_setup.load_plan(layout, ["sweep.n_trials=3", "sft.epochs=1"])
     assert plan.overrides == ["sft.epochs=1"]
-    assert plan.start == {"sft.learning_rate": 0.001, "sft.lora_rank": 16}
+    assert plan.start == {"sft.learning_rate": 0.0025, "sft.lora_rank": 16}
     assert plan.section.n_trials == 3
     assert sweep_setup.load_plan(layout, ["sweep.start=none"]).start is None
 

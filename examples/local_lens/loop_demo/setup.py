@@ -40,7 +40,7 @@ INIT_ADAPTERS = ".tunectl/init_adapters"
 CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/local_lens/data/new_clients.jsonl"
 SETTINGS = (
     "experiment=null", "preferences=none", "reward=none", "align=none",
-    "sft.epochs=1", "sft.evals_per_epoch=1",
+    "sft=lora", "sft.epochs=1", "sft.evals_per_epoch=1",
     "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
     "package.bento=null", "package.reference_responses=0", "package.parity.prompts=8",
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",

@@ -27,7 +27,8 @@ COMMENTS = 31
 _OWN_TESTS = "experiment/smoke.yaml"
 _OF_EXAMPLES = "experiment/small.yaml"
 """Experiment that needs the preferences of the example."""
-_FROM_PEOPLE = ("preferences", "reward", "align")
+_USUAL = {"sft": "lora", "preferences": "none", "reward": "none", "align": "none"}
+"""Options of a new project that are not called default; there are no preferences to train on yet."""
 
 
 def find_template_dir() -> Path:
@@ -112,9 +113,8 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
 
 
 def _start(match: re.Match[str]) -> str:
-    """Return the line for a new project: the usual option, but without training on preferences, since there are none yet."""
-    option = "none" if match[1] in _FROM_PEOPLE else "default"
-    return f"  - {match[1]}: {option}".ljust(COMMENTS)
+    """Return the line for a new project, with the usual option."""
+    return f"  - {match[1]}: {_USUAL.get(match[1], 'default')}".ljust(COMMENTS)
 
 
 def _replace_line(text: str, pattern: str, value: str) -> str:

@@ -61,7 +61,7 @@ def test_there_is_one_row_a_stage(roots: Any) -> None:
 
 
 def test_tokens_of_training_follow_data_epochs_and_sharing(roots: Any) -> None:
-    root = roots("sft.epochs=2")
+    root = roots("sft=lora")
     learned, validated = cost_estimate.sft_tokens(root, AMOUNTS)
     prompts = 547 * (126 / 3.6 + cost_estimate.TEMPLATE_TOKENS)
     answers = 4672 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)
@@ -69,7 +69,7 @@ def test_tokens_of_training_follow_data_epochs_and_sharing(roots: Any) -> None:
     assert learned == pytest.approx(shares.train * 2 * (prompts + answers), rel=1e-3)
     times = shares.validation * root.sft.evals_per_epoch * 2
     assert validated == pytest.approx(times * (prompts + answers), rel=1e-3)
-    alone, _ = cost_estimate.sft_tokens(roots("sft.epochs=2", "sft.prefix_sharing=false"), AMOUNTS)
+    alone, _ = cost_estimate.sft_tokens(roots("sft=lora", "sft.prefix_sharing=false"), AMOUNTS)
     assert alone == pytest.approx(shares.train * 2 * (prompts * 4672 / 547 + answers), rel=1e-3)
 
 
@@ -141,10 +141,10 @@ def test_a_withheld_attribute_costs_a_pair_the_prompt_that_it_would_share(roots:
 
 
 def test_pairs_of_a_simulated_annotator_share_the_answers_of_an_input(roots: Any) -> None:
-    """Local Lens: 200 inputs of about 330 tokens, four answers each; its 884 pairs read alone would be four times as many."""
+    """Local Lens: 160 inputs of about 330 tokens, four answers each; its pairs read alone would be four times as many."""
     root = roots("preferences=local_lens")
     train, held, tokens, _ = cost_estimate.estimate_pairs(root, AMOUNTS)
-    assert (train, held) == (200, 24)
+    assert (train, held) == (160, 20)
     assert tokens == pytest.approx(
         126 / 3.6 + cost_estimate.TEMPLATE_TOKENS + 4 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)
     )
