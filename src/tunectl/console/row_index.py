@@ -6,6 +6,7 @@ The index is built in one pass, kept in memory while the file is unchanged, and 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,11 @@ from msgspec import Struct
 
 from tunectl.console.read_context import ReadContext, stamp_files
 from tunectl.core.errors import DataError
+from tunectl.pipeline import lineage_trace
 
 NAMES: Final = {"role"}
 """Keys of a record whose values nobody wrote."""
 NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
-BLOCK: Final = 1 << 20
-"""Bytes that are searched at once."""
 
 
 class _Facet(Struct, frozen=True):
@@ -72,7 +72,8 @@ class RowIndex:
 
     def _number(self, name: str) -> int:
         """Return the number of a name; all names after the first 65,000 share one."""
-        return self._names.setdefault(name, min(len(self._names), 65_535))
+        number = self._names.get(name)
+        return self._names.setdefault(name, min(len(self._names), 65_535)) if number is None else number
 
     def __len__(self) -> int:
         """Return how many lines there are."""
@@ -120,25 +121,21 @@ class RowIndex:
         folded_text = text.casefold()
         needle = msgspec.json.encode(folded_text)[1:-1]
         with self.path.open("rb") as stream:
-            line = 0
-            while block := stream.readlines(BLOCK):
-                if needle in _fold(b"".join(block), text):
-                    for at, content in enumerate(block, line):
+            place = 0
+            while block := stream.read(lineage_trace.BLOCK) + stream.readline():
+                if needle in _fold(block, text):
+                    for at, content in enumerate(block.split(b"\n"), bisect_left(self._starts, place)):
                         if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), folded_text):
                             yield at
-                line += len(block)
+                place += len(block)
 
     def _search_fields(self, fields: Mapping[str, str]) -> Iterator[int]:
         """Yield lines whose row has these fields with these values; lines without the longest value are not decoded."""
         needle = msgspec.json.encode(max(fields.values(), key=len))
         decoder = msgspec.json.Decoder(_Fields)
-        with self.path.open("rb") as stream:
-            line = 0
-            while block := stream.readlines(BLOCK):
-                for at, content in enumerate(block, line):
-                    if needle in content and fields.items() <= decoder.decode(content).fields.items():
-                        yield at
-                line += len(block)
+        for place, content in lineage_trace.find_lines(self.path, [needle]):
+            if fields.items() <= decoder.decode(content).fields.items():
+                yield bisect_left(self._starts, place)
 
     def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of the lines with these numbers (from 0), decoded.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,8 @@ FILES: Final = {
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
 }
 """Files of rows by stage, in the order of the stages."""
+BLOCK: Final = 1 << 20
+"""Bytes that are searched at once; what fits the processor's cache is searched fastest."""
 TRAIN: Final = "train.jsonl"
 PARTS: Final = ("train", "validation", "test")
 
@@ -78,10 +79,12 @@ def _encode_needles(row_name: str) -> list[bytes]:
 
 
 def _read_matching_rows(path: Path, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    for number, line in find_lines(path, needles):
+    for place, line in find_lines(path, needles):
         try:
             row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
         except atomic_io.NOT_JSON as error:
+            with path.open("rb") as stream:
+                number = stream.read(place).count(b"\n") + 1
             raise DataError(
                 f"{path}:{number} is not a JSON object: {error}",
                 hint=f"build that file again: tunectl repro --force --to {path.parent.name}",
@@ -90,26 +93,26 @@ def _read_matching_rows(path: Path, needles: Sequence[bytes]) -> Iterator[dict[s
 
 
 def find_lines(path: Path, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield number and text of the lines that contain one of ``needles``, in their order; nothing where there is no such file.
+    """Yield place (in bytes) and text of the lines that contain one of ``needles``, in their order; nothing where there is no such file.
 
-    The file is searched, not read line by line: a page of one row among 100,000 costs little.
+    Blocks of the file are searched, not single lines, and no line is counted: a page of one row among 100,000 costs little.
     """
-    if not path.is_file() or not path.stat().st_size:
+    if not path.is_file():
         return
-    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as text:
-        starts = set()
-        for needle in filter(None, needles):  # an empty one is found everywhere, for ever
-            at = text.find(needle)
-            while at >= 0:
-                starts.add(text.rfind(b"\n", 0, at) + 1)
-                end = text.find(b"\n", at)
-                at = text.find(needle, end) if end >= 0 else -1
-        number, last = 1, 0
-        for start in sorted(starts):
-            number += text[last:start].count(b"\n")
-            last = start
-            end = text.find(b"\n", start)
-            yield number, text[start : end if end >= 0 else len(text)]
+    place = 0
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK) + stream.readline():
+            starts = set()
+            for needle in filter(None, needles):  # an empty one is found everywhere, for ever
+                at = block.find(needle)
+                while at >= 0:
+                    starts.add(block.rfind(b"\n", 0, at) + 1)
+                    end = block.find(b"\n", at)
+                    at = block.find(needle, end) if end >= 0 else -1
+            for start in sorted(starts):
+                end = block.find(b"\n", start)
+                yield place + start, block[start : end if end >= 0 else len(block)]
+            place += len(block)
 
 
 def _matches_source(source: Any, row_name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,21 @@ def test_raw_files_and_rows_are_counted_by_part(layout: ProjectPaths) -> None:
     assert lineage_trace.list_raw_rows(layout) == ["data/ads.jsonl:1"]
 
 
+@pytest.mark.parametrize("block", [1, 3, 1 << 20])
 @pytest.mark.parametrize("text", [b"", b"ab\n", b"ab", b"a\nb\nab\n\nxab b", b"b\n" * 5 + b"a b", b"\n\na"])
-def test_lines_are_found_as_reading_each_would(tmp_path: Path, text: bytes) -> None:
+def test_lines_are_found_as_reading_each_would(
+    tmp_path: Path, text: bytes, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineage_trace, "BLOCK", block)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(text)
-    wanted = [(at, line) for at, line in enumerate(text.split(b"\n"), 1) if b"a" in line or b"b b" in line]
+    lines = text.splitlines(keepends=True)
+    places = accumulate(map(len, lines), initial=0)
+    wanted = [
+        (place, line.rstrip(b"\n"))
+        for place, line in zip(places, lines, strict=False)
+        if b"a" in line or b"b b" in line
+    ]
     assert list(lineage_trace.find_lines(path, [b"b b", b"a"])) == wanted
     assert list(lineage_trace.find_lines(tmp_path / "absent", [b"a"])) == []
     assert list(lineage_trace.find_lines(path, [b""])) == []
