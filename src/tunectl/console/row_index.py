@@ -121,21 +121,21 @@ class RowIndex:
         folded_text = text.casefold()
         needle = msgspec.json.encode(folded_text)[1:-1]
         with self.path.open("rb") as stream:
-            place = 0
+            offset = 0
             while block := stream.read(lineage_trace.BLOCK) + stream.readline():
                 if needle in _fold(block, text):
-                    for at, content in enumerate(block.split(b"\n"), bisect_left(self._starts, place)):
+                    for at, content in enumerate(block.split(b"\n"), bisect_left(self._starts, offset)):
                         if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), folded_text):
                             yield at
-                place += len(block)
+                offset += len(block)
 
     def _search_fields(self, fields: Mapping[str, str]) -> Iterator[int]:
         """Yield lines whose row has these fields with these values; lines without the longest value are not decoded."""
         needle = msgspec.json.encode(max(fields.values(), key=len))
         decoder = msgspec.json.Decoder(_Fields)
-        for place, content in lineage_trace.find_lines(self.path, [needle]):
+        for offset, content in lineage_trace.find_lines(self.path, [needle]):
             if fields.items() <= decoder.decode(content).fields.items():
-                yield bisect_left(self._starts, place)
+                yield bisect_left(self._starts, offset)
 
     def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of the lines with these numbers (from 0), decoded.

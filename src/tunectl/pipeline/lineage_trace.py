@@ -79,12 +79,12 @@ def _encode_needles(row_name: str) -> list[bytes]:
 
 
 def _read_matching_rows(path: Path, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    for place, line in find_lines(path, needles):
+    for offset, line in find_lines(path, needles):
         try:
             row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
         except atomic_io.NOT_JSON as error:
             with path.open("rb") as stream:
-                number = stream.read(place).count(b"\n") + 1
+                number = stream.read(offset).count(b"\n") + 1
             raise DataError(
                 f"{path}:{number} is not a JSON object: {error}",
                 hint=f"build that file again: tunectl repro --force --to {path.parent.name}",
@@ -93,13 +93,13 @@ def _read_matching_rows(path: Path, needles: Sequence[bytes]) -> Iterator[dict[s
 
 
 def find_lines(path: Path, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield place (in bytes) and text of the lines that contain one of ``needles``, in their order; nothing where there is no such file.
+    """Yield offset (bytes) and text of the lines that contain one of ``needles``, in their order; nothing where there is no such file.
 
     Blocks of the file are searched, not single lines, and no line is counted: a page of one row among 100,000 costs little.
     """
     if not path.is_file():
         return
-    place = 0
+    offset = 0
     with path.open("rb") as stream:
         while block := stream.read(BLOCK) + stream.readline():
             starts = set()
@@ -111,8 +111,8 @@ def find_lines(path: Path, needles: Sequence[bytes]) -> Iterator[tuple[int, byte
                     at = block.find(needle, end) if end >= 0 else -1
             for start in sorted(starts):
                 end = block.find(b"\n", start)
-                yield place + start, block[start : end if end >= 0 else len(block)]
-            place += len(block)
+                yield offset + start, block[start : end if end >= 0 else len(block)]
+            offset += len(block)
 
 
 def _matches_source(source: Any, row_name: str) -> bool:

@@ -100,10 +100,10 @@ def test_lines_are_found_as_reading_each_would(
     path = tmp_path / "rows.jsonl"
     path.write_bytes(text)
     lines = text.splitlines(keepends=True)
-    places = accumulate(map(len, lines), initial=0)
+    offsets = accumulate(map(len, lines), initial=0)
     wanted = [
-        (place, line.rstrip(b"\n"))
-        for place, line in zip(places, lines, strict=False)
+        (offset, line.rstrip(b"\n"))
+        for offset, line in zip(offsets, lines, strict=False)
         if b"a" in line or b"b b" in line
     ]
     assert list(lineage_trace.find_lines(path, [b"b b", b"a"])) == wanted
