@@ -123,7 +123,7 @@ bench-cli: .venv/.dev  ## start-up times
 bench-sweep: .venv/.dev  ## overhead of a trial beside a repro with nothing to do and its worktree
 	$(BIN)/python benchmarks/bench_sweep.py --keep
 
-bench-example: .venv/.dev  ## the example with five other seeds: is aligned better than tuned? (an hour; goes on where it stopped; INSTRUCTIONS=avx2)
+bench-example: .venv/.dev  ## the example with five other seeds: is aligned better than tuned? (an hour and a half; goes on where it stopped; INSTRUCTIONS=avx2)
 	$(BIN)/python benchmarks/bench_example.py --instructions $(or $(INSTRUCTIONS),native)
 
 bench-federated: .venv/.dev  ## E2E in three unequal parts: BLEU of the federated adapter beside pooled and beside each part alone (three hours; goes on where it stopped)

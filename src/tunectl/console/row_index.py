@@ -72,8 +72,9 @@ class RowIndex:
 
     def _number(self, name: str) -> int:
         """Return the number of a name; all names after the first 65,000 share one."""
-        number = self._names.get(name)
-        return self._names.setdefault(name, min(len(self._names), 65_535)) if number is None else number
+        if name not in self._names:
+            self._names[name] = min(len(self._names), 65_535)
+        return self._names[name]
 
     def __len__(self) -> int:
         """Return how many lines there are."""
