@@ -278,12 +278,13 @@ def test_planted_secrets_are_less_exposed(tiny_model, tmp_path):
     adapter = LoraArgs("lora", 16, 32, 0.0, "all-linear")
     chosen = plan(secret, epochs=20, learning_rate=2e-2, evals_per_epoch=1, adapter=adapter, batch_size=8)
     private = fit(tiny_model, tmp_path, chosen, "private", train=rows)
-    plain = fit(tiny_model, tmp_path, replace(chosen, privacy=None), "plain", train=rows)
-    unseen = fit(tiny_model, tmp_path, replace(chosen, privacy=None), "unseen", train=rows[:52])
+    public = replace(chosen, privacy=None, max_grad_norm=1.0)
+    plain = fit(tiny_model, tmp_path, public, "plain", train=rows)
+    unseen = fit(tiny_model, tmp_path, public, "unseen", train=rows[:52])
     found = {name: exposure(tiny_model, tmp_path / name) for name in ("plain", "private", "unseen")}
     print("exposure in bits of 9:", found, "epsilon", private.privacy.epsilon, private.best_loss, plain.best_loss)
     assert private.privacy.epsilon <= 8
     assert private.best_loss < private.first_loss - 0.3  # it did learn what the people have in common
     assert unseen.best_loss < unseen.first_loss
-    assert found["plain"] > 5.5  # 7.0 was measured, of 9
+    assert found["plain"] > 7.5  # 8.3 to 9.0 with four seeds, of 9; without max_grad_norm 4.8 to 7.2
     assert found["private"] < 3  # 2.0; secrets that nobody has shown to the model: 1.3
