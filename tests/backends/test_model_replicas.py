@@ -117,6 +117,9 @@ def test_the_trained_model_of_packaging_is_divided_too(launcher, tiny_model):
     expected, found = here.generate(prompts, 6), there.generate(prompts, 6)
     assert [answer.ids for answer in found] == [answer.ids for answer in expected]
     answers = [answer.ids for answer in expected]
+    # the log-probabilities noted while writing are those of reading the answers
+    for answer, nats in zip(expected, here.likelihood(prompts, answers, answers), strict=True):
+        assert answer.logprobs == pytest.approx(nats, abs=1e-5)
     for ours, theirs in zip(
         there.likelihood(prompts, answers, answers), here.likelihood(prompts, answers, answers), strict=True
     ):

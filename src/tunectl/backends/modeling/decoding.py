@@ -133,8 +133,8 @@ class Decoder:
         while True:
             started = time.perf_counter()
             column = None if uniforms is None else uniforms[:, next(columns), None]
-            tokens, chances = self._pick(state.logits, decoding, random, column)
-            nats = chances.log().tolist() if likely and chances is not None else [None] * len(at_work)
+            tokens, chances = self._pick(state.logits, decoding, random, column, likely=likely)
+            nats = chances.log().tolist() if likely else [None] * len(at_work)
             for line, token, log in zip(at_work, tokens.tolist(), nats, strict=True):
                 self.append(line, token, limit, log)
             busy = [index for index, line in enumerate(at_work) if not line.is_done(limit)]
@@ -168,10 +168,13 @@ class Decoder:
         ).logits[:, -1]
         state.position = state.position + 1
 
-    def _pick(self, logits: Any, decoding: Greedy | Sampling, random: Any, uniform: Any = None) -> tuple[Any, Any]:
-        """Return the next token of each row, and where it was sampled, its probability before top_p; both of shape (rows,)."""
+    def _pick(
+        self, logits: Any, decoding: Greedy | Sampling, random: Any, uniform: Any = None, *, likely: bool = False
+    ) -> tuple[Any, Any]:
+        """Return the next token of each row, and its probability before top_p, both of shape (rows,); for Greedy only if ``likely``, else None."""
         if isinstance(decoding, Greedy):
-            return logits.argmax(dim=-1), None
+            tokens = logits.argmax(dim=-1)
+            return tokens, logits.float().softmax(dim=-1).gather(1, tokens[:, None])[:, 0] if likely else None
         chances = (logits.float() / decoding.temperature).softmax(dim=-1)
         if decoding.top_p == 1:  # all tokens stay, so no sorting is needed
             indices = self._sample_indices(chances, random, uniform)

@@ -26,7 +26,6 @@ class ReferenceModel:
         loaded = model_loader.load(base, adapter=adapter, profile=profile)
         self._model = generator.merge_adapter(loaded.model).eval()
         self._decoder = Decoder(self._model, tuple(stops))
-        self._stops = frozenset(stops)
         self._batch = profile.generate_batch
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
@@ -36,10 +35,9 @@ class ReferenceModel:
             for batch in self._batches([len(ids) for ids in prompts]):
                 rows = [lines[index] for index in batch]
                 state = self._decoder.prefill([row.ids for row in rows])
-                self._decoder.decode(rows, state, Greedy(method="greedy", max_new_tokens=limit), seed=0)
-        answers = [line.answer for line in lines]
-        nats = self.likelihood(prompts, answers, answers)
-        return [GreedyOutput(ids, logs, ids[-1] in self._stops) for ids, logs in zip(answers, nats, strict=True)]
+                greedy = Greedy(method="greedy", max_new_tokens=limit)
+                self._decoder.decode(rows, state, greedy, seed=0, likely=True)
+        return [GreedyOutput(line.answer, line.nats, line.finished) for line in lines]
 
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
@@ -49,9 +47,11 @@ class ReferenceModel:
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
                 rows = [[*prompts[index], *answers[index]] for index in batch]
-                logits = self._logits(rows)
+                # what lies before predicts tokens of the prompts alone
+                first = min(len(prompts[index]) for index in batch) - 1
+                logits = self._logits(rows, first)
                 for row, index in enumerate(batch):
-                    start, count = len(prompts[index]) - 1, len(answers[index])
+                    start, count = len(prompts[index]) - 1 - first, len(answers[index])
                     nats = logits[row, start : start + count].float().log_softmax(dim=-1)
                     targets = self._decoder.tensor(list(of[index]))[:, None]
                     result[index] = nats.gather(-1, targets)[:, 0].tolist()
@@ -67,9 +67,9 @@ class ReferenceModel:
         order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
         return [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
 
-    def _logits(self, rows: Sequence[Sequence[int]]) -> Any:
-        """Return logits of shape (rows, time, vocabulary)."""
+    def _logits(self, rows: Sequence[Sequence[int]], first: int) -> Any:
+        """Return logits from position ``first`` on, of shape (rows, time, vocabulary)."""
         longest = max(map(len, rows))
         ids = self._decoder.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         mask = self._decoder.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-        return self._model(input_ids=ids, attention_mask=mask).logits
+        return self._model(input_ids=ids, attention_mask=mask, logits_to_keep=longest - first).logits
