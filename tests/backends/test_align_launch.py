@@ -30,7 +30,7 @@ ANSWERS = {
     for question in tiny_policies.DATA.prompts
 }
 """Prompt to fixed answers; the last one of each is cut."""
-SAMPLED = 6
+SAMPLING_SEED = 6
 """Seed of the fits with sampled answers. Rounding moves log-probabilities by up to 7e-7, which can change a token: on a processor with AMX
 it did with seed 5, on two ranks only."""
 
@@ -51,7 +51,7 @@ def build_jobs(start, reward: Path, root: Path) -> dict:
     bnpo = plan("grpo", rewards=TERMS, prompts_per_step=5, loss="bnpo", steps=2)
     terms = [*TERMS, tiny_policies.MODEL]
     chosen = {
-        "rloo": (plan(rewards=terms, prompts_per_step=3, seed=SAMPLED), reward),
+        "rloo": (plan(rewards=terms, prompts_per_step=3, seed=SAMPLING_SEED), reward),
         "fixed": (plan(rewards=terms, prompts_per_step=3, normalize_advantages=True), reward),
         "grpo": (grpo, None),
         "bnpo": (bnpo, None),
@@ -80,7 +80,7 @@ def both(start, reward, vllm, tmp_path_factory):
     chosen = plan(
         rewards=[*TERMS, tiny_policies.MODEL],
         prompts_per_step=3,
-        seed=SAMPLED,
+        seed=SAMPLING_SEED,
         vllm={**urls, "storage_path": None, "timeout_seconds": 60},
     )
     jobs["servers"] = policy_job(start, root / "servers", chosen, reward), "none"

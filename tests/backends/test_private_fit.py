@@ -287,4 +287,4 @@ def test_planted_secrets_are_less_exposed(tiny_model, tmp_path):
     assert private.best_loss < private.first_loss - 0.3  # it did learn what the people have in common
     assert unseen.best_loss < unseen.first_loss
     assert found["plain"] > 7.5  # 8.3 to 9.0 with four seeds, of 9; without max_grad_norm 4.8 to 7.2
-    assert found["private"] < 3  # 2.0; secrets that nobody has shown to the model: 1.3
+    assert found["private"] < 3  # 2.0; secrets that nobody has shown to the model: 0.9

@@ -95,9 +95,8 @@ def make(folder: Path, *, build: bool = True) -> Path:
     folder.mkdir(parents=True)
     copy_conf(folder)
     recipe = folder / "conf" / "config.yaml"
-    recipe.write_text(
-        recipe.read_text().replace("sft: local_lens", "sft: lora")
-    )  # its rate leaves room for a better one
+    # the rate of lora leaves room for a better one
+    recipe.write_text(recipe.read_text().replace("sft: local_lens", "sft: lora"))
     (folder / "split.py").write_text(SPLIT)
     (folder / "sft.py").write_text(SFT)
     (folder / "evaluate.py").write_text(EVALUATE)

@@ -47,7 +47,7 @@ class ReferenceModel:
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
                 rows = [[*prompts[index], *answers[index]] for index in batch]
-                # what lies before predicts tokens of the prompts alone
+                # the positions before this one predict tokens of prompts, never of answers
                 first = min(len(prompts[index]) for index in batch) - 1
                 logits = self._logits(rows, first)
                 for row, index in enumerate(batch):
