@@ -103,12 +103,14 @@ def test_the_editor_of_the_example():
     assert score(rules().rubric, GOOD.replace("6 dollars off", "a gift"), BRIEF, FIELDS).parts["states_offer"] == 0
     assert score(rules().rubric, GOOD.replace("a solid", "the best"), BRIEF, FIELDS).parts["no_superlatives"] == 0
     assert score(rules().rubric, GOOD[:-40], BRIEF, FIELDS).parts["one_call_to_action"] == 0
+    wish = score(rules().rubric, GOOD.replace("Find us here", "We are glad to see you"), BRIEF, FIELDS).parts
+    assert (wish["invites_directly"], wish["one_call_to_action"]) == (0, 1)
 
 
 def test_the_better_one_wins_and_the_reasons_are_tags():
     (said,), found = annotate([asked(1, GOOD.replace("6 dollars off", "a gift"), GOOD)], rules(), 1)
     assert said.choice == "second"
-    assert said.annotation.tags == ["states_offer", "offer_comes_early", "keeps_numbers"]
+    assert said.annotation.tags == ["states_offer", "keeps_numbers"]
     assert said.annotation.annotator == "Local Lens editor (simulated)"
     assert (said.kind, said.fields, said.messages[0].role) == ("simulated", FIELDS, "user")
     assert (found.compared, found.ties, found.judged, found.turned, found.unusable) == (1, 0, 1, 0, 0)
