@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
 
-run-full: install  ## build the whole example: 17 to 66 minutes on two cores by processor
+run-full: install  ## build the whole example: 24 minutes on two cores with AMX
 	@$(BIN)/tunectl repro --reset-overrides
 
 install: .venv/.run .venv/.exporter  ## make .venv and the exporter's environment: all that `make run` needs
