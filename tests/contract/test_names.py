@@ -129,6 +129,7 @@ SWEEPS = (
     "pipeline/sweep_",
 )
 TEXTS = (
+    "preferences/word_evidence.py",
     "backends/reports/evaluate.py",
     "backends/text/",
     "console/screens/",

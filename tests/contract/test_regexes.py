@@ -98,6 +98,7 @@ OUTSIDE = {
             "monitoring.features:_WORD",
             "preferences.meaning_representation:_NO_NAME",
             "preferences.meaning_representation:_VALUE",
+            "preferences.word_evidence:_WORD",
             "privacy.street_addresses:_BOX",
             "privacy.street_addresses:_DIGIT",
             "privacy.street_addresses:_ENGLISH",

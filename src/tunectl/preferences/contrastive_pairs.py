@@ -4,6 +4,9 @@ Two inputs differ by their attributes: one has another value (``wrong``, if its 
 lacks one (``missing``) or has one more (``extra``). So the preferred answer is what people wrote about these very facts; no
 rule examines the answers.
 
+People leave attributes out, too. A preferred answer that does so would teach that an omission is fine, so of an input's references those
+that state most of its attributes are compared, as far as the words tell (``word_evidence``).
+
 Inputs of one split are compared within that split. Where validation or test has too few near inputs, the other of the two and
 then train lend rejected texts; a text is used in one split only, so no held-out pair is trained on. Every borrowed text is counted.
 
@@ -15,12 +18,11 @@ answers then state something that was not asked for, and the other difference de
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import combinations, product
-from typing import Literal, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,16 +31,14 @@ from tunectl.artifacts.records import AnnotationMetadata, Comparison, Example, M
 from tunectl.core.errors import DataError
 from tunectl.core.hashing import hash_to_bytes
 from tunectl.preferences.meaning_representation import remove_attribute
+from tunectl.preferences.nearest_inputs import KINDS, AttributeDifference, DifferenceKind, NearestInputs
 from tunectl.preferences.prompt_split import PARTS
+from tunectl.preferences.word_evidence import WordEvidence
 
-DifferenceKind = Literal["wrong", "missing", "extra"]
-KINDS: tuple[DifferenceKind, ...] = ("wrong", "missing", "extra")
 NAME = "contrast"
 """The ``kind`` of such pairs."""
 WIDEST = 40
 """Number of attributes of an input from which it is skipped: the combinations without two of them would be too many to list."""
-MAX_CANDIDATES = 32
-"""Number of inputs examined for each way to remove attributes; of more a sample is drawn by the seed."""
 USES = 12
 """How often two inputs may be paired, each time with other texts, before another pair is used for a difference that is still too rare."""
 ORDER: tuple[SplitName, ...] = ("test", "validation", "train")
@@ -48,13 +48,6 @@ SOURCE_PARTS: dict[SplitName, tuple[SplitName, ...]] = {
     "validation": ("test", "train"),
     "test": ("validation", "train"),
 }
-
-
-class AttributeDifference(NamedTuple):
-    """One attribute in which two inputs differ, and how: wrong, missing or extra."""
-
-    kind: DifferenceKind
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +90,8 @@ class ContrastReport(Struct, frozen=True):
     """Number of inputs that were tried and have no similar one."""
     withheld: int = 0
     """Number of pairs whose prompt lost one attribute."""
+    incomplete: int = 0
+    """Number of references that are not compared, because they seem to leave out more attributes than others of the same input."""
 
     def format_summary(self, requested: int) -> str:
         """Return the counts as text, beside the ``requested`` number of pairs."""
@@ -104,7 +99,8 @@ class ContrastReport(Struct, frozen=True):
         borrowed = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
         alone_note = f"; {self.alone} inputs have none near" if self.alone else ""
         less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
-        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone_note}{less})"
+        left = f"; {self.incomplete} references that leave attributes out are not compared" if self.incomplete else ""
+        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone_note}{less}{left})"
 
 
 class Contrasts(NamedTuple):
@@ -113,63 +109,6 @@ class Contrasts(NamedTuple):
     judgments: list[Comparison]
     """The first answer is the better one; there is no annotator; the part is set."""
     reports: dict[SplitName, ContrastReport]
-
-
-def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
-    """Return the attributes that are wrong, missing or extra in ``other`` compared with ``own``, sorted by name."""
-    result = []
-    for name in sorted(own.keys() | other.keys()):
-        if name not in other:
-            result.append(AttributeDifference("missing", name))
-        elif name not in own:
-            result.append(AttributeDifference("extra", name))
-        elif own[name] != other[name]:
-            result.append(AttributeDifference("wrong", name))
-    return result
-
-
-class NearestInputs:
-    """Finds inputs that differ in few attributes, without comparing every pair.
-
-    Two inputs that differ in at most ``most`` attributes have the same remaining attributes once those are removed from either; so
-    every input is indexed under each set that is left when up to ``most`` of its attributes are removed.
-    """
-
-    def __init__(self, inputs: Sequence[Mapping[str, str]], maximum: int) -> None:
-        self._inputs, self._most = inputs, maximum
-        self._filed: dict[int, list[int]] = defaultdict(list)
-        for index, attributes in enumerate(inputs):
-            for rest in _hash_subsets(attributes, maximum):
-                self._filed[rest].append(index)
-
-    def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Return the inputs that differ from ``own`` in 1 to ``most`` attributes, as differences by index; large groups are sampled."""
-        near: dict[int, list[AttributeDifference]] = {}
-        for rest in _hash_subsets(own, self._most):
-            candidates = self._filed.get(rest, [])
-            for index in candidates if len(candidates) <= MAX_CANDIDATES else rng.sample(candidates, MAX_CANDIDATES):
-                if index not in near and 1 <= len(diffs := diff_attributes(own, self._inputs[index])) <= self._most:
-                    near[index] = diffs
-        return near
-
-
-def _hash_subsets(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
-    """Yield a number for each rest: codes of the remaining attributes, combined independent of their order."""
-    codes = [_code(name, attributes[name]) for name in sorted(attributes)]
-    total = 0
-    for code in codes:
-        total ^= code
-    for count in range(min(maximum, len(codes)) + 1):
-        for codes_away in combinations(codes, count):
-            rest = total
-            for code in codes_away:
-                rest ^= code
-            yield rest
-
-
-@cache
-def _code(name: str, value: str) -> int:
-    return int.from_bytes(hash_to_bytes(f"{name}\0{value}"))
 
 
 def build_prompt_records(
@@ -195,10 +134,19 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
     reports: dict[SplitName, ContrastReport] = {}
     judgments: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
+    texts = {
+        record.prompt: [answer.text for answer in record.example.answers] for part in PARTS for record in parts[part]
+    }
+    evidence = WordEvidence((record.attributes, text) for record in parts["train"] for text in texts[record.prompt])
+    complete = {
+        record.prompt: evidence.choose_complete(record.attributes, texts[record.prompt])
+        for part in PARTS
+        for record in parts[part]
+    }
     near = {part: NearestInputs([record.attributes for record in parts[part]], rules.differences) for part in PARTS}
     for part in ORDER:
         pools = [_Pool(name, parts[name], near[name]) for name in (part, *SOURCE_PARTS[part])]
-        sampler = _PairSampler(pools, rules, split_names)
+        sampler = _PairSampler(pools, rules, complete, split_names)
         judgments[part] = list(sampler.sample())
         reports[part] = sampler.build_report(judgments[part])
         if not judgments[part]:
@@ -256,6 +204,8 @@ class _PairSampler:
     pools: Sequence[_Pool]
     """Its own, then those of parts that it may borrow from."""
     rules: ContrastRules
+    complete: Mapping[str, frozenset[str]]
+    """References of each input that may be compared."""
     part_by_text: dict[str, SplitName]
     """Part that uses each text (folded)."""
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
@@ -342,11 +292,9 @@ class _PairSampler:
         self, record: PromptRecord, option: _Candidate, candidates: _Candidates, rng: random.Random
     ) -> tuple[ReferenceAnswer, ReferenceAnswer] | None:
         """Return an answer of either input that no other part uses; the losing one is not an answer of the input itself."""
-        better = [answer for answer in record.example.answers if self._is_free(answer)]
+        better = self._list_open(record)
         worse = [
-            answer
-            for answer in option.record.example.answers
-            if self._is_free(answer) and _normalize_text(answer.text) not in candidates.own
+            answer for answer in self._list_open(option.record) if _normalize_text(answer.text) not in candidates.own
         ]
         if self.pools[option.pool_index].part in SOURCE_PARTS[self.part][:1] and len(worse) < 2:
             return None  # its last one stays with it
@@ -358,8 +306,15 @@ class _PairSampler:
         self.part_by_text[_normalize_text(chosen.text)] = self.part_by_text[_normalize_text(rejected.text)] = self.part
         return chosen, rejected
 
-    def _is_free(self, answer: ReferenceAnswer) -> bool:
-        return bool(answer.text.strip()) and self.part_by_text.get(_normalize_text(answer.text), self.part) == self.part
+    def _list_open(self, record: PromptRecord) -> list[ReferenceAnswer]:
+        """Return the answers of an input that are complete, not empty, and used by no other part."""
+        return [
+            answer
+            for answer in record.example.answers
+            if answer.text in self.complete[record.prompt]
+            and answer.text.strip()
+            and self.part_by_text.get(_normalize_text(answer.text), self.part) == self.part
+        ]
 
     def build_report(self, judgments: Sequence[Comparison]) -> ContrastReport:
         paired = {judgment.prompt for judgment in judgments}
@@ -370,6 +325,11 @@ class _PairSampler:
             borrowed=dict(self.borrowed),
             alone=sum(self.pools[0].records[index].prompt not in paired for index in self.candidates),
             withheld=self.withheld,
+            incomplete=sum(
+                answer.text not in self.complete[record.prompt]
+                for record in self.pools[0].records
+                for answer in record.example.answers
+            ),
         )
 
 

@@ -17,15 +17,15 @@ from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.core.errors import DataError
 from tunectl.data.split.groups import prompt_key
 from tunectl.preferences import contrastive_pairs
-from tunectl.preferences.contrastive_pairs import (
-    AttributeDifference,
-    ContrastRules,
-    NearestInputs,
-    PromptRecord,
-    diff_attributes,
-    sample_pairs,
-)
+from tunectl.preferences.contrastive_pairs import ContrastRules, PromptRecord, sample_pairs
 from tunectl.preferences.meaning_representation import from_fields, parse_mr, remove_attribute
+from tunectl.preferences.nearest_inputs import (
+    KINDS,
+    MAX_CANDIDATES,
+    AttributeDifference,
+    NearestInputs,
+    diff_attributes,
+)
 from tunectl.preferences.prompt_split import PARTS
 
 E2E = Path(__file__).parents[2] / "data" / "corpora" / "e2e_devset.csv.gz"
@@ -127,7 +127,7 @@ def test_the_index_finds_what_comparing_every_two_finds(inputs, own, most):
 def test_many_nearest_inputs_are_sampled():
     crowd = [{"a": str(number), "b": "1"} for number in range(500)]
     found = NearestInputs(crowd, 1).find({"a": "x", "b": "1"}, random.Random(1))
-    assert len(found) == contrastive_pairs.MAX_CANDIDATES
+    assert len(found) == MAX_CANDIDATES
     assert found == NearestInputs(crowd, 1).find({"a": "x", "b": "1"}, random.Random(1))
 
 
@@ -161,7 +161,7 @@ LISTS = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(LISTS, st.integers(0, 3), st.sampled_from([1, 2]), st.sampled_from([(1, 1, 1), (1, 0, 0), (1, 2, 0)]))
 def test_what_always_holds(lists, seed, most, shares):
-    kinds = dict(zip(contrastive_pairs.KINDS, shares, strict=True))
+    kinds = dict(zip(KINDS, shares, strict=True))
     try:
         parts, found = dealt(lists, seed=seed, differences=most, kinds=kinds, per_input=3)
     except DataError:
@@ -215,7 +215,7 @@ def test_attributes_and_kinds_are_balanced_as_declared():
     assert set(have) == {"wrong a", "wrong b", "wrong c", "missing c", "extra c"}
     assert max(have.values()) - min(have.values()) < 0.15 * max(have.values())
     assert found.reports["train"].differences == {
-        kind: sum(have[tag] for tag in have if tag.split()[0] == kind) for kind in contrastive_pairs.KINDS
+        kind: sum(have[tag] for tag in have if tag.split()[0] == kind) for kind in KINDS
     }
     _, found = dealt(grid(), kinds={"wrong": 1, "missing": 2, "extra": 0})
     assert found.reports["train"].differences["extra"] == 0
@@ -312,3 +312,8 @@ def test_e2e():
     assert {part: made.pairs for part, made in found.reports.items()} == {"train": 1200, "validation": 200, "test": 200}
     longer = sum(len(one.answers[0][0].content) > len(one.answers[1][0].content) for one in found.judgments)
     assert 0.45 < longer / len(found.judgments) < 0.55  # length alone tells nothing
+    incomplete = found.reports["train"].incomplete
+    assert incomplete > 500
+    assert f"; {incomplete} references that leave attributes out are not compared)" in found.reports[
+        "train"
+    ].format_summary(1200)

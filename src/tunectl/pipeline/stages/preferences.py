@@ -35,6 +35,7 @@ from tunectl.preferences import (
     arena_limits,
     contrastive_pairs,
     meaning_representation,
+    nearest_inputs,
     prompt_split,
     simulated_annotator,
     vote_aggregation,
@@ -263,7 +264,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
         pairs={part: getattr(contrast.max_pairs, part) for part in PARTS},
         per_input=contrast.max_pairs_per_input,
         differences=contrast.max_differences,
-        kinds={kind: getattr(contrast.kinds, kind) for kind in contrastive_pairs.KINDS},
+        kinds={kind: getattr(contrast.kinds, kind) for kind in nearest_inputs.KINDS},
         seed=seed,
         withhold=attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0,
     )
