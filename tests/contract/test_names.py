@@ -129,7 +129,6 @@ SWEEPS = (
     "pipeline/sweep_",
 )
 TEXTS = (
-    "preferences/word_evidence.py",
     "backends/reports/evaluate.py",
     "backends/text/",
     "console/screens/",
@@ -139,6 +138,7 @@ TEXTS = (
     "evaluation/",
     "monitoring/exemplars.py",
     "monitoring/features.py",
+    "preferences/word_evidence.py",
     "privacy/",
     "training/rl/reward_functions.py",
 )

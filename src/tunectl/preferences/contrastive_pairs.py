@@ -137,6 +137,7 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
     texts = {
         record.prompt: [answer.text for answer in record.example.answers] for part in PARTS for record in parts[part]
     }
+    # Learned from train alone: no held-out text decides which pairs are trained on.
     evidence = WordEvidence((record.attributes, text) for record in parts["train"] for text in texts[record.prompt])
     complete = {
         record.prompt: evidence.choose_complete(record.attributes, texts[record.prompt])
