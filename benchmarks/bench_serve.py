@@ -6,8 +6,9 @@
     python benchmarks/bench_serve.py --starts 8 --old CHECKOUT
 
 The systems are a closed list (serve_baselines.PEERS), each with its precision and its best settings. Those that are not installed
-are named, with the command. Each round starts all of them anew and measures them in another order; one stands still (SIGSTOP) while
-another is measured. Same model, same prompts, same answer lengths, the load generator on the same cores.
+are named, with the command. Each round starts all of them anew and measures them in another order, first those that serve the merged
+model, then those that keep the adapter apart: together they need more memory than 24 GB. One stands still (SIGSTOP) while another is
+measured. Same model, same prompts, same answer lengths, the load generator on the same cores.
 
 Closed part: 1, 8 and 32 clients that each send the next request when the last is answered; new tokens/s, prompt tokens/s, and
 milliseconds to the first token. A window lasts until 1/5 of 200 requests (with five rounds) have had their first token.
@@ -27,8 +28,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +54,10 @@ MEMORY = RESULT.with_stem("bench_serve_memory")
 STARTS = RESULT.with_stem("bench_serve_starts")
 ROUNDS = 5
 """Rounds in which a cell has ``MIN_REQUESTS``; further ones add requests."""
+LAYOUTS = ("merged", "adapter")
+"""Of releases: systems of one are started together."""
+LEAST_FREE_MB = 2048
+"""Of memory once all systems of a layout have started: with less they push each other's files out of memory, and get slow."""
 QUICK = ("tunectl", "bare", "tunectl_no_logprobs")
 """Systems that one release is enough for."""
 MOST_GROWTH = 0.03
@@ -65,7 +72,9 @@ def main() -> None:
     if args.quick:
         fixtures = serve_fixtures.quick(args.artifacts, args.registry)
     else:
-        fixtures = serve_fixtures.prepare_fixtures(args.place, args.artifacts)
+        # in a process that ends: the models that it loads would take 2 GB from what is measured
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            fixtures = pool.submit(serve_fixtures.prepare_fixtures, args.place, args.artifacts).result()
     result = {"benchmark": "serve", "machine": machine(), "settings": settings(args, fixtures), "quick": args.quick}
     run = run_name(result, fixtures)
     if args.starts:
@@ -160,26 +169,39 @@ def source_files(part: str) -> list[Path]:
 
 
 class Fleet:
-    """All systems, started one after another, with another one first each ``turn``; they are stopped unless they are measured."""
+    """All systems of a layout, started one after another, with another one first each ``turn``; they are stopped unless they are measured."""
 
-    def __init__(self, args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures, turn: int = 0) -> None:
+    def __init__(
+        self, args: argparse.Namespace, fixtures: serve_fixtures.ServeFixtures, layout: str, turn: int = 0
+    ) -> None:
         self.running: dict[str, RunningSystem] = {}
         self.absent: dict[str, str] = {}
         self.started: dict[str, float] = {}
         self.fixtures = fixtures
         names = ["tunectl"] if args.memory else args.only
-        peers = [item for item in PEERS if (item.name in names if names else not item.on_request)]
-        self.peers = peers[turn % len(peers) :] + peers[: turn % len(peers)]
+        wanted = [item for item in PEERS if (item.name in names if names else not item.on_request)]
+        peers = [item for item in wanted if item.release == layout]
+        first = turn % len(peers) if peers else 0
+        self.peers = peers[first:] + peers[:first]
         self.place: Path = args.place
 
     def __enter__(self) -> Fleet:
         try:
             for peer in self.peers:
                 self._start(peer)
+            self._check_memory()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _check_memory(self) -> None:
+        free = free_memory()
+        if free < LEAST_FREE_MB:
+            raise SystemExit(
+                f"{', '.join(self.running)} leave {free} MB of memory, and {LEAST_FREE_MB} are needed: figures would "
+                "show files that are read again and again. End other programs, or name fewer systems (--only)"
+            )
 
     def _start(self, peer: MeasuredSystem) -> None:
         try:
@@ -220,7 +242,9 @@ class Rounds:
     A round has processes of its own, because the ratio of two systems differed by a tenth between two starts, and stayed so.
     """
 
-    def __init__(self, args: argparse.Namespace, start_fleet: Callable[[int], Fleet], run: str, start: float) -> None:
+    def __init__(
+        self, args: argparse.Namespace, start_fleet: Callable[[str, int], Fleet], run: str, start: float
+    ) -> None:
         self.args, self.start_fleet, self.run, self.start = args, start_fleet, run, start
         self.table: Path = args.place / "quick_rows.jsonl" if args.quick else serve_report.ROWS
         if args.quick:
@@ -237,29 +261,26 @@ class Rounds:
                 print(f"another round would end after {args.minutes:g} minutes; the next run goes on", flush=True)
                 break
             began = time.monotonic()
-            with self.start_fleet(turn) as fleet:
-                self._round(fleet, turn)
+            self._round(turn)
             longest = max(longest, time.monotonic() - began)
         return self._report()
 
-    def _round(self, fleet: Fleet, turn: int) -> None:
+    def _round(self, turn: int) -> None:
+        about: dict[str, dict[str, Any]] = {}
+        for layout in LAYOUTS:
+            with self.start_fleet(layout, turn) as fleet:
+                self._measure_layout(fleet, turn)
+                for name, figures in describe_fleet(fleet, quick=self.args.quick).items():
+                    about.setdefault(name, {}).update(figures)
+        self._append(turn, {"system": "", "part": END, "load": 0, **about})
+
+    def _measure_layout(self, fleet: Fleet, turn: int) -> None:
         for clients in CLIENTS:
             work = partial(measure_closed_loop, self.args, clients=clients, turn=turn)
             self._cells(fleet, list(fleet.running), turn, CLOSED, clients, work)
         served = [name for name, item in fleet.running.items() if item.peer.ready]
         for rate in self.args.rates:
             self._cells(fleet, served, turn, OPEN, rate, partial(open_cell, self.args, rate=rate, turn=turn))
-        shared = {}
-        for name in ("tunectl", "vllm") if not self.args.quick else ():
-            if name in fleet.running and (figures := fleet.try_system(name, prefixes)):
-                shared[name] = figures
-        about = {
-            "seconds_to_ready": fleet.started,
-            "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
-            "cannot_be_measured_here": fleet.absent,
-            "shared_beginnings": shared,
-        }
-        self._append(turn, {"system": "", "part": END, "load": 0, **about})
 
     def _append(self, turn: int, row: serve_report.Row) -> None:
         serve_report.append_row(self.table, serve_report.name_row(self.run, turn) | row)
@@ -292,6 +313,26 @@ class Rounds:
             "cells": cells,
             "ratios": ratios,
         }
+
+
+def describe_fleet(fleet: Fleet, *, quick: bool) -> dict[str, dict[str, Any]]:
+    """Start times, sizes, what is absent, and what a shared beginning of prompts saves, by system."""
+    shared = {}
+    for name in ("tunectl", "vllm") if not quick else ():
+        if name in fleet.running and (figures := fleet.try_system(name, prefixes)):
+            shared[name] = figures
+    return {
+        "seconds_to_ready": fleet.started,
+        "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
+        "cannot_be_measured_here": fleet.absent,
+        "shared_beginnings": shared,
+    }
+
+
+def free_memory() -> int:
+    """Memory in MB that programs can still take: free, or files that can be read again (MemAvailable)."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def measure_closed_loop(args: argparse.Namespace, running: RunningSystem, *, clients: int, turn: int) -> dict[str, Any]:
@@ -330,9 +371,9 @@ def open_cell(args: argparse.Namespace, running: RunningSystem, *, rate: float, 
     return measured
 
 
-def measure_memory(args: argparse.Namespace, start_fleet: Callable[[], Fleet]) -> dict[str, Any]:
+def measure_memory(args: argparse.Namespace, start_fleet: Callable[[str], Fleet]) -> dict[str, Any]:
     """Memory of our server over many requests."""
-    with start_fleet() as fleet:
+    with start_fleet("merged") as fleet:
         if "tunectl" not in fleet.running:
             raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
         figures = memory(fleet.running["tunectl"], args.memory)

@@ -42,7 +42,7 @@ class SystemSetup:
     folder: Path
     port: int
     release: str
-    """merged or apart: the layout of the release, for our server and the bare engine."""
+    """The layout that is served: merged or adapter (kept apart)."""
     key: str = ""
 
     @property
@@ -65,8 +65,8 @@ class MeasuredSystem:
     extra: dict[str, Any] = field(default_factory=dict)
     """Fields of its requests beside messages, max_tokens, stream and temperature."""
     env: Callable[[SystemSetup], dict[str, str]] = lambda _: {}
-    release: str = ""
-    """For our server: the layout that it serves, merged or apart."""
+    release: str = "merged"
+    """The layout that it serves: merged or adapter (kept apart)."""
     ours: bool = False
     """Whether our server answers: keys, inference log, liveness proof."""
     logprob_share: float | None = None
@@ -151,12 +151,11 @@ TUNECTL = MeasuredSystem(
     "/readyz",
     FORCED,
     _tunectl_environment,
-    "merged",
     ours=True,
 )
 PEERS = (
     TUNECTL,
-    MeasuredSystem("bare", "the same engine alone, adapter merged", "tunectl", _bare, "", release="merged"),
+    MeasuredSystem("bare", "the same engine alone, adapter merged", "tunectl", _bare, ""),
     replace(
         TUNECTL,
         name="tunectl_apart",
@@ -173,6 +172,7 @@ PEERS = (
         "/health",
         FORCED,
         _all_cores,
+        "adapter",
     ),
     MeasuredSystem(
         "transformers_cb", "transformers, continuous batching, bf16", "transformers", _continuous, "/health"

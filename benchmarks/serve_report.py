@@ -143,15 +143,19 @@ def pick_rows(rows: Sequence[Row], system: str, part: str, load: float) -> dict[
 
 
 def compare(rows: Sequence[Row], comparison: Comparison, load: float) -> dict[str, Any] | None:
-    """Return a ratio within rounds, as a geometric mean with the 95 % interval of Student's t; None without a pair."""
+    """Return a ratio within rounds, as a geometric mean with the 95 % interval of Student's t; None without a pair.
+
+    A round in which a system failed that others have is left out: the best of the rest would be another one.
+    """
     measure = MEASURES[comparison.measure]
     own, *beside = (
         {turn: measure(row) for turn, row in pick_rows(rows, name, comparison.part, load).items()}
         for name in (comparison.system, *comparison.others)
     )
     logs = []
+    measured = [each for each in beside if each]
     for turn, value in own.items():
-        best = max((each[turn] for each in beside if turn in each), default=0.0)
+        best = max((each[turn] for each in measured), default=0.0) if all(turn in each for each in measured) else 0.0
         if best > 0 and value > 0:
             logs.append(math.log(value / best))
     return spread(logs) if logs else None

@@ -55,6 +55,13 @@ def test_ratios_are_taken_within_rounds_over_the_best_of_each(report: ModuleType
     assert report.compare(rows, over_vllm, 8) is None
 
 
+def test_a_round_in_which_a_peer_failed_has_no_ratio_over_the_best(report: ModuleType) -> None:
+    rows = [row("tunectl", turn, 100.0) for turn in range(3)] + [row("llama_cpp", turn, 50.0) for turn in range(3)]
+    rows += [row("vllm", turn, 80.0) for turn in range(2)]  # it failed in round 2: 100 over 50 would say too much
+    best = report.compare(rows, report.Comparison("tunectl", ("vllm", "transformers_cb", "llama_cpp")), 32)
+    assert (best["ratio"], best["pairs"]) == (1.25, 2)
+
+
 def test_a_target_is_held_by_the_lower_end(report: ModuleType) -> None:
     told = {"ratio": 1.2, "low": 1.06, "high": 1.3, "pairs": 5}
     ratios = {"over_best": {"32": told, "8": {**told, "ratio": 1.5}}, "over_bare": {"32": {**told, "low": None}}}
@@ -171,23 +178,26 @@ def test_a_run_that_is_cut_goes_on_where_it_was(
     monkeypatch.setattr(serve, "open_cell", measure)
     monkeypatch.setattr(report, "ROWS", tmp_path / "rows.jsonl")
     args = SimpleNamespace(rounds=3, minutes=60.0, rates=[1.0], quick=False)
-    started: list[int] = []
+    started: list[tuple[str, int]] = []
 
     @contextlib.contextmanager
-    def start_fleet(turn: int) -> Iterator[Any]:
-        started.append(turn)
+    def start_fleet(layout: str, turn: int) -> Iterator[Any]:
+        started.append((layout, turn))
         system = SimpleNamespace(memory=lambda: 1.0 + turn, peer=SimpleNamespace(ready="/health"))
+        apart = layout == "adapter"
         yield SimpleNamespace(
-            running={"vllm_adapter": system}, absent={"vllm": "not installed"}, started={"vllm_adapter": 2.0 + turn},
+            running={"vllm_adapter": system} if apart else {},
+            absent={} if apart else {"vllm": "not installed"},
+            started={"vllm_adapter": 2.0 + turn} if apart else {},
             try_system=lambda name, work: work(None),
-        )  # fmt: skip
+        )
 
     with pytest.raises(KeyboardInterrupt):
         serve.Rounds(args, start_fleet, "r", time.monotonic()).measure()
     result = serve.Rounds(args, start_fleet, "r", time.monotonic()).measure()
     whole = {each["round"] for each in report.read_rows(tmp_path / "rows.jsonl", "r") if each["part"] == "end"}
     assert whole == {0, 1, 3}  # 2 was cut
-    assert started == [0, 1, 2, 3]
+    assert started == [(layout, turn) for turn in range(4) for layout in ("merged", "adapter")]
     assert [turn for turn, _ in measured] == [0] * 4 + [1] * 4 + [2] * 3 + [3] * 4
     assert result["cells"]["vllm_adapter"]["closed"]["1"]["rounds"] == 4  # what the round that was cut has counts
     assert result["seconds_to_ready"] == {"vllm_adapter": 3.0}
@@ -211,10 +221,35 @@ def test_rows_of_other_server_settings_do_not_add_up(report: ModuleType) -> None
 def test_what_is_measured_on_request_is_left_out_of_a_whole_run(report: ModuleType, tmp_path: Path) -> None:
     serve = importlib.import_module("bench_serve")
     about = {"memory": 0, "place": tmp_path}
-    usual = serve.Fleet(SimpleNamespace(**about, only=None), None).peers
-    named = serve.Fleet(SimpleNamespace(**about, only=["tunectl", "tunectl_no_logprobs"]), None).peers
-    assert "tunectl_no_logprobs" not in {peer.name for peer in usual}
+    usual = [
+        [peer.name for peer in serve.Fleet(SimpleNamespace(**about, only=None), None, layout, 1).peers]
+        for layout in serve.LAYOUTS
+    ]
+    assert usual == [
+        ["bare", "vllm", "transformers_cb", "llama_cpp", "tunectl"],
+        ["bare_apart", "vllm_adapter", "tunectl_apart"],
+    ]
+    named = serve.Fleet(SimpleNamespace(**about, only=["tunectl", "tunectl_no_logprobs"]), None, "merged").peers
     assert [(peer.name, peer.logprob_share) for peer in named] == [("tunectl", None), ("tunectl_no_logprobs", 0.0)]
+
+
+def test_systems_that_leave_too_little_memory_are_not_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, report: ModuleType
+) -> None:
+    serve = importlib.import_module("bench_serve")
+    stopped: list[str] = []
+
+    def start(self: Any, peer: Any) -> None:
+        self.running[peer.name] = SimpleNamespace(stop=lambda: stopped.append(peer.name))
+
+    monkeypatch.setattr(serve.Fleet, "_start", start)
+    fleet = serve.Fleet(SimpleNamespace(memory=0, place=tmp_path, only=["bare"]), None, "merged")
+    with fleet:
+        pass
+    monkeypatch.setattr(serve, "free_memory", lambda: serve.LEAST_FREE_MB - 1)
+    with pytest.raises(SystemExit, match="bare leave 2047 MB of memory, and 2048 are needed"), fleet:
+        pass
+    assert stopped == ["bare", "bare"]
 
 
 def test_two_versions_are_started_in_turn_and_pairs_add_up(
