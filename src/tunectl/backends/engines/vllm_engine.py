@@ -65,7 +65,7 @@ class VllmEngine:
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, as ``TokenChunk`` has them
             disable_log_stats=True,
         )
-        pipeline = VllmSession(deliver, release / "adapter" if adapter else None)
+        pipeline = VllmSession(deliver, release / "adapter" if adapter else None, seeded=device != "cpu")
         try:
             pipeline.load(arguments)
         except Exception as error:
@@ -84,9 +84,9 @@ class VllmEngine:
 class VllmSession:
     """An engine session: one vLLM engine, and the event loop that runs it in a thread."""
 
-    def __init__(self, deliver: Deliver, adapter: Path | None) -> None:
+    def __init__(self, deliver: Deliver, adapter: Path | None, *, seeded: bool) -> None:
         self.broken: str | None = None
-        self._deliver, self._adapter = deliver, adapter
+        self._deliver, self._adapter, self._seeded = deliver, adapter, seeded
         self._engine: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
@@ -164,7 +164,8 @@ class VllmSession:
             request = import_optional("vllm.lora.request", extra=EXTRA).LoRARequest
             lora = request("adapter", 1, str(self._adapter))
         prompt = {"prompt_token_ids": ask.prompt}
-        async for out in self._engine.generate(prompt, _sampling(vllm, ask), str(number), lora_request=lora):
+        sampling = _sampling(vllm, ask, seeded=self._seeded)
+        async for out in self._engine.generate(prompt, sampling, str(number), lora_request=lora):
             result = out.outputs[0]
             ids = list(result.token_ids)
             steps = zip(ids, result.logprobs or [], strict=True) if ask.logprobs else ()
@@ -174,7 +175,12 @@ class VllmSession:
             yield TokenChunk(ids, logprobs, _ENDS.get(result.finish_reason) if out.finished else None)
 
 
-def _sampling(vllm: Any, request: GenerationRequest) -> Any:
+def _sampling(vllm: Any, request: GenerationRequest, *, seeded: bool) -> Any:
+    """Return vLLM's parameters of a request, without its seed unless ``seeded``.
+
+    vLLM's CPU build (0.32) dies of a seed whose prompt is read in several steps: it sets the generator back, and one of torch's for
+    the CPU cannot be ("CPU Generator does not use offset").
+    """
     form: dict[str, Any] = {}
     if request.schema is not None:
         params = import_optional("vllm.sampling_params", extra=EXTRA)
@@ -185,7 +191,7 @@ def _sampling(vllm: Any, request: GenerationRequest) -> Any:
         max_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
-        seed=request.seed,
+        seed=request.seed if seeded else None,
         presence_penalty=request.presence,
         frequency_penalty=request.frequency,
         stop_token_ids=sorted(request.stop_ids),
