@@ -196,7 +196,9 @@ class Fleet:
         return self
 
     def _check_memory(self) -> None:
-        free = free_memory()
+        from tunectl.training.resource_check import available_memory
+
+        free = (available_memory() or 0) >> 20
         if free < LEAST_FREE_MB:
             raise SystemExit(
                 f"{', '.join(self.running)} leave {free} MB of memory, and {LEAST_FREE_MB} are needed: figures would "
@@ -327,12 +329,6 @@ def describe_fleet(fleet: Fleet, *, quick: bool) -> dict[str, dict[str, Any]]:
         "cannot_be_measured_here": fleet.absent,
         "shared_beginnings": shared,
     }
-
-
-def free_memory() -> int:
-    """Memory in MB that programs can still take: free, or files that can be read again (MemAvailable)."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def measure_closed_loop(args: argparse.Namespace, running: RunningSystem, *, clients: int, turn: int) -> dict[str, Any]:

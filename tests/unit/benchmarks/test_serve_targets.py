@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tunectl.training import resource_check
+
 CLOSED_FIELDS = ("tokens_per_second", "prompt_tokens_per_second", "first_ms", "client_cpu_share", "failed")
 OPEN_CELL = {
     "sent": 1, "good": 1, "goodput_per_second": 1.0, "good_tokens_per_second": 1.0, "first": {"p50": 1.0, "p95": 1.0},
@@ -246,7 +248,7 @@ def test_systems_that_leave_too_little_memory_are_not_measured(
     fleet = serve.Fleet(SimpleNamespace(memory=0, place=tmp_path, only=["bare"]), None, "merged")
     with fleet:
         pass
-    monkeypatch.setattr(serve, "free_memory", lambda: serve.LEAST_FREE_MB - 1)
+    monkeypatch.setattr(resource_check, "available_memory", lambda: (serve.LEAST_FREE_MB - 1) << 20)
     with pytest.raises(SystemExit, match="bare leave 2047 MB of memory, and 2048 are needed"), fleet:
         pass
     assert stopped == ["bare", "bare"]
