@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SITE = Path("build/docs/site")
 ONLY_SERVED = ("search.json", "sitemap.xml")
 """Files that only a web server needs; a browser that opens a folder reads search.js."""
-PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.png" ?/?>', re.DOTALL)
+PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.(?:png|svg)" ?/?>', re.DOTALL)
 """Pictures are as large as all pages; in a wheel their description stands in their place."""
 FAVICON = "favicon.png"
 LEFT_OUT = (
@@ -73,7 +73,7 @@ class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
     def is_left_out(self, name: str) -> bool:
         """Whether a file of the site has no place in a wheel: pictures, records of development, what only a web server needs."""
         file = name.rpartition("/")[2]
-        picture = file.endswith((".webp", ".png")) and file != FAVICON
+        picture = file.endswith((".webp", ".png", ".svg")) and file != FAVICON
         return picture or file in (*ONLY_SERVED, "sources.sha256") or name.startswith(LEFT_OUT)
 
     def shorten(self, path: Path, name: str) -> Path:

@@ -49,7 +49,7 @@ PARTS = (
     "not attributed",
 )
 RESULT = ROOT / "benchmarks/results/bench_step.json"
-PLOTS = (RESULT.with_suffix(".svg"), ROOT / "docs/images/bench_step.svg")
+PLOT = RESULT.with_suffix(".svg")
 INK = "#767676"
 """Of letters and axes: read on white and on black, because a picture in a file does not know its page's theme."""
 ENGINE_PROCESS = "subprocess_engine"
@@ -86,8 +86,7 @@ def main() -> None:
         print("a check of the script: these are no figures", flush=True)
     elif args.keep:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
-        for path in PLOTS:
-            path.write_text(draw(result["milliseconds_a_step"]).replace("currentColor", INK))
+        PLOT.write_text(draw(result["milliseconds_a_step"]).replace("currentColor", INK))
     print(json.dumps(result))
 
 

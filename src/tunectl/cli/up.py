@@ -134,7 +134,7 @@ def _start_services(children: ChildGroup, layout: ProjectPaths, names: list[str]
     from tunectl.registry.release_store import ReleaseRegistry
 
     if names and ReleaseRegistry(layout.releases).champion() is None:
-        children.say("up", f"not started: {', '.join(names)}; there is no champion yet: tunectl up experiment=small")
+        children.say("up", f"not started: {', '.join(names)}; there is no champion yet: tunectl repro --reset-overrides builds a release")
         return
     for name in names:
         children.start(name, [*PROGRAM, *SERVICES[name]])

@@ -149,7 +149,7 @@ def open_keys(settings: ConsoleConfig, layout: ProjectPaths) -> KeyStore | None:
         if not settings.loopback:
             raise UsageError(
                 f"console.host = {settings.host}, which others reach, and {path} does not exist",
-                hint="make a key first: tunectl serve keys add NAME",
+                hint="make a key first: tunectl serve keys add NAME --scope look",
             )
         return None
     keys = KeyStore(path, KEY_SECONDS)

@@ -274,7 +274,7 @@ KEYS: tuple[ForeignKey, ...] = (
     ForeignKey("", "stage", "sft, or cpt for pt", set_stage),
     ForeignKey("", "do_train do_eval do_predict predict_with_generate", "tunectl repro trains and evaluates", skip),
     ForeignKey("", "finetuning_type", "tunectl tunes low-rank adapters; full, freeze and oft are not offered", require("lora")),
-    ForeignKey("lora_model_dir", "adapter_name_or_path", "tuning starts from the base model; merge the adapter into it first", drop_effective),
+    ForeignKey("lora_model_dir", "adapter_name_or_path", "set sft.init_adapter to that folder; it must fit the rank and layers of sft", drop_effective),
     ForeignKey("lora_r", "lora_rank", "sft.lora_rank", convert(to_int)),
     ForeignKey("lora_alpha", "lora_alpha", "sft.lora_alpha", convert(float)),
     ForeignKey("lora_dropout", "", "sft.lora_dropout", convert(lambda value: float(value or 0))),
