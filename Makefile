@@ -54,7 +54,7 @@ test-rest: .venv/.dev  ## what test leaves out, in one process: real engines, se
 	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m "not quick" -W default --durations=20 $(PYTEST)
 
 test-ci: .venv/.dev  ## the selection of test-rest that .ci/run takes (tests/support/tiers.py)
-	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m ci -W default --durations=20 $(PYTEST)
+	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m ci -W default --durations=60 $(PYTEST)
 
 test-all: test test-rest  ## every test; about an hour and a half more than test on two cores (not measured as one run); needs what .ci/install installs
 

@@ -6,31 +6,24 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from delivery_recorder import Heard
+from openvino_release import exported
 
 from tunectl.backends.engines.openvino_engine import OpenVinoEngine, OpenVinoPipeline
-from tunectl.backends.export import exporter_env, openvino_export
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import ArtifactError
 from tunectl.generation.engine import GenerationRequest
 
 pytestmark = pytest.mark.timeout(1800)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def release(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release")
-    made = exporter_env.VARIABLE not in os.environ
-    if made:
-        os.environ[exporter_env.VARIABLE] = str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters"))
-    openvino_export.export(tiny_model, folder / "model", "int8")
-    if made:
-        del os.environ[exporter_env.VARIABLE]
+    exported(tiny_model, folder / "model")
     return folder
 
 

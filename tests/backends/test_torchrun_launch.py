@@ -37,11 +37,25 @@ def sft(tiny_model, tmp_path_factory):
     return job, fit_here(job)
 
 
+def plan_dropout():
+    """A plan whose bytes depend on what each rank draws in each step."""
+    return plan(dropout=0.2, neftune_noise_alpha=1.0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model, tmp_path_factory):
+    """One fit on two ranks that nothing disturbs: its job, result, and folder of the adapter."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    jobs = {"dropout": (sft_job(tiny_model, root / "dropout", plan_dropout()), "none")}
+    write_requests(root, jobs)
+    return fit_all(root, jobs, TrainResult)[0]["dropout"]
+
+
 @pytest.fixture(scope="module")
 def both(tiny_model, sft, tmp_path_factory):
     """Several fits on two ranks, in one pair of processes: name to job, result, and folder of the adapter."""
     root = tmp_path_factory.mktemp("both")
-    dropout = plan(dropout=0.2, neftune_noise_alpha=1.0)
+    dropout = plan_dropout()
     jobs = {
         "plain": (sft_job(tiny_model, root / "plain"), "none"),
         "cpt": (cpt_job(tiny_model, root / "cpt"), "none"),
@@ -154,31 +168,31 @@ def test_the_crash_of_an_earlier_attempt_is_not_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_rank_is_killed_at_each_point(both, tiny_model, tmp_path):
+def test_each_rank_is_killed_at_each_point(undisturbed, tiny_model, tmp_path):
     """Same bytes as without a kill, and the record tells of the restarts."""
     points = ("before_forward", "after_backward", "in_save", "after_save")
     kills = [[2 * place + rank, rank, point] for place, point in enumerate(points) for rank in (0, 1)]
-    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    job = sft_job(tiny_model, tmp_path, undisturbed[0].plan)
     end = scripted(tmp_path, {"kills": kills}, max_restarts=len(kills)).run(job)
-    assert digest(job.out) == digest(both[0]["dropout"][2])
+    assert digest(job.out) == digest(undisturbed[2])
     assert (end.ranks, end.nodes, end.device, end.restarts) == (2, 1, "cpu", len(kills))
-    assert end.result.best_loss == both[0]["dropout"][1].best_loss
+    assert end.result.best_loss == undisturbed[1].best_loss
     assert not (job.work / "launch").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("restarts", [0, 1])
-def test_a_rank_that_dies_when_all_have_finished_costs_nothing(both, tiny_model, tmp_path, restarts):
+def test_a_rank_that_dies_when_all_have_finished_costs_nothing(undisturbed, tiny_model, tmp_path, restarts):
     """As gloo does now and then, when the rank at the other end of a connection is gone."""
-    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    job = sft_job(tiny_model, tmp_path, undisturbed[0].plan)
     end = scripted(tmp_path, {"kills": [[0, 1, "at_exit"]]}, max_restarts=restarts).run(job)
     assert end.restarts == 0
-    assert digest(job.out) == digest(both[0]["dropout"][2])
+    assert digest(job.out) == digest(undisturbed[2])
 
 
 @pytest.mark.slow
-def test_ctrl_c_finishes_the_step_and_the_next_run_goes_on(both, tiny_model, tmp_path):
-    job, launcher = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan), TorchrunLauncher(build_launch())
+def test_ctrl_c_finishes_the_step_and_the_next_run_goes_on(undisturbed, tiny_model, tmp_path):
+    job, launcher = sft_job(tiny_model, tmp_path, undisturbed[0].plan), TorchrunLauncher(build_launch())
     stop = threading.Thread(target=_press_ctrl_c_at_a_checkpoint, args=(job.work,))
     stop.start()
     with pytest.raises(InfrastructureError) as error:
@@ -187,7 +201,7 @@ def test_ctrl_c_finishes_the_step_and_the_next_run_goes_on(both, tiny_model, tmp
     assert error.value.message.startswith("sft: stopped at step ") or " stopped at step " in error.value.message
     assert error.value.message.endswith("of 24; its state is kept")
     launcher.run(job)
-    assert digest(job.out) == digest(both[0]["dropout"][2])
+    assert digest(job.out) == digest(undisturbed[2])
 
 
 def _press_ctrl_c_at_a_checkpoint(work: Path) -> None:
@@ -237,16 +251,16 @@ def _mentioning(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_machines_give_the_bytes_of_one_with_two_processes(both, tiny_model, tmp_path):
+def test_two_machines_give_the_bytes_of_one_with_two_processes(undisturbed, tiny_model, tmp_path):
     """A rank of the second one is killed on the way: both agents start theirs again."""
     launcher, second = two_machines(tmp_path, [[0, 1, "after_backward"]])
-    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    job = sft_job(tiny_model, tmp_path, undisturbed[0].plan)
     end = launcher.run(job)
     launcher.close("sft")
     told, words = second.communicate(timeout=60)
     assert told == "fits 1\n", words
     assert (end.ranks, end.nodes) == (2, 2)
-    assert digest(job.out) == digest(both[0]["dropout"][2])
+    assert digest(job.out) == digest(undisturbed[2])
     assert not list((tmp_path / "storage").glob("*/*"))  # rows and checkpoints go when they are not needed any more
 
 

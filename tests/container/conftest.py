@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import uuid
@@ -14,10 +13,11 @@ import pytest
 import yaml
 from containers import Container, NoEngine, docker, engine
 from msgspec import structs
+from openvino_release import exported
 from serving_process import settings
 from tiny_release import tiny_release
 
-from tunectl.backends.export import bento_build, bento_image, exporter_env, openvino_export
+from tunectl.backends.export import bento_build, bento_image
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.packaging import serving_contract as contracts
 from tunectl.packaging.serving_contract import Tolerance
@@ -65,12 +65,7 @@ def built(docker_engine: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
 
 def _releases(base: Path, folder: Path) -> list[Path]:
     """Two releases for OpenVINO on one export."""
-    made = exporter_env.VARIABLE not in os.environ
-    if made:
-        os.environ[exporter_env.VARIABLE] = str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters"))
-    openvino_export.export(base, folder / "model", "int8")
-    if made:
-        del os.environ[exporter_env.VARIABLE]
+    exported(base, folder / "model")
     found = []
     for seed in (1, 2):
         release = tiny_release(base, folder / f"r{seed}", seed=seed, engine="openvino")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -34,10 +35,12 @@ def copy(images: ModuleType, tmp_path: Path) -> Path:
 def test_every_base_image_is_that_of_the_list(images: ModuleType) -> None:
     assert images.find_problems() == []
     assert len(list(images.list_references())) == 7
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*dockerfile*"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     named = [
         line
-        for path in ROOT.rglob("*dockerfile*")
-        if ".venv" not in path.parts
+        for path in (ROOT / name for name in listed)
+        if path.is_file()
         for line in path.read_text(errors="ignore").splitlines()
         if line.startswith("FROM ")
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,14 @@ def test_a_pull_request_runs_the_gate() -> None:
     assert "pull_request" in workflow["on"]
     (job,) = [job for job in workflow["jobs"].values() if any(step.get("run") == ".ci/run" for step in job["steps"])]
     assert job["container"]["image"] == "debian:13"
-    assert "make test-ci" in (ROOT / ".ci/run").read_text().splitlines()
+    gate = (ROOT / ".ci/run").read_text()
+    assert "make test-ci" in gate.splitlines()
+    assert re.findall(r"^\.ci/install (\w+)", gate, re.MULTILINE) == ["base", "rest"], "all that it installs"
+
+
+def test_the_installer_knows_its_parts() -> None:
+    done = subprocess.run([ROOT / ".ci/install", "others"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, ".ci/install: there is no part others, only base and rest\n")
 
 
 def test_every_supported_python_is_tested() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,8 +79,23 @@ WATCH = {
 
 
 def make(folder: Path, inferences: int = 12) -> ReleaseRegistry:
-    """Write the project; returns its release store, with a champion."""
-    folder.mkdir(parents=True)
+    """Copy the project into ``folder``; returns its release store, with a champion."""
+    shutil.copytree(make_template(inferences), folder, symlinks=True)
+    return ReleaseRegistry(folder / ".tunectl" / "releases")
+
+
+@functools.cache
+def make_template(inferences: int) -> Path:
+    """The project that is copied, once a process; nothing in it names the folder where it lies."""
+    above = Path(tempfile.mkdtemp(prefix="tunectl-retrain-"))
+    atexit.register(shutil.rmtree, above, ignore_errors=True)
+    write_project(above / "shop", inferences)
+    return above / "shop"
+
+
+def write_project(folder: Path, inferences: int) -> None:
+    """Files, Git, DVC, traffic, and a champion."""
+    folder.mkdir()
     copy_conf(folder)
     (folder / "trainer.py").write_text(TRAINER)
     (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
@@ -97,7 +116,6 @@ def make(folder: Path, inferences: int = 12) -> ReleaseRegistry:
     (release / "weights").write_text("first")
     made = store.add(release, BuildFacts("shop", "transformers", "adapter"))
     store.promote(made.id, author="test", message="the first release")
-    return store
 
 
 def live(folder: Path, inferences: int) -> None:

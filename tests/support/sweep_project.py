@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from conf_copy import copy_conf
@@ -91,8 +95,23 @@ stages:
 
 
 def make(folder: Path, *, build: bool = True) -> Path:
+    """Copy the project into ``folder``, built once, and committed."""
+    shutil.copytree(make_template(build), folder, symlinks=True)
+    return folder
+
+
+@functools.cache
+def make_template(build: bool) -> Path:
+    """The project that is copied, once a process; no stage and no command reads in it where it lies."""
+    above = Path(tempfile.mkdtemp(prefix="tunectl-sweep-"))
+    atexit.register(shutil.rmtree, above, ignore_errors=True)
+    write_project(above / "shop", build=build)
+    return above / "shop"
+
+
+def write_project(folder: Path, *, build: bool) -> None:
     """Write the project, build it once, and commit all."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     copy_conf(folder)
     recipe = folder / "conf" / "config.yaml"
     # the rate of lora leaves room for a better one
@@ -107,7 +126,6 @@ def make(folder: Path, *, build: bool = True) -> Path:
     if build:
         tunectl(folder, "repro", "--unattended", "--to", "sft")
     commit(folder)
-    return folder
 
 
 def commit(folder: Path) -> None:

@@ -164,6 +164,8 @@ def test_no_stage_reaches_another_stage_or_the_command_line() -> None:
         assert found & others == set(), stage.name
         assert not [name for name in found if name.startswith("tunectl.cli")], stage.name
         assert "tunectl.config.schema.root" not in found, stage.name
+        reaches = "tunectl.packaging.model_card" in found
+        assert reaches is (stage.name == "package"), "tests/e2e/test_pipeline_e2e.py edits it, and expects that"
 
 
 def test_the_installed_package_is_read_quickly_once_it_is_cached(tmp_path: Path) -> None:
