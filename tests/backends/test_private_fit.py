@@ -237,6 +237,11 @@ def test_several_processes_and_a_short_key_are_refused(tmp_path):
         short.value.message
         == f"{tmp_path / 'key'} holds 5 bytes; at least 16 are needed, or the noise could be guessed"
     )
+    (tmp_path / "key").write_text("0" * 64)
+    with pytest.raises(
+        InfrastructureError, match="1 different bytes; at least 6 are needed, or the noise could be guessed"
+    ):
+        private_run.load_noise_key(privacy(tmp_path), {})
 
 
 def test_a_plain_fit_never_imports_opacus(tiny_model, tmp_path):

@@ -77,7 +77,7 @@ def test_a_salt_that_could_be_guessed_is_refused(live, tmp_path, key):
     with pytest.raises(InfrastructureError) as caught:
         pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: key})
     assert caught.value.message == (
-        f"TUNECTL_HASH_KEY holds {len(set(key))} different bytes; at least 6 are needed, or the key could be guessed"
+        f"TUNECTL_HASH_KEY holds {len(set(key))} different bytes; at least 6 are needed, or hashes of user names could be guessed"
     )
 
 

@@ -16,7 +16,10 @@ MAX_ADDRESSES: Final = 10_000
 
 
 class KeyThrottle:
-    """Counts wrong keys by the address that sent them. Behind a proxy that is the proxy: then all people share the tries."""
+    """Counts wrong keys by the address that sent them: of a proxy on this machine, the one that it names in ``X-Forwarded-For``.
+
+    Programs on this machine may name any. Keys and tokens have 256 bits, so the limit spares work and logs, and keeps no key safe.
+    """
 
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()

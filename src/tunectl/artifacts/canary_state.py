@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from tunectl.artifacts.names import ContentId
+from tunectl.artifacts.record_format import require_moment
 
 
 class Signature(Struct, frozen=True):
@@ -36,3 +37,7 @@ class CanaryState(Struct, frozen=True, omit_defaults=True):
     """Signature by a key of role pointer."""
     number: int | None = None
     """Number of its start event in the release history, so that it grows with every canary. Absent in records of tunectl 0.1."""
+
+    def __post_init__(self) -> None:
+        if self.started_at:
+            require_moment("started_at", self.started_at)

@@ -8,6 +8,7 @@ changes. An upgrade is a pure function from the object of one version to that of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,10 +114,23 @@ def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     return {names.get(key, key): value for key, value in record.items()}
 
 
-def existing(path: Path, *older: str) -> Path:
+def find_existing(path: Path, *older: str) -> Path:
     """Return ``path`` if it exists, else the first existing file among ``older`` names in the same folder, else ``path``."""
     if not path.exists():
         for name in older:
             if (path.parent / name).exists():
                 return path.parent / name
     return path
+
+
+def require_moment(field: str, text: str) -> None:
+    """Check that a time in a record can be read and compared: ISO 8601 with its zone, in a year from 2000 to 2999.
+
+    Raises  ValueError, which msgspec reports with the record that it decodes.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None or at.year not in range(2000, 3000):
+        raise ValueError(f"{field} is {text[:40]!r}; must be a time with its zone, such as 2026-01-31T12:00:00+00:00")

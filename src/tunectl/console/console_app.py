@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +31,7 @@ from tunectl.console.screens import drift
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 from tunectl.core.optional import import_optional
+from tunectl.serving.background_threads import run_in_thread
 
 FORM_SECONDS: Final = 30.0
 """Longest time in seconds for a form, however slowly it arrives."""
@@ -56,6 +59,7 @@ class ConsoleApp:
         self.cache = ReadCache()
         self.watcher = ChangeWatcher(self._stamp_project)
         self._throttle = KeyThrottle()
+        self._plays = play_stream.PlaySlots()
         self._responses = import_optional("starlette.responses", extra="console")
         self._client_disconnect: type[Exception] = import_optional(
             "starlette.requests", extra="console"
@@ -179,16 +183,18 @@ class ConsoleApp:
         return self._responses.HTMLResponse(content, headers={"Content-Security-Policy": SANDBOX_POLICY})
 
     async def _stream_answer(self, request: Any) -> Any:
-        lines = await self._play(request, play_stream.open_answer)
-        return self._responses.StreamingResponse(lines, media_type="application/x-ndjson")
+        visitor, form = await self._admit_act(request, PLAY_SCOPE)
+        with ExitStack() as held:
+            held.enter_context(self._plays.hold())
+            lines = await run_in_thread(partial(play_stream.open_answer, self.context(visitor), form))
+            answer = self._responses.StreamingResponse(lines, media_type="application/x-ndjson")
+            return _ClosingResponse(answer, held.pop_all())
 
     async def _send_feedback(self, request: Any) -> Any:
-        await self._play(request, play_stream.send_feedback)
-        return self._responses.Response(status_code=204)
-
-    async def _play(self, request: Any, perform: Callable[[ReadContext, dict[str, str]], Any]) -> Any:
         visitor, form = await self._admit_act(request, PLAY_SCOPE)
-        return await asyncio.to_thread(perform, self.context(visitor), form)
+        with self._plays.hold():
+            await run_in_thread(partial(play_stream.send_feedback, self.context(visitor), form))
+        return self._responses.Response(status_code=204)
 
     async def _admit_act(self, request: Any, scope: str) -> tuple[Visitor, dict[str, str]]:
         """Return the visitor who may change something, and the form of the request.
@@ -263,7 +269,10 @@ class ConsoleApp:
             request.client.host if request.client else "",
         )
         self._throttle.check(address)
-        cookie = self.sign_in.open_session(form.get("secret", "").strip().rpartition("#")[2])
+        if form.get("link"):
+            cookie = self.sign_in.open_by_link(form["link"].strip())
+        else:
+            cookie = self.sign_in.open_session(form.get("secret", "").strip().rpartition("#")[2])
         if cookie is None:
             self._throttle.count(address)
             return self._show_form(target, WRONG, 401)
@@ -344,6 +353,17 @@ class _KeepFiles:
             await send(event)
 
         await self._inner(scope, receive, send_kept)
+
+
+class _ClosingResponse:
+    """A response that closes what it holds once it was sent, or the browser has left."""
+
+    def __init__(self, inner: Any, held: ExitStack) -> None:
+        self._inner, self._held = inner, held
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._held:
+            await self._inner(scope, receive, send)
 
 
 def list_groups() -> list[tuple[str, list[Screen]]]:

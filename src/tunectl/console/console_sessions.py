@@ -89,10 +89,15 @@ class SignIn:
         self._link_file.unlink(missing_ok=True)
         self._sessions.close_file()
 
+    def open_by_link(self, token: str) -> str | None:
+        """Open a session for a link's token; return the value of its cookie, or None where ``token`` is not valid."""
+        return self._sessions.create("", "") if self._use_token(token) else None
+
     def open_session(self, secret: str) -> str | None:
         """Open a session for a link's token or a key; return the value of its cookie, or None where ``secret`` is not valid."""
-        if self._use_token(secret):
-            return self._sessions.create("", "")
+        cookie = self.open_by_link(secret)
+        if cookie is not None:
+            return cookie
         digest = hash_key(secret) if secret else ""
         return self._sessions.create(digest, digest) if digest and self._identify(digest) else None
 

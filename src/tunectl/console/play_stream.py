@@ -10,6 +10,7 @@ import http.client
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,7 +26,31 @@ MAX_QUESTION: Final = 20_000
 """Most characters of a question."""
 MAX_TOKENS: Final = 2000
 MAX_ID: Final = 200
+MAX_PLAYS: Final = 16
+"""Most answers and thumbs at a time."""
 VARIANTS: Final = frozenset(("champion", "challenger", "base"))
+
+
+class PlaySlots:
+    """Limits how many requests wait for servers at a time: each has a thread, and a server that says nothing holds it for ``TIMEOUT_SECONDS``."""
+
+    def __init__(self) -> None:
+        self._free = MAX_PLAYS
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Take a slot for the time of the block.
+
+        Raises  ApiError (503) where all are taken.
+        """
+        if not self._free:
+            text = f"{MAX_PLAYS} questions of Play wait for an answer; ask again when one has ended"
+            raise ApiError(text, "rate_limit_error", code="busy", status=503)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes]:

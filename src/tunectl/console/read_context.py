@@ -18,6 +18,7 @@ from msgspec import MsgspecError
 from tunectl.access import api_keys
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tunectl.pipeline.stage_status import StageStatus
 
 T = TypeVar("T")
+_log = logging_setup.get_logger(__name__)
 Stamp = tuple[tuple[str, int, int], ...]
 MAX_ENTRIES: Final = 200
 MAX_AGE_SECONDS: Final = 60.0
@@ -55,7 +57,7 @@ class ReadCache:
                 entry = (stamp, self._try(build), monotonic())
                 self._keep(name, entry)
         if isinstance(entry[1], TunectlError):
-            raise entry[1]
+            raise entry[1].with_traceback(None)  # each raise adds frames to it, and they keep what they hold
         value: T = entry[1]
         return value
 
@@ -90,6 +92,10 @@ class ReadContext:
     cache: ReadCache = field(default_factory=ReadCache)
     recording: Recording | None = None
     """Set for a project that ``tunectl demo`` shows; None for a real one."""
+
+    def log_opened(self, inference: str) -> None:
+        """Log that the visitor was shown the text of an inference."""
+        _log.info("%s opened the inference %s", self.visitor or "somebody", inference)
 
     def load_config(self) -> ResolvedConfig:
         """Return the composed configuration with the file and line of each value.
@@ -162,7 +168,7 @@ def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
     from tunectl.pipeline.stages import STAGES
 
     yield from list_setting_files(layout)
-    yield from (layout.root / "dvc.lock", layout.pipeline)
+    yield from (layout.dvc_lock, layout.pipeline)
     for stage in STAGES:
         folder = layout.artifact(stage.name)
         yield from (folder, folder / "manifest.json", folder / "verdict.json", layout.metrics(stage.name))

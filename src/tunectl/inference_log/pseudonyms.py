@@ -9,23 +9,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tunectl.artifacts import atomic_io, private_files
+from tunectl.artifacts import private_files
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.core.errors import InfrastructureError
 from tunectl.inference_log import project_folder
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
 
-MIN_KEY_BYTES: Final = 16
-"""Shortest key in bytes."""
-MIN_DIFFERENT_BYTES: Final = 6
-"""Fewest different bytes of a key: of 16 random hexadecimal digits fewer are different in 3 of 100,000 cases."""
 NEW_KEY: Final = "write 64 random hexadecimal digits into it; users hashed with the old key are not found again"
 EVENT: Final = "hash_key"
 """Id and kind of the event with the fingerprint of the key."""
@@ -90,37 +85,19 @@ def load_hash_key(
     """Return the key of the hashes: from the environment, else from its file, which is made at first use and is readable by its owner only.
 
     ``make`` False: an absent key is an error, because with a new key no person of an existing log would be found.
-    Raises  InfrastructureError where ``tunectl log migrate`` must run first, the key is too short, it is absent and ``make`` is False, or its file cannot be
+    Raises  InfrastructureError where ``tunectl log migrate`` must run first, the key could be guessed, it is absent and ``make`` is False, or its file cannot be
             made or read.
     """
     project_folder.require_new_folder(root)
     key, path = environment.get(settings.hash_key_env), root / settings.hash_key_file
-    if key is None and not path.exists():
-        if not make:
-            raise InfrastructureError(
-                f"{path} does not exist and {settings.hash_key_env} is not set, so users cannot be looked up by name",
-                hint=f"set {settings.hash_key_env} to the server's key, or run this on the machine with its file",
-            )
-        _make(path)
-    if key is None:
-        private_files.restrict(path)
-    try:
-        result = (key.encode() if key is not None else path.read_bytes()).strip()
-    except OSError as error:
-        raise atomic_io.write_error(path, error) from error
-    if len(result) < MIN_KEY_BYTES:
-        source = str(path) if key is None else settings.hash_key_env
+    if key is None and not make and not path.exists():
         raise InfrastructureError(
-            f"{source} holds {len(result)} bytes; at least {MIN_KEY_BYTES} are needed, or hashes of user names could be guessed",
-            hint=NEW_KEY,
+            f"{path} does not exist and {settings.hash_key_env} is not set, so users cannot be looked up by name",
+            hint=f"set {settings.hash_key_env} to the server's key, or run this on the machine with its file",
         )
-    if len(set(result)) < MIN_DIFFERENT_BYTES:
-        source = str(path) if key is None else settings.hash_key_env
-        raise InfrastructureError(
-            f"{source} holds {len(set(result))} different bytes; at least {MIN_DIFFERENT_BYTES} are needed, or the key could be guessed",
-            hint=NEW_KEY,
-        )
-    return result
+    return private_files.load_secret_key(
+        path, key, variable=settings.hash_key_env, risk="hashes of user names", hint=NEW_KEY
+    )
 
 
 def register_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes) -> None:
@@ -148,23 +125,3 @@ def check_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes
 def _fingerprint(key: bytes) -> str:
     """Return a fingerprint of a key, which does not reveal it; by another digest than that of names, so that it equals no name's hash."""
     return hmac.new(key, _FINGERPRINT_MESSAGE, hashlib.sha512).hexdigest()[:32]
-
-
-def _make(path: Path) -> None:
-    """Write a new key, unless another process does so at the same time."""
-    try:
-        path.parent.mkdir(parents=True, mode=private_files.FOLDER, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(secrets.token_hex(32) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(scratch, path)  # unlike a rename this never takes another one's place
-        except FileExistsError:
-            pass
-        finally:
-            scratch.unlink()
-        atomic_io.fsync_directory(path.parent)
-    except OSError as error:
-        raise atomic_io.write_error(path, error) from error

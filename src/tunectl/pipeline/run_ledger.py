@@ -274,10 +274,19 @@ def _describe_run(
         failure=RunFailure(f"{stop.author} stopped it: {stop.reason}") if stop else _read_failure(layout, end.error),
         release=end.release,
         build=end.build,
-        settings=settings,
+        settings=_hide_credentials(settings),
         curves={name: curves for name in names if (curves := _thin(read_curves(layout.plots(name) / "history.csv")))},
     )
     return _add_results(layout, record) if "evaluate" in names else record
+
+
+def _hide_credentials(tree: Any) -> Any:
+    """Return settings without the credentials of addresses in them: a record is kept, and shown to whoever may look."""
+    if isinstance(tree, dict):
+        return {name: _hide_credentials(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_hide_credentials(value) for value in tree]
+    return hide_credentials(tree) if isinstance(tree, str) else tree
 
 
 def _names() -> list[str]:

@@ -14,6 +14,7 @@ import msgspec
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ArtifactError
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.pipeline.stages import STAGES
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
 
 
 def format_value(value: Any) -> str:
-    """Return a setting's value as text in YAML; a long one is cut."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    """Return a setting's value as text in YAML, without credentials of addresses; a long one is cut."""
+    text = hide_credentials(value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, names
 from tunectl.artifacts.names import ContentId
+from tunectl.artifacts.record_format import require_moment
 from tunectl.core.errors import ArtifactError
 from tunectl.registry import registry_formats
 
@@ -77,6 +78,9 @@ class ReleaseManifest(Struct, frozen=True):
     lineage: Lineage | None = None
     git: str | None = None
     """Commit of the project from which it was made, with the suffix ``-dirty`` while some of that is not committed; None outside Git."""
+
+    def __post_init__(self) -> None:
+        require_moment("created_at", self.created_at)
 
     @property
     def refusals(self) -> list[str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from tunectl.artifacts.canary_state import CanaryState, Signature
 from tunectl.artifacts.names import ContentId
+from tunectl.artifacts.record_format import require_moment
 
 CANARY_ACTIONS: Final = frozenset(("canary_start", "canary_stop"))
 SWAPS: Final = frozenset(("promote", "rollback"))
@@ -40,6 +40,9 @@ class ChampionPointer(Struct, frozen=True):
     """Full SHA-256 over the files of the release. None in records of tunectl 0.1."""
     signature: Signature | None = None
     """Signature by a key of role pointer."""
+
+    def __post_init__(self) -> None:
+        require_moment("promoted_at", self.promoted_at)
 
 
 class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
@@ -68,10 +71,8 @@ class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     git: str | None = None
     """Commit from which the release was made; for the event ``commit``, when the release was added before that was committed."""
 
-
-def current_moment() -> str:
-    """Return the current time in the format of a registry's records: UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+    def __post_init__(self) -> None:
+        require_moment("created_at", self.created_at)
 
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:

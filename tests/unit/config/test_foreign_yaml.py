@@ -106,10 +106,12 @@ def _bomb(merge: str) -> str:
         ("a: " + "[" * 20_000 + "]" * 20_000, "nested too deeply"),
         ("a: " + "[" * 600 + "]" * 600, "nested too deeply"),
         ("a: " + "1" * 5000, "a value cannot be read"),
+        ("a: 0x" + "f" * 4000, "a whole number of 4002 characters"),
+        ("a: " + "1:" * 200 + "1.0", "a value cannot be read"),
         ("a: 2001-99-99", "a value cannot be read"),
         ("", "must be a mapping"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_what_is_no_file_of_settings_is_refused_within_a_second(text: str, told: str) -> None:
     begun = time.process_time()

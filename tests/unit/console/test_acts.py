@@ -14,7 +14,8 @@ from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.backends.storage import inference_log_sql
 from tunectl.console.act_table import ACTS
-from tunectl.console.acts import request_retrain
+from tunectl.console.acts import request_retrain, set_reference
+from tunectl.console.console_sessions import Visitor
 from tunectl.inference_log import erasure_ledger
 from tunectl.monitoring import window as windows
 from tunectl.pipeline import run_ledger
@@ -200,6 +201,19 @@ def test_a_reference_is_set_with_its_author_and_only_against_the_one_that_was_sh
         bodies = [event.body for event in log.events(kind=windows.REFERENCE_SET)]
     assert windows.find_accepted_windows(bodies) == ["c" * 16]
     assert bodies[-1]["message"] == "a normal day"
+
+
+def test_of_two_who_set_the_reference_at_once_one_is_refused(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fill("/drift/{window}/set-reference")
+    form, settings = read_form(console, path), console.app.context(Visitor("ann", frozenset())).load_settings()
+    with inference_log_sql.open_log(URL, console.layout.root) as log:
+        shown = set_reference._find_window(log, {"window": "c" * 16})
+        before = len(log.events(kind=windows.REFERENCE_SET))
+    monkeypatch.setattr(set_reference, "_find_window", lambda *_: shown)  # both have looked already
+    assert shown[0].rows >= settings.monitor.window.min_rows
+    assert [console.post(path, **{**form, "reason": "a normal day"}).status_code for _ in range(2)] == [303, 409]
+    with inference_log_sql.open_log(URL, console.layout.root) as log:
+        assert len(log.events(kind=windows.REFERENCE_SET)) == before + 1
 
 
 def test_a_person_is_erased_with_all_their_requests(console: Console) -> None:

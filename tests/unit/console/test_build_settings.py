@@ -10,7 +10,8 @@ import pytest
 from console_projects import ROOT, Console, build
 
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.config.loading import checks
+from tunectl.config.loading import checks, override_file
+from tunectl.config.loading.override_parsing import Override
 from tunectl.console.acts import build_settings
 from tunectl.core.errors import UsageError
 
@@ -69,6 +70,18 @@ def test_other_settings_are_refused_with_what_may_be_typed(settings: str) -> Non
     with pytest.raises(UsageError) as error:
         build_settings.parse_settings(settings)
     assert error.value.message.startswith("settings: ")
+
+
+def test_no_option_of_a_group_switches_differential_privacy_off(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    override_file.save_overrides(console.layout, [Override.from_cli("sft=private")])
+    before = console.layout.overrides.read_bytes()
+    for answer in ("start", "preview"):
+        refused = console.post("/build/start", answer=answer, reason="x", pending="", settings="sft=lora")
+        assert refused.status_code == 422
+        assert "would change sft.privacy" in refused.text
+    assert console.layout.overrides.read_bytes() == before
+    build_settings.check_protected(console.layout, ["hardware=cpu", "reward=none", "align=none"])
 
 
 def test_neither_page_nor_act_takes_them_and_nothing_is_recorded(tmp_path: Path) -> None:

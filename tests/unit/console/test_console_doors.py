@@ -53,6 +53,20 @@ def test_a_link_works_once(console: Console) -> None:
     assert second.get("/").status_code == 303
 
 
+def test_behind_the_hash_a_link_opens_the_console_and_a_key_does_not(tmp_path: Path) -> None:
+    """Another site could open the page with a key of its own: whoever acts then would do so under that name."""
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("mallory", ["admin"], None, datetime.now(UTC))
+    api_keys.add(path, entry)
+    keys = KeyStore(path, 0.0)
+    keys.load()
+    console = Console(build(tmp_path / "shop"), keys=keys)
+    token = console.sign_in.create_link().partition("#")[2]
+    assert console.stranger().post("/enter", data={"link": secret}, headers=OWN).status_code == 401
+    assert console.stranger().post("/enter", data={"secret": secret}, headers=OWN).status_code == 303
+    assert console.stranger().post("/enter", data={"link": token}, headers=OWN).status_code == 303
+
+
 def test_a_link_ends_after_ten_minutes(tmp_path: Path) -> None:
     now = [100.0]
     sign_in = SignIn(tmp_path / "link", None, lambda: now[0])

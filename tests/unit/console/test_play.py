@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from console_projects import NOW, Console, build
 from console_records import URL
@@ -15,6 +18,7 @@ from play_server import ASKED, declare, run_play_server
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.backends.storage import inference_log_sql
+from tunectl.console import play_stream
 
 
 @pytest.fixture
@@ -140,3 +144,33 @@ def test_asking_needs_the_scope_and_a_page_of_ours(console: Console, server: str
     assert "it takes a key with the scope operate" in looking.client.get("/play").text
     assert looking.post("/play/ask", **fields).status_code == 403
     assert ASKED == []
+
+
+def test_servers_that_say_nothing_keep_no_page_waiting(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play_stream, "TIMEOUT_SECONDS", 4.0)
+    own = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+
+    async def ask(silent: str) -> tuple[list[int], int, list[int]]:
+        transport = httpx.ASGITransport(app=console.application)
+        cookies = dict(console.client.cookies)
+        fields = {"server": silent, "variant": "base", "question": "An ad?"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", cookies=cookies) as browser:
+
+            async def send() -> int:
+                return (await browser.post("/play/ask", data=fields, headers=own, timeout=30)).status_code
+
+            waiting = [asyncio.create_task(send()) for _ in range(play_stream.MAX_PLAYS)]
+            await asyncio.sleep(1)
+            refused = await send()
+            page = await asyncio.wait_for(browser.get("/build"), timeout=2)
+            assert not any(task.done() for task in waiting)
+            ended = await asyncio.gather(*waiting)
+            return [refused, page.status_code], await send(), ended
+
+    with socket.create_server(("127.0.0.1", 0), backlog=32) as listener:
+        silent = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        declare(console.layout, silent)
+        during, afterwards, ended = asyncio.run(ask(silent))
+    assert during == [503, 200]
+    assert afterwards not in (200, 503), "a slot is free again, and the server still says nothing"
+    assert set(ended) == {afterwards}

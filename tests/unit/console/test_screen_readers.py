@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from console_projects import Console, build
 from console_records import (
     HOSTILE,
     NOW,
@@ -20,6 +22,8 @@ from console_records import (
 from msgspec.structs import replace
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import override_file
+from tunectl.config.loading.override_parsing import Override
 from tunectl.console.explanation_steps import describe_settings
 from tunectl.console.read_context import ReadCache, ReadContext
 from tunectl.console.screens import (
@@ -36,6 +40,7 @@ from tunectl.console.screens import (
     settings,
     sweeps,
 )
+from tunectl.core.errors import UsageError
 from tunectl.pipeline import run_ledger
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import state_machine
@@ -283,10 +288,10 @@ def test_the_way_of_a_retrain_is_in_the_order_in_which_it_went(built: Path, went
     assert not ahead or ahead[0] in state_machine.NEXT[went[-1]]
 
 
-def test_the_story_of_a_retrain_has_its_chapters(built: Path) -> None:
+def test_the_report_of_a_retrain_has_its_sections(built: Path) -> None:
     run = RunStore(ProjectPaths(built).retrain).runs()[0]
     shown = retrain.read_retrain_run(ReadContext(ProjectPaths(built), NOW, cache=CACHE), {"run": run.id})
-    assert [chapter.name for chapter in shown.chapters][:2] == ["why", "data"]
+    assert [section.name for section in shown.sections][:2] == ["why", "data"]
     assert [state.state for state in shown.path] == [step.state for step in run.steps], "nobody was asked"
     with pytest.raises(LookupError):
         retrain.read_retrain_run(ReadContext(ProjectPaths(built), NOW, cache=CACHE), {"run": "none"})
@@ -488,3 +493,27 @@ def test_a_storage_that_is_no_database_is_a_problem(tmp_path: Path) -> None:
     (root / ".tunectl" / "sweeps" / "sweeps.sqlite").write_bytes(b"nothing" * 999)
     assert "cannot be read" in look(root, "sweeps").problems["sweeps"]
     assert "cannot be read" in look(root, "sweep", sweep="demo").problems["sweep"]
+
+
+def test_a_kept_error_does_not_grow_by_being_raised_again() -> None:
+    cache, error = ReadCache(), UsageError("wrong", hint="correct it")
+
+    def fail() -> None:
+        raise error
+
+    depths = set()
+    for _ in range(5):
+        with pytest.raises(UsageError) as caught:
+            cache.get("settings", 1, fail)
+        depths.add(len(list(traceback.walk_tb(caught.value.__traceback__))))
+    assert len(depths) == 1
+
+
+def test_passwords_in_settings_are_hidden_from_whoever_may_look(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    override_file.save_overrides(console.layout, [Override.from_cli("sweep.storage=postgresql://me:hunter2@host/s")])
+    for address in ("/settings.json?q=sweep.storage", "/settings.json?changed=1", "/settings?q=sweep.storage"):
+        shown = console.client.get(address).text
+        assert "hunter2" not in shown
+        assert "postgresql://***@host/s" in shown
+    assert console.client.get("/settings.json?q=hunter2").json()["rows"] == []

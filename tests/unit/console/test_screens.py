@@ -311,9 +311,11 @@ def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: py
     console = Console(build(tmp_path / "shop"))
     console.client.get("/live")
     console.client.get("/live/chatcmpl-0001")
+    console.client.get("/play.json?replay=chatcmpl-0002")
+    console.client.get("/explain.json?id=chatcmpl-0003")
     who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
     opened = [record.getMessage() for record in caplog.records if "opened the inference" in record.getMessage()]
-    assert opened == [f"{who} opened the inference chatcmpl-0001"]
+    assert opened == [f"{who} opened the inference chatcmpl-000{number}" for number in (1, 2, 3)]
 
 
 def test_all_requests_of_a_person_are_listed_by_the_hash_alone(

@@ -32,7 +32,12 @@ def layout(tmp_path: Path) -> ProjectPaths:
 
 def build(layout: ProjectPaths, name: str, inputs: tuple[str, ...] = (), rank: int = 8, **files: str) -> None:
     """What a stage leaves: its settings, artifact and metrics."""
-    config = {"stage": name, "settings": {name: {"rank": rank}}, "code": "c", "sources": {}}
+    config = {
+        "stage": name,
+        "settings": {name: {"rank": rank, "urls": ["https://me:secret@host/data"]}},
+        "code": "c",
+        "sources": {},
+    }
     atomic_io.write_json(layout.config(name), config)
     for file, text in files.items():
         atomic_io.write_text(layout.artifact(name) / file.replace("__", "."), text)
@@ -87,7 +92,7 @@ def test_a_run_leaves_settings_stages_verdicts_measures_and_curves(layout: Proje
     assert [(one.name, one.executed, one.seconds) for one in record.stages] == [
         ("split", False, 12.5), ("sft", True, 12.5), ("evaluate", True, 12.5),
     ]  # fmt: skip
-    assert record.settings["sft"] == {"sft": {"rank": 8}}
+    assert record.settings["sft"] == {"sft": {"rank": 8, "urls": ["https://***@host/data"]}}
     assert record.verdicts["evaluate"].reason == "Tuned is better."
     assert record.curves == {"sft": {"loss": [(1, 3.0), (2, 2.0)]}}
     assert (record.primary, record.inputs, record.primary_scores) == ("bleu", 40, SCORES)

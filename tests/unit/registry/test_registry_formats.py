@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import version_0_1
-from msgspec import to_builtins
+from msgspec import ValidationError, to_builtins
 from version_0_1 import expected, renamed
 
 from tunectl.artifacts.canary_state import CanaryState
@@ -15,6 +15,8 @@ from tunectl.artifacts.record_format import NewerRecordError, RecordFormat, rena
 from tunectl.canary.canary_store import CanaryStore
 from tunectl.core.errors import ArtifactError
 from tunectl.packaging import serving_contract
+from tunectl.registry import registry_formats, release_manifest
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import golden_set
 
@@ -186,3 +188,29 @@ def test_several_versions_are_upgraded_one_after_the_other(tmp_path: Path) -> No
         {"a": 1},
     ]
     assert form.to_plain({"a": 1}) == {"version": 3, "a": 1}
+
+
+@pytest.mark.parametrize(
+    "moment", ["soon", "2026-01-01T00:00:00", "2026-02-30T00:00:00+00:00", "0001-01-01T00:00:00+14:00", ""]
+)
+def test_a_time_that_cannot_be_compared_is_refused(store: ReleaseRegistry, moment: str) -> None:
+    """Whoever may write to a bucket would stop the monitor with it, and the pages that show releases."""
+    event = {"version": 2, "action": "add", "release": "a" * 16, "created_at": moment}
+    with pytest.raises(ValidationError, match="must be a time with its zone"):
+        registry_formats.EVENT.convert(event, ReleaseEvent, "events.jsonl")
+    pointer = {
+        "version": 2,
+        "release": "a" * 16,
+        "previous": None,
+        "promoted_at": moment,
+        "author": "",
+        "message": "",
+        "sequence": 1,
+    }
+    with pytest.raises(ValidationError, match="must be a time with its zone"):
+        registry_formats.POINTER.convert(pointer, ChampionPointer, "champion.json")
+    folder = store.folder(store.ids()[0])
+    record = registry_formats.MANIFEST.to_plain(release_manifest.load(folder))
+    (folder / release_manifest.NAME).write_text(json.dumps({**record, "created_at": moment}))
+    with pytest.raises(ArtifactError, match="must be a time with its zone"):
+        release_manifest.load(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,22 +17,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io, private_files
-from tunectl.artifacts.atomic_io import create_exclusive
+from tunectl.artifacts import private_files
 from tunectl.artifacts.privacy_budget import PrivacyBudget
 from tunectl.backends.modeling import batching, training_checkpoint
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.modeling.training_run import TrainingRun
 from tunectl.config.schema.sft import Privacy
-from tunectl.core.errors import DataError, InfrastructureError, UsageError
+from tunectl.core.errors import DataError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
 from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.train_args import TrainingArgs
 
-MIN_KEY_BYTES = 16
-"""Shortest key in bytes: a shorter one could be guessed, and with it the noise."""
 MIN_DELTA_SHARE = 0.1
 """Delta where none is declared, in shares of 1 / units: with delta = 1 / units, publishing one whole unit would be allowed."""
 
@@ -224,24 +220,15 @@ def _quiet_opacus() -> Iterator[None]:
 def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ) -> bytes:
     """Return the secret key for noise and sampling: from the environment, else from its file, which is created for its owner only.
 
-    Raises  InfrastructureError where the key is too short to be secret, or its file cannot be made or read.
+    Raises  InfrastructureError where the key could be guessed, or its file cannot be made or read.
     """
-    path, value = Path(privacy.noise_key_file), environment.get(privacy.noise_key_env)
-    if value is None and not path.exists():
-        create_exclusive(path, secrets.token_hex(32).encode(), mode=0o600)
-    if value is None:
-        private_files.restrict(path)
-    try:
-        key = (value.encode() if value is not None else path.read_bytes()).strip()
-    except OSError as error:
-        raise atomic_io.write_error(path, error) from error
-    if len(key) < MIN_KEY_BYTES:
-        source = privacy.noise_key_env if value is not None else str(path)
-        raise InfrastructureError(
-            f"{source} holds {len(key)} bytes; at least {MIN_KEY_BYTES} are needed, or the noise could be guessed",
-            hint="write 64 random hexadecimal digits into it",
-        )
-    return key
+    return private_files.load_secret_key(
+        Path(privacy.noise_key_file),
+        environment.get(privacy.noise_key_env),
+        variable=privacy.noise_key_env,
+        risk="the noise",
+        hint="write 64 random hexadecimal digits into it",
+    )
 
 
 def _draw_steps(

@@ -12,6 +12,8 @@ from tunectl.core.errors import UsageError
 
 LONGEST = 100_000
 """Most characters of a file with its aliases written out; such files have a few thousand."""
+INTEGER = "tag:yaml.org,2002:int"
+MAX_INTEGER_CHARACTERS = 100
 
 
 def load_yaml(text: str, name: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         raise UsageError(f"{location}: not YAML: {problem}", hint="correct that line of the file") from error
     except RecursionError as error:
         _refuse_nesting(name, error)
-    except ValueError as error:  # a date that does not exist, a number of thousands of digits
+    except (ValueError, OverflowError) as error:  # a date that does not exist, a number of thousands of digits
         raise UsageError(
             f"{name}: a value cannot be read: {error}", hint="correct that date or number, or write it in quotes"
         ) from error
@@ -65,11 +67,16 @@ def _refuse_nesting(location: str, error: Exception) -> NoReturn:
 
 
 def _count_characters(node: Any, counts: dict[int, float]) -> float:
-    """Return the characters of a YAML node with every alias written out, each node visited once; infinite where it contains itself."""
+    """Return the characters of a YAML node with every alias written out, each node visited once; infinite where it contains itself.
+
+    Raises  ValueError for a whole number that is too long to be a setting: one in hexadecimal digits has no other limit.
+    """
     if id(node) in counts:
         return counts[id(node)]
     counts[id(node)] = math.inf  # met again before it is done: a circle
     if isinstance(node.value, str):
+        if node.tag == INTEGER and len(node.value) > MAX_INTEGER_CHARACTERS:
+            raise ValueError(f"a whole number of {len(node.value)} characters")
         size: float = 1 + len(node.value)
     else:
         parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]

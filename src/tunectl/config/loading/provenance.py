@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunectl.core.url_credentials import hide_credentials
+
 KeyPath = tuple[str | int, ...]
 """Path of a key in the tree, for example ``("ingest", "sources", 0, "path")``."""
 
@@ -75,8 +77,8 @@ def to_dotted_key(path: Sequence[str | int]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as messages show it: JSON, so that text and numbers differ, cut at 80 characters."""
-    text = json.dumps(value, ensure_ascii=False)
+    """Return a value as messages show it: JSON, so that text and numbers differ, without credentials of addresses, cut at 80 characters."""
+    text = hide_credentials(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 80 else text[:79] + "…"
 
 

@@ -28,6 +28,7 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
     settings = form.get("settings", "") if "operate" in context.scopes else ""
     overrides = build_settings.parse_settings(settings)
+    build_settings.check_protected(context.layout, overrides)
     problems = ProblemList()
     planned = plan.plan_build(context, overrides, plan.list_stages(context, overrides), problems)
     duration = sum_last_seconds([(stage.stage, stage.last_seconds) for stage in planned.pending]).text
@@ -71,6 +72,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     overrides = build_settings.parse_settings(form.get("settings", ""))
     if form.get("answer") == "preview":
         return show_start(context, form)
+    build_settings.check_protected(context.layout, overrides)
     reason = require_reason(form)
     require_all(list_build_packages(checks.load_project_config(context.layout, overrides).root, ()))
     refusal = plan.find_obstacle(context)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 MAX_CHARACTERS: Final = 2_000
@@ -38,6 +39,26 @@ def parse_settings(text: str) -> list[str]:
         raise UsageError(f"settings: {error}", hint="write key=value; quote a value with spaces") from error
     _check_overrides(overrides)
     return overrides
+
+
+def check_protected(layout: ProjectPaths, overrides: Sequence[str]) -> None:
+    """Check that no option of a group changes what ``PROTECTED`` names; a section that an option switches off has none of it.
+
+    Raises  UsageError for an option that does; ConfigError with every mistake of the settings.
+    """
+    from tunectl.config.loading import checks
+
+    if not any(override.partition("=")[0] in GROUPS for override in overrides):
+        return
+    trees = [checks.load_project_config(layout, typed).root.model_dump(mode="json") for typed in ((), overrides)]
+    for name in PROTECTED:
+        section, _, key = name.partition(".")
+        before, after = (tree[section] for tree in trees)
+        if before.get(key) is not None and key in after and after[key] != before[key]:
+            raise UsageError(
+                f"settings: {' '.join(overrides)[:200]} would change {name}",
+                hint="choose an option that leaves it as it is, or change it in conf/, or with tunectl repro in a terminal",
+            )
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
+import hashlib
 from collections.abc import Mapping
 
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.act_page import REASON, ActButton, ActPage, check_unchanged
-from tunectl.console.acts.act_errors import require_reason
+from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.core.errors import UsageError
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
@@ -16,14 +16,15 @@ from tunectl.monitoring import reference_data
 from tunectl.monitoring import window as windows
 
 
-def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[DriftWindow, str]:
-    """Return the window, and the windows that are the reference now."""
+def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[DriftWindow, str, list[str]]:
+    """Return the window, the windows that are the reference now, and the ids of the events that set a reference so far."""
     closed = [] if log is None else reference_data.list_closed_windows(log)
     window = next((one for one in closed if one.id == form.get("window", "")), None)
     if log is None or window is None:
         raise NotFoundError(form.get("window", ""))
-    named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
-    return window, "+".join(named)
+    events = log.events(kind=windows.REFERENCE_SET)
+    named = windows.find_accepted_windows([event.body for event in events])
+    return window, "+".join(named), [event.id for event in events]
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
@@ -32,7 +33,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     Raises  NotFoundError for a window that was not closed.
     """
     with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
-        one, now = _find_window(log, form)
+        one, now, _ = _find_window(log, form)
     return ActPage(
         "Compare with this window from now on",
         [
@@ -61,7 +62,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """
     settings = context.load_settings()
     with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
-        one, now = _find_window(log, form)
+        one, now, earlier = _find_window(log, form)
         check_unchanged(form, {"reference": now})
         least = settings.monitor.window.min_rows
         if one.rows < least:
@@ -71,5 +72,9 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
             )
         body = windows.accept([one.id], author=context.visitor, message=require_reason(form))
         assert log is not None  # a window was found in it
-        log.add_event(LogEvent(uuid.uuid4().hex, context.now, windows.REFERENCE_SET, body))
+        digest = hashlib.sha256("\n".join(sorted(earlier)).encode()).hexdigest()[:32]
+        event = LogEvent(digest, context.now, windows.REFERENCE_SET, body)
+        if not log.add_event(event):  # of two at once, one has this id
+            hint = "load the page again, and look at it"
+            raise ConflictError("another window was made the reference meanwhile", hint=hint)
     return f"/drift/{one.id}"

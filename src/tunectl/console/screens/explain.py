@@ -136,6 +136,7 @@ class _Explanation:
             if log is None or record is None:
                 return None
             self.name = record.id
+            self.context.log_opened(record.id)
             return record, log.feedback_of([record.id]).get(record.id, [])
 
     def _explain_answer(self, record: InferenceRecord, feedback: list[Feedback]) -> tuple[SubjectKind, str, str]:

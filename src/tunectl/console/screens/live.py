@@ -338,7 +338,7 @@ def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceS
             return InferenceScreen(problems=problems.problems)
         raise NotFoundError(name)
     one, feedback = entry
-    logging_setup.get_logger(__name__).info("%s opened the inference %s", context.visitor or "somebody", one.id)
+    context.log_opened(one.id)
     return InferenceScreen(
         row=build_row(one, feedback),
         messages=list(_list_messages(one)),

@@ -102,6 +102,7 @@ def read_replay(context: ReadContext, name: str) -> tuple[list[ChatTurn], str]:
         record = None if log is None else open_inference_log.inference(log, name)
     if record is None:
         return [], ""
+    context.log_opened(record.id)
     messages = (record.request or {}).get("messages")
     dialogue = [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
     last = max((at for at, turn in enumerate(dialogue) if turn.get("role") == "user"), default=0)

@@ -17,6 +17,7 @@ from tunectl.access.scopes import SCOPES
 from tunectl.console.paging import find_page_start
 from tunectl.console.read_context import ProblemList, list_setting_files, stamp_files
 from tunectl.core.distribution import DISTRIBUTION
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.pipeline import system_check
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _list_rows(resolved: ResolvedConfig) -> Iterator[SettingRow]:
         yield SettingRow(
             provenance.to_dotted_key(path),
             provenance.format_value(value),
-            "" if origin is None else str(origin),
+            "" if origin is None else hide_credentials(str(origin)),
             origin is not None and bool(origin.override),
             allowed,
             meaning,

@@ -4,7 +4,7 @@
 function signIn() {
   const form = document.getElementById("enter");
   if (!form || location.hash.length < 20) return;
-  form.secret.value = location.hash.slice(1);
+  form.link.value = location.hash.slice(1); // a link only: another site must not sign somebody in with a key of its own
   history.replaceState(null, "", location.pathname + location.search); // the token stays in no history
   form.submit();
 }
