@@ -21,7 +21,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SITE = Path("build/docs/site")
 ONLY_SERVED = ("search.json", "sitemap.xml")
 """Files that only a web server needs; a browser that opens a folder reads search.js."""
-PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.(?:png|svg)" ?/?>', re.DOTALL)
+PICTURE = re.compile(
+    r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.(?:png|svg)" ?/?>', re.DOTALL
+)
 """Pictures are as large as all pages; in a wheel their description stands in their place."""
 FAVICON = "favicon.png"
 LEFT_OUT = (

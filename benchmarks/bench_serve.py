@@ -56,11 +56,11 @@ ROUNDS = 5
 """Rounds in which a cell has ``MIN_REQUESTS``; further ones add requests."""
 LAYOUTS = ("merged", "adapter")
 """Of releases: systems of one are started together."""
-LEAST_FREE_MB = 2048
+MIN_FREE_MB = 2048
 """Of memory once all systems of a layout have started: with less they push each other's files out of memory, and get slow."""
 QUICK = ("tunectl", "bare", "tunectl_no_logprobs")
 """Systems that one release is enough for."""
-MOST_GROWTH = 0.03
+MAX_MEMORY_GROWTH = 0.03
 """Of the server's memory after the first tenth of many requests."""
 T = TypeVar("T")
 
@@ -199,9 +199,9 @@ class Fleet:
         from tunectl.training.resource_check import available_memory
 
         free = (available_memory() or 0) >> 20
-        if free < LEAST_FREE_MB:
+        if free < MIN_FREE_MB:
             raise SystemExit(
-                f"{', '.join(self.running)} leave {free} MB of memory, and {LEAST_FREE_MB} are needed: figures would "
+                f"{', '.join(self.running)} leave {free} MB of memory, and {MIN_FREE_MB} are needed: figures would "
                 "show files that are read again and again. End other programs, or name fewer systems (--only)"
             )
 
@@ -374,8 +374,8 @@ def measure_memory(args: argparse.Namespace, start_fleet: Callable[[str], Fleet]
             raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
         figures = memory(fleet.running["tunectl"], args.memory)
     growth = figures["growth_after_the_first_tenth"]
-    state = "held  " if growth <= MOST_GROWTH else "MISSED"
-    print(f"{state} growth of memory after the first tenth: {growth} (at most {MOST_GROWTH})", flush=True)
+    state = "held  " if growth <= MAX_MEMORY_GROWTH else "MISSED"
+    print(f"{state} growth of memory after the first tenth: {growth} (at most {MAX_MEMORY_GROWTH})", flush=True)
     return {"memory": figures}
 
 

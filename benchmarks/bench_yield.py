@@ -42,7 +42,7 @@ from tunectl.artifacts.paths import ProjectPaths  # noqa: E402
 from tunectl.backends.system import supervised_process  # noqa: E402
 from tunectl.backends.system.supervised_process import ProcessLimits  # noqa: E402
 from tunectl.config.loading import checks  # noqa: E402
-from tunectl.config.schema.retrain import WatchResources  # noqa: E402
+from tunectl.config.schema.retrain import RetrainResourcesConfig  # noqa: E402
 
 RESULT = HERE / "results" / "bench_yield.json"
 ALONE, YIELDING, GREEDY = "alone", "beside one that yields", "beside one that does not"
@@ -101,10 +101,10 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def list_conditions(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
+def list_conditions(resources: RetrainResourcesConfig) -> list[tuple[str, ProcessLimits | None]]:
     """List the conditions of a round, in order; None: no training."""
     longest = 3600.0
-    yielding = ProcessLimits(longest, watch_resources.nice, watch_resources.threads)
+    yielding = ProcessLimits(longest, resources.nice, resources.threads)
     return [(ALONE, None), (YIELDING, yielding), (GREEDY, ProcessLimits(longest)), (ALONE, None)]
 
 

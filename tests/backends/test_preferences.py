@@ -25,7 +25,7 @@ def test_a_real_model_writes_different_answers_and_the_same_again(tiny_model, tm
     inputs = [
         (Example(f"e{n}", Source("s", n), [Message("user", f"Write an ad for place {n}")]), f"p{n}") for n in range(6)
     ]
-    tools = preferences.backend(PROFILE)
+    tools = preferences.build_backend(PROFILE)
     with ExitStack() as stack:
         write = preferences.make_answer_writer(tools, tiny_model, None, HOW, "answers", stack)
         found = list(sample_answers(inputs, 4, lambda: write, 1, tmp_path / "one"))
@@ -40,7 +40,7 @@ def test_a_real_model_writes_different_answers_and_the_same_again(tiny_model, tm
 def test_what_nobody_can_be_asked_gets_no_answer_and_holds_up_nobody(tiny_model):
     long, odd = Message("user", "long " * 5000), Message("user", "What?")
     rows = [Example(str(n), Source("s", n), [turn]) for n, turn in enumerate((long, Message("user", "Hi"), odd))]
-    tools = preferences.backend(PROFILE)
+    tools = preferences.build_backend(PROFILE)
 
     class Refuses:
         """A chat template that refuses a question."""

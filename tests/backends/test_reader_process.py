@@ -21,7 +21,7 @@ from tunectl.backends.readers import reader_process, source_rows
 from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.pdf_reader import read_pdf
-from tunectl.backends.readers.reader_process import end_children, in_child
+from tunectl.backends.readers.reader_process import end_children, make_child_reader
 from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import SourceFile
@@ -44,7 +44,7 @@ def file(path: Path) -> SourceFile:
 
 
 def read(path: Path) -> list[RawRow | RejectedRow]:
-    return list(in_child(path.suffix[1:])(file(path), READING))
+    return list(make_child_reader(path.suffix[1:])(file(path), READING))
 
 
 def child() -> int:
@@ -148,7 +148,7 @@ def test_values_of_a_table_come_as_pyarrow_has_them(tmp_path, kind):
 
 
 def test_a_child_process_that_dies_gives_one_reject_and_the_next_file_is_read(tmp_path):
-    rows = in_child("pdf")(file(write_pdf(tmp_path / "a.pdf", 400, "Jazz " * 2000)), READING)
+    rows = make_child_reader("pdf")(file(write_pdf(tmp_path / "a.pdf", 400, "Jazz " * 2000)), READING)
     first = next(rows)
     assert isinstance(first, RawRow)
     (pid,) = (
@@ -212,7 +212,7 @@ def test_a_row_that_is_larger_than_a_row_may_be_is_a_reject_and_the_next_ones_ar
     assert most < 10_000_000
     wide = [["a" * 100_000] * count for count in (1, most // 100_000 + 1, 1)]
     pq.write_table(pa.table({"text": ["x", "y", "z"], "notes": wide}), tmp_path / "t.parquet")
-    first, reject, last = in_child("parquet")(
+    first, reject, last = make_child_reader("parquet")(
         file(tmp_path / "t.parquet"), READING.model_copy(update={"limits": limits})
     )
     assert (first.source.row, last.source.row, last.columns["text"]) == (1, 3, "z")
@@ -227,7 +227,7 @@ def test_a_row_that_is_larger_than_a_row_may_be_is_a_reject_and_the_next_ones_ar
 def test_a_page_is_cut_behind_the_limit_where_it_is_too_long_all_the_same(tmp_path):
     limits = READING.limits.model_copy(update={"max_characters": 100})
     path = write_pdf(tmp_path / "a.pdf", 1, "Jazz " * 40)
-    (row,) = in_child("pdf")(file(path), READING.model_copy(update={"limits": limits}))
+    (row,) = make_child_reader("pdf")(file(path), READING.model_copy(update={"limits": limits}))
     assert len(row.columns["text"]) == 101
 
 
@@ -339,7 +339,7 @@ def test_a_text_that_is_cut_is_too_long_and_one_of_the_limit_is_whole(tmp_path):
 
 def test_rows_left_in_the_middle_end_the_child_and_two_files_at_a_time_have_two(tmp_path):
     path = write_pdf(tmp_path / "a.pdf", 300, "Jazz " * 2000)
-    rows = in_child("pdf")(file(path), READING)
+    rows = make_child_reader("pdf")(file(path), READING)
     assert isinstance(next(rows), RawRow)
     assert len(read(write_pdf(tmp_path / "b.pdf", 1))) == 1
     rows.close()
@@ -357,7 +357,7 @@ from tunectl.config.schema.ingest import FileSource
 from tunectl.data.readers.file_discovery import SourceFile
 values = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 path = Path({str(tmp_path / "a.pdf")!r})
-list(reader_process.in_child("pdf")(SourceFile(path, "a.pdf", "pdf"), FileSource(**{{**values, "path": "x"}})))
+list(reader_process.make_child_reader("pdf")(SourceFile(path, "a.pdf", "pdf"), FileSource(**{{**values, "path": "x"}})))
 print(reader_process._idle[0]._process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

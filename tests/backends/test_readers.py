@@ -17,7 +17,7 @@ from tunectl.backends.readers import reader_process
 from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.pdf_reader import read_pdf
-from tunectl.backends.readers.reader_process import in_child
+from tunectl.backends.readers.reader_process import make_child_reader
 from tunectl.backends.text.encoding_detection import detect_encoding
 from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError, MissingExtraError
@@ -35,7 +35,7 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><title>Peach Tree Bakery</title>
 <p>Caf\u00e9 au lait costs three dollars, and a second cup is free for neighbours who bring their own mug along.</p>
 </article></main><footer>Copyright 2024. All rights reserved.</footer></body></html>"""
 
-read_parquet, read_arrow = in_child("parquet"), in_child("arrow")
+read_parquet, read_arrow = make_child_reader("parquet"), make_child_reader("arrow")
 
 
 def read(reader, path, reading=READING):

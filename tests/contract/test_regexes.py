@@ -30,7 +30,7 @@ SECONDS = 0.5
 """Of processor time for one of them: linear patterns take a few hundredths, quadratic ones several seconds."""
 CROSSED = 40
 """Most pairs of a beginning and what is repeated behind it; of a pattern with more of them, each repetition keeps its own beginning."""
-PATIENCE = 5.0
+TIMEOUT_SECONDS = 5.0
 """Seconds without a word from the child, which are its end: a pattern that backtracks listens to nobody."""
 
 OUTSIDE = {
@@ -207,7 +207,7 @@ INTERNAL = {
     "pipeline.background_build:parse_process()": OWN,
     "cli.federate:_take_name()": "a name that was typed here",
     "backends.export.exporter_env:error_line()": "a line of our own child process",
-    "backends.export.openvino_export:kinds()": OWN,
+    "backends.export.openvino_export:read_element_types()": OWN,
     "backends.reports.svg_plots:_rewrite_tag()": "tags that matplotlib wrote; the text of labels has no < there",
     "backends.reports.svg_plots:_write()": OWN,
     "chat.tokenizer:Tokenizer.__init__()": "a decoder's description, which the tokenizer library wrote",
@@ -622,21 +622,21 @@ def told() -> dict[str, tuple[float, str]]:
     child = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
     found: dict[str, tuple[float, str]] = {}
     assert child.stdout is not None
-    watch = threading.Timer(6 * PATIENCE, child.kill)  # the first word waits for imports
+    watch = threading.Timer(6 * TIMEOUT_SECONDS, child.kill)  # the first word waits for imports
     watch.start()
     last = ""
     for line in child.stdout:
         watch.cancel()
         last, seconds, text = json.loads(line)
         found[last] = max(found.get(last, (0.0, "")), (seconds, text))
-        watch = threading.Timer(PATIENCE, child.kill)
+        watch = threading.Timer(TIMEOUT_SECONDS, child.kill)
         watch.start()
     watch.cancel()
     child.stdout.close()
     with suppress(subprocess.TimeoutExpired):
-        child.wait(PATIENCE)
+        child.wait(TIMEOUT_SECONDS)
     if child.returncode != 0:
-        found[last] = (PATIENCE, f"killed, or ended with {child.returncode}")
+        found[last] = (TIMEOUT_SECONDS, f"killed, or ended with {child.returncode}")
     return found
 
 

@@ -40,7 +40,10 @@ def test_it_builds_and_a_mistake_stops_it_before_anything_starts(tmp_path: Path)
     text = project.tunectl(folder, "up", "--no-console", "--serve", "sft.lora_rank=8")
     assert "up       tunectl repro sft.lora_rank=8\n" in text
     assert "up       the build is done\n" in text
-    assert "up       not started: serve; there is no champion yet: tunectl repro --reset-overrides builds a release\n" in text
+    assert (
+        "up       not started: serve; there is no champion yet: tunectl repro --reset-overrides builds a release\n"
+        in text
+    )
     layout = ProjectPaths(folder)
     last = run_ledger.read_run(layout, run_ledger.list_runs(layout)[0])
     assert (last.exit_code, last.overrides) == (0, ["sft.lora_rank=8"])

@@ -351,7 +351,7 @@ def test_a_backup_during_a_promotion_has_one_champion_and_its_history(project, t
     host = describe()
     if host.database is None:
         return  # the registry does not know the database
-    registry, stop = ReleaseRegistry(host.registry_folder, patience=30), threading.Event()
+    registry, stop = ReleaseRegistry(host.registry_folder, timeout_seconds=30), threading.Event()
     names = registry.ids()
 
     def swap() -> None:

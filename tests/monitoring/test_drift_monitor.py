@@ -106,7 +106,7 @@ def test_a_monitor_that_was_started_again_follows_no_older_champion(
 
 
 @pytest.fixture
-def watching(tmp_path: Path) -> Iterator[DriftMonitor]:
+def monitor(tmp_path: Path) -> Iterator[DriftMonitor]:
     with inference_log_sql.open_log(f"sqlite:///{tmp_path}/inference_log.sqlite", tmp_path) as store:
         release(tmp_path / "releases")
         yield DriftMonitor(
@@ -120,97 +120,97 @@ def watching(tmp_path: Path) -> Iterator[DriftMonitor]:
 
 
 def served(
-    watching: DriftMonitor, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE, **more
+    monitor: DriftMonitor, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE, **more
 ) -> None:
     """So many inferences of one second each."""
     found = [
         inference(row, row.id, start + timedelta(seconds=place), name)
         for place, row in enumerate(rows(count, seed, topics))
     ]
-    watching.store.write([replace(one, **more) for one in found])
+    monitor.store.write([replace(one, **more) for one in found])
 
 
-def accept(watching: DriftMonitor, name: str) -> None:
+def accept(monitor: DriftMonitor, name: str) -> None:
     body = windows.accept([name], author="test", message="")
-    watching.store.add_event(LogEvent(f"accept-{name}", watching.now(), windows.REFERENCE_SET, body))
+    monitor.store.add_event(LogEvent(f"accept-{name}", monitor.now(), windows.REFERENCE_SET, body))
 
 
-def later(watching: DriftMonitor, day: int, hour: int = 12) -> DriftMonitor:
-    watching.now = lambda: at(day, hour)
-    return watching
+def later(monitor: DriftMonitor, day: int, hour: int = 12) -> DriftMonitor:
+    monitor.now = lambda: at(day, hour)
+    return monitor
 
 
-def test_nothing_was_served(watching: DriftMonitor) -> None:
-    assert watching.run_once() == []
-    assert watching.find_latest_window() is None
+def test_nothing_was_served(monitor: DriftMonitor) -> None:
+    assert monitor.run_once() == []
+    assert monitor.find_latest_window() is None
 
 
-def test_without_a_champion_it_waits(watching: DriftMonitor, tmp_path: Path) -> None:
+def test_without_a_champion_it_waits(monitor: DriftMonitor, tmp_path: Path) -> None:
     (tmp_path / "releases" / "champion.json").unlink()
-    assert watching.run_once() == []
+    assert monitor.run_once() == []
 
 
-def test_the_story_of_a_drift(watching: DriftMonitor) -> None:
-    served(watching, 120, 1, at(1, 12))
-    first = later(watching, 1, 13).run_once()
+def test_the_story_of_a_drift(monitor: DriftMonitor) -> None:
+    served(monitor, 120, 1, at(1, 12))
+    first = later(monitor, 1, 13).run_once()
     assert [one.verdict for one in first] == ["insufficient"]
     assert first[0].reason == "prompts: no window of prompts was accepted yet: tunectl monitor set-reference ID"
     assert first[0].signals["answer_text"].p_value is not None
-    accept(watching, first[0].id)
-    served(watching, 120, 2, at(1, 14))
-    quiet = later(watching, 1, 15).run_once()
+    accept(monitor, first[0].id)
+    served(monitor, 120, 2, at(1, 14))
+    quiet = later(monitor, 1, 15).run_once()
     assert [(one.verdict, one.reference) for one in quiet] == [("ok", first[0].id)]
     for turn in range(3):
-        served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
-    drift = later(watching, 2, 20).run_once()
+        served(monitor, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
+    drift = later(monitor, 2, 20).run_once()
     assert [one.verdict for one in drift] == ["drift"] * 3
     assert [len(one.signals["prompt_text"].pooled) for one in drift] == [1, 1, 2]
     assert [one.changed_since for one in drift] == [drift[0].since] * 3
     assert drift[-1].segments
     assert drift[-1].exemplars
-    accept(watching, drift[-1].id)  # as the promotion of a rebuilt model does
-    served(watching, 120, 9, at(3, 10), topics=("garden", "bread"))
-    healed = later(watching, 3, 20).run_once()
+    accept(monitor, drift[-1].id)  # as the promotion of a rebuilt model does
+    served(monitor, 120, 9, at(3, 10), topics=("garden", "bread"))
+    healed = later(monitor, 3, 20).run_once()
     prompts = [one for name, one in healed[0].signals.items() if name.startswith("prompt")]
     assert not any(one.shifted for one in prompts)
     assert healed[0].reference == drift[-1].id
 
 
-def test_windows_too_small_for_the_declared_change_are_told_of_once(watching: DriftMonitor, caplog) -> None:
+def test_windows_too_small_for_the_declared_change_are_told_of_once(monitor: DriftMonitor, caplog) -> None:
     for hour in (12, 14, 16):
-        served(watching, 120, hour, at(1, hour))
-    small = later(watching, 1, 18).run_once()
+        served(monitor, 120, hour, at(1, hour))
+    small = later(monitor, 1, 18).run_once()
     assert [one.too_small_for for one in small] == [0.2, 0.2, 0.2]
     told = [one.getMessage() for one in caplog.records if "monitor.rule.min_effect" in one.getMessage()]
     assert len(told) == 1
     assert told[0].startswith("windows of 120 rows never add up to a change of 0.2 (monitor.rule.min_effect)")
 
 
-def test_a_window_is_kept_once_whoever_looks_again(watching: DriftMonitor) -> None:
-    served(watching, 130, 1, at(1, 12))
-    later(watching, 1, 13).run_once()
-    again = changed(watching, _before=None)
+def test_a_window_is_kept_once_whoever_looks_again(monitor: DriftMonitor) -> None:
+    served(monitor, 130, 1, at(1, 12))
+    later(monitor, 1, 13).run_once()
+    again = changed(monitor, _before=None)
     assert again.run_once() == []
-    assert [one.id for one in reference_data.list_closed_windows(watching.store)] == [
-        one.id for one in watching.list_closed_windows()
+    assert [one.id for one in reference_data.list_closed_windows(monitor.store)] == [
+        one.id for one in monitor.list_closed_windows()
     ]
-    repeated = changed(watching, _before=[])  # a monitor that was killed between keeping a window and knowing of it
-    assert [one.id for one in repeated.run_once()] == [watching.list_closed_windows()[0].id]
-    assert len(watching.store.windows()) == 1
+    repeated = changed(monitor, _before=[])  # a monitor that was killed between keeping a window and knowing of it
+    assert [one.id for one in repeated.run_once()] == [monitor.list_closed_windows()[0].id]
+    assert len(monitor.store.windows()) == 1
 
 
-def test_little_traffic_closes_by_time_and_says_so(watching: DriftMonitor) -> None:
-    served(watching, 5, 1, at(1, 12))
-    found = later(watching, 3, 13).run_once()
+def test_little_traffic_closes_by_time_and_says_so(monitor: DriftMonitor) -> None:
+    served(monitor, 5, 1, at(1, 12))
+    found = later(monitor, 3, 13).run_once()
     assert [(one.verdict, one.rows, one.reason) for one in found] == [
         ("insufficient", 5, "too few rows: 5 of 50"),
         ("insufficient", 0, "too few rows: 0 of 50"),
     ]
 
 
-def test_a_promotion_begins_anew(watching: DriftMonitor, tmp_path: Path) -> None:
-    served(watching, 240, 1, at(1, 12), topics=("bread",))
-    found = later(watching, 1, 14).run_once()
+def test_a_promotion_begins_anew(monitor: DriftMonitor, tmp_path: Path) -> None:
+    served(monitor, 240, 1, at(1, 12), topics=("bread",))
+    found = later(monitor, 1, 14).run_once()
     assert found[-1].evidence > 3
     release(tmp_path / "releases", "f" * 16)
     pointer = {
@@ -222,121 +222,121 @@ def test_a_promotion_begins_anew(watching: DriftMonitor, tmp_path: Path) -> None
         "sequence": 2,
     }
     atomic_io.write_json(tmp_path / "releases" / "champion.json", pointer)
-    assert watching.find_latest_window() is None
-    served(watching, 10, 4, at(1, 13))  # the old champion's last answers are not compared
-    served(watching, 120, 5, at(1, 15), topics=("bread",), name="f" * 16)
-    after = later(watching, 1, 16).run_once()
+    assert monitor.find_latest_window() is None
+    served(monitor, 10, 4, at(1, 13))  # the old champion's last answers are not compared
+    served(monitor, 120, 5, at(1, 15), topics=("bread",), name="f" * 16)
+    after = later(monitor, 1, 16).run_once()
     assert [(one.release, one.rows, one.pooled_windows) for one in after] == [("f" * 16, 120, 1)]
 
 
-def test_the_first_window_can_be_accepted_without_asking(watching: DriftMonitor) -> None:
-    watching.settings = settings(accept_first=True)
-    served(watching, 240, 1, at(1, 12))
-    found = later(watching, 1, 13).run_once()
+def test_the_first_window_can_be_accepted_without_asking(monitor: DriftMonitor) -> None:
+    monitor.settings = settings(accept_first=True)
+    served(monitor, 240, 1, at(1, 12))
+    found = later(monitor, 1, 13).run_once()
     assert [one.reference for one in found] == ["none", found[0].id]
     assert found[1].verdict == "ok"
 
 
-def test_the_training_prompts_can_be_declared(watching: DriftMonitor, tmp_path: Path) -> None:
+def test_the_training_prompts_can_be_declared(monitor: DriftMonitor, tmp_path: Path) -> None:
     from tunectl.artifacts.records import Example, Message, Source
 
-    watching.settings = settings(reference="training")
-    served(watching, 240, 1, at(1, 12))
-    assert "train.jsonl does not exist; build it: tunectl repro --to split" in watching.baselines(RELEASE)[1]["prompt"]
+    monitor.settings = settings(reference="training")
+    served(monitor, 240, 1, at(1, 12))
+    assert "train.jsonl does not exist; build it: tunectl repro --to split" in monitor.baselines(RELEASE)[1]["prompt"]
     examples = [Example(row.id, Source("f"), messages=[Message("user", row.prompt)]) for row in rows(400, 8)]
     atomic_io.write_rows(tmp_path / "artifacts" / "split" / "train.jsonl", examples)
-    found = later(watching, 1, 13).run_once()
+    found = later(monitor, 1, 13).run_once()
     assert [(one.verdict, one.reference) for one in found] == [("ok", "training")] * 2
     assert found[0].signals["prompt_tokens"].reason == "too few rows in the reference: 0 of 50"
 
 
-def test_a_window_without_a_single_signal_is_known_after_a_restart(watching: DriftMonitor) -> None:
+def test_a_window_without_a_single_signal_is_known_after_a_restart(monitor: DriftMonitor) -> None:
     """Nothing to compare with on either side: it is the one that somebody has to find, to accept it."""
-    release(watching.releases.root, rows=10)
-    served(watching, 120, 1, at(1, 12))
-    (first,) = later(watching, 1, 13).run_once()
+    release(monitor.releases.root, rows=10)
+    served(monitor, 120, 1, at(1, 12))
+    (first,) = later(monitor, 1, 13).run_once()
     assert (first.verdict, first.signals) == ("insufficient", {})
-    assert [one.id for one in reference_data.list_closed_windows(watching.store)] == [first.id]
-    assert changed(watching, _before=None, _measured={}).run_once() == []
+    assert [one.id for one in reference_data.list_closed_windows(monitor.store)] == [first.id]
+    assert changed(monitor, _before=None, _measured={}).run_once() == []
 
 
-def test_what_was_forgotten_is_in_no_reference(watching: DriftMonitor) -> None:
-    served(watching, 120, 1, at(1, 12))
-    first = later(watching, 1, 13).run_once()[0]
-    accept(watching, first.id)
-    assert len(reference_data.load_accepted_windows(watching.store, 1000, 60).rows) == 120
-    watching.store.retain(at(1, 12) + timedelta(seconds=60))
-    assert len(reference_data.load_accepted_windows(watching.store, 1000, 60).rows) == 60
-    assert len(reference_data.load_accepted_windows(watching.store, 40, 60).rows) == 40
+def test_what_was_forgotten_is_in_no_reference(monitor: DriftMonitor) -> None:
+    served(monitor, 120, 1, at(1, 12))
+    first = later(monitor, 1, 13).run_once()[0]
+    accept(monitor, first.id)
+    assert len(reference_data.load_accepted_windows(monitor.store, 1000, 60).rows) == 120
+    monitor.store.retain(at(1, 12) + timedelta(seconds=60))
+    assert len(reference_data.load_accepted_windows(monitor.store, 1000, 60).rows) == 60
+    assert len(reference_data.load_accepted_windows(monitor.store, 40, 60).rows) == 40
 
 
-def test_what_was_erased_leaves_a_reference_that_has_more_rows_than_are_compared(watching: DriftMonitor) -> None:
+def test_what_was_erased_leaves_a_reference_that_has_more_rows_than_are_compared(monitor: DriftMonitor) -> None:
     """Their number stays, since others take their places; the page and Evidently's report show the texts and words of both."""
-    watching.settings = settings(max_rows=60)
-    served(watching, 60, 1, at(1, 12), user_hash="ada")
-    served(watching, 60, 2, at(1, 13), user_hash="bob")
-    accept(watching, later(watching, 1, 14).run_once()[0].id)
-    before = watching.baselines(RELEASE)[0]["prompt"].rows
-    hers = {one.id for one in watching.store.inferences(user_hash="ada")} - {one.id for one in before[:1]}
+    monitor.settings = settings(max_rows=60)
+    served(monitor, 60, 1, at(1, 12), user_hash="ada")
+    served(monitor, 60, 2, at(1, 13), user_hash="bob")
+    accept(monitor, later(monitor, 1, 14).run_once()[0].id)
+    before = monitor.baselines(RELEASE)[0]["prompt"].rows
+    hers = {one.id for one in monitor.store.inferences(user_hash="ada")} - {one.id for one in before[:1]}
     assert hers & {row.id for row in before}
-    watching.store.write([replace(one, id=f"more-{one.id}") for one in watching.store.inferences(user_hash="bob")])
-    watching.store.erase("ada")
-    after = watching.baselines(RELEASE)[0]["prompt"].rows
+    monitor.store.write([replace(one, id=f"more-{one.id}") for one in monitor.store.inferences(user_hash="bob")])
+    monitor.store.erase("ada")
+    after = monitor.baselines(RELEASE)[0]["prompt"].rows
     assert len(after) == len(before) == 60
     assert not hers & {row.id for row in after}
 
 
-def test_words_that_an_erasure_clears_leave_the_pages_of_a_running_monitor(watching: DriftMonitor) -> None:
-    served(watching, 120, 1, at(1, 12))
-    accept(watching, later(watching, 1, 13).run_once()[0].id)
-    served(watching, 120, 3, at(2, 10), topics=("garden", "bread"), user_hash="ada")
-    (drift,) = later(watching, 2, 12).run_once()
+def test_words_that_an_erasure_clears_leave_the_pages_of_a_running_monitor(monitor: DriftMonitor) -> None:
+    served(monitor, 120, 1, at(1, 12))
+    accept(monitor, later(monitor, 1, 13).run_once()[0].id)
+    served(monitor, 120, 3, at(2, 10), topics=("garden", "bread"), user_hash="ada")
+    (drift,) = later(monitor, 2, 12).run_once()
     word = drift.segments[0].name
-    pages = build_pages(watching.settings, watching.layout, watching, DriftMetrics(3.0))
+    pages = build_pages(monitor.settings, monitor.layout, monitor, DriftMetrics(3.0))
     assert word in (pages.window(drift.id) or "")
     assert word in pages.data().decode()
-    watching.store.erase("ada")
+    monitor.store.erase("ada")
     assert word not in (pages.window(drift.id) or "")
     assert word not in pages.data().decode()
 
 
-def test_words_of_pruned_windows_go_also_where_several_were_accepted_together(watching: DriftMonitor) -> None:
-    served(watching, 120, 1, at(1, 12))
-    served(watching, 120, 2, at(1, 14))
-    body = windows.accept([one.id for one in later(watching, 1, 16).run_once()], author="test", message="")
-    watching.store.add_event(LogEvent("both", watching.now(), windows.REFERENCE_SET, body))
-    served(watching, 120, 3, at(2, 10), topics=("garden", "bread"))
-    assert later(watching, 2, 12).run_once()[0].segments
-    watching.store.retain(at(1, 13))
-    assert not any(one.segments for one in reference_data.list_closed_windows(watching.store))
+def test_words_of_pruned_windows_go_also_where_several_were_accepted_together(monitor: DriftMonitor) -> None:
+    served(monitor, 120, 1, at(1, 12))
+    served(monitor, 120, 2, at(1, 14))
+    body = windows.accept([one.id for one in later(monitor, 1, 16).run_once()], author="test", message="")
+    monitor.store.add_event(LogEvent("both", monitor.now(), windows.REFERENCE_SET, body))
+    served(monitor, 120, 3, at(2, 10), topics=("garden", "bread"))
+    assert later(monitor, 2, 12).run_once()[0].segments
+    monitor.store.retain(at(1, 13))
+    assert not any(one.segments for one in reference_data.list_closed_windows(monitor.store))
 
 
-def test_a_reference_that_is_gone_is_said(watching: DriftMonitor) -> None:
-    accept(watching, "0" * 16)
+def test_a_reference_that_is_gone_is_said(monitor: DriftMonitor) -> None:
+    accept(monitor, "0" * 16)
     assert (
-        reference_data.load_accepted_windows(watching.store, 100, 60).why
+        reference_data.load_accepted_windows(monitor.store, 100, 60).why
         == f"the accepted window {'0' * 16} is not in the inference log"
     )
 
 
 @pytest.mark.parametrize("error", [InfrastructureError("no picture"), UnicodeEncodeError("utf-8", "x", 0, 1, "odd")])
-def test_a_broken_report_leaves_the_verdict(watching: DriftMonitor, error: Exception) -> None:
+def test_a_broken_report_leaves_the_verdict(monitor: DriftMonitor, error: Exception) -> None:
     def broken(*_):
         raise error
 
-    watching.report = broken
-    served(watching, 120, 1, at(1, 12))
-    found = later(watching, 1, 13).run_once()
+    monitor.report = broken
+    served(monitor, 120, 1, at(1, 12))
+    found = later(monitor, 1, 13).run_once()
     assert len(found) == 1
     assert found[0].report is None
 
 
-def test_replay_gives_what_was_seen_and_keeps_nothing(watching: DriftMonitor) -> None:
-    served(watching, 240, 1, at(1, 12))
-    seen = later(watching, 1, 13).run_once()
-    again = list(backtest.backtest(changed(watching, _measured={}), at(1, 11), at(1, 13)))
+def test_replay_gives_what_was_seen_and_keeps_nothing(monitor: DriftMonitor) -> None:
+    served(monitor, 240, 1, at(1, 12))
+    seen = later(monitor, 1, 13).run_once()
+    again = list(backtest.backtest(changed(monitor, _measured={}), at(1, 11), at(1, 13)))
     assert [(one.id, one.verdict) for one in again] == [(one.id, one.verdict) for one in seen]
-    assert len(watching.store.windows()) == 2
+    assert len(monitor.store.windows()) == 2
     assert to_builtins(again[0]) == to_builtins(seen[0])
 
 
@@ -358,7 +358,7 @@ def test_champion_periods() -> None:
 
 
 def test_a_window_that_cannot_be_examined_is_an_error_and_the_next_one_is_looked_at(
-    watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch
+    monitor: DriftMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunectl.monitoring.drift_detector import DriftDetector
 
@@ -371,57 +371,57 @@ def test_a_window_that_cannot_be_examined_is_an_error_and_the_next_one_is_looked
         return examine(self, *args, **named)
 
     monkeypatch.setattr(DriftDetector, "examine_window", once)
-    served(watching, 360, 1, at(1, 12), topics=("bread",))
-    found = later(watching, 1, 14).run_once()
+    served(monitor, 360, 1, at(1, 12), topics=("bread",))
+    found = later(monitor, 1, 14).run_once()
     assert [one.verdict for one in found] == ["drift", "error", "drift"]
     assert found[1].evidence == found[0].evidence
     assert found[2].signals["answer_text"].pooled[0].rows == 240, "the rows of an error are not pooled"
     assert found[1].reason == "ZeroDivisionError: poison"
 
 
-def test_answers_of_accepted_windows_where_that_is_declared(watching: DriftMonitor) -> None:
-    declared = watching.settings.monitor.answers.model_copy(update={"reference": "live"})
-    watching.settings = watching.settings.model_copy(
-        update={"monitor": watching.settings.monitor.model_copy(update={"answers": declared})}
+def test_answers_of_accepted_windows_where_that_is_declared(monitor: DriftMonitor) -> None:
+    declared = monitor.settings.monitor.answers.model_copy(update={"reference": "live"})
+    monitor.settings = monitor.settings.model_copy(
+        update={"monitor": monitor.settings.monitor.model_copy(update={"answers": declared})}
     )
-    served(watching, 120, 1, at(1, 12), topics=("bread",))
-    first = later(watching, 1, 14).run_once()[0]
+    served(monitor, 120, 1, at(1, 12), topics=("bread",))
+    first = later(monitor, 1, 14).run_once()[0]
     assert (first.verdict, first.signals) == ("insufficient", {}), (
         "people ask something else than the validation prompts"
     )
-    accept(watching, first.id)
-    assert watching.baselines(RELEASE)[0]["answer"].name == first.id
-    samples, missing = watching.baselines("f" * 16)
+    accept(monitor, first.id)
+    assert monitor.baselines(RELEASE)[0]["answer"].name == first.id
+    samples, missing = monitor.baselines("f" * 16)
     assert "answer" not in samples
     assert missing["answer"] == f"answers: no accepted window has answers of release {'f' * 16}"
 
 
 def test_answers_of_its_canary_for_a_release_that_was_promoted_because_the_world_had_changed(
-    watching: DriftMonitor,
+    monitor: DriftMonitor,
 ) -> None:
-    declared = watching.settings.monitor.answers.model_copy(update={"reference": "live"})
-    watching.settings = watching.settings.model_copy(
-        update={"monitor": watching.settings.monitor.model_copy(update={"answers": declared})}
+    declared = monitor.settings.monitor.answers.model_copy(update={"reference": "live"})
+    monitor.settings = monitor.settings.model_copy(
+        update={"monitor": monitor.settings.monitor.model_copy(update={"answers": declared})}
     )
-    served(watching, 120, 1, at(1, 12), topics=("bread",))
-    accept(watching, later(watching, 1, 14).run_once()[0].id)
-    fresh = release(watching.releases.root, "f" * 16)
-    assert "answer" not in watching.baselines(fresh)[0], "it had no canary"
-    served(watching, 40, 2, at(1, 15), topics=("bread",), name=fresh, variant="challenger")
-    assert "answer" not in watching.baselines(fresh)[0], "too few rows say nothing"
-    served(watching, 40, 3, at(1, 16), topics=("bread",), name=fresh, variant="challenger")
+    served(monitor, 120, 1, at(1, 12), topics=("bread",))
+    accept(monitor, later(monitor, 1, 14).run_once()[0].id)
+    fresh = release(monitor.releases.root, "f" * 16)
+    assert "answer" not in monitor.baselines(fresh)[0], "it had no canary"
+    served(monitor, 40, 2, at(1, 15), topics=("bread",), name=fresh, variant="challenger")
+    assert "answer" not in monitor.baselines(fresh)[0], "too few rows say nothing"
+    served(monitor, 40, 3, at(1, 16), topics=("bread",), name=fresh, variant="challenger")
     by_name = {"model": "challenger", "messages": [{"role": "user", "content": "soil"}]}
-    served(watching, 9, 4, at(1, 17), topics=("garden",), name=fresh, variant="challenger", request=by_name)
-    found = watching.baselines(fresh)[0]["answer"]
+    served(monitor, 9, 4, at(1, 17), topics=("garden",), name=fresh, variant="challenger", request=by_name)
+    found = monitor.baselines(fresh)[0]["answer"]
     assert (found.name, len(found.rows)) == (f"canary-{fresh}", 80)
-    served(watching, 120, 5, at(2, 12), topics=("bread",), name=fresh)
-    healed = later(watching, 2, 14).run_once()[-1]
+    served(monitor, 120, 5, at(2, 12), topics=("bread",), name=fresh)
+    healed = later(monitor, 2, 14).run_once()[-1]
     assert (healed.release, healed.verdict) == (fresh, "ok")
     assert not any(one.shifted for one in healed.signals.values())
 
 
 def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
-    watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch
+    monitor: DriftMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunectl.monitoring.drift_detector import DriftDetector
 
@@ -429,31 +429,31 @@ def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
         raise ZeroDivisionError("poison")
 
     monkeypatch.setattr(DriftDetector, "examine_window", poisoned)
-    watching.settings = settings(accept_first=True)
-    served(watching, 120, 1, at(1, 12))
-    assert [one.verdict for one in later(watching, 1, 13).run_once()] == ["error"]
-    assert watching.store.events(kind=windows.REFERENCE_SET) == []
+    monitor.settings = settings(accept_first=True)
+    served(monitor, 120, 1, at(1, 12))
+    assert [one.verdict for one in later(monitor, 1, 13).run_once()] == ["error"]
+    assert monitor.store.events(kind=windows.REFERENCE_SET) == []
 
 
-def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(watching: DriftMonitor) -> None:
+def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(monitor: DriftMonitor) -> None:
     """A person says: this is how it is now. The gauge that the alert compares must not say drift until the next window."""
-    served(watching, 240, 1, at(1, 12), topics=("bread",))
-    found = later(watching, 1, 13).run_once()
-    assert watching.find_latest_window() == found[-1]
-    accept(watching, found[-1].id)
-    assert watching.find_latest_window() is None
-    served(watching, 120, 2, at(1, 14), topics=("bread",))
-    (after,) = later(watching, 1, 15).run_once()
+    served(monitor, 240, 1, at(1, 12), topics=("bread",))
+    found = later(monitor, 1, 13).run_once()
+    assert monitor.find_latest_window() == found[-1]
+    accept(monitor, found[-1].id)
+    assert monitor.find_latest_window() is None
+    served(monitor, 120, 2, at(1, 14), topics=("bread",))
+    (after,) = later(monitor, 1, 15).run_once()
     assert after.reference == found[-1].id
-    assert watching.find_latest_window() == after
+    assert monitor.find_latest_window() == after
 
 
-def test_a_clock_that_went_far_ahead_and_came_back_is_reported(watching: DriftMonitor) -> None:
-    served(watching, 120, 1, at(9, 12))
-    assert len(later(watching, 9, 13).run_once()) == 1
-    assert later(watching, 9, 1).run_once() == [], "an hour or two are waited for"
+def test_a_clock_that_went_far_ahead_and_came_back_is_reported(monitor: DriftMonitor) -> None:
+    served(monitor, 120, 1, at(9, 12))
+    assert len(later(monitor, 9, 13).run_once()) == 1
+    assert later(monitor, 9, 1).run_once() == [], "an hour or two are waited for"
     with pytest.raises(InfrastructureError) as caught:
-        later(watching, 2, 13).run_once()
+        later(monitor, 2, 13).run_once()
     assert (
         caught.value.message
         == "the next window begins at 2026-03-09 12:01 UTC, but the clock of this machine says 2026-03-02 13:00; "
@@ -461,23 +461,23 @@ def test_a_clock_that_went_far_ahead_and_came_back_is_reported(watching: DriftMo
     )
 
 
-def test_who_is_told_to_stop_does_not_catch_up_first(watching: DriftMonitor) -> None:
-    served(watching, 360, 1, at(1, 12))
+def test_who_is_told_to_stop_does_not_catch_up_first(monitor: DriftMonitor) -> None:
+    served(monitor, 360, 1, at(1, 12))
     found: list[DriftWindow] = []
-    watching.stopped = lambda: len(found) == 2
-    assert len(later(watching, 1, 14).run_once(found.append)) == 2
-    watching.stopped = lambda: False
-    assert len(watching.run_once()) == 1
+    monitor.stopped = lambda: len(found) == 2
+    assert len(later(monitor, 1, 14).run_once(found.append)) == 2
+    monitor.stopped = lambda: False
+    assert len(monitor.run_once()) == 1
 
 
-def test_recorded_answers_are_masked_like_live_ones(watching: DriftMonitor) -> None:
+def test_recorded_answers_are_masked_like_live_ones(monitor: DriftMonitor) -> None:
     from tunectl.artifacts.records import Message
     from tunectl.backends.text import pii_resources
     from tunectl.packaging.probes import RecordedResponse
     from tunectl.privacy.mask import PiiMasker
     from tunectl.privacy.resources import PiiResources
 
-    folder = watching.releases.fetch(RELEASE)
+    folder = monitor.releases.fetch(RELEASE)
     asked = [Message("user", "Write to [EMAIL_1] and to the shop.")]
     atomic_io.write_rows(
         folder / "reference.jsonl", [RecordedResponse(asked, "Done: shop@example.org", 3, -0.1, "stop")]
@@ -490,7 +490,7 @@ def test_recorded_answers_are_masked_like_live_ones(watching: DriftMonitor) -> N
     assert reference_data.load_recorded_answers(folder).rows[0].answer == "Done: shop@example.org"
 
 
-def test_a_reference_that_is_cut_has_rows_of_every_part(watching: DriftMonitor, tmp_path: Path) -> None:
+def test_a_reference_that_is_cut_has_rows_of_every_part(monitor: DriftMonitor, tmp_path: Path) -> None:
     from tunectl.artifacts.records import Example, Message, Source
 
     examples = [Example(str(number), Source("f"), messages=[Message("user", f"ask {number}")]) for number in range(199)]
@@ -504,17 +504,17 @@ def test_a_reference_that_is_cut_has_rows_of_every_part(watching: DriftMonitor, 
     assert len(reference_data.training_prompts(ProjectPaths(tmp_path), 500).rows) == 199
 
 
-def test_a_window_is_shown_beside_the_one_before(watching: DriftMonitor) -> None:
+def test_a_window_is_shown_beside_the_one_before(monitor: DriftMonitor) -> None:
     """It says whether something is new: after a change, windows differ from the reference but not from each other."""
     from tunectl.monitoring import drift_page
 
-    served(watching, 120, 1, at(1, 12))
-    first = later(watching, 1, 13).run_once()[0]
+    served(monitor, 120, 1, at(1, 12))
+    first = later(monitor, 1, 13).run_once()[0]
     assert first.previous_p_values == {}
-    accept(watching, first.id)
+    accept(monitor, first.id)
     for turn in range(2):
-        served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
-    changed_at, after = later(watching, 2, 12).run_once()
+        served(monitor, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
+    changed_at, after = later(monitor, 2, 12).run_once()
     assert changed_at.previous_p_values["prompt_text"] <= 0.05 < after.previous_p_values["prompt_text"]
     assert after.signals["prompt_text"].shifted
     page = drift_page.render_window("shop", replace(after, report="w.html"), {}, {"w.html"})
@@ -524,26 +524,26 @@ def test_a_window_is_shown_beside_the_one_before(watching: DriftMonitor) -> None
         "it is old"
     )
     assert f"{after.previous_p_values['prompt_text']:.3f}" in page
-    restarted = changed(watching, _before=None, _measured={}, _columns={})
-    served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))
+    restarted = changed(monitor, _before=None, _measured={}, _columns={})
+    served(monitor, 120, 6, at(2, 14), topics=("garden", "bread"))
     (next_one,) = later(restarted, 2, 15).run_once()
     assert next_one.previous_p_values["prompt_text"] > 0.05
 
 
-def test_late_feedback_does_not_count(watching: DriftMonitor) -> None:
+def test_late_feedback_does_not_count(monitor: DriftMonitor) -> None:
     from tunectl.artifacts.records import Feedback
 
-    served(watching, 120, 1, at(1, 12))
+    served(monitor, 120, 1, at(1, 12))
     for place, seconds in ((3, 30), (4, 3000)):
         name = f"row-1-{place}"
-        watching.store.write(
+        monitor.store.write(
             [Feedback(f"fb-{place}", name, "thumb", "up", at(1, 12) + timedelta(seconds=place + seconds))]
         )
-    window = later(watching, 1, 14).run_once()[0]
-    kept = watching.store.windows()[0]
+    window = later(monitor, 1, 14).run_once()[0]
+    kept = monitor.store.windows()[0]
     assert window.signals["answer_text"].n == 120
-    assert sum(bool(row.feedback) for row in reference_data.rows_of(watching.store, kept, 60)) == 1
-    assert sum(bool(row.feedback) for row in reference_data.rows_of(watching.store, kept)) == 2
+    assert sum(bool(row.feedback) for row in reference_data.rows_of(monitor.store, kept, 60)) == 1
+    assert sum(bool(row.feedback) for row in reference_data.rows_of(monitor.store, kept)) == 2
 
 
 @pytest.mark.parametrize(
@@ -560,16 +560,16 @@ def test_late_feedback_does_not_count(watching: DriftMonitor) -> None:
     ],
 )
 def test_calibrate_says_what_the_share_of_log_probabilities_leaves(
-    watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path, share: float, words: str
+    monitor: DriftMonitor, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path, share: float, words: str
 ) -> None:
     from tunectl.cli import monitor_calibrate
     from tunectl.monitoring import factory
 
-    live = watching.settings.inference_log.model_copy(
+    live = monitor.settings.inference_log.model_copy(
         update={"logprob_share": share, "url": f"sqlite:///{tmp_path}/inference_log.sqlite"}
     )
-    given = watching.settings.model_copy(update={"inference_log": live})
-    monkeypatch.setattr(factory, "build_monitor", lambda *_: watching)
+    given = monitor.settings.model_copy(update={"inference_log": live})
+    monkeypatch.setattr(factory, "build_monitor", lambda *_: monitor)
     monkeypatch.delenv("TUNECTL_INFERENCE_LOG_URL", raising=False)
     args = Namespace(trials=20, rows=None, json=False)
     assert monitor_calibrate.calibrate(args, given, ProjectPaths(tmp_path)) == 0

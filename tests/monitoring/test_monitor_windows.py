@@ -17,7 +17,7 @@ from tunectl.services import monitor
 GOES_WELL = {"champion": lambda: None, "find_latest_window": lambda: None, "run_once": lambda _closed: []}
 
 
-def watching(**broken):
+def make_monitor(**broken):
     calls = {name: SimpleNamespace(run=call) for name, call in {**GOES_WELL, **broken}.items()}
     releases = SimpleNamespace(champion=calls["champion"].run)
     return SimpleNamespace(
@@ -43,17 +43,17 @@ def errors(metrics: DriftMetrics) -> float:
 )
 def test_a_look_that_fails_is_counted(part: str, error: Exception) -> None:
     metrics = DriftMetrics(3)
-    monitor.run_once(watching(**{part: raising(error)}), metrics)
+    monitor.run_once(make_monitor(**{part: raising(error)}), metrics)
     assert errors(metrics) == 1.0
     assert "tunectl_drift_last_success_timestamp_seconds 0.0" in metrics.render().decode()
-    monitor.run_once(watching(), metrics)
+    monitor.run_once(make_monitor(), metrics)
     assert errors(metrics) == 1.0
     assert "tunectl_drift_last_success_timestamp_seconds 0.0" not in metrics.render().decode()
 
 
 def test_a_library_that_is_not_there_ends_it() -> None:
     with pytest.raises(MissingExtraError):
-        monitor.run_once(watching(run_once=raising(MissingExtraError("numpy"))), DriftMetrics(3))
+        monitor.run_once(make_monitor(run_once=raising(MissingExtraError("numpy"))), DriftMetrics(3))
 
 
 def test_a_calibration_is_shown_for_the_references_that_it_measured(tmp_path: Path) -> None:

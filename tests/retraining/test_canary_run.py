@@ -226,7 +226,7 @@ def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_pat
         )
 
 
-def test_verbs_of_the_experiment_and_the_story(
+def test_verbs_of_the_canary_and_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "shop"
@@ -262,8 +262,8 @@ def test_verbs_of_the_experiment_and_the_story(
     assert (folder / ".tunectl" / "retrain" / "inbox" / f"{asked['trigger']}.json").is_file()
     assert [row["action"] for row in told("release", "log")][-3:] == ["add", "canary_start", "canary_stop"]
     assert main(["release", "log", "nothing"]) == 2
-    assert main(["release", "log", "--page", "story.html"]) == 0
-    assert "<h2>Retrains, the newest first</h2>" in (folder / "story.html").read_text()
+    assert main(["release", "log", "--page", "report.html"]) == 0
+    assert "<h2>Retrains, the newest first</h2>" in (folder / "report.html").read_text()
 
 
 def test_lineage_goes_back_and_forward(

@@ -384,7 +384,7 @@ def test_with_a_new_secret_what_waits_is_asked_again(tmp_path):
     assert activities.asked == []
     one.store.enqueue_trigger(alert())
     walk(one)
-    again = RetrainController(one.store, activities, one.watch, b"t" * 64, next_slot, seconds=lambda: 0.0)
+    again = RetrainController(one.store, activities, one.settings, b"t" * 64, next_slot, seconds=lambda: 0.0)
     again.resend_approvals()
     assert len({link for _, link in activities.asked}) == 2
     pages = ApprovalPages(one.store, Trials(), "shop", b"t" * 64, lambda: "about 9 min")

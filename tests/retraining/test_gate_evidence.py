@@ -106,9 +106,9 @@ def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
 
     monkeypatch.setattr(gate_evidence, "_side", side)
     resources = root.retrain.resources.model_copy(update={"device": device})
-    watch, place = root.retrain.model_copy(update={"resources": resources}), RetrainWorkspace(ProjectPaths(project))
+    settings, place = root.retrain.model_copy(update={"resources": resources}), RetrainWorkspace(ProjectPaths(project))
     with pytest.raises(InfrastructureError, match="enough is known"):
-        gate_evidence.collect_evidence(_run(), made.id, store, watch, root.evaluate, place, threading.Event())
+        gate_evidence.collect_evidence(_run(), made.id, store, settings, root.evaluate, place, threading.Event())
     assert told == [seen, seen], "on both sides: their times are compared"
 
 

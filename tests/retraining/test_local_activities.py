@@ -216,8 +216,8 @@ def test_a_pointer_key_promotes_unattended_and_a_revoked_release_key_stops_it(
     assert release_statement.check_pointer(pointer, work.store.trust).reason == "signed by loop"
 
 
-def test_the_story_tells_what_the_golden_set_left_out(work: LocalActivities) -> None:
-    bounds = next(chapter for chapter in report.build_report(_run(work, "")).chapters if chapter.name == "bounds")
+def test_the_report_tells_what_the_golden_set_left_out(work: LocalActivities) -> None:
+    bounds = next(section for section in report.build_report(_run(work, "")).sections if section.name == "bounds")
     assert bounds.rows == [("golden set", "version 2", "3 items left out: the challenger has learned them")]
 
 
@@ -235,7 +235,7 @@ def test_an_end_is_reported_once(work: LocalActivities, monkeypatch: pytest.Monk
     )
     work.notify_finished(msgspec.structs.replace(run, attempt=2))
     assert told[-1] == f"retrain {run.id[:-2]}-2 promoted: better; {left['left']}"
-    change = next(chapter for chapter in report.build_report(run).chapters if chapter.name == "change")
+    change = next(section for section in report.build_report(run).sections if section.name == "change")
     assert ("branch not fast-forwarded", left["left"]) in change.rows
 
 

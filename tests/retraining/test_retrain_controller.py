@@ -155,14 +155,14 @@ def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: P
 
 def test_training_goes_on_from_the_champion_where_that_is_declared(tmp_path: Path) -> None:
     layout, store = ProjectPaths(tmp_path), ReleaseRegistry(tmp_path / "elsewhere")
-    watch = checks.load_config(ProjectPaths(Path(__file__).parents[2])).root.retrain
-    warm = watch.model_copy(update={"train": watch.train.model_copy(update={"start": "champion"})})
+    settings = checks.load_config(ProjectPaths(Path(__file__).parents[2])).root.retrain
+    warm = settings.model_copy(update={"train": settings.train.model_copy(update={"start": "champion"})})
     assert worktree_build._start(warm, store, layout) == [], "there is no champion yet"
     atomic_io.write_json(tmp_path / "made" / "adapter" / "adapter_config.json", {"r": 4, "lora_alpha": 8})
     (tmp_path / "made" / "adapter" / "adapter_model.safetensors").write_text("weights")
     made = store.add(tmp_path / "made", BuildFacts("shop", "transformers", "adapter")).id
     store.promote(made, author="test", message="the first")
-    assert worktree_build._start(watch, store, layout) == []
+    assert worktree_build._start(settings, store, layout) == []
     for _ in range(2):
         assert worktree_build._start(warm, store, layout) == [f"sft.init_adapter=.tunectl/init_adapters/{made}"]
     place = tmp_path / ".tunectl" / "init_adapters" / made

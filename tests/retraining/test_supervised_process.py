@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends.system import supervised_process
+from tunectl.backends.system import exit_status, supervised_process
 from tunectl.backends.system.process_guard import STOPPED
 from tunectl.backends.system.supervised_process import LATE, ProcessLimits
 
@@ -47,9 +47,9 @@ def _pids(files: list[Path], most: float = 60) -> list[int]:
 
 def _gone(pids: list[int], most: float = 20) -> bool:
     end = time.monotonic() + most
-    while any(supervised_process._is_running(pid) for pid in pids) and time.monotonic() < end:
+    while any(exit_status.is_running(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.05)
-    return not any(supervised_process._is_running(pid) for pid in pids)
+    return not any(exit_status.is_running(pid) for pid in pids)
 
 
 def test_gpus_are_hidden_where_it_may_take_none(tmp_path: Path) -> None:

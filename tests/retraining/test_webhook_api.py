@@ -289,7 +289,7 @@ def test_a_disk_that_is_full_is_503(world, monkeypatch):
     assert world.ask(body=payload())[0] == 503
 
 
-def test_the_story_has_a_page(world):
+def test_the_report_has_a_page(world):
     run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "new shops <b>"), NOW, {})
     world.store.save(run)
     status, content, _ = world.ask("GET", f"/runs/{run.id}")

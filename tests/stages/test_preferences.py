@@ -23,7 +23,7 @@ from tunectl.artifacts.records import (
     RejectedRow,
     Source,
 )
-from tunectl.backends.wiring.preferences import Backend
+from tunectl.backends.wiring.preferences import PreferencesBackend
 from tunectl.cli.main import main
 from tunectl.config.schema.preferences import PreferencesStage
 from tunectl.core.errors import DataError
@@ -670,7 +670,9 @@ def simulated(tmp_path, monkeypatch):
                 Example(f"e{number}", Source("c", number), asked, [ReferenceAnswer("x", Source("c"))], fields=fields)
             )
         atomic_io.write_rows(Path(f"split/{part}.jsonl"), rows)
-    tools = Backend(lambda ratings: None, lambda *folders: Loaded(*folders, opened), lambda folder, adapter: Plain())
+    tools = PreferencesBackend(
+        lambda ratings: None, lambda *folders: Loaded(*folders, opened), lambda folder, adapter: Plain()
+    )
     return lambda **changes: run(
         backend=tools, simulated={**SIMULATED, "answers": 4, "flip_rate": 0, "noise": 0, **changes}
     ), opened

@@ -33,11 +33,11 @@ def file_lock(
     *,
     busy: str = "another run is working in this project",
     hint: str = "wait for it, or end that process, then run again",
-    patience: float = 0.0,
+    timeout_seconds: float = 0.0,
 ) -> Iterator[None]:
     """Hold the lock at ``path`` while the block runs; where it is taken, ``busy`` and the holder's ``description`` stand in the error.
 
-    ``patience``: seconds to wait for another holder.
+    ``timeout_seconds``: seconds to wait for another holder.
     Raises  LockTimeoutError naming the other process when it is taken.
     """
     try:
@@ -46,7 +46,7 @@ def file_lock(
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     try:
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout_seconds
         while not try_lock(descriptor):
             if time.monotonic() >= end:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"

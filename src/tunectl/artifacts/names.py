@@ -25,7 +25,7 @@ def is_content_id(text: str) -> bool:
     return _CONTENT_ID.fullmatch(text) is not None
 
 
-def below(folder: Path, name: str) -> Path:
+def join_content_id(folder: Path, name: str) -> Path:
     """Return the path of ``name`` inside ``folder``, after checking that it cannot lead out of it.
 
     Raises  ArtifactError for a name that would lead out of ``folder`` (such as ``..``).

@@ -1,4 +1,4 @@
-"""Every path of a project; no other module builds one."""
+"""The paths of a project; names inside a folder belong to the module that writes it."""
 
 from __future__ import annotations
 
@@ -215,3 +215,8 @@ class ProjectPaths:
     def pipeline(self) -> Path:
         """File ``dvc.yaml``, in which DVC's stages are declared."""
         return self.root / "dvc.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        """File ``dvc.lock``, in which DVC records the inputs and outputs of each stage; absent before the first build."""
+        return self.root / "dvc.lock"

@@ -6,7 +6,7 @@ Rows are frozen ``msgspec`` structs: decoding a line checks its types, too; ``ms
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct, field
 
@@ -108,6 +108,7 @@ class Example(Struct, frozen=True, omit_defaults=True):
 
 
 SplitName = Literal["train", "validation", "test"]
+SPLIT_NAMES: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 Choice = Literal["first", "second", "both_good", "both_bad", "good", "bad"]
 """A person's choice: of two answers the better one, or both alike; of a single answer, good or bad."""
 

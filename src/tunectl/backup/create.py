@@ -31,7 +31,7 @@ from tunectl.retraining.run_store import RunStore
 SCRATCH: Final = ".tunectl-backup"
 """Folder for half-written backups, beside the backups; also what a killed one has left."""
 BUSY: Final = "another backup is being written there"
-PATIENCE: Final = 60.0
+LOCK_TIMEOUT_SECONDS: Final = 60.0
 """Seconds to wait for the lock of the registry."""
 
 
@@ -186,7 +186,7 @@ def _copy_registry(host: HostState, writer: _Writer) -> tuple[str | None, int]:
     folder = host.registry_folder
     if folder is None or not folder.is_dir():
         return None, 0
-    store = ReleaseRegistry(folder, PATIENCE)
+    store = ReleaseRegistry(folder, LOCK_TIMEOUT_SECONDS)
     with store.hold_lock("tunectl backup"):
         for name in host_state.REGISTRY_FILES:
             writer.copy(folder / name, f"{host_state.REGISTRY}/{name}")

@@ -220,7 +220,7 @@ class CanaryStore:
             self.store.root / ".experiment.lock",
             "a canary",
             busy=f"{self.store.root}: another process changes its canary",
-            patience=self.store.patience,
+            timeout_seconds=self.store.timeout_seconds,
         )
 
 

@@ -23,7 +23,7 @@ OFFER = (
     "To call one, write a JSON object with its name and its arguments between two tags:\n"
     '<tool_call>\n{{"name": "...", "arguments": {{...}}}}\n</tool_call>'
 )
-_MOST_DEEP: Final = 100
+_MAX_DEPTH: Final = 100
 """Limit on nested lists and objects of a call."""
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
@@ -145,7 +145,7 @@ def _as_json_values(function: dict[str, Any]) -> dict[str, Any] | None:
         text = json.dumps(function, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
         return None
-    return None if exceeds_depth(text, _MOST_DEEP) else json.loads(text)
+    return None if exceeds_depth(text, _MAX_DEPTH) else json.loads(text)
 
 
 def _value(text: str) -> Any:

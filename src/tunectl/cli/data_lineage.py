@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import SPLIT_NAMES
 from tunectl.backends.storage import open_inference_log
 from tunectl.core.errors import DataError
 
 if TYPE_CHECKING:
     from tunectl.registry.release_store import ReleaseRegistry
 
-MOST = 20
+MAX_ROWS_SHOWN = 20
 """Most rows that are printed."""
 COLUMNS = ("stage", "file", "what", "id", "source")
 
@@ -148,17 +149,16 @@ def _print(args: argparse.Namespace, result: dict[str, Any]) -> int:
     if raw is not None and not raw["at_hand"]:
         terminal.print_line(raw["hint"])
     elif raw is not None:
-        parts = ("train", "validation", "test")
         terminal.table(
             f"{len(raw['raw'])} raw rows were trained on (--json names each)",
-            ("file", *parts),
-            [(name, *(counts.get(p, 0) for p in parts)) for name, counts in raw["sources"].items()],
+            ("file", *SPLIT_NAMES),
+            [(file, *(counts.get(name, 0) for name in SPLIT_NAMES)) for file, counts in raw["sources"].items()],
         )
     steps = result.get("forward") or []
     if steps:
-        terminal.table("", COLUMNS, [tuple(step[name] for name in COLUMNS) for step in steps[:MOST]])
-        if len(steps) > MOST:
-            terminal.print_line(f"and {len(steps) - MOST} more; --json prints all")
+        terminal.table("", COLUMNS, [tuple(step[name] for name in COLUMNS) for step in steps[:MAX_ROWS_SHOWN]])
+        if len(steps) > MAX_ROWS_SHOWN:
+            terminal.print_line(f"and {len(steps) - MAX_ROWS_SHOWN} more; --json prints all")
         terminal.print_line(_fate(steps, result["learned_by"]))
     return 0
 

@@ -40,20 +40,20 @@ def run(args: argparse.Namespace) -> int:
 
     from tunectl.artifacts import atomic_io
     from tunectl.backends.system import terminal
-    from tunectl.data.data_report import findings, gather
+    from tunectl.data.data_report import gather, list_findings
     from tunectl.evaluation.few_shot import format_reasons
 
     layout = ProjectPaths()
     facts = gather({stage.name: layout.artifact(stage.name) for stage in STAGES})
     curve = _curve(layout, args.worth) if args.learning_curve else None
     if args.json:
-        terminal.print_json({"notes": findings(facts), "facts": to_builtins(facts), "curve": to_builtins(curve)})
+        terminal.print_json({"notes": list_findings(facts), "facts": to_builtins(facts), "curve": to_builtins(curve)})
         return 0
     from tunectl.backends.reports.data import render
 
     out: Path = args.out or layout.artifacts / "data_report.html"
     atomic_io.write_text(out, render(_project(layout), facts, curve=curve))
-    for _, sentence in findings(facts):
+    for _, sentence in list_findings(facts):
         terminal.print_line(sentence)
     if curve is not None:
         terminal.print_line(curve.conclusion)

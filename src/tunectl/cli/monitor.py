@@ -107,8 +107,8 @@ def _once(args: argparse.Namespace, _names: list[str], settings: MonitorSettings
     from tunectl.cli import monitor_windows
     from tunectl.monitoring import factory
 
-    with factory.open_monitor(settings, layout) as watching:
-        closed = watching.run_once()
+    with factory.open_monitor(settings, layout) as monitor:
+        closed = monitor.run_once()
     return monitor_windows.print_windows(args, closed)
 
 

@@ -53,11 +53,11 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
     if rows < settings.monitor.window.min_rows:
         raise UsageError(f"--rows {rows}: must be at least monitor.window.min_rows, {settings.monitor.window.min_rows}")
     with open_inference_log.open_existing(settings.inference_log, layout) as store:
-        watching = factory.build_monitor(settings, layout, store)
-        champion = watching.releases.champion()
+        monitor = factory.build_monitor(settings, layout, store)
+        champion = monitor.releases.champion()
         if champion is None:
             raise UsageError("no release is champion", hint="promote one: tunectl release promote ID")
-        baselines, missing = watching.baselines(champion.release)
+        baselines, missing = monitor.baselines(champion.release)
     if not baselines:
         raise UsageError(f"no reference: {'; '.join(missing.values())}", hint="tunectl monitor set-reference ID")
     pools = {side: baseline.columns for side, baseline in baselines.items()}
@@ -76,7 +76,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         at=datetime.now(UTC).isoformat(),
         release=champion.release,
         references={str(side): baseline.name for side, baseline in baselines.items()},
-        embedder=watching.examiner.tools.embedder.name,
+        embedder=monitor.examiner.tools.embedder.name,
         figures=result,
         logprob=self_calibration.measure_logprob_power(pools.get("answer"), rule, rows, share),
     )

@@ -31,7 +31,7 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
         return _page(args, run_store, canaries)
     runs = run_store.runs()
     if args.retrain is not None:
-        return _story(args, _find(runs, args.retrain), canaries)
+        return _print_retrain(args, _find(runs, args.retrain), canaries)
     rows = _rows(store, runs)
     if args.json:
         terminal.print_json(rows)
@@ -39,7 +39,7 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     columns = ("created_at", "action", "release", "previous", "author", "message")
     terminal.table("", columns, [tuple(str(row.get(name) or "") for name in columns) for row in rows])
     if runs:
-        terminal.print_line("the story of one retrain: tunectl release log RETRAIN")
+        terminal.print_line("the report of one retrain: tunectl release log RETRAIN")
     return 0
 
 
@@ -72,19 +72,19 @@ def _find(runs: list[RetrainRun], run_name: str) -> RetrainRun:
     return result[0]
 
 
-def _story(args: argparse.Namespace, run: RetrainRun, canaries: Any) -> int:
+def _print_retrain(args: argparse.Namespace, run: RetrainRun, canaries: Any) -> int:
     from tunectl.backends.system import terminal
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import report
 
     canary = next((item for item in canaries.all() if item.run == run.id), None)
     if args.json:
-        terminal.print_json({"retrain": to_builtins(run), "experiment": to_builtins(canary) if canary else None})
+        terminal.print_json({"retrain": to_builtins(run), "canary": to_builtins(canary) if canary else None})
         return 0
-    facts = report.build_report(run, canary)
-    terminal.print_line(f"retrain {facts.id}: {facts.state}. {facts.end or facts.why}")
-    for chapter in facts.chapters:
-        terminal.table(chapter.title, chapter.columns, chapter.rows)
+    result = report.build_report(run, canary)
+    terminal.print_line(f"retrain {result.id}: {result.state}. {result.end or result.why}")
+    for section in result.sections:
+        terminal.table(section.title, section.columns, section.rows)
     return 0
 
 

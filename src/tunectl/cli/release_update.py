@@ -1,4 +1,4 @@
-"""``tunectl release add|propose|promote|rollback|tag|sync|push``: change the registry, or copy it elsewhere."""
+"""``tunectl release add|propose|promote|rollback|tag|sync|pull|push``: change the registry, or copy it."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def _print_comparison(folder: Path) -> None:
     from tunectl.backends.system import terminal
     from tunectl.evaluation import results, summary
 
-    comparison = summary.load(folder / results.NAME)
+    comparison = results.load(folder / results.NAME)
     columns, rows = summary.summary_rows(comparison)
     terminal.table(f"{comparison.split} split", columns, rows)
     answers = islice(atomic_io.read_rows(folder / results.ANSWERS, results.AnswerRow), EXAMPLES)
@@ -186,9 +186,9 @@ def _print_comparison(folder: Path) -> None:
 def _print_causes(path: Path) -> None:
     """Print why the aligned model may not be better, and what to try."""
     from tunectl.backends.system import terminal
-    from tunectl.evaluation import summary
+    from tunectl.evaluation import results, summary
 
-    for line in summary.cause_lines(summary.load(path)):
+    for line in summary.cause_lines(results.load(path)):
         terminal.print_line(line)
 
 

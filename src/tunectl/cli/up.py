@@ -102,14 +102,14 @@ def _supervise(
         _start_console(children)
     code = 0
     if build_overrides is not None:
-        children.say("up", " ".join(["tunectl repro", *build_overrides]))
+        children.print_line("up", " ".join(["tunectl repro", *build_overrides]))
         children.start("build", [*PROGRAM, "repro", *build_overrides])
         code = children.wait("build")
-        children.say("up", "the build is done" if not code else f"the build ended with exit code {code}")
+        children.print_line("up", "the build is done" if not code else f"the build ended with exit code {code}")
     _start_services(children, layout, [name for name in SERVICES if getattr(args, name)])
     running = children.list_running()
     if running:
-        children.say("up", f"running: {', '.join(running)}; Ctrl-C ends them")
+        children.print_line("up", f"running: {', '.join(running)}; Ctrl-C ends them")
         children.wait_all()
     return code
 
@@ -124,7 +124,7 @@ def _start_console(children: ChildGroup) -> None:
         RequiredPackage(package, "console", "tunectl console") for package in ("jinja2", "starlette", "uvicorn")
     )
     if missing:
-        children.say("up", f"no console: {describe_missing(missing).hint}")
+        children.print_line("up", f"no console: {describe_missing(missing).hint}")
         return
     children.start("console", [*PROGRAM, "console"])
 
@@ -134,7 +134,10 @@ def _start_services(children: ChildGroup, layout: ProjectPaths, names: list[str]
     from tunectl.registry.release_store import ReleaseRegistry
 
     if names and ReleaseRegistry(layout.releases).champion() is None:
-        children.say("up", f"not started: {', '.join(names)}; there is no champion yet: tunectl repro --reset-overrides builds a release")
+        children.print_line(
+            "up",
+            f"not started: {', '.join(names)}; there is no champion yet: tunectl repro --reset-overrides builds a release",
+        )
         return
     for name in names:
         children.start(name, [*PROGRAM, *SERVICES[name]])

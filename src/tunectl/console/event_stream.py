@@ -45,7 +45,7 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
     state = layout.state_dir
     yield from sorted(layout.conf.rglob("*.yaml"))
     yield from (
-        layout.root / "dvc.lock",
+        layout.dvc_lock,
         layout.pipeline,
         layout.failure,
         layout.executed,

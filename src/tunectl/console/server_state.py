@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
 
 import msgspec
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import truncate
 from tunectl.status.http_fetch import UNREACHABLE, fetch
-
-MAX_SERVERS: Final = 8
-"""Most servers that are requested at the same time."""
+from tunectl.status.service_metrics import MAX_SERVERS
 
 
 class ServerState(Struct, frozen=True):

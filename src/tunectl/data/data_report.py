@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, row_counts
-from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.artifacts.records import SPLIT_NAMES, Document, Example, RejectedRow
 from tunectl.core.errors import ArtifactError
 from tunectl.data.curation_report import CurationReport
 from tunectl.data.pipeline_row_counts import StageRowCounts, stage_row_counts
@@ -18,8 +18,7 @@ from tunectl.data.readers.example_collector import SourceReport
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.split.report import NAME, SplitReport
 
-PARTS = ("train", "validation", "test")
-MOST_VALUES = 30
+MAX_SLICE_VALUES = 30
 """A field with more values than this identifies rows, and is no slice."""
 SAMPLES = 5
 
@@ -154,15 +153,15 @@ def _slices(folder: Path) -> tuple[list[FieldShares], list[float]]:
     counts: dict[str, dict[str, Counter[str]]] = {}
     weights: list[float] = []
     totals: Counter[str] = Counter()
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         for example in atomic_io.read_rows(folder / f"{part}.jsonl", Example):
             totals[part] += 1
             if part == "train":
                 weights.append(example.weight)
             for name, value in example.fields.items():
-                counts.setdefault(name, {part: Counter() for part in PARTS})[part][value] += 1
+                counts.setdefault(name, {part: Counter() for part in SPLIT_NAMES})[part][value] += 1
     slices = [_slice(name, parts, totals) for name, parts in counts.items()]
-    return [entry for entry in slices if 2 <= len(entry.values) <= MOST_VALUES], weights if set(weights) != {
+    return [entry for entry in slices if 2 <= len(entry.values) <= MAX_SLICE_VALUES], weights if set(weights) != {
         1.0
     } else []
 
@@ -173,11 +172,14 @@ def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -
     return FieldShares(
         name,
         values,
-        {part: [parts[part][value] / totals[part] if totals[part] else 0.0 for value in values] for part in PARTS},
+        {
+            part: [parts[part][value] / totals[part] if totals[part] else 0.0 for value in values]
+            for part in SPLIT_NAMES
+        },
     )
 
 
-def findings(facts: DataFacts) -> list[tuple[str, str]]:
+def list_findings(facts: DataFacts) -> list[tuple[str, str]]:
     """Return the main findings of the report as (severity, sentence); the severity is ``bad``, ``warn`` or ``good``."""
     notes = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
         ("good", "Every row is accounted for.")

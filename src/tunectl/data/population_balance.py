@@ -18,7 +18,7 @@ from tunectl.stats.design_effect import EffectiveSize, effective_size
 from tunectl.stats.proportion_ci import wilson_interval
 from tunectl.stats.raking import Margin, RakingResult, effective_sample_size, rake
 
-MOST_UNKNOWN = 20
+MAX_UNKNOWN_VALUES = 20
 """Number of unknown values that are listed by name."""
 
 
@@ -79,7 +79,7 @@ def measure_shares(
     counts = Counter(row.get(field, "") for row in rows)
     indexes = [index for index, row in enumerate(rows) if row.get(field, "") in number]
     strange = Counter({value: count for value, count in counts.items() if value and value not in number})
-    most_common_unknown = dict(strange.most_common(MOST_UNKNOWN))
+    most_common_unknown = dict(strange.most_common(MAX_UNKNOWN_VALUES))
     if not indexes:
         nothing = [ValueShare(value, 0, 0.0, 0.0, 1.0, target[value]) for value in target]
         return FieldBalance(field, nothing, 0, counts[""], most_common_unknown, 0.0, None)

@@ -20,7 +20,7 @@ from tunectl.evaluation.alignment_facts import (
 from tunectl.evaluation.alignment_gate import BETTER
 from tunectl.evaluation.gate import UNCLEAR
 
-MOST_CAUSES = 3
+MAX_CAUSES = 3
 """Most causes that are named: more are too many to try."""
 LOW_KL = log(2) - 0.5
 """0.19 nats per answer: the KL of choosing the better of two samples (best-of-n has log n - (n - 1) / n; Gao et al., arXiv
@@ -36,7 +36,7 @@ MIN_DECIDED = 20
 WEAK_JUDGE = 0.75
 """Accuracy below which more than half of a true gain is lost: a judge that is right with probability a shows 2a - 1 of it, and at
 0.75 four times the inputs are needed."""
-MOST_MORE_INPUTS = 10
+MAX_INPUT_FACTOR = 10
 """Where more than ten times the inputs would be needed, the small gain is the cause and not the test set."""
 MANY_CUT = 0.25
 """Share of cut answers from which sampling is a quarter less useful: a cut answer gets no reward and no gradient."""
@@ -66,7 +66,7 @@ def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
     )
     causes = [*(cause for rule in rules for cause in rule(facts)), *costs]
     causes.sort(key=lambda cause: -cause.strength)
-    return causes[:MOST_CAUSES] or [_explain_none(facts)]
+    return causes[:MAX_CAUSES] or [_explain_none(facts)]
 
 
 def describe_share(share: ShareEstimate) -> str:
@@ -251,13 +251,13 @@ def _find_too_few_inputs(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         finding, strength = f"{gain.title} has no interval on {gain.inputs} test inputs.", 1.0
     else:
         factor = ((gain.high - gain.low) / 2 / gain.value) ** 2 if gain.value > 0 else float("inf")
-        if gain.low > 0 or gain.value < gain.min_difference or factor > MOST_MORE_INPUTS:
+        if gain.low > 0 or gain.value < gain.min_difference or factor > MAX_INPUT_FACTOR:
             return
         finding = (
             f"The test inputs may be too few: {gain.title} gains {gain.value:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f}) on "
             f"{gain.inputs}; about {_round_up(gain.inputs * factor)} would show a gain of this size."
         )
-        strength = 1 - max(0.0, factor - 1) / (MOST_MORE_INPUTS - 1)
+        strength = 1 - max(0.0, factor - 1) / (MAX_INPUT_FACTOR - 1)
     yield AlignmentCause("too_few_inputs", finding, _advise_inputs(gain), strength)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunectl.config.schema.evaluate import AlignedGate
 from tunectl.evaluation import metrics, win_rate
-from tunectl.evaluation.gate import UNCLEAR, lower_bound, sentence, upper_bound
+from tunectl.evaluation.gate import UNCLEAR, describe_metric_difference, lower_bound, upper_bound
 from tunectl.evaluation.results import AlignedVerdict, EvalVerdict, MetricDifference, Results, WinRate
 
 BETTER, SAME, WORSE = "aligned_better", "aligned_no_better", "aligned_worse"
@@ -29,7 +29,9 @@ def decide(
     decisive = _decisive(gate, own_differences, rates)
     costs = [item for item in own_differences if item.measure in gate.max_regression]
     evidence = [
-        sentence(item, metrics.get_metric(item.measure).title, confidence) for item in (decisive, *costs) if item
+        describe_metric_difference(item, metrics.get_metric(item.measure).title, confidence)
+        for item in (decisive, *costs)
+        if item
     ]
     if decisive is None:
         reason = f"Not enough evidence about aligned: {_explain_missing_metric(gate, rates)}."

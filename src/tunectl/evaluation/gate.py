@@ -26,7 +26,7 @@ def gate_tuned(
     - prompting_is_enough: surely less than ``least`` better than the best prompt.
     - not_enough_evidence: everything else, and whatever has no interval.
     """
-    evidence = [sentence(d, title, confidence) for d in differences]
+    evidence = [describe_metric_difference(d, title, confidence) for d in differences]
     rivals = [d for d in differences if d.system == "tuned" and d.against in {"base", "prompted"}]
     if not rivals or any(d.low is None or d.high is None for d in rivals):
         reason = f"Not enough evidence: intervals are undefined on {items} test input{'' if items == 1 else 's'}."
@@ -43,7 +43,7 @@ def gate_tuned(
 
 def _outcome(rivals: Sequence[MetricDifference], title: str, minimum: float) -> tuple[str, str]:
     worst = min(rivals, key=lambda d: d.value)
-    margin = f"{worst.value:+.1f} {title} against {rival(worst.against)}, {_ends(worst)}"
+    margin = f"{worst.value:+.1f} {title} against {describe_system(worst.against)}, {_ends(worst)}"
     if all(lower_bound(d) > 0 and d.value >= minimum for d in rivals):
         return TUNED, f"Tuned is better: {margin}."
     if any(d.against == "base" for d in rivals if upper_bound(d) < 0):
@@ -58,15 +58,16 @@ def _outcome(rivals: Sequence[MetricDifference], title: str, minimum: float) -> 
     return UNCLEAR, f"Not enough evidence: {margin}; {requirement}."
 
 
-def sentence(difference: MetricDifference, title: str, confidence: float) -> str:
+def describe_metric_difference(difference: MetricDifference, title: str, confidence: float) -> str:
     """Return a difference in the metric ``title`` as text, with its interval of level ``confidence`` (0 to 1)."""
-    text = f"{rival(difference.system)} against {rival(difference.against)}: {difference.value:+.2f} {title}"
+    systems = f"{describe_system(difference.system)} against {describe_system(difference.against)}"
+    text = f"{systems}: {difference.value:+.2f} {title}"
     if difference.low is None:
         return f"{text} (no interval: too few inputs)"
     return f"{text}, {confidence:.0%} interval {difference.low:+.2f} to {difference.high:+.2f}"
 
 
-def rival(name: str) -> str:
+def describe_system(name: str) -> str:
     """Return the name of a system (``base``, ``prompted``, ...) as text for a sentence, such as ``the untuned model``."""
     titles = {
         "base": "the untuned model",

@@ -6,18 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tunectl.artifacts.records import truncate
 from tunectl.evaluation import metrics, win_rate
-from tunectl.evaluation.results import AnswerRow, MetricDifference, Results, Score, System, load
-
-__all__ = [
-    "cause_lines",
-    "columns_of",
-    "example_lines",
-    "load",
-    "size_note",
-    "summary_rows",
-    "to_dvc_metrics",
-    "win_lines",
-]
+from tunectl.evaluation.results import AnswerRow, MetricDifference, Results, Score, System
 
 SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
 FEW_INPUTS = 100

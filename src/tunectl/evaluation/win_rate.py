@@ -68,7 +68,7 @@ def rate(
     """
     fair = [pair._replace(outcome=0.5) if pair.first.strip() == pair.second.strip() else pair for pair in outcomes]
     if not fair:
-        return not_judged(judge, "there is no pair to judge")
+        return make_unjudged(judge, "there is no pair to judge")
     won = [pair for pair in fair if pair.outcome == 1]
     lost = [pair for pair in fair if pair.outcome == 0]
     lengths = [
@@ -98,19 +98,19 @@ def rate(
     )
 
 
-def not_judged(judge: JudgeName, reason: str) -> WinRate:
+def make_unjudged(judge: JudgeName, reason: str) -> WinRate:
     """Return a ``WinRate`` without judgments: ``rate`` is None, and ``absent`` is ``reason``."""
     return WinRate(judge=judge, absent=reason)
 
 
-def about_equal(first: str, second: str, close: float) -> bool:
+def have_similar_lengths(first: str, second: str, close: float) -> bool:
     """Return whether the word counts of two answers differ by at most the share ``close`` (0 to 1) of the longer one."""
     first_length, other = _count_words(first), _count_words(second)
     return abs(first_length - other) <= close * max(first_length, other)
 
 
 def _close(outcomes: Iterable[PairOutcome], counting: WinRateSettings) -> CloseRate | None:
-    close = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
+    close = [pair for pair in outcomes if have_similar_lengths(pair.first, pair.second, counting.close)]
     if not close:
         return None
     return CloseRate(len(close), *estimate_share(close, counting))

@@ -65,7 +65,7 @@ def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: WinR
     ``rate`` is None, with the reason in ``absent``, where there are no scores.
     """
     if isinstance(panel.scores, str):
-        return win_rate.not_judged("reward", panel.scores)
+        return win_rate.make_unjudged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
     outcomes = [
         match.build_outcome(index, win_rate.outcome(own, other, tie)) for index, (own, other) in enumerate(pairs)
@@ -79,7 +79,7 @@ def by_checks(match: AlignedPair, counting: WinRateSettings) -> WinRate:
     Inputs to which no check applies are left out; where none is left, ``rate`` is None, with the reason in ``absent``.
     """
     if "checks" not in match.tables[match.tuned.name]:
-        return win_rate.not_judged("checks", "evaluate.checks is empty")
+        return win_rate.make_unjudged("checks", "evaluate.checks is empty")
     own, other = (match.tables[item.name]["checks"] for item in (match.aligned, match.tuned))
     outcomes = [
         match.build_outcome(index, win_rate.outcome(float(own[index, 0]), float(other[index, 0]), 1e-9))
@@ -95,7 +95,7 @@ def by_slots(match: AlignedPair, counting: WinRateSettings) -> WinRate:
     Inputs without attributes are left out; where none is left, ``rate`` is None, with the reason in ``absent``.
     """
     if "slot_error" not in match.tables[match.tuned.name]:
-        return win_rate.not_judged("slots", "evaluate.slots is null")
+        return win_rate.make_unjudged("slots", "evaluate.slots is null")
     own, other = (match.tables[item.name]["slot_error"] for item in (match.aligned, match.tuned))
     outcomes = [
         match.build_outcome(index, win_rate.outcome(-float(own[index, 0]), -float(other[index, 0]), 0))
@@ -113,7 +113,7 @@ def by_language_model(
     A choice that changes with the order is a tie. ``rate`` is None, with the reason in ``absent``, where no judge is declared.
     """
     if cfg is None or judge is None:
-        return win_rate.not_judged("llm", "evaluate.judge is null")
+        return win_rate.make_unjudged("llm", "evaluate.judge is null")
     sample = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
     indexes = [index for index, item in enumerate(match.items) if id(item) in sample]
     pairs = [
@@ -132,10 +132,10 @@ def by_people(panel: JudgeInputs, counting: WinRateSettings) -> WinRate:
     ``rate`` is None, with the reason in ``absent``, where nobody compared an answer of aligned with one of tuned.
     """
     if isinstance(panel.judgments, str):
-        return win_rate.not_judged("people", panel.judgments)
+        return win_rate.make_unjudged("people", panel.judgments)
     outcomes = list(from_annotations(panel.judgments))
     if not outcomes:
-        return win_rate.not_judged("people", "no judgment is about an answer of align and one of sft")
+        return win_rate.make_unjudged("people", "no judgment is about an answer of align and one of sft")
     return win_rate.rate("people", outcomes, counting)
 
 

@@ -121,7 +121,7 @@ def lock_folder(folder: Path, description: str) -> Iterator[None]:
     busy = f"{folder} is being written by another process"
     lock = folder.with_name(f"{folder.name}.lock")  # outside: the folder may be tracked by content
     with file_lock(
-        lock, description, busy=busy, hint="run this again when it has ended", patience=LOCK_TIMEOUT_SECONDS
+        lock, description, busy=busy, hint="run this again when it has ended", timeout_seconds=LOCK_TIMEOUT_SECONDS
     ):
         _sweep(folder)
         yield

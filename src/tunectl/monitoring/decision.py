@@ -75,7 +75,7 @@ def _is_over_floor(signal: DriftSignal) -> bool:
     return signal.effect is not None and signal.effect_floor is not None and signal.effect > signal.effect_floor
 
 
-def strongest_pool(signal: DriftSignal) -> int:
+def find_strongest_pool(signal: DriftSignal) -> int:
     """Return the number of pooled windows with which a signal's p-value is smallest."""
     tests = {each.windows: each.p_value for each in signal.pooled}
     if signal.p_value is not None:
@@ -109,7 +109,7 @@ def window_verdict(
     evidence = window_evidence(signals, budget) if tested else last_evidence
     shifted = sorted((item for item in tested if item.shifted), key=lambda item: item.adjusted_p_value or 0.0)
     if shifted:
-        pool = strongest_pool(shifted[0])
+        pool = find_strongest_pool(shifted[0])
         names = ", ".join(item.name for item in shifted)
         return WindowDecision("drift", True, evidence, pool, f"shifted {_over(pool)}: {names}; {_chance(evidence)}")
     if not tested or missing:

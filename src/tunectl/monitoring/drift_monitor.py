@@ -175,7 +175,7 @@ class DriftMonitor:
         ]
         baselines, missing = self.baselines(champion.release)
         name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
-        before = windows.streak_windows(self.list_closed_windows(), champion.release, name)
+        before = windows.select_streak(self.list_closed_windows(), champion.release, name)
         try:
             measured, last = self.examiner.measure_rows(rows), self._last(champion.release)
             pooled = [*self._earlier(before), PooledWindow(span.since, measured)]

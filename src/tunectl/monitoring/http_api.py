@@ -51,13 +51,13 @@ class PageProviders(NamedTuple):
 
 
 def build_pages(
-    settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: DriftMetrics
+    settings: MonitorSettings, layout: ProjectPaths, monitor: DriftMonitor, metrics: DriftMetrics
 ) -> PageProviders:
     """Return functions that render metrics, windows and reports; windows are read anew each time: an erasure clears words of stored ones."""
     folder = layout.root / settings.monitor.reports
 
     def list_windows() -> list[DriftWindow]:
-        return reference_data.list_closed_windows(watching.store)
+        return reference_data.list_closed_windows(monitor.store)
 
     def list_report_names() -> set[str]:
         return {one.name for one in report_files.list_reports(folder)}
@@ -67,7 +67,7 @@ def build_pages(
         if match is None:
             return None
         return drift_page.render_window(
-            settings.project, match, reference_data.load_rows_by_id(watching.store, name), list_report_names()
+            settings.project, match, reference_data.load_rows_by_id(monitor.store, name), list_report_names()
         )
 
     return PageProviders(

@@ -184,6 +184,6 @@ def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
     return bool(bodies) and window.reference != "+".join(find_accepted_windows(bodies))
 
 
-def streak_windows(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
+def select_streak(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
     """Return those of ``windows`` whose rows count as evidence: of the same release and against the same reference of prompts."""
     return [window for window in windows if window.release == release and window.reference == reference]

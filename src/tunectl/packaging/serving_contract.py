@@ -17,10 +17,10 @@ from tunectl.chat.model_spec import SpecialToken
 from tunectl.chat.template import FILE as TEMPLATE
 from tunectl.chat.template import Template, digest
 from tunectl.core.errors import ArtifactError
+from tunectl.registry.registry_formats import LAYOUTS
 
 NAME = "contract.json"
 _TOLERANCE: Final = {"logprob": "max_logprob_diff", "agreement": "min_token_agreement"}
-_LAYOUTS: Final = {"apart": "adapter"}
 
 
 def upgrade_contract(record: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def upgrade_contract(record: dict[str, Any]) -> dict[str, Any]:
     The file is in its release's digest, so it is not rewritten on the disk.
     """
     result = rename_keys(record, {"end_of_turn": "eot_token", "route": "layout"})
-    result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
+    result["layout"] = LAYOUTS.get(result.get("layout", ""), result.get("layout"))
     return {**result, "tolerance": rename_keys(result.get("tolerance", {}), _TOLERANCE)}
 
 

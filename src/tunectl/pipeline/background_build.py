@@ -60,7 +60,7 @@ def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, 
     Raises  LockTimeoutError where a build runs; InfrastructureError where the log cannot be written.
     """
     starting = layout.build_log.with_suffix(".lock")
-    with lock.file_lock(starting, "start of a build", busy="a build is started", patience=START_SECONDS):
+    with lock.file_lock(starting, "start of a build", busy="a build is started", timeout_seconds=START_SECONDS):
         with lock.file_lock(layout.repro_lock, "start of a build", busy="a build runs in this project"):
             pass
         return _spawn_build(layout, overrides, author=author, reason=reason)

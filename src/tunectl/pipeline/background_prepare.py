@@ -21,7 +21,7 @@ def start_prepare(layout: ProjectPaths, store: Path, *, author: str, reason: str
     Raises  LockTimeoutError where the store is open already; InfrastructureError where the log cannot be written.
     """
     starting = layout.prepare_log.with_suffix(".lock")
-    with lock.file_lock(starting, "start of a preparation", patience=background_build.START_SECONDS):
+    with lock.file_lock(starting, "start of a preparation", timeout_seconds=background_build.START_SECONDS):
         holder = lock.read_holder(store / annotation_store.LOCK)
         if holder:
             raise lock.LockTimeoutError(f"{store} is open: {holder}", hint="wait until that ends, or stop it")

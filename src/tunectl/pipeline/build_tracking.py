@@ -178,7 +178,9 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
     Raises  LockTimeoutError where another process is sending; MissingExtraError; the error of the first refused build,
             which stays in the spool, after the others were tried.
     """
-    with lock.file_lock(layout.track / LOCK, "tunectl track sync", busy="another process sends them", patience=120):
+    with lock.file_lock(
+        layout.track / LOCK, "tunectl track sync", busy="another process sends them", timeout_seconds=120
+    ):
         trackers = [(name, _open_tracker(name, settings, layout.track / WANDB)) for name in settings.to]
         count, errors = 0, list[TunectlError]()
         for folder in spool.list_builds(layout.track / SPOOL):

@@ -107,7 +107,7 @@ class CandidateGenerator:
         from tunectl.backends.wiring import preferences
 
         if pair not in self._loaded:
-            tools, decoding = preferences.backend(self._root.hardware), self._root.annotate.prepare.decoding
+            tools, decoding = preferences.build_backend(self._root.hardware), self._root.annotate.prepare.decoding
             label = f"answers of {(pair[1] or pair[0]).name}"
             self._loaded[pair] = preferences.make_answer_writer(tools, *pair, decoding, label, self._stack)
         return self._loaded[pair]

@@ -28,7 +28,7 @@ def is_untouched(layout: ProjectPaths) -> bool:
     """Return whether the project has no build and no recorded override, so that ``experiment=first`` should be proposed."""
     return (
         not override_file.load_overrides(layout)
-        and not (layout.root / "dvc.lock").is_file()
+        and not layout.dvc_lock.is_file()
         and (layout.conf / "experiment" / "first.yaml").is_file()
     )
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import Example, RejectedRow
+from tunectl.artifacts.records import SPLIT_NAMES, Example, RejectedRow
 from tunectl.core.errors import DataError
 from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_store import ReleaseRegistry
@@ -27,7 +27,6 @@ FILES: Final = {
 BLOCK: Final = 1 << 20
 """Bytes that are searched at once; what fits the processor's cache is searched fastest."""
 TRAIN: Final = "train.jsonl"
-PARTS: Final = ("train", "validation", "test")
 
 
 class RowStep(Struct, frozen=True):
@@ -154,7 +153,7 @@ def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: 
 def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
     """Return by raw file the number of its answers in train, validation and test: ``{file: {"train": 12}}``."""
     result: dict[str, Counter[str]] = {}
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
             file = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
             result.setdefault(file, Counter())[part] += 1
@@ -164,7 +163,7 @@ def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
 def list_raw_rows(layout: ProjectPaths) -> list[str]:
     """Return every raw row of the current split's train.jsonl, as FILE:ROW, sorted."""
     sources = _read_answer_sources(layout.artifact("split") / TRAIN)
-    return sorted({format_source({"file": source.file, "row": source.row}) for source in sources})
+    return sorted({source.location for source in sources})
 
 
 def _read_answer_sources(path: Path) -> Iterator[Any]:

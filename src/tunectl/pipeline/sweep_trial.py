@@ -57,7 +57,7 @@ class WorktreeTrials:
         with ExitStack() as stack:
             while not stop.is_set():
                 with suppress(lock.LockTimeoutError):
-                    stack.enter_context(self._lock(name, patience=1.0))
+                    stack.enter_context(self._lock(name, timeout_seconds=1.0))
                     break
             if stop.is_set():
                 return None
@@ -104,9 +104,9 @@ class WorktreeTrials:
                 with suppress(lock.LockTimeoutError), self._lock(name):
                     self.remove(name)
 
-    def _lock(self, name: str, patience: float = 0.0) -> AbstractContextManager[None]:
+    def _lock(self, name: str, timeout_seconds: float = 0.0) -> AbstractContextManager[None]:
         """Return the lock of the worktree ``name``; who holds it builds there or removes it."""
-        return lock.file_lock(self.folder / "locks" / f"{name}.lock", "tunectl sweep", patience=patience)
+        return lock.file_lock(self.folder / "locks" / f"{name}.lock", "tunectl sweep", timeout_seconds=timeout_seconds)
 
     def _open_worktree(self, path: Path, overrides: Sequence[str], mark: str) -> Path:
         """Return the worktree of a trial: that of an earlier attempt, whose checkpoints are kept, or a new one."""

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, lock, private_files
-from tunectl.artifacts.record_format import RecordFormat, existing, rename_keys
+from tunectl.artifacts.record_format import RecordFormat, find_existing, rename_keys
 from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Message, RejectedRow, Source
 from tunectl.core.errors import DataError
 
@@ -217,7 +217,7 @@ def has_annotations(folder: Path) -> bool:
     Raises  DataError where they are in the folder of 0.1.
     """
     _refuse_old_folder(folder)
-    return existing(folder / ANNOTATIONS, OLD_NAMES[ANNOTATIONS]).is_file()
+    return find_existing(folder / ANNOTATIONS, OLD_NAMES[ANNOTATIONS]).is_file()
 
 
 def count_tasks(folder: Path) -> int:

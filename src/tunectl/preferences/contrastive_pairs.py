@@ -27,12 +27,19 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import AnnotationMetadata, Comparison, Example, Message, ReferenceAnswer, SplitName
+from tunectl.artifacts.records import (
+    SPLIT_NAMES,
+    AnnotationMetadata,
+    Comparison,
+    Example,
+    Message,
+    ReferenceAnswer,
+    SplitName,
+)
 from tunectl.core.errors import DataError
 from tunectl.core.hashing import hash_to_bytes
 from tunectl.preferences.meaning_representation import remove_attribute
 from tunectl.preferences.nearest_inputs import KINDS, AttributeDifference, DifferenceKind, NearestInputs
-from tunectl.preferences.prompt_split import PARTS
 from tunectl.preferences.word_evidence import WordEvidence
 
 NAME = "contrast"
@@ -135,16 +142,20 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
     judgments: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
     texts = {
-        record.prompt: [answer.text for answer in record.example.answers] for part in PARTS for record in parts[part]
+        record.prompt: [answer.text for answer in record.example.answers]
+        for part in SPLIT_NAMES
+        for record in parts[part]
     }
     # Learned from train alone: no held-out text decides which pairs are trained on.
     evidence = WordEvidence((record.attributes, text) for record in parts["train"] for text in texts[record.prompt])
     complete = {
         record.prompt: evidence.choose_complete(record.attributes, texts[record.prompt])
-        for part in PARTS
+        for part in SPLIT_NAMES
         for record in parts[part]
     }
-    near = {part: NearestInputs([record.attributes for record in parts[part]], rules.differences) for part in PARTS}
+    near = {
+        part: NearestInputs([record.attributes for record in parts[part]], rules.differences) for part in SPLIT_NAMES
+    }
     for part in ORDER:
         pools = [_Pool(name, parts[name], near[name]) for name in (part, *SOURCE_PARTS[part])]
         sampler = _PairSampler(pools, rules, complete, split_names)
@@ -156,7 +167,9 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
                 f"{rules.differences} differing attributes: preferences.contrast.max_differences) whose answers no other split part uses",
                 hint="give the part more inputs (split.shares), or name fewer attributes; max_differences may be 1 or 2",
             )
-    return Contrasts([pair for part in PARTS for pair in judgments[part]], {part: reports[part] for part in PARTS})
+    return Contrasts(
+        [pair for part in SPLIT_NAMES for pair in judgments[part]], {part: reports[part] for part in SPLIT_NAMES}
+    )
 
 
 def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:

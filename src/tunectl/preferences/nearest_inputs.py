@@ -1,4 +1,4 @@
-"""Finds inputs that differ in one or two attributes, without comparing every two."""
+"""Find inputs that differ in one or two attributes, without comparing every two."""
 
 from __future__ import annotations
 

@@ -7,11 +7,10 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import LabeledCompletion, PreferencePair, SplitName
+from tunectl.artifacts.records import SPLIT_NAMES, LabeledCompletion, PreferencePair, SplitName
 from tunectl.core.errors import DataError
 from tunectl.core.hashing import hash_to_bytes
 
-PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 R = TypeVar("R", PreferencePair, LabeledCompletion)
 
 
@@ -38,11 +37,14 @@ def split_by_prompt(
     free = sorted(
         (prompt for prompt in every if prompt not in parts), key=lambda prompt: hash_to_bytes(f"{seed} {prompt}")
     )
-    have = {part: sum(parts.get(prompt) == part for prompt in every) for part in PARTS}
+    have = {part: sum(parts.get(prompt) == part for prompt in every) for part in SPLIT_NAMES}
     for index, prompt in enumerate(free):
-        empty = [part for part in PARTS if not have[part]]  # small data: the last ones go where there is nothing yet
+        empty = [
+            part for part in SPLIT_NAMES if not have[part]
+        ]  # small data: the last ones go where there is nothing yet
         part = max(
-            empty if len(free) - index <= len(empty) else PARTS, key=lambda name: shares[name] * len(every) - have[name]
+            empty if len(free) - index <= len(empty) else SPLIT_NAMES,
+            key=lambda name: shares[name] * len(every) - have[name],
         )
         parts[prompt] = part
         have[part] += 1
@@ -51,7 +53,7 @@ def split_by_prompt(
 
 
 def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> None:
-    empty = [part for part in PARTS if not have[part]]
+    empty = [part for part in SPLIT_NAMES if not have[part]]
     if not empty:
         return
     inputs = "one input" if prompts == 1 else f"{prompts} different inputs"

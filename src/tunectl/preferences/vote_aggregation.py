@@ -32,7 +32,7 @@ from tunectl.artifacts.row_counts import RowCounter
 from tunectl.core.hashing import hash_to_id
 
 AggregationPolicy = Literal["majority", "drop"]
-PROMPT_LEAST = 40
+MIN_ECHO_CHARACTERS = 40
 """Characters of a prompt from which repeating it is an echo; short ones are repeated in ordinary language."""
 
 
@@ -95,7 +95,7 @@ def _unsound(comparison: Comparison) -> tuple[RejectReason, str] | None:
     if len(texts) == 2 and texts[0] == texts[1]:
         return "same_answer", f"chosen and rejected are both {truncate(texts[0], 60)!r}"
     prompt = " ".join(comparison.messages[-1].content.split())
-    if len(prompt) >= PROMPT_LEAST:
+    if len(prompt) >= MIN_ECHO_CHARACTERS:
         echoes = [number for number, text in enumerate(texts) if text.startswith(f"assistant: {prompt} ")]
         if len(echoes) == 1 and len(texts) == 2:
             return "prompt_in_answer", f"only answer {echoes[0] + 1} begins with the prompt {truncate(prompt, 60)!r}"
@@ -132,10 +132,10 @@ def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comp
         annotator = comparison.annotation.annotator or "somebody unnamed"
         if comparison.annotation.annotator is not None and len(own_votes) > 1:
             other = next(item for name, item in own_votes.items() if name != canonical_vote(comparison))
-            return "contradicts_self", f"{annotator} said otherwise at {_format_source(other)}"
+            return "contradicts_self", f"{annotator} said otherwise at {other.annotation.source.location}"
         first = own_votes[canonical_vote(comparison)]
         if first is not comparison:
-            return "duplicate", f"{annotator} said the same at {_format_source(first)}"
+            return "duplicate", f"{annotator} said the same at {first.annotation.source.location}"
         return None
 
     return _drop(judgments, tally, why)
@@ -286,7 +286,3 @@ def _text(answer: Sequence[Message]) -> str:
 
 def _calls(turn: Message) -> str:
     return msgspec.json.encode(turn.tool_calls, order="sorted").decode() if turn.tool_calls else ""
-
-
-def _format_source(comparison: Comparison) -> str:
-    return f"{comparison.annotation.source.file}:{comparison.annotation.source.row}"

@@ -1,4 +1,4 @@
-"""Tells from words alone which references of an input leave out an attribute that the others state.
+"""Find from words alone which references of an input leave out an attribute that the others state.
 
 A word, or two in a row, is evidence of a value where references of inputs with that value have it more often than other references:
 the logarithm of the ratio of the two shares, with one half added to the count and one to the total of each. No word is declared, and no

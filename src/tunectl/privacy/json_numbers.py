@@ -10,7 +10,7 @@ from typing import Final
 from tunectl.privacy.spans import PiiSpan
 
 _QUOTE = re.compile(r'(?<!\\)\\*+"')
-_MOST_LAYERS: Final = 4
+_MAX_LAYERS: Final = 4
 """Most strings of JSON inside each other in which a placeholder is quoted: its marks take twice as many letters in each."""
 _NEAR: Final = 64
 """Letters around a number within which its punctuation must be."""
@@ -43,7 +43,7 @@ def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
                 del opened[quotes[position][2] :]
             position += 1
         depth = len(opened)
-        if depth > _MOST_LAYERS:
+        if depth > _MAX_LAYERS:
             continue
         if depth and opened[-1] not in holds_json:
             ends = (quotes[index][0] for index in range(position, len(quotes)) if quotes[index][2] == depth - 1)

@@ -130,7 +130,7 @@ _STATEMENT = re.compile(
 )
 """The secret is version2 of the recipe; any other word with a digit may be a password."""
 _LONGEST_WORD = re.compile(r"[a-z]{8}")
-_MOST_SLASHES: Final = 2
+_MAX_SLASHES: Final = 2
 """A random key has seldom more; a path has."""
 _PUTTY = re.compile(r"(?<=Private-Lines:)[ \t]{0,4}\d{1,4}\s")
 _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
@@ -193,7 +193,7 @@ def _is_random(text: str) -> bool:
         and any(map(str.islower, text))
         and any(map(str.isupper, text))
         and len(set(text)) >= 20
-        and text.count("/") <= _MOST_SLASHES
+        and text.count("/") <= _MAX_SLASHES
         and not _LONGEST_WORD.search(text)
     )
 

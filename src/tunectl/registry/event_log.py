@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError
 from tunectl.registry import registry_formats
 from tunectl.registry.release_state import ReleaseEvent
+
+
+def current_moment() -> str:
+    """Return the current time in the format of a registry's records: UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def parse_lines(content: bytes, location: str) -> list[ReleaseEvent]:

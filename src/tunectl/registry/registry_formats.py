@@ -17,7 +17,8 @@ OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
 AUTHORSHIP: Final = {"by": "author", "why": "message"}
 """Keys of author and message in every record of 0.1."""
 _ACTIONS: Final = {"challenge": "canary_start", "withdraw": "canary_stop"}
-_LAYOUTS: Final = {"apart": "adapter"}
+LAYOUTS: Final = {"apart": "adapter"}
+"""Values of ``layout`` that are called otherwise since 0.1."""
 _STAGES: Final = {"adapt": "cpt", "harvest": "feedback"}
 
 
@@ -43,7 +44,7 @@ def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
 def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
     """Return the ``manifest.json`` of a release that version 0.1 made, converted to the names of stages and layouts of today."""
     result = rename_keys(record, {"route": "layout"})
-    result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
+    result["layout"] = LAYOUTS.get(result.get("layout", ""), result.get("layout"))
     if result.get("verdicts"):
         result["verdicts"] = rename_keys(result["verdicts"], _STAGES)
     if result.get("lineage"):

@@ -27,7 +27,7 @@ from tunectl.access import signatures
 from tunectl.access.signatures import TrustStore
 from tunectl.artifacts import atomic_io, lock, names
 from tunectl.artifacts.canary_state import CanaryState
-from tunectl.artifacts.record_format import existing
+from tunectl.artifacts.record_format import find_existing
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.registry import (
     event_log,
@@ -53,12 +53,12 @@ class ChampionMovedError(GateError):
 class ReleaseRegistry:
     """The release registry in one folder: adds, promotes and rolls back releases, and starts canaries."""
 
-    def __init__(self, root: Path, patience: float = 0.0, trust: TrustStore | None = None) -> None:
-        """``patience``: seconds that a change waits for another one; for a person at a terminal 0, with an error.
+    def __init__(self, root: Path, timeout_seconds: float = 0.0, trust: TrustStore | None = None) -> None:
+        """``timeout_seconds``: seconds that a change waits for another one; for a person at a terminal 0, with an error.
 
         ``trust``: keys one of which must have signed a release before it is promoted or restored; None: signatures are not checked.
         """
-        self.root, self.patience, self.trust = root, patience, trust
+        self.root, self.timeout_seconds, self.trust = root, timeout_seconds, trust
 
     @property
     def location(self) -> str:
@@ -102,7 +102,7 @@ class ReleaseRegistry:
 
         Raises  ArtifactError for an invalid name.
         """
-        return names.below(self.root / RELEASES, release)
+        return names.join_content_id(self.root / RELEASES, release)
 
     def fetch(self, release: str) -> Path:
         """Return the folder of a release; nothing is downloaded."""
@@ -126,12 +126,12 @@ class ReleaseRegistry:
 
     def canary(self) -> CanaryState | None:
         """Return the canary with its challenger; None where there is none."""
-        path = existing(self.root / CANARY, OLD_CANARY)
+        path = find_existing(self.root / CANARY, OLD_CANARY)
         return registry_formats.CANARY_STATE.read(path, CanaryState) if path.is_file() else None
 
     def log(self) -> list[ReleaseEvent]:
         """Return all events in order, including one that a kill kept from being written."""
-        entries = event_log.read_lines(existing(self.root / EVENTS, OLD_EVENTS))
+        entries = event_log.read_lines(find_existing(self.root / EVENTS, OLD_EVENTS))
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
@@ -191,7 +191,7 @@ class ReleaseRegistry:
                 return now
             result = self._swap(
                 release_state.apply_promotion(
-                    release, entries, at=release_state.current_moment(), author=author, message=message
+                    release, entries, at=event_log.current_moment(), author=author, message=message
                 ),
                 entries,
             )
@@ -228,7 +228,7 @@ class ReleaseRegistry:
                 what = "is the champion itself" if pointer else "has no champion to be tested against"
                 hint = "choose another release: tunectl release list" if pointer else "promote a release first"
                 raise UsageError(f"release {release} {what} ({self.root})", hint=hint)
-            moment, salt, number = release_state.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
+            moment, salt, number = event_log.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
             unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release), number=number)
             canary = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))
             registry_formats.CANARY_STATE.write(self.root / CANARY, canary)
@@ -266,7 +266,7 @@ class ReleaseRegistry:
             atomic_io.fsync_directory(self.root)
         except OSError as error:
             raise atomic_io.write_error(self.root / CANARY, error) from error
-        self._append(ReleaseEvent("canary_stop", canary.release, release_state.current_moment(), author, message))
+        self._append(ReleaseEvent("canary_stop", canary.release, event_log.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
         """Raise where a release is damaged (ArtifactError), or no trusted key signed it, or a gate refused it without ``force`` (GateError, ``hint``)."""
@@ -298,7 +298,7 @@ class ReleaseRegistry:
             full_message = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
             pointer = release_state.apply_rollback(
                 entries,
-                at=release_state.current_moment(),
+                at=event_log.current_moment(),
                 author=author,
                 message=full_message.removeprefix("; ")[:1000],
                 skip=obstacles.keys(),
@@ -328,7 +328,7 @@ class ReleaseRegistry:
         size = sum((folder / name).stat().st_size for name in files)
         return ReleaseManifest(
             release_manifest.content_id(files),
-            release_state.current_moment(),
+            event_log.current_moment(),
             facts.project,
             now.release if now else None,
             facts.engine,
@@ -349,7 +349,7 @@ class ReleaseRegistry:
             )
         stored, written = self.manifest(result.id), release_manifest.load(folder)
         if release_manifest.is_committed(result.git) and not release_manifest.is_committed(stored.git):
-            moment = release_state.current_moment()
+            moment = event_log.current_moment()
             self._append(ReleaseEvent("commit", result.id, moment, author, message, git=result.git))
             stored = replace(stored, git=result.git)
         if release_statement.is_same_build(result, written):
@@ -383,7 +383,7 @@ class ReleaseRegistry:
         """Hold the lock of the store, after completing a change that a kill interrupted; ``description`` of the change is shown to those who wait."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
-        with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):
+        with lock.file_lock(self.root / LOCK, description, busy=busy, timeout_seconds=self.timeout_seconds):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
             history_adoption.finish(self.root)
             history_adoption.adopt_old_names(self.root)

@@ -160,7 +160,7 @@ class RemoteRegistry:
 
         Raises  ArtifactError for an invalid name.
         """
-        return names.below(self._cache, release)
+        return names.join_content_id(self._cache, release)
 
     def read_statement(self, release: str) -> bytes | None:
         """Return the signed statement about a release (JSON of a DSSE envelope); None where there is none.

@@ -20,7 +20,14 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state, release_statement
+from tunectl.registry import (
+    event_log,
+    history_adoption,
+    registry_formats,
+    release_manifest,
+    release_state,
+    release_statement,
+)
 from tunectl.registry.history_adoption import AdoptedHistory
 from tunectl.registry.protocols import MAX_MANIFEST_BYTES, ObjectStore
 from tunectl.registry.registry_formats import FORKS, RELEASES, RemoteCanary
@@ -124,7 +131,7 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
             )
         history = _rebase_additions(local_events, remote_events)
         sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
-        moment = release_state.current_moment()
+        moment = event_log.current_moment()
         digest = pointer.digest or store.digest(pointer.release)
         below = release_state.promotion_stack(remote_events)
         returns = pointer.release in below[:-1] and below[-1] != pointer.release

@@ -1,4 +1,7 @@
-"""Read a registry of which only what trusted keys signed is believed: for programs that follow it as servers do, and serve nothing."""
+"""Read a registry and refuse what no trusted key has signed.
+
+For programs that follow the champion as servers do, and serve nothing.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tunectl.retraining.state_machine import Trigger
 VERSIONS: Final = {"4": "Alertmanager", "1": "Grafana"}
 LARGEST: Final = 1_000_000
 """Largest payload in bytes."""
-MOST: Final = 20
+MAX_TRIGGERS: Final = 20
 """Most triggers of one payload, those that started last: all of them can start only one retrain."""
 KEPT: Final = ("alertname", "severity", "job", "instance", "signal", "project")
 """Labels that a record keeps."""
@@ -46,7 +46,7 @@ class _Payload(Struct, frozen=True):
 
 
 def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
-    """Return a trigger for each firing alert of one payload whose ``alertname`` is in ``names``, at most ``MOST``: those that started last.
+    """Return a trigger for each firing alert whose ``alertname`` is in ``names``: at most ``MAX_TRIGGERS``, the newest ones.
 
     Raises  DataError for an invalid payload; the message quotes nothing from the payload.
     """
@@ -72,7 +72,7 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
         alert for alert in result.alerts if alert.status == "firing" and alert.labels.get("alertname") in names
     ]
     triggers = {item.id: item for item in (_trigger(alert, sender, now) for alert in own_alerts)}
-    return sorted(triggers.values(), key=lambda item: str(item.facts["startsAt"]), reverse=True)[:MOST]
+    return sorted(triggers.values(), key=lambda item: str(item.facts["startsAt"]), reverse=True)[:MAX_TRIGGERS]
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:

@@ -16,7 +16,6 @@ from tunectl.retraining.run_store import ApprovalDecision, RunStore
 from tunectl.retraining.signed_links import ApprovalToken
 from tunectl.retraining.state_machine import RetrainRun
 
-BUTTONS = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
 NEWEST = 200
 
 
@@ -38,14 +37,14 @@ class ApprovalPages:
         run = next((item for item in self._store.runs() if item.id == name), None)
         if run is None:
             return None
-        facts = self._build_report(run)
+        retrain_report = self._build_report(run)
         return render.render(
             "retrain.html",
             project=self._project,
-            story=facts,
+            report=retrain_report,
             back=True,
-            tiles=[(run.state, "state"), (facts.began, "began"), (run.trigger.kind, "started by")],
-            sections=[(chapter.name, chapter.title) for chapter in facts.chapters],
+            tiles=[(run.state, "state"), (retrain_report.began, "began"), (run.trigger.kind, "started by")],
+            sections=[(section.name, section.title) for section in retrain_report.sections],
         )
 
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
@@ -71,19 +70,19 @@ class ApprovalPages:
                 hint="tunectl release log lists the retrains of a project",
             )
         outcome = self._record(run, approval, decision)
-        story, (yes, no) = self._build_report(run), BUTTONS[approval.question]
+        retrain_report, (yes, no) = self._build_report(run), signed_links.BUTTONS[approval.question]
         return render.render(
             "decide.html",
             heading=f"{yes} {self._project}?",
-            why=self._why(run, approval) or story.why,
-            story=story,
+            why=self._why(run, approval) or retrain_report.why,
+            report=retrain_report,
             outcome=outcome,
             trouble=trouble,
             yes=yes,
             no=no,
             until=f"{datetime.fromtimestamp(approval.until, UTC):%Y-%m-%d %H:%M}",
             tiles=self._promotion(run) if approval.question == "promote" else self._retrain(run),
-            sections=[(chapter.name, chapter.title) for chapter in story.chapters],
+            sections=[(section.name, section.title) for section in retrain_report.sections],
         )
 
     def _record(self, run: RetrainRun, token: ApprovalToken, decision: ApprovalDecision | None) -> str:
@@ -142,7 +141,7 @@ def runs_page(store: RunStore, canaries: CanaryStore, project: str, *, linked: b
         for item in outcomes[::-1]
         if item.reason
     ][:NEWEST]
-    stories = [] if linked else [report.build_report(run, by_run.get(run.id)) for run in runs]
+    reports = [] if linked else [report.build_report(run, by_run.get(run.id)) for run in runs]
     return render.render(
         "retrains.html",
         project=project,
@@ -155,10 +154,10 @@ def runs_page(store: RunStore, canaries: CanaryStore, project: str, *, linked: b
         runs=rows,
         linked=linked,
         suppressed=suppressed,
-        stories=stories,
+        reports=reports,
         sections=[
             ("runs", "Retrains"),
             ("suppressed", "What started nothing"),
-            *((story.id, story.id) for story in stories),
+            *((item.id, item.id) for item in reports),
         ],
     )

@@ -44,16 +44,16 @@ class RetrainController:
         self,
         store: RunStore,
         activities: RetrainActivities,
-        watch: RetrainingConfig,
+        settings: RetrainingConfig,
         secret: bytes,
         following: Next,
         *,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.store, self.activities, self.watch, self._secret, self._following = (
+        self.store, self.activities, self.settings, self._secret, self._following = (
             store,
             activities,
-            watch,
+            settings,
             secret,
             following,
         )
@@ -62,7 +62,7 @@ class RetrainController:
         self.stop = threading.Event()
         """Set it to stop the current work; the run is resumed by the next controller."""
         self._tidied = False
-        self.policy = rate_limits.policy_of(watch.limits)
+        self.policy = rate_limits.policy_of(settings.limits)
 
     def current_run(self) -> RetrainRun | None:
         """Return the run that has not ended; None where there is none."""
@@ -133,7 +133,7 @@ class RetrainController:
         """Add a trigger for every due slot, then mark the slot: after a kill between the two the trigger is known already."""
         marks = self.store.get_schedule_marks()
         times: dict[str, datetime] = {}
-        for name, schedule_config in self.watch.schedules.items():
+        for name, schedule_config in self.settings.schedules.items():
             schedule = CronSchedule(name, schedule_config.cron, schedule_config.zone)
             slot, times[name] = schedules.due_slot(schedule, marks.get(name), now, self._following)
             if slot is not None:
@@ -147,7 +147,7 @@ class RetrainController:
         While cooldown or budget prevent a run no trigger is made: each window would freeze the live traffic again, only to be rejected.
         """
         result = self.activities.drift(now)
-        if result is None or now - result[1] < timedelta(minutes=self.watch.reconcile_minutes):
+        if result is None or now - result[1] < timedelta(minutes=self.settings.reconcile_minutes):
             return
         window = result[0]
         reason = f"drift: {window.reason}"
@@ -208,14 +208,14 @@ class RetrainController:
         return Transition("failed", now, reason, {"while": run.state, "hint": getattr(error, "hint", "")})
 
     def _handle_proposed(self, run: RetrainRun, now: datetime) -> Transition:
-        if self.watch.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
+        if self.settings.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
             result = self.activities.data(run)
             if result.fine:  # nobody is asked about what would be turned down anyway
                 return self._asks(run, "retrain", now, {"data": result.facts})
         return Transition("data_gate", now)
 
     def _asks(self, run: RetrainRun, question: ApprovalQuestion, now: datetime, facts: dict[str, Any]) -> Transition:
-        until = now + timedelta(hours=self.watch.approval.timeout_hours)
+        until = now + timedelta(hours=self.settings.approval.timeout_hours)
         nonce = random.token_hex(8)
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
         self.activities.request_approval(run, question, link)
@@ -225,7 +225,7 @@ class RetrainController:
 
     def approval_link(self, token: ApprovalToken) -> str:
         """Return the URL of the approval page for ``token``."""
-        return signed_links.address(self.watch.approval.url, token, self._secret)
+        return signed_links.address(self.settings.approval.url, token, self._secret)
 
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
         facts = run.steps[-1].facts
@@ -247,7 +247,7 @@ class RetrainController:
             return Transition("dismissed", now, "nobody answered, and it was asked by a clock that was wrong")
         if now < datetime.fromisoformat(last_step.facts["until"]):
             return None
-        return Transition("dismissed", now, f"nobody answered in {self.watch.approval.timeout_hours:g} hours")
+        return Transition("dismissed", now, f"nobody answered in {self.settings.approval.timeout_hours:g} hours")
 
     def _handle_data_gate(self, run: RetrainRun, now: datetime) -> Transition:
         result = self.activities.data(run)
@@ -267,7 +267,7 @@ class RetrainController:
         return Transition(after[verdict.verdict], now, verdict.reason, to_builtins(verdict))
 
     def _handle_staged(self, run: RetrainRun, now: datetime) -> Transition | None:
-        canary, asks = self.watch.canary, self.watch.approval.promotion == "required"
+        canary, asks = self.settings.canary, self.settings.approval.promotion == "required"
         if canary is None and not asks:
             return self._promote(run, run.steps[-1].message, now)
         if self.activities.is_promoted(run):
@@ -291,7 +291,7 @@ class RetrainController:
             return None
         facts = to_builtins(reading)
         if reading.decision == "promote" and (
-            self.watch.approval.promotion == "none" or self.activities.is_promoted(run)
+            self.settings.approval.promotion == "none" or self.activities.is_promoted(run)
         ):
             return self._promote(run, reading.reason, now, facts)
         self.activities.stop_canary(

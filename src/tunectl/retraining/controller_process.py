@@ -106,12 +106,12 @@ class RetrainerProcess:
             signal.signal(name, lambda *_: stop_signals.put(None))
         threading.Thread(target=self._wait_for_stop, args=(stop_signals,), name="stop", daemon=True).start()
         self._api.open()
-        watch = self._root.retrain
+        settings = self._root.retrain
         _log.info(
             "retrain controller runs; http://%s:%d, approval of a training: %s",
-            watch.host,
+            settings.host,
             self._api.port,
-            watch.approval.training,
+            settings.approval.training,
         )
         if not once:
             threading.Thread(target=self._run_canaries, name="canaries", daemon=True).start()

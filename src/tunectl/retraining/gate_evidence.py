@@ -79,7 +79,7 @@ def collect_evidence(
     run: RetrainRun,
     release: str,
     store: ReleaseRegistry,
-    watch: RetrainingConfig,
+    settings: RetrainingConfig,
     evaluate: Evaluate,
     workspace: RetrainWorkspace,
     stop: threading.Event,
@@ -94,14 +94,14 @@ def collect_evidence(
             "there is no champion to compare with", hint="promote one: tunectl release promote ID"
         )
     inputs = gate_inputs(
-        store, git_worktree.project_path(workspace.layout.root, workspace.worktree), watch.gate, workspace.layout
+        store, git_worktree.project_path(workspace.layout.root, workspace.worktree), settings.gate, workspace.layout
     )
     sides: list[ReleaseOutputs] = []
     names = champion.release, release
     engines = {store.manifest(name).engine for name in names}
-    gpus = watch.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
+    gpus = settings.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
     for name in names:
-        sides.append(_side(name, inputs, store, watch, workspace, run, stop, gpus=gpus))
+        sides.append(_side(name, inputs, store, settings, workspace, run, stop, gpus=gpus))
         if stop.is_set():
             return GateVerdict("insufficient", "stopped")
     if sides[0].trouble:
@@ -109,7 +109,7 @@ def collect_evidence(
             f"the champion does not answer: {sides[0].trouble}",
             hint=f"the errors of its process are in {workspace.log_path(run)}",
         )
-    result = decide_on_answers(inputs, sides[0], sides[1], watch.gate, evaluate)
+    result = decide_on_answers(inputs, sides[0], sides[1], settings.gate, evaluate)
     golden_set.count_use(store.root)  # after the decision: a gate that is killed and repeated counts once
     return replace(result, against=champion.release, version=inputs.version, leaked=inputs.leaked)
 
@@ -153,7 +153,7 @@ def _side(
     release: str,
     inputs: GateInputs,
     store: ReleaseRegistry,
-    watch: RetrainingConfig,
+    settings: RetrainingConfig,
     workspace: RetrainWorkspace,
     run: RetrainRun,
     stop: threading.Event,
@@ -162,7 +162,7 @@ def _side(
 ) -> ReleaseOutputs:
     scratch = workspace.scratch_dir(run)
     job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
-    expected = GenerationJob(str(store.folder(release).absolute()), inputs.asked, watch.gate.max_new_tokens)
+    expected = GenerationJob(str(store.folder(release).absolute()), inputs.asked, settings.gate.max_new_tokens)
     if not answers.is_file() or not job.is_file() or atomic_io.read_json(job, GenerationJob) != expected:
         atomic_io.write_json(job, expected)
         answers.unlink(missing_ok=True)
@@ -180,7 +180,7 @@ def _side(
             log=workspace.log_path(run),
             stop=stop,
             limits=supervised_process.ProcessLimits(
-                HOURS * 3600, watch.resources.nice, watch.resources.threads, gpus=gpus
+                HOURS * 3600, settings.resources.nice, settings.resources.threads, gpus=gpus
             ),
         )
         if code:

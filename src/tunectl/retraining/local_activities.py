@@ -47,10 +47,10 @@ DECIDING: Final[dict[str, Any]] = {"train": {"start", "overrides"}, "data": True
 _log = logging_setup.get_logger(__name__)
 
 
-def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
+def settings_digest(root: TunectlConfig, settings: RetrainingConfig) -> str:
     """Return a digest of the settings that affect the result of a retrain; it is part of the run's key, by which duplicates are recognized."""
     build = root.model_dump(mode="json", exclude=APART)
-    return atomic_io.sha256_json({**build, "retrain": watch.model_dump(mode="json", include=DECIDING)})
+    return atomic_io.sha256_json({**build, "retrain": settings.model_dump(mode="json", include=DECIDING)})
 
 
 class LocalActivities:
@@ -61,7 +61,7 @@ class LocalActivities:
     ) -> None:
         """``root`` is the configuration at the start of this controller."""
         self.workspace, self.store, self._open_log, self._root = workspace, store, open_log, root
-        self.watch, self.canaries = root.retrain, CanaryStore(store)
+        self.settings, self.canaries = root.retrain, CanaryStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         champion = self.store.champion()
@@ -89,7 +89,7 @@ class LocalActivities:
         root = checks.load_project_config(layout).root
         commit = git_worktree.revision(layout.root)
         section = _section(root)
-        config = settings_digest(root, self.watch)
+        config = settings_digest(root, self.settings)
         base = manifest.lineage.revision if manifest.lineage else ""
         facts: dict[str, Any] = {
             "commit": commit,
@@ -119,24 +119,24 @@ class LocalActivities:
         section = _section(self._root)
         window = data_collection.build_window(run, section, self.workspace, self.store, self._open_log)
         training_window.WINDOW_FORMAT.write(self.workspace.window_path(run), window)
-        return data_collection.has_enough_data(window, section, self.watch.data, self.workspace.layout.root)
+        return data_collection.has_enough_data(window, section, self.settings.data, self.workspace.layout.root)
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
             return worktree_build.use_existing_release(run, proposal, self.workspace, self.store)
         window = training_window.load_window(self.workspace.window_path(run))
-        return worktree_build.build_release(run, window, self.watch, self.workspace, self.store, stop)
+        return worktree_build.build_release(run, window, self.settings, self.workspace, self.store, stop)
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
         release = run.facts("evaluating")["release"]
         worktree_build.check_gate_data(run, self.workspace)
         return gate_evidence.collect_evidence(
-            run, release, self.store, self.watch, self._root.evaluate, self.workspace, stop
+            run, release, self.store, self.settings, self._root.evaluate, self.workspace, stop
         )
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
-        canary = self.watch.canary
+        canary = self.settings.canary
         if canary is None:
             raise UsageError(
                 "retrain.canary is null, so this retrain cannot start its canary test",
@@ -152,7 +152,7 @@ class LocalActivities:
                 message=run.trigger.message,
             )
         )
-        return {"experiment": result.id, "share": result.rules.share, "until": result.until.isoformat()}
+        return {"canary": result.id, "share": result.rules.share, "until": result.until.isoformat()}
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> CanaryResult | None:
         result = next((item for item in self.canaries.all() if item.id == run.id), None)
@@ -161,7 +161,7 @@ class LocalActivities:
         with self._open_log() as log:
             reading = canary_run.evaluate_canary(result, log, self.canaries, now)
         if reading is not None and reading.decision == "running":
-            self.canaries.repair()  # after the look: what does harm is not put up again for a moment
+            self.canaries.repair()  # after the evaluation: a challenger that it stops is not restored first
         return reading
 
     def stop_canary(self, run: RetrainRun, reading: CanaryResult | None, now: datetime) -> None:
@@ -193,7 +193,7 @@ class LocalActivities:
             with self._open_log() as log:
                 log.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
         obstacle = None
-        if self.watch.train.branch == "fast_forward":
+        if self.settings.train.branch == "fast_forward":
             obstacle = git_worktree.fast_forward(self.workspace.layout.root, facts["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": obstacle}
 
@@ -245,7 +245,7 @@ class LocalActivities:
         self._notify(f"{signed_links.QUESTION_TEXTS[question]} {run.trigger.message}", link)
 
     def _notify(self, text: str, link: str = "") -> None:
-        notifications.notify(text, self._root.project, self.watch.approval.notify_url_env, link)
+        notifications.notify(text, self._root.project, self.settings.approval.notify_url_env, link)
 
 
 def _section(root: TunectlConfig) -> FeedbackFromLog:

@@ -34,7 +34,7 @@ class RetrainReport(Struct, frozen=True):
     end: str
     """The reason of the newest step."""
     began: str
-    chapters: list[ReportSection] = field(default_factory=list)
+    sections: list[ReportSection] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -44,7 +44,7 @@ class RetrainReport(Struct, frozen=True):
 
 def build_report(run: RetrainRun, canary: CanaryRecord | None = None) -> RetrainReport:
     """Return the report of a run so far; ``canary`` is the record of its canary, if it has one."""
-    chapters = [
+    sections = [
         ReportSection("why", "Why", ("what", "value"), list(_why(run))),
         ReportSection("data", "What data", ("what", "value"), list(_data(run))),
         ReportSection("change", "What changed", ("what", "value"), list(_change(run))),
@@ -59,7 +59,7 @@ def build_report(run: RetrainRun, canary: CanaryRecord | None = None) -> Retrain
         run.trigger.message,
         last.message,
         f"{run.steps[0].at:%Y-%m-%d %H:%M}",
-        [chapter for chapter in chapters if chapter.rows],
+        [section for section in sections if section.rows],
     )
 
 

@@ -17,6 +17,7 @@ _DATA: Final = {
     "left": "left_out",
 }
 """New names of the counts of the data gate. ``edits`` keeps its name."""
+_FACTS: Final = {**AUTHORSHIP, "experiment": "canary"}
 
 
 def upgrade_trigger(record: dict[str, Any]) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def _upgrade_step(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the results of a step: the drift window, the snapshot, the counts of the data gate, the reason for an approval."""
+    """Return the results of a step, with keys of today: drift window, snapshot, counts of the data gate, approval, canary."""
     if "lessons" in facts:
         return rename_keys(facts, _DATA)
-    result = rename_keys(facts, AUTHORSHIP)
+    result = rename_keys(facts, _FACTS)
     if "window" in result:
         result["window"] = version_0_1.convert_window(result["window"])
     if "snapshot" in result:

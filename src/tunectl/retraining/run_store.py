@@ -107,7 +107,11 @@ class RunStore:
         Raises  TriggerPendingError where what a person asks for is pending, or ``MAX_PENDING`` of its kind are.
         """
         with lock.file_lock(
-            self.root / INBOX_LOCK, "a trigger", busy="another trigger is being stored", hint="try again", patience=10
+            self.root / INBOX_LOCK,
+            "a trigger",
+            busy="another trigger is being stored",
+            hint="try again",
+            timeout_seconds=10,
         ):
             if self.get_outcome(trigger.id) is not None or self.is_pending(trigger.id):
                 return False
@@ -181,7 +185,7 @@ class RunStore:
 
     def get_schedule_marks(self) -> dict[str, datetime]:
         """Return the last handled slot (due time) of each schedule, by its name; empty where none was handled."""
-        path = record_format.existing(self.root / MARKS, OLD_MARKS)
+        path = record_format.find_existing(self.root / MARKS, OLD_MARKS)
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
     def set_schedule_marks(self, slots: dict[str, datetime]) -> None:

@@ -1,4 +1,4 @@
-"""Links by which a person decides: signed, for one question, with an expiry time, used once. Pure, standard library only.
+"""Links by which a person decides: signed, for one question, with an expiry time, used once. Pure.
 
 A link opens a page and changes nothing (mail programs and chats fetch links to preview them); the button on that page does.
 Used once means: the run has a decision, so the same link decides nothing any more; ``retraining/run_store.py`` ensures that.
@@ -22,6 +22,11 @@ QUESTION_TEXTS: Final[dict[ApprovalQuestion, str]] = {
     "retrain": "Retrain the model?",
     "promote": "Make the new model champion?",
 }
+BUTTONS: Final[dict[ApprovalQuestion, tuple[str, str]]] = {
+    "retrain": ("Retrain", "Dismiss"),
+    "promote": ("Promote", "Reject"),
+}
+"""Labels of yes and no for each question."""
 LONGEST: Final = 2000
 """Most characters of a token."""
 

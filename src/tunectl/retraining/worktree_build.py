@@ -39,7 +39,7 @@ class TrainingFailedError(TunectlError):
 def build_release(
     run: RetrainRun,
     window: FeedbackWindow,
-    watch: RetrainingConfig,
+    settings: RetrainingConfig,
     workspace: RetrainWorkspace,
     store: ReleaseRegistry,
     stop: threading.Event,
@@ -50,7 +50,7 @@ def build_release(
     """
     layout = workspace.layout
     project, attempt = _worktree(run, workspace)
-    if attempt > watch.train.max_attempts:
+    if attempt > settings.train.max_attempts:
         raise TrainingFailedError(
             f"the training of retrain {run.id} was started {attempt - 1} times and never finished (retrain.train.max_attempts)",
             hint=f"correct the error that its log shows, {workspace.log_path(run)}, then ask again: tunectl retrain request -m TEXT",
@@ -64,8 +64,8 @@ def build_release(
             "tunectl",
             "repro",
             "--unattended",
-            *watch.train.overrides,
-            *_start(watch, store, layout),
+            *settings.train.overrides,
+            *_start(settings, store, layout),
         ],
         cwd=project,
         environment=build_worktree.build_environment(project),
@@ -73,17 +73,19 @@ def build_release(
         log=workspace.log_path(run),
         stop=stop,
         limits=supervised_process.ProcessLimits(
-            watch.train.max_hours * 3600,
-            watch.resources.nice,
-            watch.resources.threads,
-            gpus=watch.resources.device == "any",
+            settings.train.max_hours * 3600,
+            settings.resources.nice,
+            settings.resources.threads,
+            gpus=settings.resources.device == "any",
         ),
     )
     if stop.is_set():  # stopped from outside, so this was no attempt
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
-        raise TrainingFailedError(_describe_failure(project, code, watch), hint=f"its log is {workspace.log_path(run)}")
+        raise TrainingFailedError(
+            _describe_failure(project, code, settings), hint=f"its log is {workspace.log_path(run)}"
+        )
     commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.message[:200]}")
     return _register_release(run, project, store, commit, workspace, layout)
 
@@ -114,10 +116,10 @@ def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
         )
 
 
-def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths) -> list[str]:
+def _start(settings: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths) -> list[str]:
     """Return the override that starts fine-tuning from the champion's adapter, after copying that to where its configuration can name it."""
     champion = store.champion()
-    if watch.train.start == "base" or champion is None:
+    if settings.train.start == "base" or champion is None:
         return []
     target = layout.state_dir / INIT_ADAPTERS / champion.release
     if not (target / peft_adapter.NAME).is_file():
@@ -151,9 +153,9 @@ def _worktree(run: RetrainRun, workspace: RetrainWorkspace) -> tuple[Path, int]:
     return project, 1
 
 
-def _describe_failure(project: Path, code: int, watch: RetrainingConfig) -> str:
+def _describe_failure(project: Path, code: int, settings: RetrainingConfig) -> str:
     if code == supervised_process.LATE:
-        return f"training took longer than retrain.train.max_hours = {watch.train.max_hours:g} and was ended"
+        return f"training took longer than retrain.train.max_hours = {settings.train.max_hours:g} and was ended"
     return build_worktree.describe_failure(project, code)
 
 

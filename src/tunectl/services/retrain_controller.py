@@ -21,7 +21,7 @@ from tunectl.retraining.schedules import CronSchedule
 from tunectl.retraining.workspace import RetrainWorkspace
 
 STORE: Final = "TUNECTL_REGISTRY"
-PATIENCE: Final = 20.0
+LOCK_TIMEOUT_SECONDS: Final = 20.0
 """Seconds that a change of the registry waits for its lock, so that the work of hours is not lost."""
 _log = logging_setup.get_logger(__name__)
 
@@ -38,7 +38,9 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
             hint=f"set serve.registry={registry}: the retrain controller copies its folder there",
         )
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or root.serve.trusted_keys_file
-    return ReleaseRegistry(layout.root / registry, PATIENCE, TrustStore(layout.root / trusted) if trusted else None)
+    return ReleaseRegistry(
+        layout.root / registry, LOCK_TIMEOUT_SECONDS, TrustStore(layout.root / trusted) if trusted else None
+    )
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
@@ -55,7 +57,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
         "tunectl retrain controller",
         busy=f"{workspace.store_dir}: another retrain controller works here",
         hint="one is enough; end that process first",
-        patience=1.0,  # a check whether a controller runs holds the lock for a moment
+        timeout_seconds=1.0,  # a check whether a controller runs holds the lock for a moment
     ):
         workspace.close_to_others()
         orphans = supervised_process.kill_marked(workspace.mark)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tunectl.core.optional import import_optional
 
-MOST_OUTCOMES = 50_000
+MAX_OUTCOMES = 50_000
 """Number of outcomes up to which all are enumerated."""
 
 DRAWS = 9_999
@@ -59,7 +59,7 @@ def _p_value(statistic: float, shares: list[float], total: int, seed: int) -> tu
         chi2 = import_optional("scipy.stats", extra="data").chi2
 
         return float(chi2.sf(statistic, len(shares) - 1)), "chi-square"
-    if comb(total + len(shares) - 1, len(shares) - 1) <= MOST_OUTCOMES:
+    if comb(total + len(shares) - 1, len(shares) - 1) <= MAX_OUTCOMES:
         return _exact(statistic, shares, total), "exact"
     return _monte_carlo(statistic, shares, total, seed), "monte-carlo"
 

@@ -88,7 +88,7 @@ def run_diagnostics(
         system=system,
         findings=findings,
         shown=example_tokens(row, tokenizer),
-        source=_format_source(example),
+        source=example.example.source.location,
     )
 
 
@@ -105,16 +105,12 @@ def check_rendered(refused: Sequence[tuple[Example, DataError]], total: int, sha
     return DiagnosticCheck(name, ok=len(refused) <= share * total, text=text)
 
 
-def _format_source(masked: TokenizedExample) -> str:
-    return f"{masked.example.source.file}:{masked.example.source.row}"
-
-
 def _finding(
     name: str, bad: ExampleSpans, total: int, good: str, wrong: str, *, ok: bool | None = None
 ) -> DiagnosticCheck:
     if not bad:
         return DiagnosticCheck(name, ok=True, text=good)
-    text = f"{len(bad)} of {total} answers {wrong}; the first is {_format_source(bad[0][0])}"
+    text = f"{len(bad)} of {total} answers {wrong}; the first is {bad[0][0].example.source.location}"
     return DiagnosticCheck(name, ok=False if ok is None else ok, text=text)
 
 

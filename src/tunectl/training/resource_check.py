@@ -80,3 +80,9 @@ def check_disk(folder: Path, needed: int) -> None:
             f"{folder} needs {needed // MEGA:,} MB for checkpoints, and {free // MEGA:,} MB are free on its disk",
             hint="free some space (tunectl keeps unfinished work in .tunectl/work), then run again",
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be allocated; torch raises RuntimeError for that."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message

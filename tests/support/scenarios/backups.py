@@ -33,7 +33,7 @@ PROMOTER = """
 import sys
 from pathlib import Path
 from tunectl.registry.release_store import ReleaseRegistry
-registry = ReleaseRegistry(Path(sys.argv[1]), patience=60)
+registry = ReleaseRegistry(Path(sys.argv[1]), timeout_seconds=60)
 names = registry.ids()
 registry.promote(names[0], author="somebody", message="again")
 print("goes", flush=True)
@@ -80,7 +80,7 @@ def during_promotions(folder: Path, *, times: int) -> FaultResult:
     """Back up while another process promotes, and is killed at that moment; each backup has one champion and its history."""
     found = FaultResult(31, "backup during a promotion", "the backup has one champion, its history, and whole releases")
     host, swaps = make_host(folder), set[int]()
-    registry = ReleaseRegistry(host.registry_folder, patience=60)
+    registry = ReleaseRegistry(host.registry_folder, timeout_seconds=60)
     for number in range(times):
         promoter = subprocess.Popen(
             [sys.executable, "-c", PROMOTER, str(registry.root)], stdout=subprocess.PIPE, text=True

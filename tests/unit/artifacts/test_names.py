@@ -41,14 +41,14 @@ others = OTHERS.filter(lambda text: not re.fullmatch("[0-9a-f]{16}", text))
 @given(others)
 def test_only_hexadecimal_names_lead_into_a_folder(name: str) -> None:
     with pytest.raises(ArtifactError):
-        names.below(Path("place"), name)
+        names.join_content_id(Path("place"), name)
     assert not names.is_content_id(name)
 
 
 def test_a_name_leads_into_its_folder_and_another_text_is_reported() -> None:
-    assert names.below(Path("place"), GOOD) == Path("place") / GOOD
+    assert names.join_content_id(Path("place"), GOOD) == Path("place") / GOOD
     with pytest.raises(ArtifactError) as caught:
-        names.below(Path("place"), "../x")
+        names.join_content_id(Path("place"), "../x")
     assert str(caught.value) == (
         "'../x' names nothing in place: names there have 16 hexadecimal digits\n"
         "  the file that holds this name, such as champion.json, was changed by hand; restore it from a backup"

@@ -248,7 +248,7 @@ def test_systems_that_leave_too_little_memory_are_not_measured(
     fleet = serve.Fleet(SimpleNamespace(memory=0, place=tmp_path, only=["bare"]), None, "merged")
     with fleet:
         pass
-    monkeypatch.setattr(resource_check, "available_memory", lambda: (serve.LEAST_FREE_MB - 1) << 20)
+    monkeypatch.setattr(resource_check, "available_memory", lambda: (serve.MIN_FREE_MB - 1) << 20)
     with pytest.raises(SystemExit, match="bare leave 2047 MB of memory, and 2048 are needed"), fleet:
         pass
     assert stopped == ["bare", "bare"]

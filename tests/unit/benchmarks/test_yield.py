@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tunectl.config.schema.retrain import WatchResources
+from tunectl.config.schema.retrain import RetrainResourcesConfig
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -45,6 +45,6 @@ def test_each_round_is_held_against_its_own_windows_alone(bench: ModuleType) -> 
 
 
 def test_a_round_has_the_declared_resources_and_none(bench: ModuleType) -> None:
-    found = bench.list_conditions(WatchResources(nice=12, threads=3, device="any"))
+    found = bench.list_conditions(RetrainResourcesConfig(nice=12, threads=3, device="any"))
     assert [name for name, _ in found] == [bench.ALONE, bench.YIELDING, bench.GREEDY, bench.ALONE]
     assert [None if one is None else (one.nice, one.threads) for _, one in found] == [None, (12, 3), (0, 0), None]

@@ -151,7 +151,7 @@ def test_a_look_is_kept_and_a_busy_store_is_waited_for(canaries: tuple[CanarySto
     found = kept.start(made(names[1]))
     reading = CanaryResult("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
     assert kept.record_result(found, reading).reading == reading
-    patient = CanaryStore(ReleaseRegistry(kept.store.root, patience=20.0))
+    patient = CanaryStore(ReleaseRegistry(kept.store.root, timeout_seconds=20.0))
     with lock.file_lock(kept.store.root / ".experiment.lock", "a test"):
         with pytest.raises(lock.LockTimeoutError, match="another process changes its canary: a test"):
             kept.end(found, "harm", NOW, None)

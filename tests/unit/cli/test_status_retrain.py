@@ -199,14 +199,14 @@ def test_without_a_controller_what_it_should_do_waits_for_somebody_to_start_it(
 
 def test_calendar_cooldown_and_budget(tmp_path: Path, root: TunectlConfig) -> None:
     schedules = {"spring": {"cron": "monthly", "zone": "UTC"}, "nightly": {"cron": "0 3 * * *", "zone": "UTC"}}
-    watch = type(root.retrain).model_validate(
+    settings = type(root.retrain).model_validate(
         {
             **root.retrain.model_dump(),
             "schedules": schedules,
             "approval": {**root.retrain.approval.model_dump(), "training": "none"},
         }
     )
-    declared = root.model_copy(update={"retrain": watch})
+    declared = root.model_copy(update={"retrain": settings})
     book = RunStore(ProjectPaths(tmp_path).retrain)
     book.set_schedule_marks({"spring": NOW, "nightly": NOW - timedelta(days=2)})
     run = promoted()

@@ -79,7 +79,7 @@ def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[Projec
     assert digest_project(layout.root) == before, "looking changes nothing"
 
 
-def test_the_story_of_a_retrain_draws_the_curve_of_its_canary(unpacked: tuple[ProjectPaths, Recording]) -> None:
+def test_the_report_of_a_retrain_draws_the_curve_of_its_canary(unpacked: tuple[ProjectPaths, Recording]) -> None:
     layout, recording = unpacked
     console = Console(layout, recording=recording)
     pages = [console.client.get(f"/retrain/{run.id}").text for run in RunStore(layout.retrain).runs()]

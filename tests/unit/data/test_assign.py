@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source, Tokens
+from tunectl.artifacts.records import SPLIT_NAMES, Example, Message, ReferenceAnswer, Segment, Source, Tokens
 from tunectl.core.errors import DataError
-from tunectl.data.split.assign import PARTS, SplitRule, assign_splits
+from tunectl.data.split.assign import SplitRule, assign_splits
 from tunectl.data.split.groups import find_connected_groups, prompt_key, split_words
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -116,7 +116,7 @@ def test_a_large_group_stays_in_train():
 
 
 def test_own_column_is_respected():
-    made = [example(n, split=PARTS[n % 3]) for n in range(30)]
+    made = [example(n, split=SPLIT_NAMES[n % 3]) for n in range(30)]
     assert [place.part for place in assign_splits(made, rule())] == [row.split for row in made]
 
 
@@ -135,7 +135,7 @@ def test_rows_marked_train_stay_where_others_are_free():
 
 
 def test_one_input_marked_twice_is_rejected_from_train():
-    made = [example(n, split=PARTS[n % 3]) for n in range(9)] + [example(10, "input 2", split="train")]
+    made = [example(n, split=SPLIT_NAMES[n % 3]) for n in range(9)] + [example(10, "input 2", split="train")]
     last = assign_splits(made, rule())[-1]
     assert (last.part, last.reason) == ("test", "group_in_other_split")
     assert (

@@ -6,19 +6,17 @@ from html.parser import HTMLParser
 import pytest
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, RejectedRow, Source
+from tunectl.artifacts.records import SPLIT_NAMES, Document, Example, Message, ReferenceAnswer, RejectedRow, Source
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.backends.reports import data
 from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.data.curation_report import Answers, CurationReport, Duplicates, RecordCounts
-from tunectl.data.data_report import findings, gather
+from tunectl.data.data_report import gather, list_findings
 from tunectl.data.learning_curve import Likelihood, MeasuredSize, fit_and_advise
 from tunectl.data.population_balance import measure_shares
 from tunectl.data.readers.example_collector import FormatDecision, SourceReport
 from tunectl.data.split.report import ContaminationReport, LeakSample, SplitReport, Weights
-
-PARTS = ("train", "validation", "test")
 
 
 def example(number, part):
@@ -57,9 +55,9 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = {
         part: [example(1000 * place + n, part) for n in range(size)]
-        for place, (part, size) in enumerate(zip(PARTS, (140, 30, 30), strict=True))
+        for place, (part, size) in enumerate(zip(SPLIT_NAMES, (140, 30, 30), strict=True))
     }
-    every = [row for part in PARTS for row in rows[part]]
+    every = [row for part in SPLIT_NAMES for row in rows[part]]
     texts = [
         Document(f"d{n}", "word " * (n + 1), Source(f"web/{n}.html"), kind="web", fields={"price": "low"})
         for n in range(20)
@@ -93,7 +91,7 @@ def project(tmp_path, monkeypatch):
         root / "split",
         "split",
         rejected=["leaks_into_test"] * 0,
-        files={**{f"{part}.jsonl": rows[part] for part in PARTS}, "documents.jsonl": texts},
+        files={**{f"{part}.jsonl": rows[part] for part in SPLIT_NAMES}, "documents.jsonl": texts},
     )
     atomic_io.write_json(root / "split" / "report.json", split_report(every, rows["train"]))
     return root
@@ -188,7 +186,7 @@ def test_facts(project):
 
 
 def test_notes_say_what_to_look_at(project):
-    found = findings(gather(folders(project)))
+    found = list_findings(gather(folders(project)))
     assert ("good", "Every row is accounted for.") in found
     assert ("warn", "curate rejected 29% of its 310 rows.") in found
     assert (

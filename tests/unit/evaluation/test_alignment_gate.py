@@ -81,7 +81,7 @@ def test_evidence_names_both_measures():
 
 
 def test_the_reward_judge_can_decide():
-    rates = [WinRate("reward", 100, 100, 60, 30, 10, 0.65, 0.56, 0.74), win_rate.not_judged("llm", "no")]
+    rates = [WinRate("reward", 100, 100, 60, 30, 10, 0.65, 0.56, 0.74), win_rate.make_unjudged("llm", "no")]
     found = alignment_gate.decide(gate(metric="win_rate"), [change("bleu", 0, 1)], rates, 0.95)
     assert found.verdict == "aligned_better"
     assert found.reason == (

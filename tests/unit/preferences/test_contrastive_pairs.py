@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.artifacts.records import SPLIT_NAMES, Example, Message, ReferenceAnswer, Source
 from tunectl.core.errors import DataError
 from tunectl.data.split.groups import prompt_key
 from tunectl.preferences import contrastive_pairs
@@ -26,7 +26,6 @@ from tunectl.preferences.nearest_inputs import (
     NearestInputs,
     diff_attributes,
 )
-from tunectl.preferences.prompt_split import PARTS
 
 E2E = Path(__file__).parents[2] / "data" / "corpora" / "e2e_devset.csv.gz"
 ATTRIBUTES = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
@@ -48,9 +47,9 @@ def card(number, attributes, texts=None):
 
 
 def dealt(lists, **changes):
-    parts = {part: [] for part in PARTS}
+    parts = {part: [] for part in SPLIT_NAMES}
     for number, (place, attributes, texts) in enumerate(lists):
-        parts[PARTS[place]].append(card(number, attributes, texts))
+        parts[SPLIT_NAMES[place]].append(card(number, attributes, texts))
     return parts, sample_pairs(parts, rules(**changes))
 
 
@@ -167,7 +166,7 @@ def test_what_always_holds(lists, seed, most, shares):
     except DataError:
         return
     cards = {one.prompt: one for part in parts.values() for one in part}
-    texts = {part: set() for part in PARTS}
+    texts = {part: set() for part in SPLIT_NAMES}
     every = Counter()
     for one in found.judgments:
         own = cards[one.prompt]
@@ -194,7 +193,7 @@ def test_what_always_holds(lists, seed, most, shares):
     assert all(count <= 3 for count in every.values())
     assert len({one.id for one in found.judgments}) == len(found.judgments)
     assert dealt(lists, seed=seed, differences=most, kinds=kinds, per_input=3)[1] == found
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         assert found.reports[part].pairs == sum(one.split == part for one in found.judgments)
 
 

@@ -74,7 +74,7 @@ def test_of_a_thousand_alerts_in_one_payload_the_last_to_start_are_kept():
     given = [alert(start=f"2026-04-{day:02}T{hour:02}:00:00Z") for day in range(1, 31) for hour in range(24)]
     found = alert_webhook.parse_alertmanager(payload(*given), NAMES, NOW)
     assert [one.facts["startsAt"] for one in found][:2] == ["2026-04-30T23:00:00Z", "2026-04-30T22:00:00Z"]
-    assert len(found) == alert_webhook.MOST
+    assert len(found) == alert_webhook.MAX_TRIGGERS
 
 
 @pytest.mark.parametrize(

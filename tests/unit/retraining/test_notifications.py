@@ -26,8 +26,8 @@ def logged(caplog):
 
 def ask():
     root = SimpleNamespace(project="shop")
-    watch = SimpleNamespace(approval=SimpleNamespace(notify_url_env=VARIABLE))
-    activities = SimpleNamespace(_root=root, watch=watch)
+    settings = SimpleNamespace(approval=SimpleNamespace(notify_url_env=VARIABLE))
+    activities = SimpleNamespace(_root=root, settings=settings)
     activities._notify = local_activities.LocalActivities._notify.__get__(activities)
     run = SimpleNamespace(trigger=SimpleNamespace(message="drift"))
     local_activities.LocalActivities.request_approval(activities, run, "promote", LINK)

@@ -55,6 +55,8 @@ def run_of_today(was: dict[str, Any]) -> dict[str, Any]:
             step["facts"] = renamed(facts, why="message")
             if "data" in facts:
                 step["facts"]["data"] = renamed(facts["data"], **DATA)
+        elif "experiment" in facts:
+            step["facts"] = renamed(facts, experiment="canary")
         if "snapshot" in facts:
             step["facts"] = {
                 **step["facts"],
@@ -114,7 +116,7 @@ def test_reports_of_retrains_are_those_of_0_1(book: RunStore) -> None:
         found = report.build_report(run, experiment)
         assert (found.why, found.end, found.began) == (was["why"], was["end"], was["began"])
         names = [["canary" if name == "experiment" else name, rows] for name, rows in was["chapters"]]
-        assert [[chapter.name, len(chapter.rows)] for chapter in found.chapters] == names
+        assert [[section.name, len(section.rows)] for section in found.sections] == names
 
 
 @pytest.mark.parametrize("name", sorted(TOLD["open_runs"]))

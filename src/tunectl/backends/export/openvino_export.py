@@ -33,7 +33,7 @@ def export(model: Path, out: Path, weights: str) -> None:
         str(out.absolute()),
     ]
     exporter_env.run_in_env(arguments, f"exporting {model.name} to OpenVINO")
-    result = kinds(out)
+    result = read_element_types(out)
     if not result & TYPES[weights]:
         raise InfrastructureError(
             f"exporting {model.name} to OpenVINO gave weights of {', '.join(sorted(result)) or 'no kind'}, not {weights}",
@@ -42,7 +42,7 @@ def export(model: Path, out: Path, weights: str) -> None:
         )
 
 
-def kinds(out: Path) -> set[str]:
+def read_element_types(out: Path) -> set[str]:
     """Return the element types (``i8``, ``u4``, …) of the constants in the exported model folder ``out``."""
     path = out / MODEL
     if not path.is_file():

@@ -18,7 +18,7 @@ from tunectl.backends.trainers import trainer_loop
 from tunectl.core.errors import InfrastructureError
 from tunectl.training import fit_request
 
-PATIENCE_SECONDS = 40.0
+STOP_TIMEOUT_SECONDS = 40.0
 """Seconds from the request to stop until all processes are killed; torchrun gives its workers 30."""
 AGENT_END_SECONDS = 20.0
 """Seconds from a failure of a rank here to the end of its agent; the ranks on other machines learn of it meanwhile."""
@@ -72,7 +72,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(PATIENCE_SECONDS)
+            process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -44,7 +44,7 @@ from tunectl.training import fit_request
 from tunectl.training.fit_request import Failure
 
 _log = logging_setup.get_logger(__name__)
-PATIENCE_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 30.0
 """Seconds from the request to end until a process is killed."""
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Replica:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         try:
-            self._process.wait(PATIENCE_SECONDS)
+            self._process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
         self._socket.close()

@@ -30,8 +30,9 @@ from tunectl.core import progress
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
 from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, LogProb
+from tunectl.training import resource_check
 
-SHARED_AT_LEAST = 24
+MIN_SHARED_TOKENS = 24
 """Number of common tokens from which a shared prefix is worth its copy into every row."""
 BEAM_ROWS = 2
 """Beams in one batch, as a multiple of the batch size: a token takes 64 rows only two thirds of the time of 16."""
@@ -140,8 +141,7 @@ class HfGenerator:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            message = str(error).lower()
-            if isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message:
+            if resource_check.is_out_of_memory(error):
                 raise InfrastructureError(
                     f"out of memory while {rows} answers were generated together",
                     hint=f"lower hardware.generate_batch (now {self._batch}), evaluate.prompts.shots or evaluate.decoding.max_new_tokens",
@@ -180,7 +180,7 @@ class HfGenerator:
         """Run the common beginning of all prompts through the model; every row keeps at least one token of its own."""
         first = rows[0].ids
         length = min(min(_common(first, row.ids), len(row.ids) - 1) for row in rows)
-        if len(rows) < 2 or length < SHARED_AT_LEAST:
+        if len(rows) < 2 or length < MIN_SHARED_TOKENS:
             return None
         with split_elapsed_time(rows):
             return self._decoder.prefill_prefix(first[:length])

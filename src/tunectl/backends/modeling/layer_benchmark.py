@@ -19,7 +19,7 @@ ROW = 128
 """Tokens of one sequence in training and in reading."""
 CONTEXT = 96
 """Tokens in the cache to which a new token attends in generation."""
-MOST_WEIGHTED = 2.5e9
+MAX_WEIGHT_TOKENS = 2.5e9
 """Weights times tokens of one timed pass: about 50 ms on two cores."""
 SECONDS = 0.2
 """Seconds for which each pass is repeated."""
@@ -76,7 +76,7 @@ def _time_layer(
     width = max(HEAD, hidden // HEAD * HEAD)
     layer = _Layer(torch, profile.device, hf_model.dtype(profile), width, intermediate, rank)
     weights = 4 * width**2 + 3 * width * intermediate
-    rows = max(1, min(2048, int(MOST_WEIGHTED / weights)) // ROW)
+    rows = max(1, min(2048, int(MAX_WEIGHT_TOKENS / weights)) // ROW)
     tokens = rows * ROW
     clock = _MinTimer(torch, profile.device, hf_model.set_threads(profile))
     text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)

@@ -11,6 +11,7 @@ from functools import cache
 from types import MethodType
 from typing import Any
 
+from tunectl.backends.modeling.peft_adapter import is_plain_lora
 from tunectl.core.optional import import_optional
 
 SLICE = 512
@@ -149,15 +150,7 @@ def use_fused_lora(model: Any) -> int:
 
 def _is_plain(module: Any) -> bool:
     torch = import_optional("torch", extra="train")
-    names = module.active_adapters
-    return (
-        len(names) == 1
-        and not module.merged
-        and not module.use_dora.get(names[0], False)
-        and not module.lora_bias.get(names[0], False)
-        and not getattr(module, "fan_in_fan_out", False)
-        and isinstance(module.lora_dropout[names[0]], torch.nn.Identity)
-    )
+    return is_plain_lora(module) and isinstance(module.lora_dropout[module.active_adapters[0]], torch.nn.Identity)
 
 
 def _forward(product: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tunectl.backends.modeling.peft_adapter import is_plain_lora
 from tunectl.core.optional import import_optional
 
 
@@ -24,7 +25,7 @@ class MergedWeights:
         self._layers = [
             (module, torch.empty_like(module.base_layer.weight))
             for module in model.modules()
-            if type(module) is layer.Linear and type(module.base_layer) is torch.nn.Linear and _is_plain(module)
+            if type(module) is layer.Linear and type(module.base_layer) is torch.nn.Linear and is_plain_lora(module)
         ]
 
     @contextmanager
@@ -50,14 +51,3 @@ class MergedWeights:
             return self._linear(x.to(weight.dtype), weight, bias)
 
         return forward
-
-
-def _is_plain(module: Any) -> bool:
-    names = module.active_adapters
-    return (
-        len(names) == 1
-        and not module.merged
-        and not module.use_dora.get(names[0], False)
-        and not module.lora_bias.get(names[0], False)
-        and not getattr(module, "fan_in_fan_out", False)
-    )

@@ -109,3 +109,15 @@ def write_adapter(folder: Path, weights: dict[str, Any], like: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(like, folder)
     files.save_file({name: weights[name] for name in sorted(weights)}, str(folder / WEIGHTS))
+
+
+def is_plain_lora(module: Any) -> bool:
+    """Return whether a LoRA layer of PEFT has one adapter that is added to its weight as it is: no DoRA, no bias, not merged yet."""
+    names = module.active_adapters
+    return (
+        len(names) == 1
+        and not module.merged
+        and not module.use_dora.get(names[0], False)
+        and not module.lora_bias.get(names[0], False)
+        and not getattr(module, "fan_in_fan_out", False)
+    )

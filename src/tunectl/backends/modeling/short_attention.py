@@ -16,7 +16,7 @@ NAME = "tunectl_short"
 LONGEST = 768
 """Row length up to which plain products are faster (forward and backward with 9 heads of 64 in bfloat16, 2,048 tokens in all: 21
 against 40 ms in rows of 310, 38 against 60 ms in rows of 768), and up to which their scores take little memory."""
-MOST_SCORES = 2**26
+MAX_SCORES = 2**26
 """Number of scores of one layer up to which they are all in memory at once: 268 MB in float32."""
 
 
@@ -107,7 +107,7 @@ def _attention(
     rows, heads, new, size = query.shape
     groups, time = key.shape[1:3]
     unusual = dropout or rest.get("softcap") is not None or rest.get("s_aux") is not None
-    if mask is None or new == 1 or time > LONGEST or rows * heads * new * time > MOST_SCORES or unusual:
+    if mask is None or new == 1 or time > LONGEST or rows * heads * new * time > MAX_SCORES or unusual:
         own = import_optional("transformers.integrations.sdpa_attention", extra="train").sdpa_attention_forward
         result: tuple[Any, None] = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **rest)
         return result

@@ -112,7 +112,7 @@ def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
 def validation_loss(run: TrainingRun, model: Any) -> float:
     """Return the mean loss (nats) per trained token of the validation rows, with the moving average of the weights if there is one."""
     model.eval()
-    with swap_in_ema(model, run.state.average), no_gradients(run):
+    with swap_in_ema(model, run.state.average), disable_gradients(run):
         total, weight = 0.0, 0.0
         batches = run.rank_validation(run.validation)
         padding = run.count_padding(len(batches))
@@ -148,7 +148,7 @@ def check_ranks(run: TrainingRun) -> None:
         _log.info("%s: %s on %s%s, about %d tokens a step each", label, ranks, run.route.device, shard, round(tokens))
 
 
-def no_gradients(run: TrainingRun) -> Any:
+def disable_gradients(run: TrainingRun) -> Any:
     """Return torch's context manager for a validation. FSDP2 cannot gather weights under ``inference_mode``, which is the faster one."""
     torch = import_optional("torch", extra="train")
     return torch.no_grad() if run.group.sharded else torch.inference_mode()

@@ -101,7 +101,7 @@ def keep_child() -> Iterator[None]:
         end_children()
 
 
-def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
+def make_child_reader(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
     """Return a reader of the format ``kind`` (``pdf``, ``docx``, ``parquet`` or ``arrow``) that runs in the child process."""
 
     def read(file: SourceFile, reading: FileOptions) -> ReaderRows:

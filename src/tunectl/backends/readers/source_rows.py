@@ -10,7 +10,7 @@ from typing import TypeVar
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.artifacts.reject_reasons import RejectReason
-from tunectl.backends.readers.reader_process import in_child
+from tunectl.backends.readers.reader_process import make_child_reader
 from tunectl.backends.text.encoding_detection import detect_encoding
 from tunectl.config.schema.ingest import FileOptions
 from tunectl.core import progress
@@ -40,8 +40,8 @@ TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow 
     "tsv": read_table,
     "json": read_json,
     "jsonl": read_json_lines,
-    "parquet": in_child("parquet"),
-    "arrow": in_child("arrow"),
+    "parquet": make_child_reader("parquet"),
+    "arrow": make_child_reader("arrow"),
 }
 """Reader of each file type that holds rows."""
 

@@ -34,7 +34,7 @@ BUSY = frozenset({429, 500, 502, 503, 504})
 MOVED = frozenset({301, 302, 303, 307, 308})
 HOPS = 5
 """Largest number of redirects of one address."""
-PATIENCE_SECONDS = 120.0
+MAX_WAIT_SECONDS = 120.0
 """Longest wait in seconds that a server may ask for; a longer one is a reject."""
 CRAWL_DELAY_SECONDS = 60.0
 """Longest pause in seconds that a robots.txt may ask for, unless ``fetch.delay_seconds`` is longer; a longer one is a reject."""
@@ -236,15 +236,15 @@ class Fetcher:
             except self._httpx.HTTPError as error:
                 if last:
                     raise FetchRefusedError("unreachable", f"{type(error).__name__}: {error}") from error
-                self._sleep(min(2.0**attempt, PATIENCE_SECONDS))
+                self._sleep(min(2.0**attempt, MAX_WAIT_SECONDS))
                 continue
             if answer.status not in BUSY or last:
                 return answer
             wait = _parse_retry_after(answer)
-            if wait is not None and wait > PATIENCE_SECONDS:
+            if wait is not None and wait > MAX_WAIT_SECONDS:
                 raise FetchRefusedError(
                     "http_error",
-                    f"HTTP status {answer.status}: the server asks to wait {wait:.0f} s, the longest wait is {PATIENCE_SECONDS:.0f} s",
+                    f"HTTP status {answer.status}: the server asks to wait {wait:.0f} s, the longest wait is {MAX_WAIT_SECONDS:.0f} s",
                 )
             self._sleep(wait if wait is not None else 2.0**attempt)
         raise AssertionError("the last try returns or raises")

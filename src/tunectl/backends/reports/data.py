@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunectl.artifacts.records import SPLIT_NAMES
 from tunectl.backends.reports import render as report_render
 from tunectl.backends.reports import svg_plots
-from tunectl.data.data_report import PARTS, DataFacts, FieldShares, RejectCount, findings
+from tunectl.data.data_report import DataFacts, FieldShares, RejectCount, list_findings
 from tunectl.data.learning_curve import Curve
 from tunectl.data.population_balance import FieldBalance, ValueShare
 from tunectl.data.split.report import SplitReport
@@ -23,7 +24,7 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
     return report_render.render(
         "data.html",
         project=project,
-        notes=findings(facts),
+        notes=list_findings(facts),
         tiles=_tiles(facts),
         accounts=facts.accounts,
         sources=facts.sources,
@@ -41,14 +42,8 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
         curve=curve,
         curve_plot=None if curve is None else _curve_plot(curve),
         sections=_contents(facts, curve),
-        format_source=format_source,
         by_target=by_target,
     )
-
-
-def format_source(source: Any) -> str:
-    """Return the source of a row as ``FILE:ROW``, or ``FILE``."""
-    return f"{source.file}:{source.row}" if source.row else str(source.file)
 
 
 def _contents(facts: DataFacts, curve: Curve | None) -> list[tuple[str, str]]:
@@ -68,7 +63,7 @@ def _tiles(facts: DataFacts) -> list[tuple[str, str]]:
     tiles += [(report_render.number(documents), "documents")] if documents else []
     tiles.append((report_render.number(sum(kind["examples"] for kind in facts.kinds.values())), "examples"))
     if facts.split is not None:
-        tiles += [(report_render.number(facts.split.sizes[part]), part) for part in PARTS]
+        tiles += [(report_render.number(facts.split.sizes[part]), part) for part in SPLIT_NAMES]
     return tiles
 
 

@@ -100,7 +100,7 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
     for against in ("base", "prompted", "nearest"):
         gain = results.difference(against)
         if gain is not None:
-            tiles.append((f"{gain.value:+.1f}", f"against {gate.rival(against)}"))
+            tiles.append((f"{gain.value:+.1f}", f"against {gate.describe_system(against)}"))
     gain = results.difference("tuned", system="aligned")
     if gain is not None:
         tiles.append((f"{gain.value:+.1f}", f"{title} of aligned against tuned"))
@@ -160,7 +160,7 @@ def _forest(results: Results) -> str:
         [d.value for d in differences],
         [(d.low or 0.0, d.high or 0.0) for d in differences],
         xlabel=f"difference in {title}",
-        alt="; ".join(gate.sentence(d, title, results.confidence) for d in differences),
+        alt="; ".join(gate.describe_metric_difference(d, title, results.confidence) for d in differences),
     )
 
 

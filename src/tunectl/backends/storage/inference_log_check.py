@@ -17,7 +17,7 @@ from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional
 from tunectl.core.url_credentials import hide_credentials
 
-MOST: Final = 20
+MAX_FINDINGS: Final = 20
 """Most findings of one kind that are listed."""
 _HINT: Final = "stop what uses it, keep that file aside, and restore a backup: tunectl restore DIR; all findings: tunectl log verify"
 
@@ -78,7 +78,7 @@ def _read_rows(connection: Any, table: Any) -> tuple[int, list[str]]:
     for row in connection.execution_options(stream_results=True).execute(query):
         count += 1
         for name, text in zip(bodies, row[1:], strict=True):
-            if text is not None and not _is_json(text) and len(wrong) < MOST:
+            if text is not None and not _is_json(text) and len(wrong) < MAX_FINDINGS:
                 wrong.append(f"{table.name} {row[0]}: {name} is not JSON")
     return count, wrong
 
@@ -100,7 +100,7 @@ def _find_orphans(connection: Any) -> list[str]:
     )
     return [
         f"feedback {row[0]} is about inference {row[1]}, which does not exist"
-        for row in connection.execute(orphans.limit(MOST))
+        for row in connection.execute(orphans.limit(MAX_FINDINGS))
     ]
 
 

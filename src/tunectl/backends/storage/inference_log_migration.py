@@ -138,7 +138,7 @@ def _hold_lock(file: Path | None, *, locked: bool) -> Iterator[None]:
         return
     busy = f"{file}: this inference log is of an older tunectl and another process writes to it"
     hint = "stop that server; if it is migrating the log just now, try again in a moment"
-    with lock.file_lock(lock_path(file), MIGRATING, busy=busy, hint=hint, patience=inference_log_schema.BUSY):
+    with lock.file_lock(lock_path(file), MIGRATING, busy=busy, hint=hint, timeout_seconds=inference_log_schema.BUSY):
         yield
 
 

@@ -75,14 +75,14 @@ def render_url(storage: Any) -> str:
 
 
 @contextmanager
-def lock_storage(storage: Any, name: str, patience: float) -> Iterator[None]:
+def lock_storage(storage: Any, name: str, timeout_seconds: float) -> Iterator[None]:
     """Hold the lock under which workers of sweep ``name`` claim trials; it is released when a process dies.
 
-    ``patience``: seconds to wait for the lock of an SQLite storage.
+    ``timeout_seconds``: seconds to wait for the lock of an SQLite storage.
     """
     url = render_url(storage)
     if url.startswith(SQLITE):
-        with _lock_file(url, patience):
+        with _lock_file(url, timeout_seconds):
             yield
         return
     key = zlib.crc32(f"tunectl sweep {name}".encode())
@@ -95,10 +95,10 @@ def lock_storage(storage: Any, name: str, patience: float) -> Iterator[None]:
 
 
 @contextmanager
-def _lock_file(url: str, patience: float = 600.0) -> Iterator[None]:
+def _lock_file(url: str, timeout_seconds: float = 600.0) -> Iterator[None]:
     if not url.startswith(SQLITE):
         yield
         return
     file = Path(url.removeprefix(SQLITE) + ".lock")
-    with lock.file_lock(file, "tunectl sweep", busy="another worker holds the sweep", patience=patience):
+    with lock.file_lock(file, "tunectl sweep", busy="another worker holds the sweep", timeout_seconds=timeout_seconds):
         yield

@@ -44,7 +44,7 @@ OVERRIDES = "overrides"
 START = "start"
 OUTCOME = "outcome"
 IMPORTANCE = "importance"
-PATIENCE = 600.0
+LOCK_TIMEOUT_SECONDS = 600.0
 """Seconds to wait for the lock of a storage; it is held for a fraction of a second."""
 MISSING_BEATS = 3
 """Heartbeats that a worker may miss."""
@@ -277,7 +277,7 @@ class SweepStudy:
     def _exclusive(self) -> Iterator[None]:
         with (
             optuna_storage.report_outage(self.url),
-            optuna_storage.lock_storage(self._storage, self.name, PATIENCE),
+            optuna_storage.lock_storage(self._storage, self.name, LOCK_TIMEOUT_SECONDS),
         ):
             yield
 
@@ -328,7 +328,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
     optuna = import_optional("optuna", extra="sweep")
     section = Sweep.model_validate(definition.section)
     storage = optuna_storage.open_storage(url, root, section.heartbeat_seconds, MISSING_BEATS)
-    with optuna_storage.lock_storage(storage, section.name, PATIENCE), _quiet():
+    with optuna_storage.lock_storage(storage, section.name, LOCK_TIMEOUT_SECONDS), _quiet():
         study = optuna.create_study(
             study_name=section.name,
             storage=storage,

@@ -27,7 +27,7 @@ from tunectl.sweeps.trial_records import (
     TrialSummary,
 )
 
-PATIENCE_SECONDS: Final = 5
+CONNECT_TIMEOUT_SECONDS: Final = 5
 STATES: Final[dict[str, TrialState]] = {
     "WAITING": "waiting",
     "RUNNING": "running",
@@ -193,7 +193,7 @@ def _open(url: str, file: Path | None) -> Iterator[RowQuery]:
 @contextmanager
 def _connect_file(file: Path) -> Iterator[RowQuery]:
     address = f"file:{quote(str(file))}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_SECONDS)) as connection:
+    with closing(sqlite3.connect(address, uri=True, timeout=CONNECT_TIMEOUT_SECONDS)) as connection:
         yield lambda text, study: connection.execute(text, {"study": study}).fetchall()
 
 
@@ -203,7 +203,9 @@ def _connect_server(url: str) -> Iterator[RowQuery]:
     require_installed("psycopg", extra="postgres")
     try:
         engine = sql.create_engine(
-            DRIVER + url.partition("://")[2], connect_args={"connect_timeout": PATIENCE_SECONDS}, poolclass=sql.NullPool
+            DRIVER + url.partition("://")[2],
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+            poolclass=sql.NullPool,
         )
         with engine.connect() as connection:
             yield lambda text, study: connection.execute(

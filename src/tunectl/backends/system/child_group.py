@@ -20,7 +20,7 @@ from typing import IO, Final, Self
 from tunectl.backends.system import process_guard
 from tunectl.core.errors import InfrastructureError
 
-PATIENCE_SECONDS: Final = 20.0
+STOP_TIMEOUT_SECONDS: Final = 20.0
 """Seconds from SIGINT to SIGTERM, and from there to SIGKILL."""
 POLL_SECONDS: Final = 0.1
 
@@ -29,10 +29,10 @@ class ChildGroup:
     """Runs several commands side by side: copies their output to one log, and ends all of them when the block ends."""
 
     def __init__(
-        self, folder: Path, log: Path, tell: Callable[[str], None], patience: float = PATIENCE_SECONDS
+        self, folder: Path, log: Path, tell: Callable[[str], None], stop_timeout_seconds: float = STOP_TIMEOUT_SECONDS
     ) -> None:
         """``folder``: where the commands run. ``tell`` gets each line; ``log`` gets it with the time, too."""
-        self._folder, self._log, self._tell, self._patience = folder, log, tell, patience
+        self._folder, self._log, self._tell, self._stop_timeout_seconds = folder, log, tell, stop_timeout_seconds
         self._children: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -84,8 +84,8 @@ class ChildGroup:
         reader.start()
         self._readers.append(reader)
 
-    def say(self, name: str, text: str) -> None:
-        """Add one line to the log, with ``name`` as its prefix."""
+    def print_line(self, name: str, text: str) -> None:
+        """Print one line, with ``name`` as its prefix, and add it to the log."""
         with self._lock:
             self._tell(f"{name:<8} {text}")
             if self._stream is not None and not self._stream.closed:
@@ -118,7 +118,7 @@ class ChildGroup:
             for name in reversed(self.list_running()):
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._children[name].pid, number)
-            end = time.monotonic() + self._patience
+            end = time.monotonic() + self._stop_timeout_seconds
             while self.list_running() and time.monotonic() < end:
                 time.sleep(POLL_SECONDS)
         self._join()
@@ -126,7 +126,7 @@ class ChildGroup:
     def _report_ended(self, before: set[str], but: str | None = None) -> set[str]:
         now = set(self.list_running())
         for name in sorted(before - now - {but}):
-            self.say(name, f"ended with exit code {self._children[name].returncode}")
+            self.print_line(name, f"ended with exit code {self._children[name].returncode}")
         return now
 
     def _join(self) -> None:
@@ -138,4 +138,4 @@ class ChildGroup:
         if stream is not None:
             with stream:
                 for line in stream:
-                    self.say(name, line.rstrip())
+                    self.print_line(name, line.rstrip())

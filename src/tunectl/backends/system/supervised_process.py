@@ -20,11 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tunectl.backends.system import exit_status
 from tunectl.backends.system.process_guard import STOPPED
 
 MARK: Final = "TUNECTL_RETRAIN_OF"
 """Environment variable of everything that a retrain starts: the retrain it belongs to."""
-PATIENCE: Final = 10.0
+STOP_TIMEOUT_SECONDS: Final = 10.0
 """Seconds from SIGTERM to SIGKILL."""
 LATE: Final = 124
 
@@ -92,7 +93,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process group, with SIGTERM first, and wait for its leader."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + STOP_TIMEOUT_SECONDS
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     with suppress(ProcessLookupError, PermissionError):
@@ -116,15 +117,7 @@ def kill_marked(mark: str) -> list[int]:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
                 result.append(number)
-    end = time.monotonic() + PATIENCE
-    while any(_is_running(number) for number in result) and time.monotonic() < end:
+    end = time.monotonic() + STOP_TIMEOUT_SECONDS
+    while any(exit_status.is_running(number) for number in result) and time.monotonic() < end:
         time.sleep(0.02)
     return result
-
-
-def _is_running(number: int) -> bool:
-    try:
-        state = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in {"Z", "X"}

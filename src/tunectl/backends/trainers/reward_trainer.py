@@ -66,7 +66,7 @@ class RewardTrainingRun(training_run.TrainingRun):
         """Return the mean log-loss (nats) per held-out pair, without margins and centering."""
         model.eval()
         total = 0.0
-        with training_run.no_gradients(self):
+        with training_run.disable_gradients(self):
             batches = self.rank_validation(self.held_out)
             padding = self.count_padding(len(batches))
             for group in batches:

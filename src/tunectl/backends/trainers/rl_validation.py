@@ -87,7 +87,7 @@ class PolicyModel:
                 rows, lambda batch: logprobs.token_logps(self.route, batch, temperature=temperature)
             )
 
-    def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
+    def compute_ratios_and_kl(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
         """Return two lists, one value per answer of ``rows``, in nats: the log-ratio of policy to SFT model, and their KL divergence summed over its tokens."""
         torch = import_optional("torch", extra="train")
 
@@ -187,7 +187,7 @@ def _answer(
     indices = rollout_order.distribute_prompts(lengths, rank=group.rank, world_size=group.world_size)
     lines = policy.writer.generate_greedy([prompts[index] for index in indices], limit)
     own = [policy.writer.to_completion(line) for line in lines]
-    ratios, kl = policy.apart(
+    ratios, kl = policy.compute_ratios_and_kl(
         [row_of(prompts[index], [answer.ids]) for index, answer in zip(indices, own, strict=True)]
     )
     values = {index: value for index, *value in zip(indices, own, ratios, kl, strict=True)}

@@ -174,8 +174,7 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        message = str(error).lower()
-        if isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message:
+        if resource_check.is_out_of_memory(error):
             raise InfrastructureError(
                 f"{plan.label} ran out of memory: {str(error).splitlines()[0] if str(error) else 'no more to allocate'}",
                 hint=hint or resource_check.memory_hint(plan.profile.train_batch_tokens, _section(plan)),

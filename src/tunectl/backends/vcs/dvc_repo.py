@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tunectl.artifacts import atomic_io
-from tunectl.backends.system import process_guard
+from tunectl.backends.system import exit_status, process_guard
 from tunectl.backends.vcs import guarded_dvc
 from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
@@ -135,8 +135,11 @@ def clear_stale_locks(root: Path) -> int:
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        writers = {name: info for name, info in result["write"].items() if _is_running(info["pid"])}
-        readers = {name: [info for info in infos if _is_running(info["pid"])] for name, infos in result["read"].items()}
+        writers = {name: info for name, info in result["write"].items() if exit_status.is_running(info["pid"])}
+        readers = {
+            name: [info for info in infos if exit_status.is_running(info["pid"])]
+            for name, infos in result["read"].items()
+        }
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -148,20 +151,3 @@ def clear_stale_locks(root: Path) -> int:
     if removed:
         atomic_io.write_text(path, json.dumps({"write": writers, "read": readers}))
     return removed
-
-
-def _is_running(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        # the state is the first word after the name, which is in brackets and may contain anything
-        return stat.exists() and stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[
-            0
-        ] not in {"Z", "X"}
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

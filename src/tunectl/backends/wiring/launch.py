@@ -87,7 +87,7 @@ def _divide_inputs(stage: str, settings: TorchrunLaunch, own: Any) -> LaunchedBa
         tools = evaluation.build_backend(own.hardware, own.evaluate.judge)
         backends = {"backend": replace(tools, open=launcher.open_generator)}
     elif stage == "preferences":
-        backends = {"backend": replace(preferences.backend(own.hardware), open=launcher.open_generator)}
+        backends = {"backend": replace(preferences.build_backend(own.hardware), open=launcher.open_generator)}
     else:
         backends = {"tools": packaging.PackagingBackend(own.hardware, launcher.open_reference)}
     return LaunchedBackends(settings.method, backends, launcher.ends)

@@ -18,7 +18,7 @@ from tunectl.preferences.answer_cache import Write
 
 
 @dataclass(frozen=True)
-class Backend:
+class PreferencesBackend:
     """The libraries that the collection of preferences calls; tests pass fakes."""
 
     alpha: Alpha
@@ -29,17 +29,17 @@ class Backend:
     """Returns how prompts are rendered for a model folder and an adapter folder."""
 
 
-def backend(profile: HardwareProfile) -> Backend:
+def build_backend(profile: HardwareProfile) -> PreferencesBackend:
     """Return the real libraries of the collection: krippendorff for agreement, transformers for answers."""
     from tunectl.backends.modeling import generator as modeling_generator
     from tunectl.backends.text import krippendorff_alpha
     from tunectl.backends.wiring import evaluation
 
-    return Backend(krippendorff_alpha.alpha, modeling_generator.model_loader(profile), evaluation.prompter)
+    return PreferencesBackend(krippendorff_alpha.alpha, modeling_generator.model_loader(profile), evaluation.prompter)
 
 
 def make_answer_writer(
-    tools: Backend, folder: Path, adapter: Path | None, sampling: Sampling, label: str, stack: ExitStack
+    tools: PreferencesBackend, folder: Path, adapter: Path | None, sampling: Sampling, label: str, stack: ExitStack
 ) -> Write:
     """Return a function (examples, seed) -> answers of the model in ``folder``, with prompts as in ``evaluate``.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.schema.base import StrictModel, validate_host
+from tunectl.config.schema.base import StrictModel, is_loopback, validate_host
 from tunectl.config.schema.evaluate import Sampling
 
 Tag = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^,\n]+$")]
@@ -56,7 +55,7 @@ class Annotate(StrictModel):
     @property
     def loopback(self) -> bool:
         """Whether ``host`` is reachable from this machine only."""
-        return self.host == "localhost" or ip_address(self.host).is_loopback
+        return is_loopback(self.host)
 
     @model_validator(mode="after")
     def _check_host(self) -> Self:

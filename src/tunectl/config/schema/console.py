@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.schema.base import StrictModel, WebAddress, validate_host
+from tunectl.config.schema.base import StrictModel, WebAddress, is_loopback, validate_host
 
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9.\-\[\]:]+$")]
 
@@ -35,7 +34,7 @@ class ConsoleConfig(StrictModel):
     @property
     def loopback(self) -> bool:
         """Whether ``host`` is reachable from this machine only."""
-        return self.host == "localhost" or ip_address(self.host).is_loopback
+        return is_loopback(self.host)
 
     @model_validator(mode="after")
     def _require_keys_unless_loopback(self) -> Self:

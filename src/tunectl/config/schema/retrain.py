@@ -131,7 +131,7 @@ class CanaryConfig(StrictModel):
     """Days after which an undecided test ends without promotion."""
 
 
-class WatchResources(StrictModel):
+class RetrainResourcesConfig(StrictModel):
     """CPU, memory and device limits of a training beside a live server."""
 
     nice: int = Field(ge=0, le=19)
@@ -187,7 +187,7 @@ class RetrainingConfig(StrictModel):
     """Offline comparison of challenger and champion."""
     canary: CanaryConfig | None
     """A/B test on live traffic. Null: the gate alone decides."""
-    resources: WatchResources
+    resources: RetrainResourcesConfig
     """Resources of a training beside a live server."""
     train: RetrainTrainConfig
     """How a retrain runs."""

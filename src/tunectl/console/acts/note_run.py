@@ -14,7 +14,7 @@ from tunectl.pipeline import run_ledger
 from tunectl.pipeline.run_ledger import RunRecord
 
 LOCK: Final = ".notes.lock"
-PATIENCE: Final = 2.0
+LOCK_TIMEOUT_SECONDS: Final = 2.0
 """Seconds that a note waits for another one that is being written."""
 
 
@@ -52,7 +52,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     if len(note) > MAX_REASON:
         raise UsageError(f"a note has {MAX_REASON} characters at most; this one has {len(note)}", hint="shorten it")
     run = _find_run(context, form)
-    with lock.file_lock(context.layout.runs / LOCK, "a note on a run", patience=PATIENCE):
+    with lock.file_lock(context.layout.runs / LOCK, "a note on a run", timeout_seconds=LOCK_TIMEOUT_SECONDS):
         check_unchanged(form, {"before": atomic_io.sha256_json(_find_run(context, form).note)})
         run_ledger.write_note(context.layout, run.id, note, context.visitor)
     return "/runs"

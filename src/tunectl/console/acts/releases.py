@@ -14,7 +14,7 @@ from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
 from tunectl.registry.release_store import ChampionMovedError, ReleaseRegistry
 
-PATIENCE_SECONDS = 5.0
+LOCK_TIMEOUT_SECONDS = 5.0
 """Seconds that a change waits for another one."""
 
 
@@ -200,8 +200,8 @@ def _open(context: ReadContext) -> ReleaseRegistry:
     if context.recording is not None:
         from tunectl.console.recorded_project import RecordedRegistry
 
-        return RecordedRegistry(context.layout.releases, PATIENCE_SECONDS, trust)
-    return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS, trust)
+        return RecordedRegistry(context.layout.releases, LOCK_TIMEOUT_SECONDS, trust)
+    return ReleaseRegistry(context.layout.releases, LOCK_TIMEOUT_SECONDS, trust)
 
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 SHOWN: Final = 100
 PATH: Final = ("proposed", "data_gate", "training", "evaluating", "staged", "canary", "promoted")
 """States of a retrain that ends with a new champion, in order. A person may be asked before the training, and before the promotion."""
-BUTTONS: Final = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
-"""Labels of yes and no for each question."""
 IF_NOBODY: Final = {
     "retrain": "If nobody decides, the retrain is dismissed and the champion stays.",
     "promote": "If nobody decides, the new release is not promoted and the champion stays.",
@@ -137,7 +135,7 @@ class RetrainRunScreen(Struct, frozen=True):
 
     row: RetrainRow | None = None
     path: list[PathState] = field(default_factory=list)
-    chapters: list[report.ReportSection] = field(default_factory=list)
+    sections: list[report.ReportSection] = field(default_factory=list)
     waiting: list[PendingDecision] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -242,7 +240,7 @@ def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> 
     for run, until in approvals.list_open(store, runs, now):
         facts = run.steps[-1].facts
         question = facts["question"]
-        yes, no = BUTTONS[question]
+        yes, no = signed_links.BUTTONS[question]
         yield PendingDecision(
             run.id,
             question,
@@ -289,12 +287,12 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
         "canary", lambda: CanaryStore(ReleaseRegistry(context.layout.releases)).all(), []
     )
     canary = next((one for one in canaries if one.run == run.id), None)
-    story = problems.attempt("story", lambda: report.build_report(run, canary), None)
+    retrain_report = problems.attempt("report", lambda: report.build_report(run, canary), None)
     settings = problems.attempt("settings", context.load_settings, None)
     return RetrainRunScreen(
         describe_run(run),
         list_path(run, canary=uses_canary(settings)),
-        [] if story is None else story.chapters,
+        [] if retrain_report is None else retrain_report.sections,
         problems.attempt("decisions", lambda: list(list_waiting(store, [run], context.now)), []),
         problems.problems,
     )
@@ -316,7 +314,7 @@ def read_decisions(context: ReadContext, query: Mapping[str, str]) -> DecisionsS
 def _list_decided(store: RunStore, runs: Sequence[RetrainRun]) -> list[DecisionRow]:
     rows: list[DecisionRow] = []
     for run in runs:
-        for question in BUTTONS:
+        for question in signed_links.BUTTONS:
             decision: ApprovalDecision | None = store.get_decision(run.id, question)
             if decision is not None:
                 rows.append(

@@ -28,7 +28,7 @@ _ROW_BYTES: Final = 32
 """Bytes of a row for each of ``limits.max_characters``: eight texts of four bytes a letter, as in tables of other formats."""
 _FEW_VALUES: Final = 100_000
 """Values of a file that are never too many: keys of a row and turns of a conversation count as values, too."""
-_MOST_DEEP: Final = 100
+_MAX_DEPTH: Final = 100
 """Limit on nested lists and objects of a row; far below the recursion limit of what writes it."""
 
 
@@ -66,8 +66,8 @@ def _row(
     if len(raw) > most:  # before it is decoded, which takes up to 20 times as much memory
         detail = f"the row has {len(raw)} bytes, the most is {most}; raise limits.max_characters of the source"
         return RejectedRow(source, "too_long", detail, truncate(_decode_raw(text)))
-    if exceeds_depth(raw, _MOST_DEEP):
-        detail = f"the row nests deeper than {_MOST_DEEP} levels"
+    if exceeds_depth(raw, _MAX_DEPTH):
+        detail = f"the row nests deeper than {_MAX_DEPTH} levels"
         return RejectedRow(source, "not_json", detail, truncate(_decode_raw(text)))
     try:
         value = decoder.decode(_without_constants(text) if isinstance(text, str) else text)

@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tunectl.artifacts.records import Example, SplitName
+from tunectl.artifacts.records import SPLIT_NAMES, Example, SplitName
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.core.errors import DataError
 from tunectl.core.hashing import hash_to_unit
 from tunectl.data.split.groups import Group, find_connected_groups
 
-PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 HELD: tuple[SplitName, ...] = ("test", "validation")
 """In the order in which they are filled; where a group is marked for both, the earlier one is taken."""
 
@@ -91,7 +90,9 @@ def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_m
     marks = {member.split for member in members}
     strata = Counter(tuple(member.fields.get(name, "") for name in rule.stratify) for member in members)
     stratum = min(strata, key=lambda value: (-strata[value], value))
-    may = tuple(part for part in PARTS if any(part in list_allowed_splits(member, rule.held_out) for member in members))
+    may = tuple(
+        part for part in SPLIT_NAMES if any(part in list_allowed_splits(member, rule.held_out) for member in members)
+    )
     marked = next((part for part in HELD if part in marks), None)
     if marked is None and "train" in marks and not all_marked:
         marked = "train"
@@ -105,7 +106,7 @@ def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_m
 
 def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[SplitName, frozenset[str]]]) -> set[SplitName]:
     """Return the splits that ``example`` may be in by its values of the fields in ``held_out``; empty where they contradict each other."""
-    may: set[SplitName] = set(PARTS)
+    may: set[SplitName] = set(SPLIT_NAMES)
     for name, values in held_out.items():
         value = example.fields.get(name, "")
         of_value: set[SplitName] = {part for part in HELD if value in values[part]}
@@ -137,7 +138,7 @@ def _fill_empty(bundles: list[_Group], parts: list[SplitName]) -> None:
         counts = Counter(bundle.part for bundle in bundles)
         if counts[part]:
             continue
-        giver = max(PARTS, key=lambda name: counts[name])
+        giver = max(SPLIT_NAMES, key=lambda name: counts[name])
         spare = [b for b in bundles if b.part == giver and b.marked is None and part in b.may]
         if counts[giver] > 1 and spare:
             min(spare, key=lambda b: (b.at, b.group.key)).part = part
@@ -159,7 +160,7 @@ def _assign_example(example: Example, bundle: _Group, rule: SplitRule) -> Assign
 
 def _refuse_empty(assignments: list[Assignment], bundles: list[_Group], rule: SplitRule) -> None:
     sizes = Counter(assignment.part for assignment in assignments if assignment.reason is None)
-    empty = [part for part in PARTS if not sizes[part]]
+    empty = [part for part in SPLIT_NAMES if not sizes[part]]
     if not empty:
         return
     names = ", ".join(("equal inputs", "near duplicates", *rule.group))

@@ -14,7 +14,7 @@ from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, RejectedRow, Source
 from tunectl.backends.readers import source_rows
-from tunectl.backends.readers.reader_process import in_child, keep_child, read_html_in_child, read_hub_in_child
+from tunectl.backends.readers.reader_process import keep_child, make_child_reader, read_html_in_child, read_hub_in_child
 from tunectl.backends.readers.web_fetch import Fetcher
 from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
@@ -27,8 +27,8 @@ from tunectl.data.readers.text_reader import read_lines, read_markdown, read_tex
 Reader = Callable[[SourceFile, FileReading], Iterator[RawRow | RejectedRow]]
 READERS: Mapping[str, Reader] = {
     "html": read_html_in_child,
-    "pdf": in_child("pdf"),
-    "docx": in_child("docx"),
+    "pdf": make_child_reader("pdf"),
+    "docx": make_child_reader("docx"),
     "markdown": read_markdown,
     "text": read_text,
     "lines": read_lines,

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import Comparison, Example, RejectedRow, SplitName
+from tunectl.artifacts.records import SPLIT_NAMES, Comparison, Example, RejectedRow, SplitName
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.backends.readers import source_rows
 from tunectl.backends.wiring import preferences
-from tunectl.backends.wiring.preferences import Backend
+from tunectl.backends.wiring.preferences import PreferencesBackend
 from tunectl.chat import model_spec as contracts
 from tunectl.config.schema.feedback import FeedbackConfig
 from tunectl.config.schema.preferences import (
@@ -40,7 +40,6 @@ from tunectl.preferences import (
     simulated_annotator,
     vote_aggregation,
 )
-from tunectl.preferences.prompt_split import PARTS
 from tunectl.preferences.report import PreferenceReport
 
 _log = logging_setup.get_logger(__name__)
@@ -96,7 +95,9 @@ class Metrics:
     """Share of the pairs in which the longer answer won."""
 
 
-def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
+def run(
+    cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: PreferencesBackend | None = None
+) -> Metrics:
     """Merge the judgments of all sources, reject contradictory ones, and split them by input into train, validation and test.
 
     Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgments.jsonl; split/{train,validation,test}.jsonl; the tuned model
@@ -111,12 +112,12 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     if isinstance(rules, PreferencesDisabled):
         atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
         return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
-    tools = backend or preferences.backend(cfg.hardware)
+    tools = backend or preferences.build_backend(cfg.hardware)
     tally = RowCounter("preferences")
     collected = _collect(cfg, rules, inputs, outputs, tools, tally)
     aggregate = vote_aggregation.aggregate_votes(collected.judgments, _rules(rules, cfg.seed), tally)
     _write_account(aggregate, collected.reports, rules, tally, outputs.artifact)
-    shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
+    shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in SPLIT_NAMES}
     split_names = _read_split_assignments(inputs.split)
     parts = prompt_split.split_by_prompt([*aggregate.pairs, *aggregate.marks], split_names, shares, cfg.seed)
     measured = agreement.inter_annotator_agreement(collected.annotated, tools.alpha, seed=cfg.seed)
@@ -152,7 +153,12 @@ class _CollectedJudgments(NamedTuple):
 
 
 def _collect(
-    cfg: PreferencesStage, rules: PreferencesConfig, inputs: Inputs, outputs: Outputs, tools: Backend, tally: RowCounter
+    cfg: PreferencesStage,
+    rules: PreferencesConfig,
+    inputs: Inputs,
+    outputs: Outputs,
+    tools: PreferencesBackend,
+    tally: RowCounter,
 ) -> _CollectedJudgments:
     judgments, reports = _read(rules, tally)
     if rules.collected is not None:
@@ -172,10 +178,10 @@ def _report(
     measured: agreement.InterAnnotatorAgreement,
 ) -> PreferenceReport:
     return PreferenceReport(
-        sizes={part: sum(parts[pair.prompt] == part for pair in aggregate.pairs) for part in PARTS},
-        marks={part: sum(parts[mark.prompt] == part for mark in aggregate.marks) for part in PARTS},
+        sizes={part: sum(parts[pair.prompt] == part for pair in aggregate.pairs) for part in SPLIT_NAMES},
+        marks={part: sum(parts[mark.prompt] == part for mark in aggregate.marks) for part in SPLIT_NAMES},
         prompts=len(parts),
-        prompts_of_split={part: sum(split_names.get(prompt) == part for prompt in parts) for part in PARTS},
+        prompts_of_split={part: sum(split_names.get(prompt) == part for prompt in parts) for part in SPLIT_NAMES},
         moved=prompt_split.count_moved([*aggregate.pairs, *aggregate.marks], parts),
         longer_wins=agreement.longer_wins(map(agreement.pair_texts, aggregate.pairs)),
         agreement=measured,
@@ -193,7 +199,7 @@ def _write(
 ) -> int:
     """Write pairs, labeled answers, judgments and candidates; returns how many candidates there are."""
     pairs = prompt_split.with_split(aggregate.pairs, parts)
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in pairs if pair.split == part))
     atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(aggregate.marks, parts))
     atomic_io.write_rows(folder / "judgments.jsonl", collected.judgments)
@@ -251,7 +257,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
     if contrast is None:
         return contrastive_pairs.Contrasts([], {})
     attributes, cards = contrast.attributes, {}
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         rows = [(prompt_key(row), row) for row in atomic_io.read_rows(split / f"{part}.jsonl", Example) if row.messages]
         own = [
             meaning_representation.parse_mr(row.messages[-1].content)
@@ -261,7 +267,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
         ]
         cards[part] = contrastive_pairs.build_prompt_records(rows, own)
     rules = contrastive_pairs.ContrastRules(
-        pairs={part: getattr(contrast.max_pairs, part) for part in PARTS},
+        pairs={part: getattr(contrast.max_pairs, part) for part in SPLIT_NAMES},
         per_input=contrast.max_pairs_per_input,
         differences=contrast.max_differences,
         kinds={kind: getattr(contrast.kinds, kind) for kind in nearest_inputs.KINDS},
@@ -269,14 +275,14 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
         withhold=attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0,
     )
     contrasts = contrastive_pairs.sample_pairs(cards, rules)
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         tally.read(contrasts.reports[part].pairs)
         _log.info("preferences: contrast, %s: %s", part, contrasts.reports[part].format_summary(rules.pairs[part]))
     return contrasts
 
 
 def _simulate_annotator(
-    cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
+    cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: PreferencesBackend, tally: RowCounter
 ) -> tuple[list[Comparison], simulated_annotator.AnnotationSummary | None]:
     """Return the judgments of a rubric on answers sampled from the tuned model, where one is declared.
 
@@ -288,7 +294,7 @@ def _simulate_annotator(
     tuned_on = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     contracts.check_base_matches(inputs.sft, tuned_on)
     rows_with_keys = []
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         path = inputs.split / f"{part}.jsonl"
         rows = annotation_tasks.sample_inputs(
             list(atomic_io.read_rows(path, Example)), getattr(settings.inputs, part), seed
@@ -350,4 +356,6 @@ def _write_account(
 
 def _read_split_assignments(split: Path) -> dict[str, SplitName]:
     """Return the part of every input in ``split``."""
-    return {prompt_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}
+    return {
+        prompt_key(row): part for part in SPLIT_NAMES for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)
+    }

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tunectl.artifacts import atomic_io, manifest
-from tunectl.artifacts.records import PreferencePair
+from tunectl.artifacts.records import SPLIT_NAMES, PreferencePair
 from tunectl.artifacts.row_counts import RowCounter, RowCounts, save
 from tunectl.backends.reports import reward
 from tunectl.chat import model_spec, template
@@ -182,7 +182,7 @@ def _read(
     masker = LossMasker(rendering, Tokenizer(base), end_of_turn=spec.eot_token.id, train_on="final_answer")
     tally = RowCounter("reward")
     result = {}
-    for name in ("train", "validation", "test"):
+    for name in SPLIT_NAMES:
         rows = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
         _refuse_empty(name, rows)
         pairs = pair_batches.subsample_prompts(rows, getattr(section.max_pairs, name), seed)

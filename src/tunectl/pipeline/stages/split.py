@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.records import Document, Example, RejectedRow, SplitName, truncate
+from tunectl.artifacts.records import SPLIT_NAMES, Document, Example, RejectedRow, SplitName, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.config.schema.split import ContaminationCheck, HoldOut, Resample, Reweight, Split, SplitStage
@@ -19,7 +19,7 @@ from tunectl.core.errors import DataError
 from tunectl.data import population_balance
 from tunectl.data.record_text import input_text
 from tunectl.data.split import contamination
-from tunectl.data.split.assign import HELD, PARTS, SplitRule, assign_splits
+from tunectl.data.split.assign import HELD, SplitRule, assign_splits
 from tunectl.data.split.groups import Group, answer_texts, find_connected_groups
 from tunectl.data.split.report import NAME, ContaminationReport, LeakSample, SplitReport, Weights, imbalance_sentences
 
@@ -119,7 +119,7 @@ def _group_hold_out_by_part(values: HoldOut) -> dict[SplitName, frozenset[str]]:
 
 def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: RowCounter) -> dict[SplitName, list[Example]]:
     _refuse_unknown_fields(examples, cfg)
-    parts: dict[SplitName, list[Example]] = {part: [] for part in PARTS}
+    parts: dict[SplitName, list[Example]] = {part: [] for part in SPLIT_NAMES}
     clusters = _clusters(find_connected_groups(examples, cfg.group))
     for example, assignment, cluster in zip(examples, assign_splits(examples, _rule(cfg, seed)), clusters, strict=True):
         if assignment.reason is None:
