@@ -184,11 +184,11 @@ class ConsoleApp:
 
     async def _stream_answer(self, request: Any) -> Any:
         visitor, form = await self._admit_act(request, PLAY_SCOPE)
-        with ExitStack() as held:
-            held.enter_context(self._plays.hold())
+        with ExitStack() as slot:
+            slot.enter_context(self._plays.hold())
             lines = await run_in_thread(partial(play_stream.open_answer, self.context(visitor), form))
             answer = self._responses.StreamingResponse(lines, media_type="application/x-ndjson")
-            return _ClosingResponse(answer, held.pop_all())
+            return _SlotResponse(answer, slot.pop_all())
 
     async def _send_feedback(self, request: Any) -> Any:
         visitor, form = await self._admit_act(request, PLAY_SCOPE)
@@ -355,14 +355,14 @@ class _KeepFiles:
         await self._inner(scope, receive, send_kept)
 
 
-class _ClosingResponse:
-    """A response that closes what it holds once it was sent, or the browser has left."""
+class _SlotResponse:
+    """A response that gives its slot back once it was sent, or the browser has left."""
 
-    def __init__(self, inner: Any, held: ExitStack) -> None:
-        self._inner, self._held = inner, held
+    def __init__(self, inner: Any, slot: ExitStack) -> None:
+        self._inner, self._slot = inner, slot
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        with self._held:
+        with self._slot:
             await self._inner(scope, receive, send)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -64,6 +65,10 @@ WORDS = 8000
 )
 def test_hostile_texts_take_no_time(left: str, right: str) -> None:
     for act in (lambda: measure_similarity(left, [right]), lambda: _mark_words(left, right)):
-        begun = time.process_time()
-        act()
-        assert time.process_time() - begun < (0.1 if len(left) < 100_000 else 0.5)
+        assert min(measure_seconds(act) for _ in range(3)) < (0.1 if len(left) < 100_000 else 0.5)
+
+
+def measure_seconds(act: Callable[[], object]) -> float:
+    begun = time.process_time()
+    act()
+    return time.process_time() - begun

@@ -613,7 +613,9 @@ def test_who_follows_and_serves_nothing_believes_no_more_than_a_server(
     watching, (first, second, _) = follow("watching"), store.ids()
     assert watching.champion() == store.champion()
     assert watching.fetch(first).name == first
-    forged = msgspec.structs.replace(store.champion(), release=second, sequence=99, promoted_at="2999-01-01")
+    forged = msgspec.structs.replace(
+        store.champion(), release=second, sequence=99, promoted_at="2999-01-01T00:00:00+00:00"
+    )
     address.create("champion/000099.json", registry_formats.POINTER.encode(forged))
     assert watching.champion() == store.champion(), "what it followed stays"
     with pytest.raises(GateError, match="was altered: its signature does not fit; it is not followed"):

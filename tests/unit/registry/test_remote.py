@@ -120,11 +120,25 @@ def test_what_is_damaged_here_is_brought_again(four) -> None:
 def claimed(place: Path, name: str) -> RemoteRegistry:
     """A server's mirror below ``place`` whose bucket names the release ``name``, and holds one file of it."""
     objects, content = Objects(), b"owned"
-    told = {"created_at": "", "project": "p", "parent": None, "engine": "e", "route": "merged", "bytes": len(content)}
+    told = {
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "project": "p",
+        "parent": None,
+        "engine": "e",
+        "route": "merged",
+        "bytes": len(content),
+    }
     files = {"weights": hashlib.sha256(content).hexdigest()}
     objects.held[f"releases/{name}/weights"] = content
     objects.held[f"releases/{name}/manifest.json"] = json.dumps({**told, "id": name, "files": files}).encode()
-    pointer = {"release": name, "previous": None, "promoted_at": "", "by": "", "why": "", "sequence": 1}
+    pointer = {
+        "release": name,
+        "previous": None,
+        "promoted_at": "2026-01-01T00:00:00+00:00",
+        "by": "",
+        "why": "",
+        "sequence": 1,
+    }
     objects.held["champion.json"] = json.dumps(pointer).encode()
     return RemoteRegistry(objects, place / "data" / "mirror")
 
@@ -215,7 +229,7 @@ def test_of_numbered_pointers_the_newest_alone_stays_in_memory(tmp_path: Path) -
         record = {
             "release": "a" * 16,
             "previous": None,
-            "promoted_at": "",
+            "promoted_at": "2026-01-01T00:00:00+00:00",
             "author": "",
             "message": "",
             "sequence": number,
