@@ -245,7 +245,7 @@ def test_a_failed_stage_leaves_no_half_artifact_and_its_own_exit_code(project: P
 
 
 def test_kill_in_the_middle_of_training_goes_on_from_the_last_checkpoint(project: Project) -> None:
-    words = [*PROGRAM, "repro", "sft.epochs=15", "sft.save_steps=2", "sft.early_stopping=null"]
+    words = [*PROGRAM, "repro", "sft.epochs=5", "sft.save_steps=2", "sft.early_stopping=null"]
     process = subprocess.Popen(
         words,
         cwd=project.root,
