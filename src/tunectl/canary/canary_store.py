@@ -118,13 +118,8 @@ class CanaryStore:
             before = next((item for item in self.all() if item.id == canary.id), None)
             if before is not None and before.ended_at is not None:
                 return before
-            other = self.running()
-            if other is not None and other.id != canary.id:
-                raise CanaryRunningError(
-                    f"canary {other.id} has been testing {other.challenger} since {other.started_at:%Y-%m-%d %H:%M} UTC",
-                    hint="wait for it, or end it: tunectl release canary stop",
-                )
-            result = other or replace(canary, champion=pointer.release)
+            self.refuse_running(canary.id)
+            result = self.running() or replace(canary, champion=pointer.release)
             state = self.store.canary()
             if state is not None and state.salt != result.salt:
                 raise CanaryRunningError(
@@ -135,6 +130,15 @@ class CanaryStore:
             self.write(result)
             self._put_up(result)
         return result
+
+    def refuse_running(self, own: str = "") -> None:
+        """Raise CanaryRunningError while a canary other than ``own`` is tested: its traffic would no longer be what was declared."""
+        other = self.running()
+        if other is not None and other.id != own:
+            raise CanaryRunningError(
+                f"canary {other.id} has been testing {other.challenger} since {other.started_at:%Y-%m-%d %H:%M} UTC",
+                hint="wait for its end, or end it: tunectl release canary stop",
+            )
 
     def write(self, canary: CanaryRecord) -> None:
         """Replace the record of a canary."""
@@ -158,16 +162,18 @@ class CanaryStore:
         *,
         author: str = "",
         message: str = "",
+        expected: tuple[int, str] | None = None,
     ) -> CanaryRecord:
         """Remove the challenger from the traffic, then record why; return the canary. An ended one is left unchanged.
 
-        ``author`` (empty: the author of its start) and ``message`` are for the release history.
+        ``author`` (empty: the author of its start) and ``message`` are for the release history. ``expected``, and ChampionMovedError: as of
+        ``ReleaseRegistry.stop_canary``.
         """
         with self._writing():
             now = self._now(canary)
             if self._up(now):
                 stop_message = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
-                self.store.stop_canary(author=author or now.author, message=stop_message[:1000])
+                self.store.stop_canary(author=author or now.author, message=stop_message[:1000], expected=expected)
             if now.ended_at is None:
                 now = replace(now, ended_at=at, decision=decision, reading=reading or now.reading)
                 self.write(now)

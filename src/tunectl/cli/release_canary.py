@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunectl.backends.storage import open_inference_log
 from tunectl.core import user
-from tunectl.core.errors import GateError, UsageError
+from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tunectl.config.schema.retrain import CanaryConfig
@@ -155,18 +155,14 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
 def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Serve a release beside the champion until a person stops it.
 
-    Raises  GateError while a test runs: what it counts would no longer be what was declared.
+    Raises  CanaryRunningError while a test runs.
     """
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import CanaryStore
     from tunectl.registry.release_store import to_builtins
 
-    release, running = _find(args, store), CanaryStore(store).running()
-    if running is not None:
-        raise GateError(
-            f"canary {running.id} has been testing {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
-            hint="wait for its end, or end it: tunectl release canary stop",
-        )
+    release = _find(args, store)
+    CanaryStore(store).refuse_running()
     share = 0.0 if args.share is None else args.share
     result = store.start_canary(release, share=share, author=_author(store), message=args.message, force=args.force)
     if args.json:

@@ -115,7 +115,7 @@ def test_a_second_canary_the_champion_and_an_unknown_release_are_refused(
         kept.start(made(names[2], "two"))
     assert str(error.value) == (
         f"canary one has been testing {names[1]} since 2026-05-01 00:00 UTC\n"
-        "  wait for it, or end it: tunectl release canary stop"
+        "  wait for its end, or end it: tunectl release canary stop"
     )
 
 

@@ -8,15 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from console_projects import Console, build, digest_project
+from msgspec.structs import replace
 
 from tunectl.access import signatures
 from tunectl.access.signatures import TrustedKey, TrustStore
+from tunectl.canary.canary_store import CanaryStore
+from tunectl.config.schema.retrain import CanaryConfig
 from tunectl.console.act_table import ACTS
 from tunectl.console.console_sessions import Visitor
 from tunectl.registry import release_statement
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.canary_run import build_canary_record
 
+ROOT = Path(__file__).parents[3]
 OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
 
 
@@ -122,6 +128,40 @@ def test_a_canary_starts_and_stops(console: Console) -> None:
     shown = hidden_fields(console.client.get("/canary/stop").text)
     assert console.post("/canary/stop", reason="enough", **shown).status_code == 303
     assert store.canary() is None
+
+
+def test_a_canary_with_a_test_is_stopped_with_it_and_replaced_by_nobody(console: Console) -> None:
+    """The retrain controller serves the challenger of every test that runs: one that only the registry forgot would come back."""
+    canaries = CanaryStore(registry(console))
+    first, _, third = canaries.store.ids()
+    now = datetime.now(UTC)
+    config = CanaryConfig.model_validate(
+        yaml.safe_load((ROOT / "conf/retrain/default.yaml").read_text(encoding="utf-8"))["canary"]
+    )
+    record = build_canary_record(config, first, name="manual-1", now=now, author="Ann", message="try")
+    canaries.start(replace(record, run=None))
+    refused = console.client.get(f"/releases/{third}/canary")
+    assert (refused.status_code, f"canary manual-1 has been testing {first}" in refused.text) == (409, True)
+    assert 'href="/releases">Back' in refused.text
+    page = console.client.get("/canary/stop").text
+    assert "Its test ends without a decision." in page
+    shown = hidden_fields(page)
+    reply = console.post(f"/releases/{third}/canary", reason="try", share="10", **shown)
+    assert (reply.status_code, canaries.store.canary().release) == (409, first)
+    assert console.post("/canary/stop", reason="too slow", **{**shown, "canary": "another"}).status_code == 409
+    assert console.post("/canary/stop", reason="too slow", **shown).headers["location"] == f"/releases/{first}"
+    (ended,) = canaries.all()
+    assert (ended.decision, canaries.store.canary(), canaries.repair()) == ("running", None, False)
+    assert "too slow" in canaries.store.log()[-1].message
+
+
+def test_back_leads_to_what_can_be_shown(console: Console) -> None:
+    first = registry(console).ids()[0]
+    path = f"/releases/{first}/promote"
+    without_reason = console.post(path, reason="", **hidden_fields(console.client.get(path).text))
+    assert f'href="{path}">Back' in without_reason.text  # the form can be filled again
+    moved = console.post(path, reason="x", sequence="0", canary="")
+    assert (moved.status_code, 'href="/releases">Back' in moved.text) == (409, True)
 
 
 def test_a_gate_is_not_passed_by_a_button(console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Promote a release, roll back, start and stop a canary without a test: each with its consequences, a name, and a reason."""
+"""Promote a release, roll back, start a canary without a test, stop one with or without: each with its consequences, a name, and a reason."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
+from tunectl.canary.canary_store import CanaryRunningError, CanaryStore
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.core.errors import UsageError
@@ -82,6 +83,7 @@ def promote(context: ReadContext, form: Mapping[str, str]) -> str:
     reason = require_reason(form)
     with _report_conflict():
         store.promote(name, author=context.visitor, message=reason, after=_sequence(form))
+    _mirror(context)
     return f"/releases/{name}"
 
 
@@ -116,17 +118,20 @@ def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
     store, reason = _open(context), require_reason(form)
     with _report_conflict():
         event = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
+    _mirror(context)
     return f"/releases/{event.release}"
 
 
 def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
     """Return the confirmation page of starting a canary with the release ``query["release"]``.
 
-    Raises  NotFoundError for a release that the registry does not have.
+    Raises  NotFoundError for a release that the registry does not have; ConflictError while a canary is tested.
     """
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
+    with _report_conflict():
+        CanaryStore(store).refuse_running()
     canary = store.canary()
     ends = [f"The canary of {canary.release} ends."] if canary else []
     return SwapPreview(
@@ -148,7 +153,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     """Start a canary with the release ``form["release"]`` on ``form["share"]`` percent of the users; return the path to go to.
 
     Raises  NotFoundError for an unknown release; UsageError without a reason, or for a share that is not a number; ConflictError
-            where the registry changed meanwhile.
+            where the registry changed meanwhile, or a canary is tested.
     """
     store, name = _open(context), form["release"]
     if name not in store.ids():
@@ -160,7 +165,9 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
         raise UsageError(f"share = {form.get('share', '')[:40]!r}: must be a number from 0 to 100") from error
     form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
+        CanaryStore(store).refuse_running()
         store.start_canary(name, share=share, author=context.visitor, message=reason, expected=form_state)
+    _mirror(context)
     return f"/releases/{name}"
 
 
@@ -173,9 +180,10 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
     canary = store.canary()
     if canary is None:
         raise NotFoundError("canary")
+    test = CanaryStore(store).running()
     return SwapPreview(
         f"Nobody will be answered by release {canary.release} any more; everybody gets the champion.",
-        ["The release stays in the registry."],
+        [*(["Its test ends without a decision."] if test else []), "The release stays in the registry."],
         [],
         "Stop the canary",
         "tunectl release canary stop",
@@ -184,15 +192,22 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
 
 
 def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Remove the challenger, so that the champion answers all requests; return the path to go to.
+    """Remove the challenger, so that the champion answers all requests, and end its test; return the path to go to.
 
     Raises  UsageError without a reason; ConflictError where the registry changed meanwhile.
     """
     store, reason = _open(context), require_reason(form)
     form_state = (_sequence(form), form.get("canary", ""))
+    canaries = CanaryStore(store)
+    test, author = canaries.running(), context.visitor
     with _report_conflict():
-        event = store.stop_canary(author=context.visitor, message=reason, expected=form_state)
-    return f"/releases/{event.release}"
+        if test is None:
+            release = store.stop_canary(author=author, message=reason, expected=form_state).release
+        else:
+            release = test.challenger
+            canaries.end(test, "running", context.now, None, author=author, message=reason, expected=form_state)
+    _mirror(context)
+    return f"/releases/{release}"
 
 
 def _open(context: ReadContext) -> ReleaseRegistry:
@@ -202,6 +217,14 @@ def _open(context: ReadContext) -> ReleaseRegistry:
 
         return RecordedRegistry(context.layout.releases, LOCK_TIMEOUT_SECONDS, trust)
     return ReleaseRegistry(context.layout.releases, LOCK_TIMEOUT_SECONDS, trust)
+
+
+def _mirror(context: ReadContext) -> None:
+    """Update the tracker's names of champion and challenger, as ``tunectl release`` does."""
+    from tunectl.pipeline.build_tracking import mirror_releases
+
+    if context.recording is None:
+        mirror_releases(context.layout)
 
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
@@ -227,3 +250,5 @@ def _report_conflict() -> Iterator[None]:
         yield
     except ChampionMovedError as error:
         raise ConflictError(error.message, hint="check the champion on the page Releases, then decide again") from error
+    except CanaryRunningError as error:
+        raise ConflictError(error.message, hint="wait for its end, or stop it on the page Releases") from error
