@@ -15,8 +15,9 @@ from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 
 PARTS = ("conf", "dvc.yaml", "bentofile.yaml", "bento.dockerfile.j2", "monitoring")
 """Parts that are copied where they exist."""
-KEPT = frozenset({".git", ".dvc", "data", "README.md"})
-"""Never replaced in a folder that has them."""
+DATA = "data"
+KEPT = frozenset({".git", ".dvc", DATA, "README.md"})
+"""Never replaced in a folder that has them; what is copied for an existing data/ is added to it."""
 BACKUP = ".before-init"
 """Folder to which ``--force`` moves existing files."""
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
@@ -156,10 +157,7 @@ def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
     moves: list[Path] = []
     backups: list[Path] = []
     try:
-        for entry in sorted(folder.iterdir()):
-            target_path = target / entry.name
-            if target_path.exists() and entry.name in KEPT:
-                continue
+        for entry, target_path in list(_list_moves(folder, target)):
             if target_path.exists():
                 backup.mkdir(exist_ok=True)
                 target_path.rename(backup / entry.name)
@@ -177,6 +175,27 @@ def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
         if not existed:
             shutil.rmtree(target, ignore_errors=True)
         raise
+
+
+def _list_moves(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each new entry below ``folder``, and its path below ``target``.
+
+    Raises  UsageError for a name that an existing data/ has already.
+    """
+    for entry in sorted(folder.iterdir()):
+        target_path = target / entry.name
+        if not (target_path.exists() and entry.name in KEPT):
+            yield entry, target_path
+        elif entry.name == DATA:
+            for item in sorted(entry.iterdir()):
+                if item.name == ".gitkeep":
+                    continue
+                if not target_path.is_dir() or (target_path / item.name).exists():
+                    raise UsageError(
+                        f"{target_path / item.name} cannot be written: something is there already",
+                        hint="rename what --from names, or move away what is there",
+                    )
+                yield item, target_path / item.name
 
 
 def _free(folder: Path) -> Path:

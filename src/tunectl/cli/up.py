@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.no_build and args.overrides:
         raise UsageError(f"--no-build builds nothing, so {args.overrides[0]} has no use", hint="leave one of them out")
-    _check_machine(layout.root)
+    _check_machine(layout.root, build=not args.no_build)
     build_overrides = None if args.no_build else _choose_build(layout, args.overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM ends it as Ctrl-C does
     with (
@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
         return _supervise(children, layout, build_overrides, args)
 
 
-def _check_machine(folder: Path) -> None:
-    """Print the checks of the machine that found a problem.
+def _check_machine(folder: Path, *, build: bool) -> None:
+    """Print the notes of the checks of the machine.
 
-    Raises  InfrastructureError where a build would stop.
+    Raises  InfrastructureError where a ``build`` would stop: services need neither torch nor Git, and name what they lack.
     """
     from tunectl.backends.system import terminal
     from tunectl.pipeline import system_check
@@ -79,7 +79,8 @@ def _check_machine(folder: Path) -> None:
     for item in system_checks:
         if item.status == "note" and item.name not in OPTIONAL:
             terminal.print_line(f"{item.name}: {item.found}; {item.advice}")
-    system_check.refuse_problems(system_checks)
+    if build:
+        system_check.refuse_problems(system_checks)
 
 
 def _choose_build(layout: ProjectPaths, overrides: list[str]) -> list[str]:

@@ -97,13 +97,15 @@ class ConsoleApp:
         routes.append(routing.Route(REPORT_PATH, self._catch(self._send_report)))
         for act in ACTS:
             routes += [
-                routing.Route(act.path, self._catch(self._show_act(act))),
-                routing.Route(act.path, self._catch(self._perform(act)), methods=["POST"]),
+                routing.Route(act.path, self._catch(self._show_act(act), act.parent)),
+                routing.Route(act.path, self._catch(self._perform(act), act.parent), methods=["POST"]),
             ]
         for screen in SCREENS:
             routes += [
                 routing.Route(json_path(screen.path), self._catch(self._answer(screen, as_json=True))),
-                routing.Route(screen.path, self._catch(self._answer(screen, as_json=False))),
+                routing.Route(
+                    screen.path, self._catch(self._answer(screen, as_json=False), screen.parent or screen.path)
+                ),
             ]
         inner = applications.Starlette(
             routes=routes,
@@ -187,7 +189,9 @@ class ConsoleApp:
         with ExitStack() as slot:
             slot.enter_context(self._plays.hold())
             lines = await run_in_thread(partial(play_stream.open_answer, self.context(visitor), form))
-            answer = self._responses.StreamingResponse(lines, media_type="application/x-ndjson")
+            # with an encoding it passes Starlette's compression, which before 1.5 kept all pieces to the end
+            unpacked = {"Content-Encoding": "identity"}
+            answer = self._responses.StreamingResponse(lines, media_type="application/x-ndjson", headers=unpacked)
             return _SlotResponse(answer, slot.pop_all())
 
     async def _send_feedback(self, request: Any) -> Any:
@@ -313,29 +317,32 @@ class ConsoleApp:
         entry = Screen(request.url.path, "Not found", "absent.html", lambda _context, _query: None)
         return self._responses.HTMLResponse(self.render("absent.html", self.context(visitor), entry, request), 404)
 
-    def _catch(self, endpoint: Endpoint) -> Endpoint:
-        """Turn an error of ``endpoint`` into a page that explains it."""
+    def _catch(self, endpoint: Endpoint, parent: str = "/") -> Endpoint:
+        """Turn an error of ``endpoint`` into a page that explains it. ``parent``: path of the screen to which that page leads back."""
 
         async def answer(request: Any) -> Any:
             try:
                 return await endpoint(request)
             except ApiError as problem:
-                return self._refuse(request, str(problem), problem.status)
+                return self._refuse(request, str(problem), problem.status, parent)
             except TunectlError as problem:
                 status = 409 if isinstance(problem, ConflictError) else 422
-                return self._refuse(request, str(problem), status)
+                return self._refuse(request, str(problem), status, parent)
             except Exception:  # noqa: BLE001  a bug in one screen keeps no other from being shown
                 logging_setup.get_logger(__name__).exception("%s failed", request.url.path)
-                return self._refuse(request, "This failed; the log of the console says why.", 500)
+                return self._refuse(request, "This failed; the log of the console says why.", 500, parent)
 
         return answer
 
-    def _refuse(self, request: Any, text: str, status: int) -> Any:
+    def _refuse(self, request: Any, text: str, status: int, parent: str) -> Any:
         visitor = self.guard.identify(request)
         if visitor is None or request.url.path.endswith(".json") or request.url.path in PLAY_PATHS:
             return self._responses.PlainTextResponse(f"{text}\n", status)
-        entry = Screen(request.url.path, "This did not work", "refusal.html", lambda _context, _query: None)
-        page = self.render("refusal.html", self.context(visitor), entry, request, text=text, status=status)
+        path = request.url.path
+        is_form = request.method == "POST" and status == 422  # its fields can be corrected
+        back = path if is_form else parent if parent != path or request.url.query else "/"
+        entry = Screen(path, "This did not work", "refusal.html", lambda _context, _query: None, parent=parent)
+        page = self.render("refusal.html", self.context(visitor), entry, request, text=text, status=status, back=back)
         return self._responses.HTMLResponse(page, status)
 
 

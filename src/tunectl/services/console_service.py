@@ -73,9 +73,10 @@ def _serve(
     try:
         listening = bounded_http.listen(address.host, address.port)
     except OSError as error:
+        setting, command = ("--port ", "tunectl demo") if recording else ("console.port=", "tunectl console")
         raise InfrastructureError(
-            f"console.port = {address.port}: {address.host}:{address.port} cannot be used: {error.strerror}",
-            hint=f"close the program that uses it, or choose another port: tunectl console console.port={min(address.port + 1, 65535)}",
+            f"{setting}{address.port}: {address.host}:{address.port} cannot be used: {error.strerror}",
+            hint=f"close the program that uses it, or choose another port: {command} {setting}{min(address.port + 1, 65535)}",
         ) from error
     port = listening.getsockname()[1]
     sign_in.address = f"http://{address.link_host}:{port}"

@@ -10,9 +10,11 @@ import pytest
 from conf_copy import copy_conf
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli import up
 from tunectl.cli.main import main
 from tunectl.config.loading import override_file
 from tunectl.config.loading.override_parsing import Override
+from tunectl.core.errors import InfrastructureError
 from tunectl.pipeline import system_check
 from tunectl.pipeline.system_check import SystemCheck
 
@@ -109,3 +111,18 @@ def test_a_problem_ends_with_exit_5(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     out, err = capsys.readouterr()
     assert [one["status"] for one in json.loads(out)] == ["ok", "problem"]
     assert err == "tunectl: Git: not found\n  install Git\n"
+
+
+def test_up_asks_for_torch_and_git_only_where_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [
+        system_check.check_torch(None, []),
+        system_check.check_git(None),
+        SystemCheck("memory", "note", "2 GB free", "end other programs"),
+    ]
+    monkeypatch.setattr(system_check, "check_system", lambda _folder: results)
+    up._check_machine(tmp_path, build=False)
+    assert "2 GB free" in capsys.readouterr().out
+    with pytest.raises(InfrastructureError, match="torch: not installed; Git: not found"):
+        up._check_machine(tmp_path, build=True)

@@ -341,6 +341,22 @@ def test_large_data_is_read_where_it_lies_and_data_of_the_project_too(monkeypatc
     assert Path("here/data/ads.csv").is_file()
 
 
+def test_data_joins_a_data_folder_that_is_there_and_replaces_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(Path("ads.csv"), rows=10)
+    Path("here/data").mkdir(parents=True)
+    Path("here/data/old.txt").write_text("mine")
+    assert main(["init", "here", "--force", "--from", "ads.csv"]) == 0
+    assert Path("here/data/ads.csv").read_bytes() == Path("ads.csv").read_bytes()
+    assert Path("here/data/old.txt").read_text() == "mine"
+    Path("there/data").mkdir(parents=True)
+    Path("there/data/ads.csv").write_text("mine")
+    capsys.readouterr()
+    assert main(["init", "there", "--force", "--from", "ads.csv"]) == 2
+    assert "there/data/ads.csv cannot be written: something is there already" in capsys.readouterr().err
+    assert sorted(item.name for item in Path("there").iterdir()) == ["data"]
+    assert Path("there/data/ads.csv").read_text() == "mine"
+
+
 def test_the_tutorial_takes_at_most_five_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -31,6 +32,7 @@ from tunectl.core.errors import InfrastructureError, MissingExtraError
 from tunectl.preferences import annotation_store
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore, TriggerOutcome
+from tunectl.services import console_service
 
 MAX_BYTES = 4_000_000
 MAX_OF_A_KIND = 6
@@ -292,6 +294,17 @@ def test_no_build_starts_in_it(copy: tuple[ProjectPaths, Recording]) -> None:
     refused = console.post("/build/start", answer="start", reason="try", pending="")
     assert refused.status_code == 409
     assert not copy[0].build_log.exists()
+
+
+def test_a_port_that_is_taken_names_the_option_of_the_demo(copy: tuple[ProjectPaths, Recording]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InfrastructureError) as error:
+            console_service.run_recorded(port, *copy, started=lambda _link: None)
+    assert error.value.message.startswith(f"--port {port}: 127.0.0.1:{port} cannot be used: ")
+    assert error.value.hint.endswith(f"choose another port: tunectl demo --port {min(port + 1, 65535)}")
 
 
 def test_a_decision_is_recorded_at_the_time_of_the_recording(copy: tuple[ProjectPaths, Recording]) -> None:

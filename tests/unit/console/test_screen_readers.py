@@ -418,6 +418,12 @@ def test_two_runs_are_compared_in_what_differs(built: Path) -> None:
     assert [word.text for word in pair.old if word.differs] == ["1"]
 
 
+def test_a_run_beyond_the_newest_can_be_chosen_too(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "CHOICES", 1)
+    shown = look(built, "compare")
+    assert [row.id for row in shown.choices] == [shown.new.id, shown.old.id]
+
+
 @pytest.mark.parametrize(("sort", "first"), [("gain", (0.0, 100.0)), ("loss", (100.0, 100.0))])
 def test_a_difference_leads_to_its_inputs(built: Path, sort: str, first: tuple[float, float]) -> None:
     shown = look(built, "compare", system="tuned", metric="checks", sort=sort)

@@ -144,6 +144,7 @@ def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScree
         if name and name not in names:
             raise NotFoundError(name)
     old, new = (try_load(context, problems, name) if name else None for name in (old_name, new_name))
+    choices += [build_row(run, None) for run in (new, old) if run is not None and run.id not in run_ids]
     if old is None or new is None:
         return CompareScreen(choices=choices, problems=problems.problems)
     nothing: tuple[_Answers | None, _Answers | None] = (None, None)
