@@ -469,6 +469,16 @@ def test_wrong_encoding_far_inside_a_file():
     assert f": byte {text.index('ä')} (0xe4) is not UTF-8" in fails(k=source(path="k.csv"))[0]
 
 
+def test_a_file_of_lines_that_breaks_in_the_middle_is_an_error():
+    write("k.txt", ("a line of it\n" * 3000 + "Käse\n").encode("latin-1"))
+    message, hint = fails(k=source(path="k.txt", type="lines"))
+    assert message.startswith("ingest.sources.k: k.txt: byte ")
+    assert "is not UTF-8" in message
+    assert hint.startswith("set ingest.sources.k.encoding=")
+    write("z.txt.gz", gzip.compress(bytes(range(32, 120)) * 100)[:-9])
+    assert fails(z=source(path="z.txt.gz", type="lines"))[0].startswith("ingest.sources.z: z.txt.gz")
+
+
 def test_wrong_encoding_of_one_page_is_a_reject():
     write("d/a.txt", "Käse ist würzig und schmeckt den Gästen.".encode("cp1252"))
     write("d/b.txt", "fine")

@@ -152,7 +152,7 @@ def test_answers_and_inputs_that_are_json_are_texts():
         {
             "prompt": json.dumps({"name": f"Cafe {n}"}),
             "chosen": json.dumps({"city": "Paris"}),
-            "rejected": ('[{"city": 1}]', '{"city": "Par')[n % 2],
+            "rejected": ('[{"city": 1}]', '{"city": "Par', '[{"text": "Rome", "label": "city"}]')[n % 3],
         }
         for n in range(3)
     ]
@@ -160,6 +160,7 @@ def test_answers_and_inputs_that_are_json_are_texts():
     assert {(pair.chosen[0].content, pair.rejected[0].content) for pair in pairs()} == {
         ('{"city": "Paris"}', '[{"city": 1}]'),
         ('{"city": "Paris"}', '{"city": "Par'),
+        ('{"city": "Paris"}', '[{"text": "Rome", "label": "city"}]'),
     }
     assert {pair.messages[0].content for pair in pairs()} == {row["prompt"] for row in rows}
 

@@ -39,6 +39,8 @@ _EMAIL = re.compile(
 _MARKS = re.compile(r"[*`\\]")  # emphasis and escapes of Markdown around the sign
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
+# An image for screens of several times as many pixels: icon@2x.png, logo@1.5x.8f3ab2.webp
+_SCALED_IMAGE = re.compile(r"@\d(?:\.\d)?x\.(?:[\w\-]{1,63}\.)?(?:png|jpe?g|webp|gif|svg|avif)\Z")
 # With blanks around the sign, as ``ada @ example.org``; not ``thanks @example.org``, which names an account.
 _SPACED_EMAIL = re.compile(
     r"(?<![\w.%+\-@/'])([\w%+'\-]{1,64}(?:\.[\w%+'\-]{1,64}){0,4})[ \t]{0,2}@[ \t]{1,2}(?:[\w\-]{1,63}\.){1,4}([^\W\d_]{2,24})(?![\w\-]|[.@]\w)"
@@ -82,7 +84,12 @@ _SSN = re.compile(
     re.IGNORECASE,
 )
 _IPV4 = re.compile(r"(?<![\w.\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\d)")
-_VERSION = re.compile(r"(?:\bv|\bver\.?|\bversions?|\brelease|\bbuild|\bfirmware|\bsection|§)[ :]*$", re.IGNORECASE)
+# Also as code and settings write it: Version=, "version": ", newVersion=", <FileVersion>, Version(". Not: conversion.
+_VERSION = re.compile(
+    r"(?:(?:\bv|\bver\.?|\bversions?|\brelease|\bbuild|\bfirmware|\bsection|§)[ :]*"
+    r"|(?:(?<![a-z])version|(?-i:(?<=[a-z0-9])Version))s?[\"'`]?\s{0,3}[:=<>~^!(]{0,3}\s{0,3}[\"'`]?)$",
+    re.IGNORECASE,
+)
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE)
 _NANP = re.compile(
     r"(?<![\w.,$€£\-/])(?:(?:\+?1|001)[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,5})?(?![\w\-]|[.,]\d)",
@@ -120,7 +127,9 @@ def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: A
     """Yield e-mail addresses, also with (at) and (dot), with blanks around ``@``, or spelled out (``ann at mail dot org``) if unambiguous."""
     if "@" in text or _AT.search(text):
         for match in _EMAIL.finditer(text):
-            yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", _MARKS.sub("", match[0]))).casefold())
+            value = _DOT.sub(".", _AT.sub("@", _MARKS.sub("", match[0]))).casefold()
+            if not _SCALED_IMAGE.search(value):
+                yield PiiSpan("email", *match.span(), value)
     if "@ " in text or "@\t" in text:
         for match in _SPACED_EMAIL.finditer(text):
             # A title is the next sentence: the cafe @ home.It was
@@ -194,7 +203,7 @@ def find_ip_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # n
     """Yield IP addresses, except this machine's own (loopback); a version number after the word *version* is not masked."""
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
-            if _public(match[0]) and not _VERSION.search(text[max(0, match.start() - 12) : match.start()]):
+            if _public(match[0]) and not _VERSION.search(text[max(0, match.start() - 24) : match.start()]):
                 yield PiiSpan("ip", *match.span(), match[0])
     if text.count(":") >= 2:
         for match in _IPV6.finditer(text):

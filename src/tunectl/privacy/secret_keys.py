@@ -123,6 +123,9 @@ _PHRASE = re.compile(
 """Words of prose joined by hyphens; without such a small word among them they may be a passphrase."""
 _NOUN = re.compile(r"[A-Za-z][a-z]{3,16}(?:tion|sion|ing|ment|ness|ity|ance|ence|ism|ics)s?(?:19|20)\d\d")
 """An abstract noun with a year behind it: Token classification2024."""
+_PROSE_WORD: Final = r"(?:[A-Z]?[a-z]{2,20}(?:[A-Z][a-z]{2,20}){0,2}|[A-Z]{1,8})(?:-[a-z]{2,20}){0,2}"
+_ALTERNATIVES = re.compile(rf"{_PROSE_WORD}(?:/{_PROSE_WORD}){{1,8}}")
+"""Words of prose joined by slashes, without digits: basic Python/JavaScript/SQL."""
 _STATEMENT = re.compile(
     r"(?:secret|token)s?\s{1,3}is\s{1,3}(?:version|revision|release|draft|step|stage|phase|round|level|part|chapter|section|number"
     r"|page|option)\d{1,2}",
@@ -171,7 +174,9 @@ def _is_prose(match: re.Match[str], value: str) -> bool:
     scheme = match[2].casefold()
     if match[1] or scheme == "apikey" or match.string[match.end() : match.end() + 1] in {'"', "'", "`", "\\"}:
         return False
-    return bool(_PHRASE.fullmatch(value) or (scheme != "bearer" and _NOUN.fullmatch(value)))
+    if _PHRASE.fullmatch(value):
+        return True
+    return scheme != "bearer" and bool(_NOUN.fullmatch(value) or _ALTERNATIVES.fullmatch(value))
 
 
 def find_marked_keys(text: str) -> Iterator[re.Match[str]]:

@@ -112,6 +112,60 @@ def test_data_sets_are_found_in_their_list(project: Path) -> None:
     assert "pairs holds preferences" in _reasons(draft, EFFECT)["dataset"]
 
 
+USUAL = {"prompt": "instruction", "query": "input", "response": "output"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "format_", "prompt"),
+    [
+        (USUAL, "alpaca", None),
+        ({**USUAL, "system": "system", "history": "history"}, "alpaca", None),
+        ({**USUAL, "system": "system", "history": "history", "tools": "tools"}, "alpaca", None),
+        ({**USUAL, "system": ""}, "alpaca", None),
+        ({**USUAL, "system": "tone"}, "columns", ["instruction", "input"]),
+        ({"prompt": "instruction", "response": "output"}, "columns", ["instruction"]),
+        ({"prompt": "brief", "response": "ad"}, "columns", ["brief"]),
+        ({}, "alpaca", None),
+    ],
+)
+def test_usual_columns_of_alpaca_are_read_by_that_format(
+    project: Path, columns: dict[str, str], format_: str, prompt: list[str] | None
+) -> None:
+    given = {"model_name_or_path": "./model", "dataset": "ads", "dataset_dir": "data"}
+    draft = foreign_import.import_llama_factory(given, {"ads": {"file_name": "ads.json", "columns": columns}})
+    sources: Any = _compose(project, draft).ingest.sources
+    assert (sources["ads"].format, sources["ads"].columns.prompt) == (format_, prompt)
+    assert "dataset" not in _reasons(draft, EFFECT)
+
+
+@pytest.mark.parametrize(
+    ("more", "rest"), [({"history": "past"}, "history"), ({"history": "past", "tools": "tools"}, "history and tools")]
+)
+def test_columns_that_cannot_be_declared_are_listed(more: dict[str, str], rest: str) -> None:
+    entry = {"file_name": "ads.json", "columns": {**USUAL, **more}}
+    draft = foreign_import.import_llama_factory({"dataset": "ads"}, {"ads": entry})
+    assert draft.values["ingest.sources.ads.format"] == "columns"
+    assert f"ads: no setting declares a column for {rest}; " in _reasons(draft, EFFECT)["dataset"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "format_"),
+    [
+        ({"columns": {"messages": "conversations"}, "tags": {"role_tag": "role"}}, "sharegpt"),
+        ({"columns": {"messages": "messages"}}, "messages"),
+        ({"columns": {"messages": "conversation"}, "tags": {"role_tag": "role"}}, "messages"),
+        ({"tags": {"role_tag": "role"}}, "messages"),
+        ({}, "sharegpt"),
+        ({"formatting": "openai"}, "messages"),
+        ({"formatting": "openai", "columns": {"messages": "conversations"}}, "sharegpt"),
+    ],
+)
+def test_the_column_of_turns_decides_the_format(entry: dict[str, Any], format_: str) -> None:
+    entry = {"file_name": "chats.json", "formatting": "sharegpt", **entry}
+    draft = foreign_import.import_llama_factory({"dataset": "chats"}, {"chats": entry})
+    assert draft.values["ingest.sources.chats.format"] == format_
+
+
 def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> None:
     draft = foreign_import.import_axolotl(foreign_yaml.load_yaml((HERE / "lora-1b.yml").read_text(), "f"))
     root = _compose(project, draft, "ingest.sources.gpt4_llm_cleaned.revision=v1")

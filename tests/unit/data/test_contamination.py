@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Source
-from tunectl.data.split.contamination import find_contaminated, ngrams, overlap_share
+from tunectl.data.split.contamination import _index_rarest, find_contaminated, ngrams, overlap_share
 
 
 def example(text, *answers):
@@ -60,6 +60,45 @@ def test_a_document_or_an_earlier_turn_that_contains_the_answer_is_a_leak():
     )
     assert [leak.train for leak in search([page, earlier], [example("b", LONG)], compare=("answer",))] == [0, 1]
     assert not search([earlier], [example(LONG, "short")], compare=("answer",))
+
+
+def test_scripts_without_spaces_are_compared_by_their_signs():
+    chinese, thai = "今天天气很好我们一起去公园散步吧", "วันนี้อากาศดีมากเราไปเดินเล่นที่สวนกันเถอะ"
+    for text in (chinese, thai):
+        assert search([example("a", f"嗯 {text}。")], [example("b", text)], compare=("answer",), ngram=8)
+        assert overlap_share([example("a", text)], [example("b", text)]) == 1.0
+    assert not search([example("a", "明天下雨所以我们都留在家里看电影")], [example("b", chinese)], ngram=8)
+
+
+def test_a_sentence_that_ends_every_answer_costs_no_time():
+    ending = "please let me know if there is anything else that i can help you with today"
+    held = [f"held out answer number {row} with its own {row} words, then {ending}" for row in range(200)]
+    index = _index_rarest([ngrams(text.split(), 8) for text in held], 0.8)
+    assert max(map(len, index.values())) == 1  # nobody is looked up by what all have
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=12), min_size=1, max_size=6),
+    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=12), min_size=1, max_size=6),
+    st.sampled_from([0.1, 1 / 3, 0.5, 0.7, 0.8, 1.0]),
+)
+def test_the_index_overlooks_nothing(train, held, overlap):
+    def grams(tokens):
+        return ngrams(tokens, 2)
+
+    expected = {
+        row
+        for row, tokens in enumerate(train)
+        if any(grams(other) and len(grams(tokens) & grams(other)) / len(grams(other)) >= overlap for other in held)
+    }
+    leaks = search(
+        [example("t", " ".join(tokens)) for tokens in train],
+        [example("h", " ".join(tokens)) for tokens in held],
+        compare=("answer",),
+        ngram=2,
+        overlap=overlap,
+    )
+    assert {leak.train for leak in leaks} == expected
 
 
 def test_only_what_is_compared():

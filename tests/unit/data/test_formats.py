@@ -224,6 +224,59 @@ def test_several_targets_are_several_answers():
     assert turns(example({"question": "Capital?", "targets": ["Paris", "paris"]}))[1] == ["Paris", "paris"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '["Paris", "Rome"]',
+        '[{"entity": "Paris"}]',
+        '[{"text": "Paris", "label": "place"}]',
+        '[{"name": "Ann", "role": "engineer"}]',
+        '[{"from": "Paris", "to": "Rome"}]',
+        "[{'entity': 'Paris'}]",
+        '[{"entity": "Par',
+        '{"city": "Paris"}',
+        "[1, 2]",
+        "[]",
+    ],
+)
+def test_answers_and_inputs_that_are_json_are_texts(answer):
+    for row in (
+        {"prompt": "Cities?", "completion": answer},
+        {"instruction": "Cities?", "output": answer},
+        {"question": "Cities?", "answer": answer},
+    ):
+        assert turns(example(row)) == ([("user", "Cities?")], [answer])
+    assert turns(example({"prompt": answer, "completion": "Paris"})) == ([("user", answer)], ["Paris"])
+
+
+@pytest.mark.parametrize("name", ["answers", "references", "targets"])
+def test_several_answers_may_be_json_in_a_cell(name):
+    assert turns(example({"question": "Capital?", name: '["Paris", "paris"]'}))[1] == ["Paris", "paris"]
+    assert turns(example({"question": "Capital?", name: '["Paris" is right'}))[1] == ['["Paris" is right']
+    pinned = example({"q": "Capital?", "a": {name: '["Paris"]'}}, columns={"prompt": ["q"], "answer": f"a.{name}"})
+    assert turns(pinned)[1] == ["Paris"]
+
+
+def test_message_lists_may_be_json_in_a_cell_of_prompt_and_completion():
+    row = {"prompt": json.dumps([SYSTEM, ASK]), "completion": json.dumps([SAY])}
+    assert turns(example(row)) == ([("system", "Be brief."), ("user", "Weather in Paris?")], ["Sunny."])
+    shared = {"prompt": "Weather in Paris?", "completion": '[{"from": "gpt", "value": "Sunny."}]'}
+    assert turns(example(shared)) == ([("user", "Weather in Paris?")], ["Sunny."])
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ('[{"role": "narrator", "content": "x"}]', "unknown_role"),
+        ('[{"content": "x"}]', "wrong_columns"),
+        ('[{"role": "assistant", "content": "x"', "wrong_columns"),
+        (["Paris", "Rome"], "wrong_columns"),
+    ],
+)
+def test_message_lists_with_mistakes_are_no_texts(completion, expected):
+    assert reason({"prompt": "a", "completion": completion}, format="prompt_completion") == expected
+
+
 def test_prompt_and_completion_as_message_lists():
     row = {"prompt": [SYSTEM, ASK], "completion": [SAY]}
     assert turns(example(row)) == ([("system", "Be brief."), ("user", "Weather in Paris?")], ["Sunny."])

@@ -41,10 +41,50 @@ def mend(text: str, repair: Repair = ALL) -> str:
         ("List<T> and I <3 you", "List<T> and I <3 you"),
         ("R&D; Q&A", "R&D; Q&A"),
         ("<script>never closed", "never closed"),
+        ("word<b>bold</b>", "wordbold"),
+        ("A<B>bold</B>", "Abold"),
+        ("text<br>more", "text\nmore"),
+        ("TEXT<BR>MORE<HR >", "TEXT\nMORE\n"),
+        ("text<br/>more<wbr>x", "text\nmorex"),
+        ("<p>One<p>Two", "\nOne\nTwo"),
+        ("One<p>Two", "One\nTwo"),
+        ("One. <P>Two<P>Three</P>", "One. \nTwo\nThree\n"),
+        ("one<li>two<td nowrap>three", "one\ntwothree"),
+        ("word<a href='x'>link</a>, word<p class=x>", "wordlink, word\n"),
+        ("<div\n  id = 'x' hidden>a</div>", "\na\n"),
+        ("<TITLE>a", "a"),
+        ("a</b>c", "ac"),
     ],
 )
 def test_markup(before: str, after: str) -> None:
     assert strip_html(before) == after
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#include <map>\n# include <form>\n#include<a>",
+        "List<Object> a; Set<Button> b; Map<A> c; my_<S> d;",
+        "React.ComponentType<P> and Option<A>, Vec::<A>::new()",
+        "fn f<S>(x: S); public <U> void f(); public <S extends T> S save(S entity);",
+        "class Node<A extends Comparable<A>> {}",
+        "<S> ::= <A> and <B>",
+        "for(;n<p; n = n->next)",
+        "for(;n<p;\n    n = n->next)\n  x = n->p;",
+        "x = 1 if n<p else 2 if m>q else 3",
+        "if n<a and m>q:",
+        "std::vector<b> v; List<object> w; map<a> m; vector<table> t;",
+        "n<p == m>q",
+    ],
+)
+def test_programs_that_look_like_html_stay(text: str) -> None:
+    assert strip_html(text) == text
+    assert strip_html(text.replace("<", "&lt;").replace(">", "&gt;")) == text
+
+
+def test_a_tag_behind_a_word_is_closed_only_by_a_later_end_in_its_spelling() -> None:
+    assert strip_html("<b>x</b> vector<b> v") == "x vector<b> v"
+    assert strip_html("Option<B> <b>x</b>") == "Option<B> x"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +209,10 @@ def test_text_without_signs_of_html_is_untouched(text: str) -> None:
     assert strip_html(plain) == plain
 
 
-@pytest.mark.parametrize("piece", ["<script>", "<!--", "<script ", "<a ", " \n", "\n" + " " * 50, "&lt;", "\x1b]"])
+@pytest.mark.parametrize(
+    "piece",
+    ["<script>", "<!--", "<script ", "<a ", "x<b>", "x<p and ", "</b>", " \n", "\n" + " " * 50, "&lt;", "\x1b]"],
+)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     started = time.process_time()
     mend(piece * 20_000 + "x")

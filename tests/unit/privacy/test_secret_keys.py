@@ -89,6 +89,11 @@ PASSWORDS = [
     ("Bearer ", "understanding2026", ""),
     ("Basic ", "sunshinemoon2026", ""),
     ("Token ", "swordfishswordfishes", ""),
+    ("Bearer ", "accounting/bookkeeping", ""),
+    ("Basic ", "dXNlcjpwYXNz/d29yZHM", ""),
+    ("Basic ", "QWxhZGRpbjpvcGVu/IHNl", ""),
+    ("Basic ", "accounting/bookkeeping2026", ""),
+    ("Authorization: Basic ", "accounting/bookkeeping", ""),
     ("Token ", "xQzRtBwMing2024", ""),
     ("Authorization: Bearer ", "abcdefghijklmnopqrstuvwxyz", ""),
     ("postgresql://", "ada:hun/ter22", "@db.example.org/x"),
@@ -114,6 +119,9 @@ HARMLESS = [
     "Token classification2024",
     "Basic understanding2026",
     "Bearer arrangements-of-the-firm, and basic proof-of-concept-work here.",
+    "basic accounting/bookkeeping",
+    "She knows basic Python/JavaScript/SQL, and basic object-oriented/functional programming.",
+    "token classification/recognition of names",
     "Dinner @ eight, www.example.org/a/b_c_d",
 ]
 

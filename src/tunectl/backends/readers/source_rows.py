@@ -19,8 +19,8 @@ from tunectl.data.readers.csv_reader import read_table
 from tunectl.data.readers.file_discovery import (
     IMAGES,
     MAX_UNPACK_RATIO,
+    ROWS,
     SMALL_UNPACKED,
-    TABLES,
     SourceFile,
     file_type,
     find_outside,
@@ -99,7 +99,8 @@ def rows(
 ) -> Iterator[RawRow | RejectedRow]:
     """Yield the rows of a file with the reader of its type in ``readers``.
 
-    A document that cannot be read becomes a RejectedRow; a table that cannot be read is an error. ``key``: the source's dotted key.
+    A document that cannot be read becomes a RejectedRow; a file of rows that cannot be read is an error: one reject would stand for
+    all rows behind the fault. ``key``: the source's dotted key.
     """
     reject = _explain_unread(file)
     if reject is not None:
@@ -120,11 +121,11 @@ def rows(
     except DecodeError as error:
         yield _wrong_encoding(error, key)
     except NotTextError as error:
-        if file.type in TABLES:
+        if file.type in ROWS:
             raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield RejectedRow(Source(file.name), "binary_file", f"it is {error.what}")
     except CorruptArchiveError as error:
-        if file.type in TABLES:
+        if file.type in ROWS:
             raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield RejectedRow(Source(file.name), "unreadable", error.what)
 
@@ -158,7 +159,7 @@ def _explain_size(path: Path, limit: int) -> str | None:
 def _wrong_encoding(error: DecodeError, key: str) -> RejectedRow:
     guess = detect_encoding(error.file, error.offset)
     seems = f"; it seems to be {guess}" if guess else ""
-    if error.file.type in TABLES:
+    if error.file.type in ROWS:
         hint = f"set {key}.encoding={guess or '<its encoding>'}, or write the file as UTF-8"
         raise DataError(f"{key}: {error.file.name}: {error.what}{seems}", hint=hint) from error
     return RejectedRow(Source(error.file.name), "wrong_encoding", f"{error.what}{seems}")

@@ -20,6 +20,21 @@ FORMATS: Mapping[Tool, Mapping[str, str]] = {
     "llama-factory": {"alpaca": "alpaca", "sharegpt": "sharegpt", "openai": "messages"},
 }
 """Names of prompt types and our formats, where their columns are the same."""
+_ALPACA_COLUMNS: Mapping[str, str] = {
+    "prompt": "instruction",
+    "query": "input",
+    "response": "output",
+    "system": "system",
+    "history": "history",
+    "tools": "tools",
+}
+"""LLaMA-Factory's columns and the usual names of them, by which our format ``alpaca`` reads them."""
+_TURN_COLUMNS: Mapping[str, str] = {
+    "messages": "messages",
+    "conversation": "messages",
+    "conversations": "sharegpt",
+}
+"""Columns of turns, and our format that reads a column of this name."""
 _LOCAL = ("/", "./", "../", "~")
 _NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 """Names that YAML does not read as text."""
@@ -284,15 +299,28 @@ def _add_llama_factory_dataset(draft: ImportedConfig, name: str, entry: Any, fol
         draft.drop("dataset", f"{name} holds preferences (ranking); {PREFERENCES}")
     if hub:
         _set_given(draft, key_prefix, subset=entry.get("subset"), split=entry.get("split"))
-    columns = entry.get("columns") or {}
     formatting = str(entry.get("formatting", "alpaca"))
-    if formatting == "alpaca" and columns.get("response"):
-        prompts = [columns[key] for key in ("prompt", "query") if columns.get(key)]
-        _set_columns(draft, key_prefix, prompts, columns["response"], columns.get("system"))
+    columns = {key: value for key, value in (entry.get("columns") or {}).items() if value}
+    if formatting == "alpaca" and "response" in columns:
+        _set_alpaca_columns(draft, key_prefix, name, columns)
+    elif formatting == "alpaca":
+        draft.set(f"{key_prefix}.format", "alpaca")
     elif formatting in FORMATS["llama-factory"]:
-        tags = entry.get("tags") or {}
-        by_role = tags.get("role_tag") == "role" or columns.get("messages") == "messages"
-        named = FORMATS["llama-factory"][formatting]
-        draft.set(f"{key_prefix}.format", "messages" if formatting == "sharegpt" and by_role else named)
+        by_role = (entry.get("tags") or {}).get("role_tag") == "role"
+        default = "messages" if by_role else FORMATS["llama-factory"][formatting]
+        draft.set(f"{key_prefix}.format", _TURN_COLUMNS.get(str(columns.get("messages")), default))
     else:
         draft.drop("dataset", f"{name} has the format {formatting}, which is not offered")
+
+
+def _set_alpaca_columns(draft: ImportedConfig, key_prefix: str, name: str, columns: Mapping[str, Any]) -> None:
+    """Take the format ``alpaca`` where all columns have their usual names; else declare those that can be declared."""
+    if columns.keys() >= {"prompt", "query", "response"} and columns.items() <= _ALPACA_COLUMNS.items():
+        draft.set(f"{key_prefix}.format", "alpaca")
+        return
+    prompts = [columns[key] for key in ("prompt", "query") if key in columns]
+    _set_columns(draft, key_prefix, prompts, columns["response"], columns.get("system"))
+    rest = " and ".join(key for key in ("history", "tools") if key in columns)
+    if rest:
+        way = f"rename the columns to {', '.join(_ALPACA_COLUMNS.values())}, and set {key_prefix}.format=alpaca"
+        draft.drop("dataset", f"{name}: no setting declares a column for {rest}; to have them read, {way}")

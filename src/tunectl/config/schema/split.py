@@ -60,7 +60,7 @@ class ContaminationCheck(StrictModel):
     compare: list[Literal["input", "answer"]] = Field(min_length=1)
     """Texts that are compared, after folding case, punctuation and blanks. Answers shorter than ``ngram`` words (a class) never count as leaks."""
     ngram: int = Field(ge=2, le=50)
-    """Length in words of the pieces that are compared."""
+    """Length in words of the pieces that are compared; where a script puts no space between words, each sign counts as one."""
     min_overlap: float = Field(gt=0, le=1)
     """Share of a validation or test text's pieces, found in one train text, from which it counts as a leak."""
 

@@ -28,16 +28,33 @@ _CONTROLS = re.compile(
 )
 _OPENING = re.compile(r"<(script|style|noscript|template|svg)\b[^<>]*>|<!--", re.IGNORECASE)
 _BREAKS = re.compile(
-    r"</?(?:br|p|div|li|ul|ol|tr|table|h[1-6]|section|article|header|footer|blockquote|hr)\b[^<>]*>", re.IGNORECASE
+    r"<(/?)(br|p|div|li|ul|ol|tr|table|h[1-6]|section|article|header|footer|blockquote|hr)(\s+[a-z][^<>]*|\s*/?)>",
+    re.IGNORECASE,
 )
 # Only names of HTML: "a < b", "<T>" of a program and "<3" stay.
 _TAGS = re.compile(
-    r"</?(?:a|abbr|area|aside|audio|b|base|bdi|bdo|big|body|button|canvas|caption|center|cite|code|col|colgroup|dd|del|details|dfn|dl|dt|em|embed|"
+    r"<(/?)(a|abbr|area|aside|audio|b|base|bdi|bdo|big|body|button|canvas|caption|center|cite|code|col|colgroup|dd|del|details|dfn|dl|dt|em|embed|"
     r"fieldset|figcaption|figure|font|form|head|html|i|iframe|img|input|ins|kbd|label|legend|link|main|map|mark|meta|nav|object|option|"
     r"picture|pre|q|s|samp|script|select|small|source|span|strike|strong|style|sub|summary|sup|svg|tbody|td|template|textarea|tfoot|th|thead|"
-    r"time|title|track|tt|u|var|video|wbr)(?:\s+[a-z][^<>]*|\s*/?)>|<!doctype[^<>]*>",
+    r"time|title|track|tt|u|var|video|wbr)(\s+[a-z][^<>]*|\s*/?)>|<!doctype[^<>]*>",
     re.IGNORECASE,
 )
+_CLOSING = re.compile(r"</([a-z][a-z0-9]{0,15})\s{0,20}>", re.IGNORECASE)
+_ATTRIBUTE = re.compile(
+    r"\s+(?:[a-z_][\w:.\-]*\s*=(?!=)|(?:async|autofocus|checked|compact|controls|defer|disabled|hidden|multiple|noshade"
+    r"|nowrap|open|readonly|required|reversed|selected)(?![\w:.\-]))",
+    re.IGNORECASE,
+)
+"""The first attribute of a tag: with a value, or one without; in a program another word follows: n<p and m>q."""
+_UNCLOSED = frozenset(
+    {
+        *("br", "hr", "wbr", "img", "input", "BR", "HR", "WBR"),
+        *("p", "li", "div", "ul", "ol", "tr", "td", "th", "thead", "tbody", "tfoot", "dd", "dt", "blockquote"),
+        *("h1", "h2", "h3", "h4", "h5", "h6"),
+    }
+)
+"""Tags, as they are spelled, that HTML need not close and that are no usual names of types."""
+_INCLUDES = ("#include", "# include", "#import")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
 # A reference to no letter, which HTML shows as U+FFFD; Python reads no number of thousands of digits.
 _TOO_LARGE = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{7,});?")
@@ -63,7 +80,33 @@ def strip_html(text: str) -> str:
         text = html.unescape(_TOO_LARGE.sub("\N{REPLACEMENT CHARACTER}", text))
     if "<" not in text:
         return text
-    return _TAGS.sub("", _BREAKS.sub("\n", _without_hidden(text)))
+    return _remove_tags(_TAGS, _remove_tags(_BREAKS, _without_hidden(text), "\n"), "")
+
+
+def _remove_tags(tags: re.Pattern[str], text: str, replacement: str) -> str:
+    """Replace what ``tags`` matches, except parts of programs that only look like a tag."""
+    closings = {closing[1]: closing.start() for closing in _CLOSING.finditer(text)}
+    return tags.sub(lambda match: replacement if _is_tag(match, closings) else match[0], text)
+
+
+def _is_tag(match: re.Match[str], closings: dict[str, int]) -> bool:
+    """Return whether a match is a tag of HTML: ``List<Object>``, ``#include <map>``, ``<S extends T>`` hold none.
+
+    ``closings`` has the start of the last closing tag of each name, as it is spelled.
+    """
+    slash, name, tail = match.groups()
+    if name is None or slash or tail.endswith("/") or _ATTRIBUTE.match(tail):
+        return True
+    prefix = match.string[max(0, match.start() - 20) : match.start()]
+    if prefix.rstrip(" \t").endswith(_INCLUDES):
+        return False
+    after_word = prefix[-1:].isalnum() or prefix.endswith(("_", "::"))
+    is_capital = len(name) == 1 and name.isupper()
+    if tail.strip():  # words that are no attributes
+        return not (after_word or is_capital)
+    if closings.get(name, -1) > match.start():
+        return True
+    return name in _UNCLOSED if after_word else not is_capital or name == "P"
 
 
 def _without_hidden(text: str) -> str:

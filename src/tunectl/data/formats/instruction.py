@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from tunectl.artifacts.records import Message
 from tunectl.config.schema.ingest import ColumnMapping
-from tunectl.data.readers.conversation import parse_message, tools_of, with_calls, with_system
+from tunectl.data.readers.conversation import BODIES, parse_message, tools_of, with_calls, with_system
 from tunectl.data.readers.row import (
     FormatMismatchError,
     ParsedRow,
@@ -42,6 +45,12 @@ ARTICLES = ("article", "context", "passage")
 """Column names of a text that a question is about (Axolotl, Dolly, SQuAD)."""
 REPLIES = ("output", "response", "answer", "answers")
 """Column names of the answer to an instruction or a question about a text."""
+ANSWER_LISTS = frozenset({"answers", "references", "targets"})
+"""Column names whose text may be a list of answers as JSON, as in CSV files; in other columns that is the answer."""
+SPEAKER_KEYS = frozenset({"role", "from"})
+CONTENT_KEYS = frozenset({*BODIES, "tool_calls", "function_call"})
+"""Keys of a turn: who speaks, and what is in it."""
+_TURN = re.compile(r"""["'](?:role|from)["']""")
 
 
 def text(row: RawRow) -> ParsedRow:
@@ -55,19 +64,15 @@ def prompt_completion(row: RawRow) -> ParsedRow:
     after = _messages(row.columns, "completion", "assistant", train=None)
     tools = tools_of(row.columns.get("tools"))
     if len(after) == 1 and after[0].role == "assistant" and after[0].tool_calls is None and not after[0].parts:
-        answers = (
-            answers_of(row.columns, "completion")
-            if scalar(row.columns["completion"]) is not None
-            else [after[0].content]
-        )
-        return ParsedRow(turns=with_system(before, optional_text(row.columns, "system")), answers=answers, tools=tools)
+        turns = with_system(before, optional_text(row.columns, "system"))
+        return ParsedRow(turns=turns, answers=[after[0].content], tools=tools)
     return ParsedRow(turns=with_system([*before, *after], optional_text(row.columns, "system")), tools=tools)
 
 
 def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | None) -> list[Message]:
     value = get_column(columns, name)
     result = scalar(value)
-    if result is not None and not result.lstrip().startswith("[{"):
+    if result is not None and (not result.lstrip().startswith("[{") or is_json_data(result)):
         return [parse_message({"role": role, "content": result}, 1)]
     items = list_of(columns, name)
     if items and all(isinstance(item, str) for item in items):
@@ -78,6 +83,24 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
     if train is None:
         return turns
     return [Message(t.role, t.content, t.name, t.tool_calls, train if t.role == "assistant" else None) for t in turns]
+
+
+def is_json_data(text: str) -> bool:
+    """Return whether JSON, whole or broken, is itself an answer or an input: none of its objects looks like a turn."""
+    try:
+        decoded = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return not _TURN.search(text)
+    return not any(_looks_like_turn(item) for item in (decoded if isinstance(decoded, list) else [decoded]))
+
+
+def _looks_like_turn(item: Any) -> bool:
+    """Return whether an object has a speaker and a content, or nothing else: a text with its label is data."""
+    if not isinstance(item, dict) or not item:
+        return False
+    keys = item.keys()
+    has_both = not keys.isdisjoint(SPEAKER_KEYS) and not keys.isdisjoint(CONTENT_KEYS)
+    return has_both or keys <= SPEAKER_KEYS | CONTENT_KEYS
 
 
 def alpaca(row: RawRow) -> ParsedRow:
@@ -160,11 +183,12 @@ def history(columns: dict[str, Any]) -> Iterator[Message]:
 
 
 def answers_of(columns: dict[str, Any], name: str) -> list[str]:
-    """Return the answer in a column, or the several answers of a list of texts."""
+    """Return the answer in a column, or those of a list of texts, in a column of ``ANSWER_LISTS`` also as JSON."""
     value = get_column(columns, name)
     if isinstance(value, dict) and "text" in value:  # SQuAD keeps the places of its answers beside them
         value = value["text"]
-    if isinstance(value, str) and value.lstrip().startswith('["'):
+    is_list_name = name.rpartition(".")[2] in ANSWER_LISTS
+    if is_list_name and isinstance(value, str) and value.lstrip().startswith('["'):
         try:
             value = parse_json_value(value, name)
         except FormatMismatchError:  # an answer may well begin like that

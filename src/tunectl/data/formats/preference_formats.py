@@ -7,13 +7,12 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts.records import Choice, Message
 from tunectl.config.schema.preferences import PreferenceColumns
-from tunectl.data.formats.instruction import alpaca_input, history
-from tunectl.data.readers.conversation import BODIES, parse_message, with_system
+from tunectl.data.formats.instruction import alpaca_input, history, is_json_data
+from tunectl.data.readers.conversation import parse_message, with_system
 from tunectl.data.readers.row import (
     FormatMismatchError,
     RawRow,
@@ -30,8 +29,6 @@ from tunectl.data.readers.row import (
 ASKED = ("question", "instruction", "input", "query")
 """Columns of the input in Axolotl's named types (intel, argilla, icr) and swift."""
 BETTER, WORSE = ("chosen", "chosen_response"), ("rejected", "rejected_response")
-TURN_KEYS = frozenset({"role", "from", *BODIES})
-_TURN = re.compile(r"""["'](?:role|from)["']""")
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _YES, _NO = frozenset({"true", "1", "yes", "good", "thumbs_up"}), frozenset({"false", "0", "no", "bad", "thumbs_down"})
 
@@ -233,23 +230,13 @@ def _read_prompt(row: RawRow) -> list[Message]:
 def _conversation(value: Any, name: str, role: str) -> list[Message]:
     """Return a text as one turn of ``role``; a message, or a list of them (also as JSON), unchanged."""
     plain = scalar(value)
-    if plain is not None and (not plain.lstrip().startswith(("[{", '{"')) or _data(plain)):
+    if plain is not None and (not plain.lstrip().startswith(("[{", '{"')) or is_json_data(plain)):
         return [parse_message({"role": role, "content": plain}, 1)]
     if isinstance(value, dict):
         return [parse_message(value, 1)]
     if plain is not None and plain.lstrip().startswith("{"):
         value = f"[{plain}]"
     return [parse_message(item, number) for number, item in enumerate(list_of({name: value}, name), 1)]
-
-
-def _data(text: str) -> bool:
-    """Return whether JSON, whole or broken, is itself an answer or an input: none of its objects looks like a turn."""
-    try:
-        decoded = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return not _TURN.search(text)
-    objects = decoded if isinstance(decoded, list) else [decoded]
-    return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)
 
 
 def _remove_prompt(before: list[Message], answer: list[Message]) -> list[Message]:

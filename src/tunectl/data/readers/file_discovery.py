@@ -38,7 +38,8 @@ TYPES: dict[str, str] = {
 }
 """Type of file, by extension."""
 TABLES = frozenset({"csv", "tsv", "json", "jsonl", "parquet", "arrow"})
-"""Types of file that hold rows; a file of another type is one row, or one per page."""
+"""Types of file that hold rows with columns; a file of another type is one row, one per page, or one per line."""
+ROWS = TABLES | {"lines"}
 TEXTS = frozenset({"csv", "tsv", "json", "jsonl", "text", "lines", "markdown", "html"})
 """Types of file that hold text."""
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".heic"})

@@ -44,6 +44,7 @@ _WEB_CODECS: Final = {
 """By Python's name of an encoding of the Web (WHATWG Encoding), except Unicode: how browsers read it."""
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
+_KEY = re.compile(r"""(?:[^\W\d][\w.-]*|"[^"]{1,64}"|'[^']{1,64}')[ \t]*:(?=[ \t]|\Z)""")
 
 
 class DecodeError(DataError):
@@ -168,12 +169,28 @@ def read_markdown(file: SourceFile, options: FileReading) -> Iterator[RawRow | R
 def front_matter(text: str) -> tuple[str, dict[str, str]]:
     """Return (a Markdown text without its front matter, the plain ``key: value`` lines of that)."""
     match = _FRONT.match(text)
-    if match is None:
+    if match is None or not _is_yaml(match.group(1).splitlines()):
         return text, {}
     pairs = [_PAIR.match(line) for line in match.group(1).splitlines()]
     values = [(pair.group(1), pair.group(2).strip(" \t")) for pair in pairs if pair is not None]
     columns = {name: value.strip("\"'") for name, value in values if value}
     return text[match.end() :], columns
+
+
+def _is_yaml(lines: list[str]) -> bool:
+    """Return whether lines between two rules are YAML: one has a key, and at least half of those with letters look like it.
+
+    Rules also stand around a paragraph or a heading of Markdown, which is text.
+    """
+    content = [line.rstrip() for line in lines if line.strip()]
+    keys = sum(_KEY.match(line) is not None for line in content)
+    others = sum(_KEY.match(line) is None and _looks_like_yaml(line) for line in content)
+    return not content or (keys > 0 and 2 * (keys + others) >= len(content))
+
+
+def _looks_like_yaml(line: str) -> bool:
+    """Return whether a line without a key may stand in YAML: it is indented, an item, a comment, or ends in a colon."""
+    return line.startswith((" ", "\t", "- ", "#")) or line.endswith(":")
 
 
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str], most: int) -> RawRow | RejectedRow:

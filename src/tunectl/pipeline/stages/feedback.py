@@ -165,7 +165,8 @@ def _judgment(selected: FeedbackExample, example: Example, before: Any) -> Compa
     edited = Message("assistant", example.answers[0].text)
     vote = AnnotationMetadata(example.source, selected.by, before.accepted_at.isoformat())
     name = f"edit-{selected.inference.id}"
-    return Comparison(name, prompt_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
+    answers = [[edited], [turns[-1]]]
+    return Comparison(name, prompt_key(example), example.messages, answers, "first", vote, KIND, tools=example.tools)
 
 
 def _turns(turns: Sequence[Any]) -> list[Message] | None:
