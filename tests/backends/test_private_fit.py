@@ -159,6 +159,30 @@ def test_the_same_seed_and_key_give_the_same_bytes_and_another_key_other_noise(t
     assert len({str(tiny_fits.digest(tmp_path / name)) for name in ("first", "seed", "other_key")}) == 3
 
 
+def first_noise(tmp_path, rows, chosen=None, base="a" * 64):
+    """Noise of the first step; nothing is trained."""
+    chosen = chosen or plan(privacy(tmp_path))
+    run = private_run.build(chosen, chosen.privacy, rows, [], None, torch.nn.Linear(2, 2), base=base)
+    dice = private_run._generator(run.key, "noise", 0, "cpu")
+    return torch.randn(8, generator=dice).tolist()
+
+
+def test_other_rows_settings_or_weights_have_other_noise(tmp_path):
+    rows = unit_rows()
+    usual = first_noise(tmp_path, rows)
+    assert first_noise(tmp_path, unit_rows()) == usual
+    elsewhere = privacy(tmp_path, noise_key_file=str(tmp_path / "another" / "key"))
+    assert first_noise(tmp_path, rows, plan(elsewhere)) == usual
+    others = [
+        first_noise(tmp_path, rows[:-1]),
+        first_noise(tmp_path, rows, base="b" * 64),
+        first_noise(tmp_path, rows, plan(privacy(tmp_path), learning_rate=2e-2)),
+        first_noise(tmp_path, rows, plan(privacy(tmp_path), seed=6)),
+        first_noise(tmp_path, rows, plan(privacy(tmp_path, noise_multiplier=2.0))),
+    ]
+    assert len({tuple(noise) for noise in (usual, *others)}) == 6
+
+
 CHILD = """
 import sys
 sys.path[:0] = [{tests!r}, {support!r}]

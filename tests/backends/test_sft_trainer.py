@@ -322,6 +322,26 @@ def test_early_stopping(tiny_model, tmp_path):
     assert found.steps < found.planned_steps
 
 
+def test_a_fit_that_had_stopped_early_is_not_trained_on(tiny_model, tmp_path):
+    """The second call finds what a kill after the last checkpoint leaves: each step is one, the last one too."""
+    early = {"learning_rate": 0.9, "max_grad_norm": None, "epochs": 20, "evals_per_epoch": 4, "patience": 2}
+    stopped = fit(tiny_model, tmp_path, plan(**early, save_steps=1))
+    before = digest(tmp_path / "out")
+    assert stopped.steps < stopped.planned_steps
+    assert fit(tiny_model, tmp_path, plan(**early, save_steps=1)) == stopped
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_loaded_average_is_on_the_device_of_the_weights(tmp_path):
+    chosen, layer = plan(ema_decay=0.5), torch.nn.Linear(2, 2)
+    run = training_run.TrainingRun(chosen, [], [], [], None, training_checkpoint.TrainerState())
+    training_run.update_ema(run, layer, 1)
+    run.state.save(tmp_path)
+    training_run.load_state(run, layer.to("meta"), tmp_path)  # a device that every machine has
+    assert {value.device.type for value in run.state.average.values()} == {"meta"}
+    training_run.update_ema(run, layer, 2)
+
+
 def test_saving_and_going_on_ask_nobody_about_the_base_model(tiny_model, tmp_path, monkeypatch):
     peft = pytest.importorskip("peft")
     from peft.utils import save_and_load

@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 
 from tunectl.artifacts import atomic_io
+from tunectl.backends.storage import hub_download
 from tunectl.chat import model_spec, template
 from tunectl.chat.model_spec import SpecialToken
 from tunectl.config.schema.model import ModelStage
@@ -85,6 +86,51 @@ def test_weights_in_several_files_are_joined(copy, tmp_path):
     _, out = run(folder(copy), tmp_path)
     joined = files.load_file(str(out / "model.safetensors"))
     assert all((joined[name] == whole[name]).all() for name in whole)
+
+
+def split_weights(copy, count=2):
+    """Put the weights into files with an index, and return them."""
+    files = pytest.importorskip("safetensors.torch")
+    whole = files.load_file(str(copy / "model.safetensors"))
+    (copy / "model.safetensors").unlink()
+    index = {}
+    for number in range(count):
+        part, name = sorted(whole)[number::count], f"model-0000{number + 1}-of-0000{count}.safetensors"
+        files.save_file({key: whole[key] for key in part}, str(copy / name))
+        index |= dict.fromkeys(part, name)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return whole
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_the_same_weights_in_another_layout_are_left_out(copy, tmp_path, split):
+    files = pytest.importorskip("safetensors.torch")
+    whole = split_weights(copy) if split else files.load_file(str(copy / "model.safetensors"))
+    again = {f"layers.{key}": value for key, value in whole.items()}
+    files.save_file(again, str(copy / "consolidated.safetensors"))
+    _, out = run(folder(copy), tmp_path)
+    assert files.load_file(str(out / "model.safetensors")).keys() == whole.keys()
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ('{"weight_map": {"a": "../out.safetensors"}}', "names '../out.safetensors', which is no .safetensors file beside it"),
+        ('{"weight_map": {"a": "absent.safetensors"}}', "names 'absent.safetensors', which is no .safetensors file beside it"),
+        ('{"weight_map": {"a": "config.json"}}', "names 'config.json', which is no .safetensors file beside it"),
+        ('{"weight_map": [1]}', "does not say which files hold the weights: Expected `object`, got `array` - at `$.weight_map`"),
+        ("{", "does not say which files hold the weights: Input data was truncated"),
+    ],
+)  # fmt: skip
+def test_a_broken_index_is_refused(copy, tmp_path, index, message):
+    split_weights(copy)
+    (tmp_path / "out.safetensors").write_bytes(b"")
+    path = copy / "model.safetensors.index.json"
+    path.write_text(index)
+    with pytest.raises(UsageError) as caught:
+        run(folder(copy), tmp_path)
+    assert caught.value.message == f"{path} {message}"
+    assert caught.value.hint == "fetch or copy all files of the model again"
 
 
 def test_a_hash_that_differs_is_refused(copy, tmp_path):
@@ -190,6 +236,18 @@ def test_a_folder_that_is_none(copy, tmp_path):
     with pytest.raises(UsageError) as caught:
         run(folder(copy), tmp_path)
     assert caught.value.message == f"{copy} has no config.json, so it is not a model folder"
+
+
+def test_the_hub_gives_one_layout_of_the_weights(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    from huggingface_hub.utils import filter_repo_objects
+
+    calls = []
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **options: calls.append(options) or str(tmp_path))
+    assert hub_download.snapshot_download("some/model", "a" * 40, tmp_path) == tmp_path
+    names = ["config.json", "consolidated.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"]
+    patterns = {name: calls[0][name] for name in ("allow_patterns", "ignore_patterns")}
+    assert list(filter_repo_objects(names, **patterns)) == ["config.json", "model-00001-of-00002.safetensors"]
 
 
 def test_the_hub_without_a_connection(tmp_path, monkeypatch):

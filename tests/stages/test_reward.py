@@ -404,6 +404,13 @@ def test_the_further_trained_model_is_the_base(given, tiny_model):
     assert set(seen) == {inputs.cpt}
 
 
+def test_the_largest_seed_has_members_and_a_judge(given):
+    inputs, out = given
+    cfg, fake = stage(ensemble_size=2), Fake()
+    reward.run(cfg.model_copy(update={"seed": 2**32 - 1}), inputs, out, trainer=fake)
+    assert [call[0].fit.seed for call in fake.calls] == [2**32 - 1, 0, 1]
+
+
 def test_a_finished_member_is_not_fitted_again(given, tmp_path):
     inputs, out = given
     with pytest.raises(InfrastructureError):

@@ -210,6 +210,17 @@ def test_the_loss_is_measured_on_as_many_validation_inputs_as_declared(given):
     )  # rows that are only left out of the measurement are not rejects
 
 
+def test_a_drawn_input_has_all_of_its_answers(given):
+    inputs, outputs = given
+    rows = [example(number, "three", "tres", "drei") for number in range(3, 9)]
+    atomic_io.write_rows(inputs.split / "validation.jsonl", rows)
+    fake = Fake()
+    sft.run(stage(max_eval_samples=2, prefix_sharing=False), inputs, outputs, trainer=fake)
+    drawn = [tuple(row.prompt.ids) for row in fake.calls[0][3]]
+    assert len(drawn) == 6
+    assert {drawn.count(prompt) for prompt in drawn} == {3}
+
+
 @pytest.mark.parametrize("name", ["train", "validation"])
 def test_an_empty_split_is_an_error(given, name):
     inputs, outputs = given

@@ -90,7 +90,8 @@ def difference(
     ends = _ends(samples, confidence)
     if ends is None:
         return None
-    above, below = float(np.mean(samples >= 0)), float(np.mean(samples <= 0))
+    defined = samples[np.isfinite(samples)]
+    above, below = float(np.mean(defined >= 0)), float(np.mean(defined <= 0))
     return PairedDifference(left - right, *ends, probability=min(1.0, 2 * min(above, below)))
 
 

@@ -11,6 +11,8 @@ from tunectl.config.schema.sft import Privacy, Schedule, Sft
 
 USUAL_GRAD_NORM = 1.0
 """Clips the gradients of diverging runs without slowing those that converge."""
+SEEDS = 2**32
+"""Number of seeds; numpy takes none above them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
         profile=profile,
         project="cpt",
     )
+
+
+def derive_seed(seed: int, offset: int) -> int:
+    """Return the seed that follows ``seed`` at a distance of ``offset``; 0 follows the largest one."""
+    return (seed + offset) % SEEDS
 
 
 def suggest_for_lost_loss(section: str, learning_rate: float, max_grad_norm: float | None) -> str:

@@ -81,6 +81,22 @@ def test_a_measure_that_is_mostly_undefined_has_no_interval():
     assert bootstrap.interval(statistics, ratio, bootstrap.resample_counts(4, 500, seed=1), 0.95) is None
 
 
+def test_undefined_resamples_do_not_count_in_the_p_value():
+    first, second = np.zeros((4, 2)), np.zeros((4, 2))
+    first[:2], second[:2] = [[3, 1], [-1, 1]], [0, 1]
+
+    def ratio(sums):
+        with np.errstate(invalid="ignore"):
+            return sums[..., 0] / sums[..., 1]
+
+    counts = bootstrap.resample_counts(4, 2000, seed=1)
+    samples = ratio(counts @ first) - ratio(counts @ second)
+    defined = samples[np.isfinite(samples)]
+    found = bootstrap.difference(first, second, ratio, counts, 0.95)
+    assert len(defined) < len(samples)
+    assert found.probability == pytest.approx(2 * (defined <= 0).mean())
+
+
 def test_groups_are_drawn_whole():
     statistics = np.array([[1.0, 1.0], [3.0, 1.0], [10.0, 1.0]])
     found = bootstrap.sum_by_group(statistics, ["a", "b", "a"])

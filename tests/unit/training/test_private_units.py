@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source, Tokens
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.config.schema.sft import Privacy
 from tunectl.core.errors import DataError
@@ -29,6 +29,18 @@ def test_answers_of_other_people_are_rejected():
     assert [private_units.find_unit(item, privacy()) for item in found] == ["ann", "bob"]
     assert [(item.source, item.reason) for item in tally.rejects] == [(Source("a.csv", 7), "unknown_person")]
     assert tally.rejects[0].detail == "its input came first from a.csv:1"
+
+
+def test_an_input_whose_first_answer_was_dropped_is_left_out():
+    tally = RowCounter("sft")
+    given = [
+        example(1, ("another's", ("a.csv", 7)), user="ann"),
+        Example("s", Source("a.csv", 2), segments=[Segment("Hi", train=True)], fields={"user": "bob"}),
+        Example("t", Source("a.csv", 3), tokens=Tokens([1], [1]), fields={"user": "cy"}),
+    ]
+    found = private_units.split_by_unit(given, privacy(), tally)
+    assert [item.id for item in found] == ["s", "t"]
+    assert [(item.source, item.reason) for item in tally.rejects] == [(Source("a.csv", 7), "unknown_person")]
 
 
 def test_each_source_has_its_own_answers():

@@ -1,10 +1,10 @@
-"""What a hint proposes after a loss that is not finite."""
+"""What a hint proposes after a loss that is not finite, and seeds beside a declared one."""
 
 from __future__ import annotations
 
 import pytest
 
-from tunectl.training.train_args import suggest_for_lost_loss
+from tunectl.training.train_args import derive_seed, suggest_for_lost_loss
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,7 @@ from tunectl.training.train_args import suggest_for_lost_loss
 )
 def test_the_hint_never_proposes_the_value_that_is_set(now: float | None, advice: str) -> None:
     assert suggest_for_lost_loss("sft", 1e-3, now) == f"lower sft.learning_rate (now 0.001), or {advice}"
+
+
+def test_seeds_after_the_largest_one_begin_at_zero() -> None:
+    assert [derive_seed(2**32 - 2, offset) for offset in range(4)] == [2**32 - 2, 2**32 - 1, 0, 1]

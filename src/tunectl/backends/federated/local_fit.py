@@ -26,7 +26,7 @@ from tunectl.federated.exchange import ClientCounts, RoundRequest
 from tunectl.training import batch_schedule, fit_request
 from tunectl.training.fit_request import FitRequest
 from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.train_args import TrainingArgs
+from tunectl.training.train_args import TrainingArgs, derive_seed
 
 ADAPTER, INITIAL = "adapter", "initial"
 LR_DECAY = {"constant": 0.0, "linear": 1.0, "cosine": 1.0}
@@ -62,7 +62,7 @@ def fit(folder: Path, round_folder: Path) -> None:
         epochs=epochs_for(rows, plan, steps=round_request.local_steps),
         lr_scheduler="constant",
         learning_rate=plan.learning_rate * (1 - share),
-        seed=plan.seed + round_request.number,
+        seed=derive_seed(plan.seed, round_request.number),
     )
     result = SftTrainer().fit(
         round_plan,

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class _WeightIndex(msgspec.Struct, frozen=True):
+    """The index of weights in several files."""
+
+    weight_map: dict[str, str]
+    """Name of the file of each weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ def _is_known_architecture(settings: dict[str, Any]) -> bool:
 
 
 def _weights(source: Path, out: Path) -> None:
-    files = sorted(source.glob("*.safetensors"))
+    files = _find_weight_files(source)
     if not files:
         pickled = [path.name for pattern in PICKLES for path in sorted(source.glob(pattern))]
         if pickled:
@@ -77,6 +87,28 @@ def _weights(source: Path, out: Path) -> None:
     for path in files:
         joined |= safetensors.load_file(str(path))
     safetensors.save_file(joined, str(out / WEIGHTS), metadata={"format": "pt"})
+
+
+def _find_weight_files(source: Path) -> list[Path]:
+    """Return the files that hold the weights: one file, else those of the index, else every one that there is.
+
+    A model may have the same weights a second time, in another layout under other names (consolidated.safetensors).
+    Raises  UsageError where the index is broken, or names what is no file of the folder.
+    """
+    if (source / WEIGHTS).is_file():
+        return [source / WEIGHTS]
+    index = source / INDEX
+    if not index.is_file():
+        return sorted(source.glob("*.safetensors"))
+    hint = "fetch or copy all files of the model again"
+    try:
+        names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_WeightIndex).weight_map.values()))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{index} does not say which files hold the weights: {error}", hint=hint) from error
+    for name in names:
+        if "/" in name or "\\" in name or not name.endswith(".safetensors") or not (source / name).is_file():
+            raise UsageError(f"{index} names {name[:80]!r}, which is no .safetensors file beside it", hint=hint)
+    return [source / name for name in names]
 
 
 def _tokenizer(source: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median_low
 from typing import Any
 
@@ -93,6 +94,21 @@ class TrainingRun:
         """Steps after which the validation loss is measured, the last step included."""
         count = max(1, round(self.plan.evals_per_epoch * self.plan.epochs))
         return {max(1, round(len(self.steps) * (turn + 1) / count)) for turn in range(count)}
+
+
+def load_state(run: TrainingRun, model: Any, folder: Path) -> None:
+    """Set the state of ``run`` to that of the checkpoint ``folder``.
+
+    It is read into the memory of the machine; the moving average is updated with the weights, so it is moved to their devices.
+    """
+    run.state = training_checkpoint.TrainerState.load(folder)
+    devices = {name: weights.device for name, weights in trainable_state(model).items()}
+    run.state.average = {name: value.to(devices[name]) for name, value in run.state.average.items()}
+
+
+def is_out_of_patience(run: TrainingRun) -> bool:
+    """Return whether so many validations in a row were no better that early stopping ends the training."""
+    return run.plan.patience is not None and run.state.misses >= run.plan.patience
 
 
 def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:

@@ -9,6 +9,8 @@ from tunectl.core.optional import import_optional
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
 """Patterns to download. No .bin, .pt or .py: pickled weights and code can do anything."""
+UNWANTED = ["consolidated*.safetensors"]
+"""Patterns to leave out: the same weights once more, in a layout that transformers does not read."""
 
 
 def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
@@ -19,7 +21,11 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
     hub = import_optional("huggingface_hub", extra="train")
     errors = import_optional("huggingface_hub.errors", extra="train")
     try:
-        return Path(hub.snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=WANTED))
+        return Path(
+            hub.snapshot_download(
+                repo, revision=revision, cache_dir=cache, allow_patterns=WANTED, ignore_patterns=UNWANTED
+            )
+        )
     except errors.GatedRepoError as error:
         raise UsageError(
             f"model.source.repo = {repo} is gated: its owner wants you to accept terms first",

@@ -17,6 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tunectl.artifacts import private_files
 from tunectl.artifacts.privacy_budget import PrivacyBudget
 from tunectl.backends.modeling import batching, training_checkpoint
@@ -25,13 +27,15 @@ from tunectl.backends.modeling.training_run import TrainingRun
 from tunectl.config.schema.sft import Privacy
 from tunectl.core.errors import DataError, UsageError
 from tunectl.core.optional import import_optional
-from tunectl.training import batch_schedule
+from tunectl.training import batch_schedule, fit_request
 from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.train_args import TrainingArgs
 
 MIN_DELTA_SHARE = 0.1
 """Delta where none is declared, in shares of 1 / units: with delta = 1 / units, publishing one whole unit would be allowed."""
+LOCATIONS = frozenset({"init_adapter", "noise_key_file", "noise_key_env"})
+"""Settings that only say where something is: the same training in another folder has the same noise."""
 
 
 @dataclass
@@ -142,9 +146,12 @@ def build(
     validation: list[PackedRow],
     route: batching.ForwardPath,
     model: Any,
+    *,
+    base: str,
 ) -> PrivateRun:
     """Return the state of a private training, with the units of all steps sampled and the noise that ``target_epsilon`` needs.
 
+    ``base`` is the SHA-256 of the weights of the base model.
     Raises  UsageError where no noise reaches that epsilon; InfrastructureError where the key cannot be read; MissingExtraError.
     """
     optimizers = import_optional("opacus.optimizers", extra="private")
@@ -155,7 +162,7 @@ def build(
     steps = max(1, round(plan.epochs / rate))
     delta = privacy.target_delta or MIN_DELTA_SHARE / len(units)
     noise = find_noise_multiplier(privacy, sample_rate=rate, steps=steps, delta=delta)
-    key = hmac.new(load_noise_key(privacy), f"seed {plan.seed}".encode(), hashlib.sha256).digest()
+    key = derive_key(load_noise_key(privacy), plan, train, base=base, noise_multiplier=noise)
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     return PrivateRun(
         plan,
@@ -178,6 +185,27 @@ def build(
         ),
         accountant=accountants.create_accountant(mechanism=privacy.accountant),
     )
+
+
+def derive_key(
+    secret: bytes, plan: TrainingArgs, train: Sequence[PackedRow], *, base: str, noise_multiplier: float
+) -> bytes:
+    """Return the key of the noise and the draws of one training: from the secret, and from all that the training computes with.
+
+    Epsilons of several trainings add up only where their noise is independent: with the same noise, two adapters whose data differ in one
+    unit would differ by what that unit adds. A repeated or resumed training gets the same key.
+    """
+    settings = fit_request.encode_plan(plan)
+    privacy = settings["privacy"] or {}
+    content = (
+        {name: value for name, value in settings.items() if name not in {"privacy", *LOCATIONS}},
+        {name: value for name, value in privacy.items() if name not in LOCATIONS},
+        noise_multiplier,
+        base,
+        train,
+    )
+    digest = hashlib.sha256(msgspec.msgpack.encode(content)).hexdigest()
+    return hmac.new(secret, f"training {digest}".encode(), hashlib.sha256).digest()
 
 
 def find_noise_multiplier(privacy: Privacy, *, sample_rate: float, steps: int, delta: float) -> float:

@@ -87,7 +87,8 @@ class SftTrainer:
                 group=self._group,
             )
         else:
-            run = private_run.build(plan, plan.privacy, train, validation, route, peft_model)
+            base = model_spec.load(model).weights_sha256
+            run = private_run.build(plan, plan.privacy, train, validation, route, peft_model, base=base)
         steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
         if run.group.first:
             peft_adapter.save_adapter(peft_model, run.state.best, out, model_spec.load(model))

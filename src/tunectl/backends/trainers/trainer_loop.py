@@ -185,13 +185,18 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
 def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind) -> int:
     """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; return the number of steps done.
 
+    A checkpoint at which early stopping had ended the training is the end; no step follows it.
     Raises  InfrastructureError after Ctrl-C; UsageError where the loss is NaN or infinite.
     """
     training_run.check_ranks(run)
     resumed = latest_checkpoint(run.group, work)
     if resumed is not None:
-        run.state = training_checkpoint.TrainerState.load(resumed)
-        _log.info("%s: resuming from step %s of %d", run.plan.label, resumed.name.rpartition("-")[2], len(run.steps))
+        training_run.load_state(run, model, resumed)
+        step = int(resumed.name.rpartition("-")[2])
+        if training_run.is_out_of_patience(run):  # the Trainer's own state forgets that it had stopped
+            _log.info("%s: stopped early at step %d of %d; nothing to resume", run.plan.label, step, len(run.steps))
+            return step
+        _log.info("%s: resuming from step %d of %d", run.plan.label, step, len(run.steps))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
         trainer = _trainer_class(kind.trainer)(run, model, tokenizer, work, kind)
@@ -294,7 +299,7 @@ def _trainer_class(name: str) -> Any:
                 trial_pruning.report_validation(self.run.plan.label, self.state.global_step, loss)
             self.log({"eval_loss": loss})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": loss})
-            if self.run.plan.patience is not None and self.run.state.misses >= self.run.plan.patience:
+            if training_run.is_out_of_patience(self.run):
                 self.control.should_training_stop = True
             return {"eval_loss": loss}
 

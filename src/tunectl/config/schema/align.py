@@ -105,7 +105,7 @@ class ValidationConfig(StrictModel):
     tolerance: float = Field(ge=0, le=100)
     """Points (0 to 100) that the metric may fall below its value before the first step."""
     confidence: float = Field(gt=0.5, lt=1)
-    """Level of the paired interval of that fall; training stops only when all of it is beyond the tolerance."""
+    """Level of the paired interval of that fall; training stops only where the fall is beyond the tolerance and all of the interval is below zero."""
     resamples: int = Field(ge=100, le=100_000)
     """Bootstrap resamples of that interval."""
     samples: int = Field(ge=0, le=100)

@@ -47,7 +47,7 @@ class Privacy(StrictModel):
     accountant: Literal["prv", "rdp"]
     """How Opacus adds up epsilon over the steps: prv is tighter, rdp an older upper bound."""
     noise_key_file: str = Field(min_length=1)
-    """File of the secret from which noise and sampling are derived, with the seed; made at first use. Whoever has it can compute the noise and subtract it."""
+    """File of the secret from which noise and sampling are derived, with the settings and rows of the training; made at first use. Whoever has it can compute the noise and subtract it."""
     noise_key_env: str = Field(min_length=1)
     """Environment variable whose value is used instead of that file."""
 

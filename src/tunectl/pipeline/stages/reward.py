@@ -30,7 +30,7 @@ from tunectl.training.reward.reward_evaluation import EnsembleScores, EvalContex
 from tunectl.training.reward.reward_gate import GateContext
 from tunectl.training.reward.reward_metrics import CalibrationBin
 from tunectl.training.sft import report
-from tunectl.training.train_args import suggest_for_lost_loss
+from tunectl.training.train_args import derive_seed, suggest_for_lost_loss
 
 _log = logging_setup.get_logger(__name__)
 _DONE = "fitted.json"
@@ -129,9 +129,9 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
         cfg, section, (base, inputs.sft), validation.bundles, outputs.work, trainer or _default_trainer()
     )
     for number in range(section.ensemble_size):
-        fitting.fit(f"{MEMBERS}/{number}", own, cfg.seed + number)
+        fitting.fit(f"{MEMBERS}/{number}", own, number)
     if section.evaluation_model is not None:
-        fitting.fit(JUDGE, judges, cfg.seed + section.ensemble_size - 1 + section.evaluation_model.seed_offset)
+        fitting.fit(JUDGE, judges, section.ensemble_size - 1 + section.evaluation_model.seed_offset)
     raw = fitting.rewards([*validation.bundles, *test.bundles])
     members = reward_evaluation.center_and_combine(raw[: section.ensemble_size], validation.bundles, test.bundles)
     judge = (
@@ -255,9 +255,9 @@ class _ResumableTrainer:
         self.fitted: list[TrainResult] = []
         self.records: list[Fit] = []
 
-    def fit(self, name: str, items: Sequence[TokenizedPair], seed: int) -> None:
-        """Train the ensemble member ``name``; one that a killed run had finished is read from its folder."""
-        out = self.folder(name)
+    def fit(self, name: str, items: Sequence[TokenizedPair], offset: int) -> None:
+        """Train the ensemble member ``name``, ``offset`` after the stage's seed; one that a killed run had finished is read from its folder."""
+        out, seed = self.folder(name), derive_seed(self._cfg.seed, offset)
         work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
         if not (out / _DONE).is_file():
             shutil.rmtree(out, ignore_errors=True)

@@ -90,9 +90,10 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         template.load(base, system=system), tokenizer, end_of_turn=spec.eot_token.id, train_on=section.loss_on
     )
     tally = RowCounter("sft")
-    train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
+    train_groups, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
     public = section.model_copy(update={"privacy": None})  # validation only measures: nothing is learned from it
-    validation, _ = _rows(inputs.split / "validation.jsonl", masker, public, tally, tokenizer)
+    validation_groups, _ = _rows(inputs.split / "validation.jsonl", masker, public, tally, tokenizer)
+    train, validation = _flatten(train_groups), _flatten(validation_groups)
     account = save(
         tally,
         outputs.artifact,
@@ -106,7 +107,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
         train=train,
-        validation=_draw(validation, section.max_eval_samples, cfg.seed),
+        validation=_flatten(_draw(validation_groups, section.max_eval_samples, cfg.seed)),
         out=outputs.artifact,
         work=outputs.work,
     )
@@ -145,21 +146,26 @@ def _write_records(fitted: TrainResult, record: report.TrainingRecord, outputs: 
 
 def _rows(
     path: Path, masker: LossMasker, section: Sft, tally: RowCounter, tokenizer: Tokenizer
-) -> tuple[list[PackedRow], list[report.TokenView]]:
-    """Return the rows of one split, and one of them for the report."""
+) -> tuple[list[list[PackedRow]], list[report.TokenView]]:
+    """Return the rows of each input of one split, and one of them for the report."""
     examples = list(atomic_io.read_rows(path, Example))
     if section.privacy is not None:
         examples = private_units.split_by_unit(examples, section.privacy, tally)
     masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_length), tally)
-    result = sft_dataset.pack_rows(masked, section)
+    result = sft_dataset.pack_by_example(masked, section)
     example_row = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
     return result, report.example_tokens(example_row, tokenizer) if example_row else []
 
 
-def _draw(rows: list[PackedRow], limit: int | None, seed: int) -> list[PackedRow]:
-    if limit is None or len(rows) <= limit:
-        return rows
-    return random.Random(seed).sample(rows, limit)  # noqa: S311 - a sample, not a secret
+def _draw(groups: list[list[PackedRow]], limit: int | None, seed: int) -> list[list[PackedRow]]:
+    """Return ``limit`` inputs, each with all of its rows; all inputs without a limit."""
+    if limit is None or len(groups) <= limit:
+        return groups
+    return random.Random(seed).sample(groups, limit)  # noqa: S311 - a sample, not a secret
+
+
+def _flatten(groups: list[list[PackedRow]]) -> list[PackedRow]:
+    return [row for group in groups for row in group]
 
 
 def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:

@@ -16,13 +16,14 @@ def split_by_unit(examples: Sequence[Example], privacy: Privacy, tally: RowCount
     """Return the examples, each with the answers of one unit (person or source) only.
 
     Equal inputs were merged into one example before, with the fields of the first row: where people are the units, answers of the other rows
-    are rejected as ``unknown_person``.
+    are rejected as ``unknown_person``; an example that keeps no answer of its own person is left out.
     Raises  DataError where an example names no person.
     """
     if privacy.unit == "source":
         return [part for example in examples for part in _split_by_source(example)]
     _refuse_nameless(examples, str(privacy.person_field))
-    return [_drop_other_rows(example, tally) for example in examples]
+    parts = [_drop_other_rows(example, tally) for example in examples]
+    return [part for part in parts if part.answers or part.segments or part.tokens is not None]
 
 
 def find_unit(example: Example, privacy: Privacy) -> str:

@@ -62,10 +62,17 @@ def tokenize_examples(
 
 def pack_rows(masked: Sequence[TokenizedExample], section: Sft) -> list[PackedRow]:
     """Return the examples packed into rows, answers of one prompt sharing a row where declared; in private training each with its unit."""
+    return [row for rows in pack_by_example(masked, section) for row in rows]
+
+
+def pack_by_example(masked: Sequence[TokenizedExample], section: Sft) -> list[list[PackedRow]]:
+    """Return the rows of ``pack_rows`` as one list for each example, which has all of its answers."""
     return [
-        replace(row, unit=private_units.find_unit(item.example, section.privacy)) if section.privacy else row
+        [
+            replace(row, unit=private_units.find_unit(item.example, section.privacy)) if section.privacy else row
+            for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
+        ]
         for item in masked
-        for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
     ]
 
 
