@@ -435,6 +435,26 @@ def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
     assert monitor.store.events(kind=windows.REFERENCE_SET) == []
 
 
+def test_a_reference_that_was_forgotten_is_replaced_by_a_person_only(monitor: DriftMonitor) -> None:
+    """What comes after it was pruned may be the drift: it must not become the normal by itself."""
+    monitor.settings = settings(accept_first=True)
+    body = windows.accept(["f" * 16], author="Bo", message="")  # its rows are gone
+    monitor.store.add_event(LogEvent("chosen", at(1, 1), windows.REFERENCE_SET, body))
+    served(monitor, 120, 1, at(1, 12), topics=("bread",))
+    later(monitor, 1, 13).run_once()
+    assert [event.body for event in monitor.store.events(kind=windows.REFERENCE_SET)] == [body]
+
+
+def test_after_a_rollback_no_window_of_an_earlier_time_is_shown(monitor: DriftMonitor, tmp_path: Path) -> None:
+    served(monitor, 240, 1, at(1, 12), topics=("bread",))
+    assert later(monitor, 1, 14).run_once()[-1].evidence > 3
+    assert monitor.find_latest_window() is not None
+    path = tmp_path / "releases" / "champion.json"
+    pointer = {**atomic_io.read_json(path, dict), "promoted_at": "2026-03-02T14:00:00+00:00", "sequence": 3}
+    atomic_io.write_json(path, pointer)
+    assert monitor.find_latest_window() is None
+
+
 def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(monitor: DriftMonitor) -> None:
     """A person says: this is how it is now. The gauge that the alert compares must not say drift until the next window."""
     served(monitor, 240, 1, at(1, 12), topics=("bread",))

@@ -158,8 +158,8 @@ def test_another_release_and_a_clock_that_was_wrong_say_nothing(work: LocalActiv
     assert _drift(work) is None
 
 
-def _run(work: LocalActivities, against: str) -> RetrainRun:
-    run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "why"), NOW, {})
+def _run(work: LocalActivities, against: str, **facts: object) -> RetrainRun:
+    run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "why"), NOW, facts)
     release = work.store.ids()[1]
     told = promotion_gate.GateVerdict("promote", "better", against=against, version=2, leaked=3)
     for step in (
@@ -182,11 +182,38 @@ def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Loc
         f"release {challenger} was compared with {first}, but the champion is now {third}\n"
         f"  compare it with the new champion: tunectl release propose {challenger}"
     )
+    with pytest.raises(GateError, match="was compared with"):  # nor tried on anybody: its win could not count
+        work.start_canary(run, NOW)
+    assert (work.store.canary(), work.canaries.all()) == (None, [])
     assert work.store.champion().release == third
     assert not work.is_promoted(run)
     work.store.promote(challenger, author="Bo", message="all the same")
     assert work.is_promoted(run)
     assert work.promote(run, "better", NOW)["release"] == challenger
+
+
+@pytest.mark.parametrize(("rows", "accepted"), [(100, ["detected", "later"]), (20, [])])
+def test_the_windows_since_the_change_become_the_reference_where_they_are_enough(
+    work: LocalActivities, rows: int, accepted: list[str]
+) -> None:
+    """One window alone would be a reference with which no change of the declared size is ever seen."""
+    first, _, _ = work.store.ids()
+    names = ("before", "detected", "later", "error", "other")
+    with work._open_log() as live:
+        for number, name in enumerate(names):
+            since = NOW + number * HOUR
+            body = DriftWindow(name, since, since + HOUR, rows, "drift", True, first, "training")
+            body = msgspec.structs.replace(
+                body,
+                verdict="error" if name == "error" else "drift",
+                reference="other" if name == "other" else "training",
+                changed_since=NOW + HOUR if name == "detected" else None,
+            )
+            live.add_window(TimeWindow(name, since, since + HOUR, since + HOUR, to_builtins(body)))
+    work.promote(_run(work, first, window={"id": "detected"}), "better", NOW + 9 * HOUR)
+    with work._open_log() as live:
+        bodies = [event.body["windows"] for event in live.events(kind=windows.REFERENCE_SET)]
+    assert bodies == ([accepted] if accepted else [])
 
 
 def test_a_pointer_key_promotes_unattended_and_a_revoked_release_key_stops_it(

@@ -9,7 +9,7 @@ import pytest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage.object_store import FsspecObjectStore
 from tunectl.config.loading import checks
-from tunectl.core.errors import UsageError
+from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
@@ -47,6 +47,25 @@ def test_every_move_of_a_pointer_is_copied_once(store: ReleaseRegistry, tmp_path
     assert (there.champion(), there.canary()) == (store.champion(), None)
     assert there.log() == store.log()
     assert (there.fetch(challenger) / "weights").read_text() == "1"
+
+
+def test_a_pointer_waits_for_no_release_that_it_does_not_name(store: ReleaseRegistry, tmp_path: Path) -> None:
+    """A rollback must reach servers although a candidate that nobody serves is damaged, or large and not copied yet."""
+    address = f"file://{tmp_path / 'there'}"
+    there = RemoteRegistry(FsspecObjectStore(address), tmp_path / "mirror")
+    publisher = Publisher(store, address)
+    publisher.sync_if_changed()
+    (other,) = set(store.ids()) - {store.champion().release}
+    folder = tmp_path / "candidate"
+    folder.mkdir()
+    (folder / "weights").write_text("2")
+    candidate = store.add(folder, BuildFacts("shop", "transformers", "adapter")).id
+    (store.folder(candidate) / "weights").write_text("damaged")
+    store.promote(other, author="test", message="better")
+    store.rollback(author="test", message="worse")
+    with pytest.raises(ArtifactError, match=f"release {candidate} is damaged"):
+        publisher.sync_if_changed()
+    assert (there.champion(), there.log()) == (store.champion(), store.log())
 
 
 def test_a_folder_is_not_copied(store: ReleaseRegistry) -> None:

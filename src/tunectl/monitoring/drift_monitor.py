@@ -90,12 +90,17 @@ class DriftMonitor:
         return windows
 
     def find_latest_window(self) -> DriftWindow | None:
-        """Return the newest closed window of the champion; None where there is none, or the reference of prompts has changed since."""
+        """Return the newest closed window since the champion was promoted; None where there is none, or the reference of prompts has changed since."""
         champion = self.releases.champion()
-        of_champion = [
-            window for window in self.list_closed_windows() if champion and window.release == champion.release
+        if champion is None:
+            return None
+        promoted = datetime.fromisoformat(champion.promoted_at)
+        since_promotion = [
+            window
+            for window in self.list_closed_windows()
+            if window.release == champion.release and window.since >= promoted
         ]
-        return of_champion[-1] if of_champion and not self._is_stale(of_champion[-1]) else None
+        return since_promotion[-1] if since_promotion and not self._is_stale(since_promotion[-1]) else None
 
     def _is_stale(self, window: DriftWindow) -> bool:
         if self.settings.monitor.prompts.reference == "training":
@@ -296,7 +301,8 @@ class DriftMonitor:
         prompts = self.settings.monitor.prompts
         must_accept = prompts.reference == "live" and prompts.accept_first
         enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
-        if must_accept and enough and window.reference == windows.EMPTY:
+        # a reference whose rows were pruned or erased is for a person to replace: what comes now may be the drift
+        if must_accept and enough and not self.store.events(kind=windows.REFERENCE_SET):
             body = windows.accept(
                 [window.id], author="tunectl monitor", message="the first window (prompts.accept_first)"
             )

@@ -155,6 +155,20 @@ def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInfere
     return {} if result is None else {row.id: row for row in rows_of(store, result)}
 
 
+def list_windows_since_change(store: InferenceLog, name: str) -> list[DriftWindow]:
+    """Return the windows from the change on that the window with id ``name`` detected, oldest first: same release, same reference.
+
+    None where that window is not in the inference log.
+    """
+    closed = list_closed_windows(store)
+    detected = next((window for window in closed if window.id == name), None)
+    if detected is None:
+        return []
+    since = detected.changed_since or detected.since
+    streak = windows.select_streak(closed, detected.release, detected.reference)
+    return [window for window in streak if window.since >= since and window.verdict != "error"]
+
+
 def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
     """Return the windows that the monitor closed since ``since`` (None: all), oldest first; other rows of that table are not the monitor's."""
     own = [window.body for window in store.windows(since) if "verdict" in window.body and "reference" in window.body]

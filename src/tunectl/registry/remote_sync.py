@@ -52,23 +52,26 @@ class PulledHistory(Struct, frozen=True):
 
 
 def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
-    """Copy what ``files`` does not have: releases, then the history, then the pointers; returns the releases that were copied.
+    """Copy what ``files`` does not have; return the releases that were copied.
 
+    First the releases that the pointers name, the history and the pointers, so that a rollback waits for no other release; then the rest.
     Raises  GateError where the address is ahead, or another machine writes at the same time; nothing is changed there then.
             ArtifactError for a damaged release, which stays here.
     """
     remote, local_events = _open(store, files), store.log()
     _refuse_other_history(store, remote, local_events, remote.log())
-    releases = _send_releases(store, files)
+    pointer = release_state.champion_of(local_events)
+    canary = release_state.canary_of(local_events, store.canary())
+    named = {pointer.release, pointer.previous} if pointer else set()
+    named |= {canary.release} if canary else set()
+    releases = _send_releases(store, files, [release for release in store.ids() if release in named])
     _claim(store, files, local_events)
     last = release_state.last_canary_event(local_events)
     if last is not None:
-        state = RemoteCanary(release_state.canary_of(local_events, store.canary()))
-        _create(files, build_object_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, state)
-    pointer = release_state.champion_of(local_events)
+        _create(files, build_object_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, RemoteCanary(canary))
     if pointer is not None:
         _create(files, build_object_name(CHAMPIONS, pointer.sequence), registry_formats.POINTER, pointer)
-    return releases
+    return releases + _send_releases(store, files, [release for release in store.ids() if release not in named])
 
 
 def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> PulledHistory:
@@ -228,9 +231,9 @@ def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -
         )
 
 
-def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
+def _send_releases(store: ReleaseRegistry, files: ObjectStore, names: Sequence[str]) -> list[str]:
     present, releases = set(files.names(RELEASES)), list[str]()
-    for release in store.ids():
+    for release in names:
         folder, prefix = store.folder(release), f"{RELEASES}/{release}"
         _send_statement(store, files, release)
         complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}", MAX_MANIFEST_BYTES)

@@ -17,7 +17,7 @@ from tunectl.backends.storage import inference_log_sql
 from tunectl.canary.canary_store import CanaryRecord, CanaryStore
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
-from tunectl.core.errors import GateError, TunectlError
+from tunectl.core.errors import ArtifactError, GateError, TunectlError
 from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.pipeline.build_tracking import ReleaseMirror
@@ -207,7 +207,10 @@ class RetrainerProcess:
                 _log.info("canary %s: %s", canary.id, error.message)
                 self._advance_canary(canary, now)  # its variants are another's now, and this look says so
                 return
-            except GateError as error:  # a key was revoked: whoever signs again before the end loses nothing
+            except (
+                ArtifactError,
+                GateError,
+            ) as error:  # a key was revoked, a file is damaged: who mends it in time loses nothing
                 if now < canary.until:
                     raise
                 self._canaries.end(canary, "running", now, reading, message=error.message)

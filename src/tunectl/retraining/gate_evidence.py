@@ -96,6 +96,8 @@ def collect_evidence(
     inputs = gate_inputs(
         store, git_worktree.project_path(workspace.layout.root, workspace.worktree), settings.gate, workspace.layout
     )
+    if "window" not in run.facts("proposed") and _count_groups(inputs.drifted) < settings.gate.min_slice_items:
+        inputs = replace(inputs, drifted=[])  # nothing drifted: a few new edits are no goal of this retrain
     sides: list[ReleaseOutputs] = []
     names = champion.release, release
     engines = {store.manifest(name).engine for name in names}
@@ -124,6 +126,10 @@ def gate_inputs(store: ReleaseRegistry, project: Path, settings: PromotionGate, 
     drifted = items.from_examples(atomic_io.read_rows(path, Example))[0] if path.is_file() else []
     harmful = [safety.as_item(question) for question in safety.questions(()) if question.kind == "harmful"]
     return GateInputs(clean, drifted, harmful, len(golden_items) - len(clean), version.version)
+
+
+def _count_groups(rows: Sequence[Item]) -> int:
+    return len({item.cluster for item in rows})
 
 
 def _golden(

@@ -22,6 +22,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, TunectlError, UsageError
 from tunectl.inference_log import snapshot, training_window
 from tunectl.inference_log.log_store import LogEvent
+from tunectl.monitoring import reference_data
 from tunectl.monitoring import window as windows
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import (
@@ -142,10 +143,12 @@ class LocalActivities:
                 "retrain.canary is null, so this retrain cannot start its canary test",
                 hint="declare retrain.canary in conf/retrain/, then start the retrain controller again",
             )
+        release = run.facts("evaluating")["release"]
+        self._get_expected_sequence(run, release)  # a win over another champion could not be promoted
         result = self.canaries.start(
             canary_run.build_canary_record(
                 canary,
-                run.facts("evaluating")["release"],
+                release,
                 name=run.id,
                 now=now,
                 author="tunectl retrain controller",
@@ -185,17 +188,31 @@ class LocalActivities:
         running = self.canaries.running()
         if running is not None and running.run == run.id:
             self.canaries.end(running, "promote", now, running.reading)
-        window = run.facts("proposed").get("window")
-        if window is not None:
-            body = windows.accept(
-                [window["id"]], author="tunectl retrain controller", message=f"retrain {run.id} was promoted"
-            )
-            with self._open_log() as log:
-                log.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
+        self._accept_prompts(run, now)
         obstacle = None
         if self.settings.train.branch == "fast_forward":
             obstacle = git_worktree.fast_forward(self.workspace.layout.root, facts["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": obstacle}
+
+    def _accept_prompts(self, run: RetrainRun, now: datetime) -> None:
+        """Make the prompts since the change that started ``run`` the reference. Too few rows leave the reference as it is."""
+        window = run.facts("proposed").get("window")
+        if window is None:
+            return
+        with self._open_log() as log:
+            accepted = reference_data.list_windows_since_change(log, window["id"])
+            rows, minimum = sum(item.rows for item in accepted), self._root.monitor.window.min_rows
+            if rows < minimum:
+                _log.warning(
+                    "the reference of prompts stays: the windows since the change have %s rows of %s", rows, minimum
+                )
+                return
+            body = windows.accept(
+                [item.id for item in accepted],
+                author="tunectl retrain controller",
+                message=f"retrain {run.id} was promoted",
+            )
+            log.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
 
     def _get_expected_sequence(self, run: RetrainRun, release: str) -> int:
         """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already; 0 without any.
