@@ -133,6 +133,27 @@ def test_a_store_of_artifacts_that_fails_keeps_no_other_build_back(
     assert [folder.name for folder in spool.list_builds(layout.track / "spool")] == ["a"]
 
 
+def test_a_build_that_was_sent_in_part_is_deleted_with_the_runs_of_its_stages(
+    tmp_path: Path, client: MadeUpClient
+) -> None:
+    """MLflow keeps the children of a run that is deleted."""
+    numbers = {"started": 1e9, "seconds": 1.0, "exit_code": 0, "metrics": {}}
+    record = BuildRecord(id="a", project="shop", tags={}, params={}, digests={}, stages=[], **numbers)
+    spool.save(tmp_path / "spool", record, [])
+    runs = {"tags.`tunectl.build` = 'a'": ["parent"], "tags.`mlflow.parentRunId` = 'parent'": ["sft", "evaluate"]}
+    deleted: list[str] = []
+
+    def search(experiments: list[str], query: str) -> list[Any]:
+        assert experiments == ["1"]
+        return [SimpleNamespace(info=SimpleNamespace(run_id=run), data=SimpleNamespace(tags={})) for run in runs[query]]
+
+    client.search_runs = search
+    client.delete_run = deleted.append
+    (folder,) = spool.list_builds(tmp_path / "spool")
+    MlflowTracker(SETTINGS).send(folder)
+    assert deleted == ["sft", "evaluate", "parent"], "the parent last: after a failure the next send still finds it"
+
+
 def test_an_address_that_mlflow_does_not_know_is_named(client: MadeUpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks at the address when the client is made."""
 

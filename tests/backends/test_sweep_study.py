@@ -180,6 +180,33 @@ def test_three_failed_trials_in_a_row_stop_a_worker(tmp_path: Path) -> None:
     assert study.summarize().count("failed") == 3
 
 
+class NoStart(fixtures.FormulaTrials):
+    """The trial of the current settings fails."""
+
+    def run(self, claim: Any, note: Any, stop: threading.Event) -> TrialOutcome:
+        assert claim.start
+        return TrialOutcome(state="failed", reason="stage sft failed: out of memory")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_a_start_that_failed_runs_again_when_the_sweep_is_resumed(tmp_path: Path, sampler: str) -> None:
+    space = {"sft.learning_rate": [1.0, 5.0], "sft.lora_rank": [8]}
+    changes = {"n_trials": 2, "space": space, "sampler": sampler}
+    with pytest.raises(TunectlError, match="the trial of the current settings ended with") as caught:
+        run(fixtures.create(tmp_path, **changes), NoStart())
+    assert "run the same command again to resume" in caught.value.hint
+    assert caught.value.hint.endswith("add sweep.name=demo_2")
+    fixtures.create(tmp_path, start={"sft.learning_rate": 1.0, "sft.lora_rank": 8}, **changes)
+    study = fixtures.create(tmp_path, **changes)  # it waits once, whoever resumes the sweep
+    summary = run(study)
+    starts = [trial for trial in summary.trials if trial.start]
+    assert [trial.state for trial in starts] == ["failed", "complete"]
+    assert starts[-1].settings == {"sft.learning_rate": 5.0, "sft.lora_rank": 8}, "those of the commit of the sweep"
+    assert starts[-1].overrides == []
+    assert summary.count("complete") == 2, "the one that failed is none of sweep.n_trials"
+    assert len(fixtures.create(tmp_path, **changes).summarize().trials) == len(summary.trials)
+
+
 def test_a_sweep_that_was_stopped_begins_no_trial_and_goes_on_when_asked(tmp_path: Path) -> None:
     study = fixtures.create(tmp_path, n_trials=2)
     study.set_stopped(True)

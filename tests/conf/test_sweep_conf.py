@@ -121,6 +121,17 @@ def test_without_optuna_the_extra_is_named(layout: ProjectPaths, monkeypatch: py
     assert caught.value.exit_code == 4
 
 
+def test_packages_of_the_confirmation_are_checked_where_there_is_one(
+    layout: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = optional.find_spec
+    monkeypatch.setattr(optional, "find_spec", lambda name: None if name == "bm25s" else real(name))
+    with pytest.raises(MissingExtraError, match=r"evaluate: bm25s \(for evaluate\)"):
+        sweep_setup.load_plan(layout, [])
+    for word in ("sweep.confirm=false", "sweep.start=none"):  # nothing is built up to evaluate
+        assert sweep_setup.load_plan(layout, [word]).section.stage == "sft"
+
+
 def test_the_variable_of_the_environment_wins_over_the_storage(
     layout: ProjectPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

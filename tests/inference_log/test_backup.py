@@ -24,9 +24,12 @@ from tunectl.access.signatures import TrustedKey
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.lock import file_lock
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.backends.storage.inference_log_sql import open_log
 from tunectl.backends.storage.object_store import FsspecObjectStore
 from tunectl.backup import create, host_state, restore
+from tunectl.canary.canary_store import CanaryRecord, CanaryStore
+from tunectl.canary.sequential_test import SequentialTestRules
 from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, UsageError
@@ -36,6 +39,7 @@ from tunectl.registry import release_statement, remote_sync
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.retraining import golden_set
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Trigger
 
@@ -197,6 +201,72 @@ def test_signatures_trusted_keys_and_the_newest_champion_come_back(project, data
     restore.restore(describe(), tmp_path / "backups/monday")
     (entry,) = signatures.read_trusted_keys(path)
     assert entry.revoked_at is not None, "a backup makes no revoked key good again"
+
+
+def freeze_golden_set(store: Path) -> None:
+    source = Source("test.jsonl", 1)
+    answers = [ReferenceAnswer("an answer", source)]
+    examples = [Example(f"e{number}", source, [Message("user", PRIVATE)], answers) for number in range(3)]
+    golden_set.freeze(store, examples, 3, seed=7, at=NOW, source="test split")
+    golden_set.count_use(store)
+
+
+def start_canary(registry: ReleaseRegistry) -> CanaryRecord:
+    challenger = next(name for name in registry.ids() if name != registry.champion().release)
+    rules, until = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None), NOW + timedelta(days=7)
+    canary = CanaryRecord("one", challenger, "", "click", rules, 24.0, 5.0, NOW, until, "salt", "Ann", "why")
+    return CanaryStore(registry).start(canary)
+
+
+def test_a_golden_set_and_a_running_canary_come_back(project, database, tmp_path):
+    host, target = describe(), tmp_path / "backups/one"
+    registry = ReleaseRegistry(host.registry_folder)
+    freeze_golden_set(registry.root)
+    version, folder = golden_set.newest(registry.root)
+    examples, canary = golden_set.items(folder, version), start_canary(registry)
+    create.create_backup(host, target)
+    database()
+    os.umask(0o022)
+    restore.restore(host, target)
+    assert golden_set.newest(registry.root) == (version, folder)
+    assert (version.uses, golden_set.items(folder, version)) == (1, examples)
+    canaries = CanaryStore(registry)
+    assert (canaries.running(), registry.canary().salt, canaries.repair()) == (canary, "salt", False)
+    private = {registry.root / "golden", folder, folder / golden_set.ITEMS}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o700, 0o600}
+    assert stat.S_IMODE((registry.root / "golden").stat().st_mode) == 0o700
+    assert stat.S_IMODE((registry.root / "experiments/one.json").stat().st_mode) == 0o644
+
+
+def test_records_of_a_registry_behind_an_address_are_those_of_the_controllers_folder(project, database, tmp_path):
+    host, target = dataclasses.replace(describe(), registry="s3://bucket/shop"), tmp_path / "backups/one"
+    registry = ReleaseRegistry(host.layout.root / host.retrain_registry)
+    freeze_golden_set(registry.root)
+    version, canary = golden_set.newest(registry.root), start_canary(registry)
+    made = create.create_backup(host, target)
+    assert made.releases == 0
+    assert "the registry, which lies at s3://bucket/shop" in made.missing
+    with pytest.raises(UsageError, match="a folder that the backup saves"):
+        create.create_backup(host, registry.root / "inside")
+    database()
+    restore.restore(host, target)
+    assert golden_set.newest(registry.root) == version
+    assert CanaryStore(registry).all() == [canary]
+    assert sorted(path.name for path in registry.root.iterdir()) == ["experiments", "golden"]
+
+
+def test_an_old_backup_with_a_golden_set_among_the_records_of_retrains_is_restored(project, database, tmp_path):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    name = "retrain/golden/v1/golden.json"
+    (target / name).parent.mkdir(parents=True)
+    (target / name).write_text("{}")
+    manifest = json.loads((target / "backup.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(b"{}").hexdigest(), "size": 2}
+    (target / "backup.json").write_text(json.dumps(manifest))
+    database()
+    restore.restore(host, target)
+    assert (host.layout.retrain / "golden/v1/golden.json").read_text() == "{}"
 
 
 def test_restore_takes_no_place_that_is_taken(project, database, tmp_path):

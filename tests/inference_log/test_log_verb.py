@@ -246,7 +246,7 @@ def test_what_was_frozen_goes_also_where_feedback_is_switched_off(project, url, 
 def test_purge_deletes_what_killed_processes_left_half_written(project, capsys):
     half = [
         Path(".tunectl/tmp/curate-x/records.jsonl"),
-        Path(".tunectl/retrain/tmp-golden/v1-x/items.jsonl"),
+        Path(".tunectl/releases/tmp-golden/v1-x/items.jsonl"),
         Path(".tunectl/work/annotate-x/0.jsonl"),
     ]
     for path in half:
@@ -263,6 +263,17 @@ def test_purge_deletes_what_killed_processes_left_half_written(project, capsys):
     assert not any(path.exists() for path in half)
     Path(".tunectl/retrain/worktree").mkdir()
     assert ".tunectl/retrain/worktree has what the last retrain was made of" in ran(capsys, "purge")
+
+
+def test_purge_reaches_half_written_golden_sets_of_the_registry_that_is_configured(project, capsys, monkeypatch):
+    monkeypatch.setenv("TUNECTL_REGISTRY", "elsewhere")
+    half = [Path(folder, "tmp-golden/v1-x/items.jsonl") for folder in ("elsewhere", ".tunectl/releases")]
+    whole = Path("elsewhere/golden/v1/items.jsonl")
+    for path in (*half, whole):
+        path.parent.mkdir(parents=True)
+        path.write_text("what people asked")
+    ran(capsys, "purge")
+    assert [path.exists() for path in (*half, whole)] == [False, False, True]
 
 
 def add_window(store, name, since, until, *, examined=None, reference="training"):

@@ -182,14 +182,20 @@ def _copy_rest(host: HostState, writer: _Writer) -> int:
 
 
 def _copy_registry(host: HostState, writer: _Writer) -> tuple[str | None, int]:
-    """Copy history and pointers of one moment, then the releases that the history names; returns champion and their number."""
-    folder = host.registry_folder
+    """Copy history and pointers of one moment, then the releases that the history names; returns champion and their number.
+
+    Golden sets and canary records are copied with them; of a registry behind an address, these alone.
+    """
+    folder = host.records_folder
     if folder is None or not folder.is_dir():
         return None, 0
+    is_local = host.registry_folder is not None
     store = ReleaseRegistry(folder, LOCK_TIMEOUT_SECONDS)
     with store.hold_lock("tunectl backup"):
-        for name in host_state.REGISTRY_FILES:
+        for name in host_state.REGISTRY_FILES if is_local else host_state.REGISTRY_RECORDS:
             writer.copy(folder / name, f"{host_state.REGISTRY}/{name}")
+        if not is_local:
+            return None, 0
         pointer, entries, names = store.champion(), store.log(), store.ids()
     for release in names:
         statement = release_statement.statement_path(store.folder(release))

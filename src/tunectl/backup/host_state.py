@@ -16,13 +16,14 @@ from tunectl.access.signatures import TRUSTED_KEYS_ENV
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.backends.storage import inference_log_schema
+from tunectl.canary import canary_store
 from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.inference_log import pseudonyms
 from tunectl.registry import registry_formats, sequence_guard
-from tunectl.retraining import run_store
+from tunectl.retraining import golden_set, run_store
 
 MANIFEST: Final = "backup.json"
 SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "hash_key", "keys.json"
@@ -32,7 +33,10 @@ MONITOR_CHAMPION = f"monitor_{NEWEST_CHAMPION}"
 KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION, NEWEST_CANARY, MONITOR_CHAMPION)
 """Files that a restore never overwrites: since the backup, keys may have been revoked and newer champions seen."""
 SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
+REGISTRY_RECORDS: Final = (golden_set.FOLDER, canary_store.RECORDS)
+"""Folders of golden sets and canary records; they are in a folder also where servers read an address."""
 REGISTRY_FILES: Final = (
+    *REGISTRY_RECORDS,
     registry_formats.EVENTS,
     registry_formats.OLD_EVENTS,
     "forks",
@@ -47,7 +51,6 @@ RETRAIN_FILES: Final = (
     run_store.OUTCOMES,
     run_store.APPROVALS,
     run_store.RUNS,
-    "golden",
     "windows",
     run_store.OLD_MARKS,
     run_store.MARKS,
@@ -109,6 +112,8 @@ class HostState:
     trusted_keys: Path | None
     """None where signatures are not checked."""
     registry: str
+    retrain_registry: str | None
+    """``retrain.registry``; None in a container."""
     snapshots: Path | None
     """None in a container, which retrains nothing."""
 
@@ -121,6 +126,15 @@ class HostState:
     def registry_folder(self) -> Path | None:
         """Folder of the registry; None where it is behind an address."""
         return None if "://" in self.registry else self.layout.root / self.registry
+
+    @property
+    def records_folder(self) -> Path | None:
+        """Folder of golden sets and canary records: the registry's, or ``retrain.registry`` where that has an address."""
+        if self.registry_folder is not None:
+            return self.registry_folder
+        if self.retrain_registry is None or "://" in self.retrain_registry:
+            return None
+        return self.layout.root / self.retrain_registry
 
     @property
     def newest_champion(self) -> Path:
@@ -148,7 +162,7 @@ class HostState:
         yield SNAPSHOTS, self.snapshots
         yield RETRAIN, self.layout.retrain
         yield INIT_ADAPTERS, self.init_adapters
-        yield REGISTRY, self.registry_folder
+        yield REGISTRY, self.records_folder
 
 
 def describe_host(
@@ -156,6 +170,7 @@ def describe_host(
 ) -> HostState:
     """Return the paths and addresses of this host's state, from settings and environment variables."""
     section = settings.feedback.root if isinstance(settings, TunectlConfig) else None
+    retrain = settings.retrain if isinstance(settings, TunectlConfig) else None
     log = settings.inference_log
     trusted = environment.get(TRUSTED_KEYS_ENV) or settings.serve.trusted_keys_file
     return HostState(
@@ -168,5 +183,6 @@ def describe_host(
         layout.root / (environment.get(api_keys.KEYS_ENV) or settings.serve.keys_file),
         layout.root / trusted if trusted else None,
         environment.get("TUNECTL_REGISTRY") or settings.serve.registry,
+        retrain.registry if retrain is not None else None,
         layout.root / section.snapshots if isinstance(section, FeedbackFromLog) else None,
     )

@@ -25,14 +25,14 @@ from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
 from tunectl.inference_log import erasure, erasure_ledger, project_folder, pseudonyms, snapshot
 from tunectl.inference_log.erasure_ledger import Erasure
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
-from tunectl.retraining import run_store
+from tunectl.retraining import golden_set, run_store
 
 SCRATCH: Final = "restore"
 """Folder of the state folder in which a backup is prepared."""
 JOURNALS: Final = ("-wal", "-shm", "-journal")
 """Endings of files beside an SQLite file whose content SQLite puts into it when it is opened."""
 PUBLIC: Final = f"{host_state.REGISTRY}/"
-"""Releases hold no texts of people, and a server may run as another user."""
+"""Releases hold no texts of people, and a server may run as another user. Golden sets beside them hold such texts."""
 
 
 class RestoreMark(Struct, frozen=True):
@@ -211,12 +211,18 @@ def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
         path = scratch / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(source / name, path)
-        public = name.startswith(PUBLIC) or name == host_state.TRUSTED_KEYS
-        path.chmod(0o644 if public else api_keys.MODE if name == host_state.KEYS else 0o600)
+        path.chmod(0o644 if _is_public(name) else api_keys.MODE if name == host_state.KEYS else 0o600)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     for folder in (path for path in (scratch / host_state.REGISTRY).rglob("*") if path.is_dir()):
-        folder.chmod(0o755)
+        folder.chmod(0o755 if _is_public(folder.relative_to(scratch).as_posix()) else 0o700)
+
+
+def _is_public(name: str) -> bool:
+    """Return whether other users of this machine may read the file or folder ``name`` of a backup."""
+    if not name.startswith(PUBLIC):
+        return name == host_state.TRUSTED_KEYS
+    return Path(name).parts[1] != golden_set.FOLDER
 
 
 def _restore_log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,8 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
 
     emptied = store.purge()
     shutil.rmtree(layout.gates, ignore_errors=True)
-    shutil.rmtree(layout.retrain / golden_set.SCRATCH, ignore_errors=True)
+    for registry in _list_registry_folders(layout, root):
+        shutil.rmtree(registry / golden_set.SCRATCH, ignore_errors=True)
     shutil.rmtree(layout.inference_log_exports, ignore_errors=True)
     deletion_note = f"{layout.inference_log_exports} is deleted"
     if isinstance(root, TunectlConfig):
@@ -156,6 +158,15 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
         sentences.append(CACHED)
     _say(args, {"purged": True, "journal_busy": not emptied}, " ".join([*sentences, LIMIT]))
     return 0
+
+
+def _list_registry_folders(layout: ProjectPaths, root: LogSettings) -> set[Path]:
+    """Return the folders of registries where golden sets are frozen: by ``tunectl repro``, and by the controller."""
+    from tunectl.config.schema.root import TunectlConfig
+
+    configured = root.retrain.registry if isinstance(root, TunectlConfig) else root.serve.registry
+    registry = os.environ.get("TUNECTL_REGISTRY") or configured
+    return {layout.releases} if "://" in registry else {layout.releases, layout.root / registry}
 
 
 def _delete_unfinished(layout: ProjectPaths, root: LogSettings) -> bool:

@@ -102,7 +102,7 @@ class Machine:
     train_tokens_a_second: float | None
     """Speed of the last sft run with this model, time of validation included; None where there is none."""
     seconds: dict[str, float]
-    """Seconds of each stage's last run, for comparison."""
+    """Seconds of each stage's last run with this model; none of a stage that was switched off then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.modeling.layer_benchmark import Speed
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
-from tunectl.core.errors import MissingExtraError, UsageError
+from tunectl.core.errors import ArtifactError, MissingExtraError, UsageError
 from tunectl.pipeline import curation_rates
 from tunectl.pipeline.cost_estimate import Machine, ModelShape, estimate
 from tunectl.training import resource_check
@@ -45,7 +46,8 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig, *, time_layer: bool 
     size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
     with logging_setup.mute("tunectl.data"):  # how a file is read is told by ingest
         amounts = estimate_dataset_size(layout, root.ingest)  # before the machine is timed: a source may be missing
-    machine = _machine(layout, root, shape, time_layer=time_layer)
+    last = _read_seconds(layout)
+    machine = _machine(layout, root, shape, last, time_layer=time_layer)
     questions = len(safety.questions(()))
     stage_costs = estimate(root, amounts, size, machine, safety_questions=questions)
     stages = [
@@ -54,7 +56,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig, *, time_layer: bool 
             "tokens": item.tokens,
             "memory_gb": round(item.memory_bytes / 1e9, 2),
             "minutes": round(item.minutes, 2),
-            "last": machine.seconds.get(item.stage),
+            "last": last.get(item.stage),
             "basis": item.basis,
         }
         for item in stage_costs
@@ -130,23 +132,60 @@ def _download(root: TunectlConfig, parameters: int) -> int:
     return 0 if method == "folder" else int(parameters * (0.73 if method == "wheel" else 2))
 
 
-def _machine(
-    layout: ProjectPaths, root: TunectlConfig, shape: resource_check.ModelSize, *, time_layer: bool
-) -> Machine:
-    """Return speeds: those of the last run with this model where there is one, else measured now, or assumed."""
+def _read_seconds(layout: ProjectPaths) -> dict[str, float]:
+    """Return the seconds of each stage's last run; stages that were switched off then are left out."""
     from tunectl.pipeline.stages import STAGES
 
     seconds: dict[str, float] = {}
     for stage in STAGES:
         path = layout.metrics(stage.name)
-        if path.is_file():
+        if path.is_file() and not (layout.artifact(stage.name) / manifest.PASSED_THROUGH).is_file():
             seconds[stage.name] = float(atomic_io.read_json(path)["seconds"])
-    reached = None
-    metrics, contract = layout.metrics("sft"), layout.artifact("model") / "model_spec.json"
-    if metrics.is_file() and contract.is_file():
-        result: dict[str, Any] = atomic_io.read_json(metrics)
-        if int(atomic_io.read_json(contract)["parameters"]) == shape.parameters and result.get("tokens_per_second"):
-            reached = float(result["tokens_per_second"])
+    return seconds
+
+
+def _has_parameters(layout: ProjectPaths, shape: resource_check.ModelSize) -> bool:
+    """Return whether the model artifact has as many parameters as ``shape``."""
+    contract = layout.artifact("model") / "model_spec.json"
+    return contract.is_file() and int(atomic_io.read_json(contract)["parameters"]) == shape.parameters
+
+
+def _list_stages_of_model(layout: ProjectPaths, stages: Iterable[str]) -> list[str]:
+    """Return those of ``stages`` whose artifact was made with the model artifact that is there now."""
+    model = _read_manifest(layout.artifact("model"))
+    if model is None:
+        return []
+    digest, records = atomic_io.sha256_json(model), {stage: _read_manifest(layout.artifact(stage)) for stage in stages}
+    return [stage for stage, record in records.items() if record is not None and record.inputs.get("model") == digest]
+
+
+def _read_manifest(folder: Path) -> manifest.Manifest | None:
+    """Return the manifest of an artifact; None where it was deleted, or is of another version."""
+    try:
+        return manifest.read(folder)
+    except ArtifactError:
+        return None
+
+
+def _machine(
+    layout: ProjectPaths,
+    root: TunectlConfig,
+    shape: resource_check.ModelSize,
+    last: Mapping[str, float],
+    *,
+    time_layer: bool,
+) -> Machine:
+    """Return speeds: those of the last run with this model where there is one, else measured now, or assumed.
+
+    ``last``: seconds of each stage's last run, with whatever model.
+    """
+    seconds: dict[str, float] = {}
+    reached: float | None = None
+    metrics = layout.metrics("sft")
+    if _has_parameters(layout, shape):
+        seconds = {stage: last[stage] for stage in _list_stages_of_model(layout, last)}
+        result: dict[str, Any] = atomic_io.read_json(metrics) if metrics.is_file() else {}
+        reached = float(result["tokens_per_second"]) if result.get("tokens_per_second") else None
     if not time_layer:
         return Machine(_assume_layer_speed(root, shape), "assumed: not timed", reached, seconds)
     from tunectl.backends.modeling.layer_benchmark import layer_speed

@@ -44,7 +44,8 @@ class SweepPlan(NamedTuple):
 def load_plan(layout: ProjectPaths, new_overrides: Sequence[str]) -> SweepPlan:
     """Return the validated sweep. ``new_overrides``: ``sweep.KEY=VALUE`` for the sweep itself, others for every trial.
 
-    Raises  ConfigError with file and line of every mistake; MissingExtraError for the sweep and for its stages.
+    Raises  ConfigError with file and line of every mistake; MissingExtraError for the sweep, its stages, and those of the
+            confirmation.
     """
     overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
     resolved = checks.load_config(layout, overrides)
@@ -54,7 +55,8 @@ def load_plan(layout: ProjectPaths, new_overrides: Sequence[str]) -> SweepPlan:
     problems += _check_fixed(section, new_overrides)
     if problems:
         raise ConfigError(problems, hint="correct these settings of sweep; nothing was run")
-    require_all([*PACKAGES, *list_build_packages(resolved.root, [section.stage])])
+    targets = [section.stage, "evaluate"] if section.confirm and section.start == "current" else [section.stage]
+    require_all([*PACKAGES, *list_build_packages(resolved.root, targets)])
     composition = resolved.composition
     start = search_space.current_values(section, composition.tree, composition.choices)
     return SweepPlan(

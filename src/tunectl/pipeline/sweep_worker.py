@@ -65,7 +65,8 @@ def run_worker(
             )
             raise TunectlError(
                 f"{what} ended with: {outcome.reason}",
-                hint="build the current settings alone: tunectl repro; once that works, run the same command again to resume",
+                hint="build the current settings alone: tunectl repro; once that works, run the same command again to "
+                f"resume; trials keep their commit, so where it takes a new one, add sweep.name={study.name}_2",
             )
     return ended
 

@@ -51,7 +51,7 @@ class GoldenSetVersion(Struct, frozen=True):
 
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
-    """Return the current version of the golden set and its folder; None before the first. ``store`` is the folder of retrain records."""
+    """Return the current version of the golden set and its folder; None before the first. ``store`` is the folder of the registry."""
     result = sorted((store / FOLDER).glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
     return (GOLDEN.read(result[-1], GoldenSetVersion), result[-1].parent) if result else None
 

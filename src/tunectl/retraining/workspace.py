@@ -29,9 +29,13 @@ class RetrainWorkspace:
         """Folder of the Git worktree that a run trains in; one at a time."""
         return self.store_dir / "worktree"
 
-    def close_to_others(self) -> None:
-        """Restrict the folders with people's texts to their owner; other files, such as the token for Alertmanager, are left as they are."""
-        for folder in (self.layout.gates, *(self.store_dir / name for name in (golden_set.FOLDER, "windows", "logs"))):
+    def close_to_others(self, registry: Path) -> None:
+        """Restrict the folders with people's texts to their owner; other files, such as the token for Alertmanager, are left as they are.
+
+        ``registry``: folder of the release registry, which has the golden sets.
+        """
+        folders = (self.layout.gates, registry / golden_set.FOLDER, self.store_dir / "windows", self.store_dir / "logs")
+        for folder in folders:
             private_files.make_folder(folder)
         private_files.restrict(self.worktree, private_files.FOLDER)
 

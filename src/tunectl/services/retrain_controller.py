@@ -59,7 +59,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
         hint="one is enough; end that process first",
         timeout_seconds=1.0,  # a check whether a controller runs holds the lock for a moment
     ):
-        workspace.close_to_others()
+        workspace.close_to_others(store.root)
         orphans = supervised_process.kill_marked(workspace.mark)
         if orphans:
             _log.warning("ended %d processes that a killed controller had left", len(orphans))

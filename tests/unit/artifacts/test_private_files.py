@@ -96,11 +96,14 @@ def test_snapshots_and_the_ledger_of_erasures(tmp_path: Path) -> None:
 
 def test_the_folders_of_a_retrain_that_hold_text(tmp_path: Path) -> None:
     place = RetrainWorkspace(ProjectPaths(tmp_path))
-    private = [place.layout.gates, *(place.store_dir / name for name in ("golden", "windows", "logs", "worktree"))]
+    registry = tmp_path / "releases"
+    private = [place.layout.gates, registry / "golden"]
+    private += [place.store_dir / name for name in ("windows", "logs", "worktree")]
     (place.store_dir / "worktree").mkdir(parents=True)
     place.layout.gates.mkdir()
-    place.close_to_others()
+    place.close_to_others(registry)
     assert {path.name: mode(path) for path in private} == {path.name: 0o700 for path in private}
+    assert mode(registry) == 0o755  # a server may run as another user
     assert mode(place.store_dir) == 0o755  # Alertmanager's account reads the token there
 
 

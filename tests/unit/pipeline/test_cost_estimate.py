@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.manifest import Manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.root import TunectlConfig
-from tunectl.pipeline import cost_estimate, curation_rates
+from tunectl.pipeline import cost_estimate, curation_rates, run_estimate
 
 LAYOUT = ProjectPaths(Path(__file__).parents[3])
 AMOUNTS = cost_estimate.DatasetSize(
@@ -79,6 +81,41 @@ def test_a_speed_that_was_reached_takes_the_place_of_the_timed_one(roots: Any) -
     reached = _stages(root, machine={"train_tokens_a_second": 10.0})["sft"]
     assert "10 tokens/s (reached last time)" in reached.basis
     assert reached.minutes > timed.minutes
+
+
+@pytest.mark.parametrize(("word", "stage"), [("reward=lora", "reward"), ("align=dpo", "align"), ("align=kto", "align")])
+def test_a_stage_that_ran_with_this_model_takes_as_long_again(roots: Any, word: str, stage: str) -> None:
+    root = roots(word, "preferences=default", *(["reward=none"] if stage == "align" else []))
+    again = _stages(root, machine={"seconds": {stage: 90.0}})[stage]
+    assert again.minutes == 1.5
+    assert "as long as last time" in again.basis
+    assert _stages(root)[stage].minutes > 0.1
+
+
+def test_only_a_stage_that_ran_and_with_this_model_takes_as_long_again(tmp_path: Path, roots: Any) -> None:
+    layout, shape = ProjectPaths(tmp_path), run_estimate.guess_shape(135_000_000)
+    model, reward = layout.artifact("model"), layout.artifact("reward")
+    atomic_io.write_json(model / "model_spec.json", {"parameters": 135_000_000})
+    manifest.write(model, Manifest("model", "c"))
+    digest = atomic_io.sha256_json(manifest.read(model))
+    for stage, used in (("reward", digest), ("align", "of another model")):
+        layout.artifact(stage).mkdir()
+        manifest.write(layout.artifact(stage), Manifest(stage, "c", {"model": used}))
+        atomic_io.write_json(layout.metrics(stage), {"seconds": 90.0})
+    atomic_io.write_json(layout.metrics("sft"), {"seconds": 99.0, "tokens_per_second": 400.0})
+
+    def read_machine(parameters: int) -> cost_estimate.Machine:
+        other, last = run_estimate.guess_shape(parameters), run_estimate._read_seconds(layout)
+        return run_estimate._machine(layout, roots(), other, last, time_layer=False)
+
+    assert run_estimate._read_seconds(layout) == {"sft": 99.0, "reward": 90.0, "align": 90.0}
+    assert read_machine(shape.parameters).seconds == {"reward": 90.0}
+    assert read_machine(shape.parameters).train_tokens_a_second == 400.0
+    assert read_machine(360_000_000).seconds == {}
+    assert read_machine(360_000_000).train_tokens_a_second is None
+    atomic_io.write_json(reward / manifest.PASSED_THROUGH, {"reason": "reward: none"})
+    assert run_estimate._read_seconds(layout) == {"sft": 99.0, "align": 90.0}
+    assert read_machine(shape.parameters).seconds == {}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from tunectl.backends.sweeps import optuna_storage, trial_pruning
+from tunectl.backends.sweeps import optuna_storage, trial_pruning, trial_queue
+from tunectl.backends.sweeps.trial_queue import START
 from tunectl.config.schema.sweep import Sweep
 from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
@@ -41,7 +42,6 @@ DEADLINE = "deadline"
 LEASE = "lease"
 CONFIRMATION = "confirmation"
 OVERRIDES = "overrides"
-START = "start"
 OUTCOME = "outcome"
 IMPORTANCE = "importance"
 LOCK_TIMEOUT_SECONDS = 600.0
@@ -242,8 +242,8 @@ class SweepStudy:
 
     def _has_room(self) -> bool:
         trials = self._trials()
-        started = sum(1 for trial in trials if trial.state.name != "WAITING")
-        waiting = len(trials) - started
+        waiting = sum(1 for trial in trials if trial.state.name == "WAITING")
+        started = len(trials) - waiting - trial_queue.count_repeated(trials)
         return started < self.section.n_trials and (waiting > 0 or self.section.sampler != "grid")
 
     def _next_number(self) -> int:
@@ -322,7 +322,7 @@ class SweepStudy:
 def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[str, Any] | None) -> SweepStudy:
     """Return the sweep at ``url`` of the name in ``definition``, created if it is absent.
 
-    ``start``: the settings of the first trial, None for none.
+    ``start``: the settings of the first trial, None for none. An existing sweep repeats that trial where it has failed.
     Raises  UsageError where it exists with another space, objective, seed or overrides; InfrastructureError where the storage cannot be reached.
     """
     optuna = import_optional("optuna", extra="sweep")
@@ -337,16 +337,17 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
         )
         stored = study.user_attrs.get(DEFINITION)
         if stored is None:
-            _enqueue(study, section, start)
+            trial_queue.enqueue_first(study, section, start)
             study.set_user_attr(DEFINITION, msgspec.to_builtins(definition))
             return SweepStudy(study, storage, definition)
-    result = msgspec.convert(stored, SweepDefinition)
-    difference = result.describe_difference(definition)
-    if difference:
-        raise UsageError(
-            f"sweep {section.name} has trials already, and this one differs in {difference}",
-            hint=f"give it another name: sweep.name={section.name}_2",
-        )
+        result = msgspec.convert(stored, SweepDefinition)
+        difference = result.describe_difference(definition)
+        if difference:
+            raise UsageError(
+                f"sweep {section.name} has trials already, and this one differs in {difference}",
+                hint=f"give it another name: sweep.name={section.name}_2",
+            )
+        trial_queue.repeat_start(study)
     return SweepStudy(study, storage, result)
 
 
@@ -379,15 +380,6 @@ def list_sweeps(url: str, root: Path) -> list[str]:
     """
     optuna = import_optional("optuna", extra="sweep")
     return sorted(optuna.get_all_study_names(optuna_storage.open_storage(url, root, 60, MISSING_BEATS)))
-
-
-def _enqueue(study: Any, section: Sweep, start: dict[str, Any] | None) -> None:
-    """Enqueue the current settings and all combinations of a grid as trials; skip what an earlier call enqueued."""
-    waiting = [(start, {START: True})] if start is not None else []
-    if section.sampler == "grid":
-        waiting += [(values, {}) for values in search_space.expand_grid(section) if values != start]
-    for values, attributes in waiting[len(study.get_trials(deepcopy=False)) :]:
-        study.enqueue_trial({key: search_space.encode_choice(value) for key, value in values.items()}, attributes)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class MlflowTracker:
                 if COMPLETE in run.data.tags:
                     return self._find_page(experiment, run.info.run_id)
             for run in runs:
-                self._client.delete_run(run.info.run_id)
+                self._delete_build(experiment, run.info.run_id)
             return self._find_page(experiment, self._send_runs(experiment, record, folder / spool.FILES))
 
     def mirror(self, store: ReleaseRegistry) -> list[str]:
@@ -87,6 +87,12 @@ class MlflowTracker:
                 "challenger": canary.release if canary is not None else None,
             }
             return changes + self._move_aliases(name, aliases, versions)
+
+    def _delete_build(self, experiment: str, parent: str) -> None:
+        """Delete the run of a build after those of its stages, which MLflow would keep and nobody would find again."""
+        for run in self._client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'"):
+            self._client.delete_run(run.info.run_id)
+        self._client.delete_run(parent)
 
     def _find_page(self, experiment: str, run: str) -> str:
         server = hide_credentials(str(self._client.tracking_uri)).replace("://***@", "://").rstrip("/")
