@@ -32,7 +32,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     submitted_at: str
     """Time of submission, UTC, ISO 8601."""
     scheduler_id: str
-    """The scheduler's id of the job."""
+    """The scheduler's id of the job (SLURM with --clusters: ``ID;CLUSTER``); the job's name until it has said one."""
     remote: str
     """DVC remote with its results."""
     storage: str | None
@@ -61,6 +61,11 @@ class JobProgress(Struct, frozen=True, kw_only=True):
 def save(jobs: Path, record: JobRecord) -> None:
     """Write the record into the job's folder below ``jobs``."""
     FORMAT.write(jobs / record.id / NAME, record)
+
+
+def remove(jobs: Path, name: str) -> None:
+    """Remove the record of the job ``name``, which its scheduler refused; the file that was sent stays."""
+    (jobs / name / NAME).unlink(missing_ok=True)
 
 
 def list_jobs(jobs: Path) -> list[JobRecord]:

@@ -9,14 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.schedulers import kubernetes_scheduler, ray_scheduler, slurm_scheduler
+from tunectl.backends.schedulers.scheduler_command import UnconfirmedError
 from tunectl.backends.vcs import dvc_remote, dvc_repo, git_worktree, pushed_commit
 from tunectl.backends.wiring import launch
 from tunectl.config.loading import checks, override_file
 from tunectl.config.loading.checks import ResolvedConfig
-from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 from tunectl.jobs import job_records, job_script
 from tunectl.jobs.job_records import JobProgress, JobRecord
 from tunectl.jobs.job_spec import JobSpec
@@ -127,19 +130,36 @@ def _write_file(layout: ProjectPaths, spec: JobSpec, scheduler: Any) -> str:
 
 
 def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
-    """Push the job's inputs to the DVC remote, send the job to its scheduler, write its record, and return it.
+    """Push the job's inputs to the DVC remote, write the job's record, send it to its scheduler, and return the record.
 
-    Raises  InfrastructureError where the remote or the scheduler refuses; then there is no job, and no record.
+    The record is written first, so that ``submit status`` can ask for a job whose submission was interrupted.
+
+    Raises:
+        InfrastructureError: the remote or the scheduler refuses; there is no job, and no record.
+        UnconfirmedError: the scheduler may have the job; its record stays.
     """
     spec = job.spec
     scheduler = SCHEDULERS[spec.section.to]
     dvc_remote.push(layout.root, spec.remote, spec.inputs)
     folder = layout.jobs / spec.id
-    file = folder / scheduler.FILE
-    atomic_io.write_text(file, job.text)
-    scheduler_id = scheduler.submit(spec, folder)
+    atomic_io.write_text(folder / scheduler.FILE, job.text)
+    record = _build_record(spec, scheduler.build_id(spec))
+    job_records.save(layout.jobs, record)
+    try:
+        scheduler_id = scheduler.submit(spec, folder)
+    except UnconfirmedError:
+        raise
+    except TunectlError:
+        job_records.remove(layout.jobs, spec.id)
+        raise
+    record = replace(record, scheduler_id=scheduler_id)
+    job_records.save(layout.jobs, record)
+    return record
+
+
+def _build_record(spec: JobSpec, scheduler_id: str) -> JobRecord:
     locations = {"kubernetes": spec.section.kubernetes.namespace, "ray": spec.section.ray.address}
-    record = JobRecord(
+    return JobRecord(
         id=spec.id,
         to=spec.section.to,
         stages=list(spec.stages),
@@ -150,8 +170,6 @@ def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
         storage=spec.storage,
         location=locations.get(spec.section.to, ""),
     )
-    job_records.save(layout.jobs, record)
-    return record
 
 
 def read_state(record: JobRecord) -> str:
@@ -202,7 +220,7 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
         UsageError: the project is not at the job's commit.
         InfrastructureError: the job has not ended, or failed; the remote does not answer; or it lacks a stage.
     """
-    state = observe_job(layout, record, datetime.now(UTC)).state
+    state = _find_state(layout, record)
     if state in {"pending", "running"}:
         raise InfrastructureError(
             f"job {record.id} is {state}, so there is nothing to fetch yet",
@@ -222,6 +240,22 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
         )
     run = _restore_results(layout, record)
     job_records.record_fetch(layout.jobs, record.id, run, datetime.now(UTC))
+
+
+def _find_state(layout: ProjectPaths, record: JobRecord) -> str:
+    """Return the state of the job; an end that was recorded counts where the scheduler cannot be asked any more.
+
+    A job that failed or was canceled may have been started again since, but none that finished.
+    """
+    recorded = job_records.read_progress(layout.jobs, record.id).state
+    if recorded == "finished":
+        return recorded
+    try:
+        return observe_job(layout, record, datetime.now(UTC)).state
+    except InfrastructureError:
+        if recorded not in job_records.ENDED:
+            raise
+        return recorded
 
 
 def _restore_results(layout: ProjectPaths, record: JobRecord) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from console_projects import Console, PageFacts, digest_project, initialize
-from console_records import add_jobs, add_runs
+from console_records import NOW, add_jobs, add_runs
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.schedulers import scheduler_command
@@ -125,3 +125,38 @@ def test_a_cancel_is_recorded(layout: ProjectPaths, monkeypatch: pytest.MonkeyPa
     job_submission.cancel_job(layout, job_records.read_job(layout.jobs, "sft-0000000c"))
     assert canceled == ["sft-0000000c"]
     assert "was accepted on" in Console(layout).client.get("/jobs").text
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "canceled"])
+def test_an_end_that_was_recorded_is_fetched_where_the_cluster_is_gone(
+    layout: ProjectPaths, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(record: job_records.JobRecord) -> str:
+        raise InfrastructureError("the cluster does not answer")
+
+    remotes: list[str] = []
+    monkeypatch.setattr(job_submission, "read_state", refuse)
+    monkeypatch.setattr(job_submission.dvc_remote, "fetch_runs", lambda root, remote: remotes.append(remote))
+    monkeypatch.setattr(job_submission, "_list_changes", lambda root, commit: [])
+    monkeypatch.setattr(job_submission.dvc_repo, "restore", lambda root, stages: 0)
+    record = job_records.read_job(layout.jobs, "sft-0000000c")
+    with pytest.raises(InfrastructureError, match="the cluster does not answer"):
+        job_submission.fetch_results(layout, record)
+    job_records.record_state(layout.jobs, record.id, end, "", NOW)
+    if end == "finished":
+        job_submission.fetch_results(layout, record)
+        assert job_records.read_progress(layout.jobs, record.id).fetched_at is not None
+    else:
+        with pytest.raises(InfrastructureError, match=f"is {end}; the stages that it finished are in DVC's cache now"):
+            job_submission.fetch_results(layout, record)
+    assert remotes == ["store"]
+
+
+def test_a_job_that_was_started_again_after_a_failure_is_asked_for(
+    layout: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_submission, "read_state", lambda record: "running")
+    record = job_records.read_job(layout.jobs, "sft-0000000c")
+    job_records.record_state(layout.jobs, record.id, "failed", "", NOW)
+    with pytest.raises(InfrastructureError, match="is running, so there is nothing to fetch yet"):
+        job_submission.fetch_results(layout, record)

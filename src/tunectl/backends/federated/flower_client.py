@@ -22,6 +22,8 @@ from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientCounts, ClientTask, RoundRequest
 
 RETRY_SECONDS = 1.0
+CONNECT_SECONDS = 180.0
+"""Longest attempt to connect that fails: gRPC gives a name 120 s, and an address 20 s. One that ran longer was connected."""
 OUTPUT = "output.txt"
 """File in the folder of a round: what the local training printed, where it failed."""
 
@@ -40,7 +42,7 @@ def main(folder: Path) -> int:
 def take_part(folder: Path, task: ClientTask) -> None:
     """Connect to the server and train whenever it asks, until it has no more rounds.
 
-    A server that is not up yet, or restarts, is tried again for ``task.wait_timeout_seconds``.
+    A server that is not up yet, or restarts, is tried again for ``task.wait_timeout_seconds`` from then on.
     Raises  TimeoutError where the server cannot be reached for longer than that.
     """
     from flwr.client import start_client
@@ -49,7 +51,9 @@ def take_part(folder: Path, task: ClientTask) -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log
     client = _build_client(folder, task)
     certificate = Path(task.ca_file).read_bytes() if task.ca_file else None
+    lost = time.monotonic()
     while True:
+        start = time.monotonic()
         try:
             start_client(
                 server_address=task.server_address,
@@ -58,7 +62,10 @@ def take_part(folder: Path, task: ClientTask) -> None:
                 insecure=certificate is None,
             )
         except RpcError as error:
-            away = time.monotonic() - client.last_seen
+            now = time.monotonic()
+            if client.last_seen >= start or now - start > CONNECT_SECONDS:
+                lost = now  # it was connected: a client that the server asks nothing gets no message for hours
+            away = now - lost
             if away > task.wait_timeout_seconds:
                 raise TimeoutError(
                     f"no server at {task.server_address} for {away:.0f} s: {error.details()}; start it, or correct federate.server_address"
@@ -84,8 +91,8 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
         """Answers the server."""
 
         def __init__(self) -> None:
-            self.last_seen = time.monotonic()
-            """Time of the last message of the server."""
+            self.last_seen = 0.0
+            """Time at which the last message of the server was answered; 0: there was none."""
 
         def get_properties(self, _ins: Any) -> Any:
             """Return name and token of this client."""
@@ -106,7 +113,8 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
                 # the only error code of Flower that fits
                 failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")
                 return FitRes(failed, Parameters([], ""), 0, {})
-            self.last_seen = time.monotonic()
+            finally:
+                self.last_seen = time.monotonic()
             result = ndarrays_to_parameters([update[name] for name in names])
             sent = {"steps": counts.steps, "rows": counts.rows, "refused": counts.refused}
             return FitRes(Status(Code.OK, ""), result, counts.answers, sent)

@@ -107,14 +107,21 @@ def _build_pod(job: JobSpec) -> dict[str, Any]:
     return pod
 
 
+def build_id(job: JobSpec) -> str:
+    """Return what kubectl finds the job by before the cluster has confirmed it: its kind and name."""
+    return f"job.batch/{job.name}"
+
+
 def submit(job: JobSpec, folder: Path) -> str:
     """Create the Job of the manifest in ``folder``; return its name, which is the job id.
 
-    Raises  InfrastructureError where kubectl is not installed, or the cluster refuses.
+    Raises  InfrastructureError where kubectl is not installed, or the cluster refuses; UnconfirmedError where it may have the job.
     """
     scheduler_command.require_program("kubectl")
-    arguments = ["--filename", str(folder / FILE), "--output=name", f"--namespace={job.section.kubernetes.namespace}"]
-    printed = scheduler_command.call(["kubectl", "create", *arguments])
+    namespace = f"--namespace={job.section.kubernetes.namespace}"
+    arguments = ["--filename", str(folder / FILE), "--output=name", namespace]
+    look = f"kubectl get {build_id(job)} {namespace}"
+    printed = scheduler_command.send_job(["kubectl", "create", *arguments], look=look)
     return printed.strip()
 
 
@@ -128,7 +135,10 @@ def read_state(record: JobRecord) -> str:
 
 
 def parse_state(text: str) -> str:
-    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, which means that the Job does not exist any more."""
+    """Return the state in ``text``, a Job as kubectl's JSON; ``lost`` for an empty text, which means that the Job does not exist any more.
+
+    A pod that waits for a machine is ``active``, too; clusters older than 1.24 do not count those that are ``ready``.
+    """
     if not text.strip():
         return "lost"
     status: dict[str, Any] = json.loads(text).get("status", {})
@@ -137,7 +147,7 @@ def parse_state(text: str) -> str:
         return "finished"
     if conditions & {"Failed", "FailureTarget"}:
         return "failed"
-    return "running" if status.get("active") else "pending"
+    return "running" if status.get("ready", status.get("active")) else "pending"
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:

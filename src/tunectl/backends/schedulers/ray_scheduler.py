@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from tunectl.backends.schedulers import scheduler_command
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.jobs import job_script
 from tunectl.jobs.job_records import JobRecord
 from tunectl.jobs.job_spec import JobSpec
@@ -19,7 +23,9 @@ _STATES: Final = {
     "SUCCEEDED": "finished",
     "FAILED": "failed",
 }
-_STATE: Final = re.compile(r"\b(PENDING|RUNNING|STOPPED|SUCCEEDED|FAILED)\b")
+_STATE: Final = re.compile(r"\bJOB '?[^\s']+'?(?: WAS|:)? (PENDING|RUNNING|STOPPED|SUCCEEDED|FAILED)\b")
+_FORGOTTEN: Final = ("status code 404", "does not exist")
+"""What ray says of a job that the cluster does not know any more; that it reached a cluster, it has checked before."""
 
 
 def check(job: JobSpec) -> None:
@@ -31,33 +37,48 @@ def render_job_file(job: JobSpec) -> str:
     return f"#!/bin/bash\n{job_script.write_script(job)}"
 
 
-def submit(job: JobSpec, folder: Path) -> str:
-    """Send the folder with the script to the cluster; return the submission id.
+def build_id(job: JobSpec) -> str:
+    """Return the submission id of the job, which is ours to choose."""
+    return job.name
 
-    Raises  InfrastructureError where ray is not installed, or the cluster refuses.
+
+def submit(job: JobSpec, folder: Path) -> str:
+    """Send the script in ``folder`` to the cluster; return the submission id.
+
+    Raises  InfrastructureError where ray is not installed, or the cluster refuses; UnconfirmedError where it may have the job.
     """
     section = job.section
-    arguments = ["submit", "--no-wait", "--submission-id", job.name, "--working-dir", str(folder.absolute())]
+    arguments = ["--no-wait", "--submission-id", job.name]
     if section.gpus:
         arguments += ["--entrypoint-num-gpus", str(section.gpus)]
     if section.cpus is not None:
         arguments += ["--entrypoint-num-cpus", str(section.cpus)]
     if section.memory_gb is not None:
         arguments += ["--entrypoint-memory", str(section.memory_gb * 10**9)]
-    _call_ray(section.ray.address, *arguments, "--", "bash", FILE)
+    scheduler_command.require_program("ray")
+    look = f"ray job status --address {hide_credentials(section.ray.address)} {job.name}"
+    with tempfile.TemporaryDirectory() as working_dir:  # the job's folder has its record, too
+        shutil.copy(folder / FILE, working_dir)
+        command = ["ray", "job", "submit", "--address", section.ray.address, "--working-dir", working_dir]
+        scheduler_command.send_job([*command, *arguments, "--", "bash", FILE], look=look)
     return job.name
 
 
 def read_state(record: JobRecord) -> str:
-    """Return the state of the job: pending, running, finished, canceled or failed.
+    """Return the state of the job: pending, running, finished, canceled, failed or lost.
 
     Raises  InfrastructureError where ray is not installed, or the cluster does not answer.
     """
-    return parse_state(_call_ray(record.location, "status", record.scheduler_id))
+    try:
+        return parse_state(_call_ray(record.location, "status", record.scheduler_id, with_errors=True))
+    except InfrastructureError as error:
+        if not any(text in error.message for text in _FORGOTTEN):
+            raise
+        return "lost"
 
 
 def parse_state(text: str) -> str:
-    """Return the state that ``ray job status`` printed: its first state in capitals, or ``Job '...' succeeded``."""
+    """Return the state that ``ray job status`` printed: ``Status for job '...': RUNNING``, or ``Job '...' succeeded``."""
     match = _STATE.search(text.upper())
     return _STATES[match[1]] if match else "lost"
 
@@ -77,6 +98,6 @@ def cancel(record: JobRecord) -> None:
     _call_ray(record.location, "stop", "--no-wait", record.scheduler_id)
 
 
-def _call_ray(address: str, verb: str, *arguments: str) -> str:
+def _call_ray(address: str, verb: str, *arguments: str, with_errors: bool = False) -> str:
     scheduler_command.require_program("ray")
-    return scheduler_command.call(["ray", "job", verb, "--address", address, *arguments])
+    return scheduler_command.call(["ray", "job", verb, "--address", address, *arguments], with_errors=with_errors)

@@ -19,6 +19,12 @@ INSTALL: Final = {
     "ray": "pip install 'ray[default]', in the version of the cluster",
 }
 """What to install, by the program whose absence shows it."""
+_LATE: Final = ("timed out", "timeout")
+"""What a program says, in small letters, that got no answer from its cluster in time."""
+
+
+class UnconfirmedError(InfrastructureError):
+    """The scheduler did not confirm a submission, but may have the job all the same."""
 
 
 def require_program(name: str) -> None:
@@ -33,9 +39,28 @@ def require_program(name: str) -> None:
         )
 
 
-def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
+def send_job(command: Sequence[str], *, look: str) -> str:
+    """Run the ``command`` that submits a job; return its standard output.
+
+    ``look``: the command line that shows whether the scheduler has the job.
+    Raises  UnconfirmedError where no answer came in time; InfrastructureError with the program's own message where it refuses.
+    """
+    try:
+        return call(command)
+    except InfrastructureError as error:
+        late = isinstance(error.__cause__, subprocess.TimeoutExpired)
+        if not late and not any(text in error.message.lower() for text in _LATE):
+            raise
+        raise UnconfirmedError(
+            f"{error.message}; the cluster may have the job all the same",
+            hint=f"before you send it again, look for it: {look}, or tunectl submit status",
+        ) from error
+
+
+def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = None, with_errors: bool = False) -> str:
     """Run the ``command`` with ``text`` as its standard input in the folder ``cwd``; return its standard output.
 
+    ``with_errors``: its standard error follows.
     Raises  InfrastructureError with the program's own message where it fails or does not answer.
     """
     try:
@@ -56,4 +81,4 @@ def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = 
             f"{' '.join(command[:2])} failed: {reason}",
             hint="the scheduler said so: correct what its message names, in the submit settings (conf/submit/) or on the cluster",
         )
-    return process.stdout
+    return process.stdout + process.stderr if with_errors else process.stdout

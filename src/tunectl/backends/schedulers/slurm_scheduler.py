@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tunectl.backends.schedulers import scheduler_command
+from tunectl.backends.schedulers.scheduler_command import UnconfirmedError
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.jobs import job_script
 from tunectl.jobs.job_records import JobRecord
@@ -31,6 +32,9 @@ _STATES: Final = {
 """SLURM's states to ours; any other is a failure. Source: squeue(1), "JOB STATE CODES"."""
 _FORGOTTEN: Final = "Invalid job id"
 """What squeue says of a job that ended a while ago."""
+_CLUSTER: Final = "CLUSTER:"
+"""What begins the line of squeue that names the cluster, where one was asked by name."""
+_CLUSTERS_OPTION: Final = "--clusters="
 _SUBMITTED: Final = re.compile(r"(\d+)(;[^\n]*)?\s*")
 
 
@@ -82,10 +86,18 @@ def _quote_path(path: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", path).replace("%", "%%") + '"'
 
 
-def submit(job: JobSpec, folder: Path) -> str:
-    """Submit the script in ``folder`` with sbatch; return the job id.
+def build_id(job: JobSpec) -> str:
+    """Return what squeue finds the job by before sbatch has said its number: ``NAME``, or ``NAME;CLUSTER``."""
+    clusters = [option for option in job.section.slurm.options if option.startswith(_CLUSTERS_OPTION)]
+    return f"{job.name};{clusters[-1].removeprefix(_CLUSTERS_OPTION)}" if clusters else job.name
 
-    Raises  InfrastructureError where sbatch is not installed or refuses, or storage_path cannot be written from this machine.
+
+def submit(job: JobSpec, folder: Path) -> str:
+    """Submit the script in ``folder`` with sbatch; return the job id, with the cluster if sbatch names it: ``7;gpu``.
+
+    Raises:
+        InfrastructureError: sbatch is not installed or refuses, or storage_path cannot be written from this machine.
+        UnconfirmedError: SLURM may have the job, but its number is not known.
     """
     scheduler_command.require_program("sbatch")
     try:
@@ -95,29 +107,35 @@ def submit(job: JobSpec, folder: Path) -> str:
             f"cannot make {job.storage}: {error.strerror}",
             hint="set submit.storage_path to a folder that this machine and all nodes see at the same path, and may write to",
         ) from error
-    printed = scheduler_command.call(["sbatch", "--parsable", str((folder / FILE).absolute())])
+    look = " ".join(["squeue", *_select_job(build_id(job), "--jobs=")])
+    printed = scheduler_command.send_job(["sbatch", "--parsable", str((folder / FILE).absolute())], look=look)
     number = _SUBMITTED.fullmatch(printed)
     if number is None:
-        raise InfrastructureError(
+        raise UnconfirmedError(
             f"sbatch printed {printed.strip()!r}, which is not a job id",
             hint="run sbatch --parsable yourself: a wrapper of your site may print more; then look at squeue for the job",
         )
-    return number[1]
+    return printed.strip().rstrip(";")
 
 
 def read_state(record: JobRecord) -> str:
     """Return the state of the job: pending, running, finished, canceled, failed or lost.
 
-    SLURM forgets a job some minutes after its end; then the state comes from the job's folder.
-    Raises  InfrastructureError where squeue is not installed, or SLURM does not answer.
+    SLURM forgets a job some minutes after its end; then the state comes from the job's folder. A job that was preempted
+    outside its build has noted a failure there, and waits in the queue all the same.
+    Raises  InfrastructureError where squeue is not installed or SLURM does not answer, and the job has noted no end.
     """
     note = read_note(record)
-    if note in {"finished", "failed"}:
+    if note == "finished":
         return note
-    state = _ask(record, "%T")
-    if not state:
-        return "canceled" if note == "stopped" else "lost"
-    return _STATES.get(state, "failed")
+    try:
+        code = _ask(record, "%T")
+    except InfrastructureError:
+        if note != "failed":
+            raise
+        return note
+    state = _STATES.get(code, "failed") if code else {"stopped": "canceled"}.get(note or "", "lost")
+    return "failed" if note == "failed" and state in {"finished", "lost"} else state
 
 
 def read_reason(record: JobRecord) -> str:
@@ -131,13 +149,22 @@ def read_reason(record: JobRecord) -> str:
 
 def _ask(record: JobRecord, field: str) -> str:
     scheduler_command.require_program("sbatch")
-    command = ["squeue", "--noheader", "--states=all", f"--format={field}", f"--jobs={record.scheduler_id}"]
+    selection = _select_job(record.scheduler_id, "--jobs=")
     try:
-        return scheduler_command.call(command).strip()
+        printed = scheduler_command.call(["squeue", "--noheader", "--states=all", f"--format={field}", *selection])
     except InfrastructureError as error:
         if _FORGOTTEN not in error.message:
             raise
         return ""
+    lines = [line.strip() for line in printed.splitlines() if not line.startswith(_CLUSTER)]
+    return next(filter(None, lines), "")
+
+
+def _select_job(scheduler_id: str, option: str) -> list[str]:
+    """Return the arguments of squeue and scancel that name a job and its cluster; ``option`` stands before its number."""
+    job, _, cluster = scheduler_id.partition(";")
+    selection = [f"{option}{job}" if job.isdecimal() else f"--name={job}"]
+    return [f"{_CLUSTERS_OPTION}{cluster}", *selection] if cluster else selection
 
 
 def read_note(record: JobRecord) -> str | None:
@@ -165,4 +192,4 @@ def cancel(record: JobRecord) -> None:
     Raises  InfrastructureError where scancel is not installed, or SLURM refuses.
     """
     scheduler_command.require_program("sbatch")
-    scheduler_command.call(["scancel", record.scheduler_id])
+    scheduler_command.call(["scancel", *_select_job(record.scheduler_id, "")])
