@@ -108,6 +108,10 @@ def test_ports_paths_and_names_meet() -> None:
     (monitor,) = documents("PodMonitor")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+    job = endpoint["relabelings"][0]["replacement"]
+    for name in ("prometheus/rules/serving.yml", "prometheus/prometheus.yml", "README.md"):
+        text = (ROOT / "monitoring" / name).read_text(encoding="utf-8")
+        assert f'job="{job}"' in text or f"job_name: {job}" in text, name
     (service,) = documents("Service")
     assert service["spec"]["ports"][0]["targetPort"] == port["name"]
     labels = documents("Deployment")[0]["spec"]["template"]["metadata"]["labels"]

@@ -261,7 +261,7 @@ def test_purge_deletes_what_killed_processes_left_half_written(project, capsys):
     assert [path.exists() for path in half] == [True, False, True]
     assert "annotate runs" not in ran(capsys, "purge")
     assert not any(path.exists() for path in half)
-    Path(".tunectl/retrain/worktree").mkdir()
+    Path(".tunectl/retrain/worktree").mkdir(parents=True)
     assert ".tunectl/retrain/worktree has what the last retrain was made of" in ran(capsys, "purge")
 
 
