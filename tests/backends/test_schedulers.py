@@ -416,7 +416,7 @@ def test_a_program_that_does_not_answer_is_not_a_refusal(tmp_path: Path, monkeyp
     monkeypatch.setattr(scheduler_command, "TIMEOUT_SECONDS", 0.2)
     words = [sys.executable, "-c", "import time; time.sleep(30)"]
     with pytest.raises(scheduler_command.UnconfirmedError, match="did not answer within") as caught:
-        scheduler_command.send_job(words, look="squeue --name=tunectl-sft-1")
+        scheduler_command.send_job(words, check_command="squeue --name=tunectl-sft-1")
     assert "squeue --name=tunectl-sft-1" in caught.value.hint
 
 

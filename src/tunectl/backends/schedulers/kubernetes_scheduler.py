@@ -120,8 +120,8 @@ def submit(job: JobSpec, folder: Path) -> str:
     scheduler_command.require_program("kubectl")
     namespace = f"--namespace={job.section.kubernetes.namespace}"
     arguments = ["--filename", str(folder / FILE), "--output=name", namespace]
-    look = f"kubectl get {build_id(job)} {namespace}"
-    printed = scheduler_command.send_job(["kubectl", "create", *arguments], look=look)
+    check_command = f"kubectl get {build_id(job)} {namespace}"
+    printed = scheduler_command.send_job(["kubectl", "create", *arguments], check_command=check_command)
     return printed.strip()
 
 

@@ -56,11 +56,11 @@ def submit(job: JobSpec, folder: Path) -> str:
     if section.memory_gb is not None:
         arguments += ["--entrypoint-memory", str(section.memory_gb * 10**9)]
     scheduler_command.require_program("ray")
-    look = f"ray job status --address {hide_credentials(section.ray.address)} {job.name}"
+    check_command = f"ray job status --address {hide_credentials(section.ray.address)} {job.name}"
     with tempfile.TemporaryDirectory() as working_dir:  # the job's folder has its record, too
         shutil.copy(folder / FILE, working_dir)
         command = ["ray", "job", "submit", "--address", section.ray.address, "--working-dir", working_dir]
-        scheduler_command.send_job([*command, *arguments, "--", "bash", FILE], look=look)
+        scheduler_command.send_job([*command, *arguments, "--", "bash", FILE], check_command=check_command)
     return job.name
 
 

@@ -39,10 +39,10 @@ def require_program(name: str) -> None:
         )
 
 
-def send_job(command: Sequence[str], *, look: str) -> str:
+def send_job(command: Sequence[str], *, check_command: str) -> str:
     """Run the ``command`` that submits a job; return its standard output.
 
-    ``look``: the command line that shows whether the scheduler has the job.
+    ``check_command``: the command line that shows whether the scheduler has the job.
     Raises  UnconfirmedError where no answer came in time; InfrastructureError with the program's own message where it refuses.
     """
     try:
@@ -53,7 +53,7 @@ def send_job(command: Sequence[str], *, look: str) -> str:
             raise
         raise UnconfirmedError(
             f"{error.message}; the cluster may have the job all the same",
-            hint=f"before you send it again, look for it: {look}, or tunectl submit status",
+            hint=f"before you send it again, look for it: {check_command}, or tunectl submit status",
         ) from error
 
 

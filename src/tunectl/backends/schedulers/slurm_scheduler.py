@@ -107,8 +107,10 @@ def submit(job: JobSpec, folder: Path) -> str:
             f"cannot make {job.storage}: {error.strerror}",
             hint="set submit.storage_path to a folder that this machine and all nodes see at the same path, and may write to",
         ) from error
-    look = " ".join(["squeue", *_select_job(build_id(job), "--jobs=")])
-    printed = scheduler_command.send_job(["sbatch", "--parsable", str((folder / FILE).absolute())], look=look)
+    check_command = " ".join(["squeue", *_select_job(build_id(job), "--jobs=")])
+    printed = scheduler_command.send_job(
+        ["sbatch", "--parsable", str((folder / FILE).absolute())], check_command=check_command
+    )
     number = _SUBMITTED.fullmatch(printed)
     if number is None:
         raise UnconfirmedError(
