@@ -116,7 +116,7 @@ class Sweep(StrictModel):
     stage: str = Field(pattern=r"^[a-z]+$")
     """Last stage of a trial; the earliest that has the metric saves time."""
     n_trials: int = Field(ge=1, le=100_000)
-    """Trials in all, the current settings and pruned ones among them."""
+    """Trials in all, the current settings and pruned ones among them; a failed trial of the current settings is repeated beyond them."""
     max_hours: float | None = Field(gt=0, le=24 * 365)
     """Hours after which no new trial begins. Null: no limit."""
     workers: int = Field(ge=1, le=256)
