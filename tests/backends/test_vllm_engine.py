@@ -17,8 +17,8 @@ from tunectl.backends.engines import vllm_engine
 from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.generation.engine import GenerationRequest
 
-DIES, ENDLESS = 666, 667
-"""First tokens of prompts: the engine dies; the answer has no end."""
+DIES, ENDLESS, FAILS, STOPS_SHORT = 666, 667, 668, 669
+"""First tokens of prompts: the engine dies; the answer has no end; it ends by an error; no more comes, and no reason."""
 MADE: list[AsyncLLM] = []
 """Every engine of a test."""
 
@@ -51,6 +51,9 @@ class AsyncLLM:
         while ids[0] == ENDLESS:
             yield self._out(sampling, [1], None)
             await asyncio.sleep(0.01)
+        if ids[0] in (FAILS, STOPS_SHORT):
+            yield self._out(sampling, [1], "error" if ids[0] == FAILS else None)
+            return
         for start in range(0, len(ids), 2):
             some = ids[start : start + 2]
             last = start + 2 >= len(ids)
@@ -114,6 +117,17 @@ def ask(*prompt: int, **values: Any) -> GenerationRequest:
             **values,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"), [(FAILS, "vLLM ended it: error"), (STOPS_SHORT, "vLLM ended it without a reason")]
+)
+def test_an_answer_that_vllm_gives_up_has_an_end(release: Path, prompt: int, why: str) -> None:
+    pipeline, heard = opened(release)
+    pipeline.start(1, ask(prompt))
+    last = heard.ended(1)[-1]
+    assert (last.end, last.why, pipeline.broken) == ("failed", why, None)
+    pipeline.close()
 
 
 @pytest.mark.parametrize("device", ["xpu", "tpu"])

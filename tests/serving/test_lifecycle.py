@@ -51,6 +51,16 @@ def stream(server: Server, body: dict[str, Any]) -> http.client.HTTPResponse:
     return connection.getresponse()
 
 
+def begin_request(server: Server, body: dict[str, Any]) -> socket.socket:
+    """Send a request but for a space and the last letter of its body."""
+    data = json.dumps(body).encode()[:-1]
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {server.keys['chat']}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(data) + 2}\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    connection.sendall(head.encode() + data)
+    return connection
+
+
 def answered(client: openai.OpenAI, user: str | None) -> str:
     """The release that answers somebody who leaves the choice to the server."""
     named = {} if user is None else {"user": user}
@@ -158,9 +168,21 @@ def test_when_the_worker_is_killed_the_program_ends(store: ReleaseRegistry, tmp_
 def test_sigterm_finishes_streams_then_ends(store: ReleaseRegistry, tmp_path: Path) -> None:
     with serving(tmp_path, store, shutdown__pre_stop_seconds=1) as server:
         streams = [stream(server, {**LONG, "max_tokens": 100, "seed": number}) for number in range(8)]
+        late = begin_request(server, {**LONG, "stream": False, "max_tokens": 2})
         server.process.send_signal(signal.SIGTERM)
         said = server.wait(lambda ready, _: not ready, 10, every=0.02)
         assert said["reason"] == "the server is stopping"
+        asked = time.monotonic()
+        status, _, body = server.call("/v1/chat/completions", {**LONG, "stream": False, "max_tokens": 2})
+        assert status == 200, body  # until the notice is over
+        late.sendall(b" ")
+        time.sleep(max(0.0, asked + 1.3 - time.monotonic()))
+        late.sendall(b"}")
+        with late, late.makefile("rb") as reply:
+            answer = reply.read()
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"draining"' in answer
+        assert b"retry-after" in answer.lower()
         for one in streams:
             assert one.read().endswith(b"data: [DONE]\n\n")
         assert server.process.wait(60) == 0

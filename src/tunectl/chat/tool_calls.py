@@ -34,16 +34,16 @@ def render_tool_calls(turn: Message) -> str:
     return "\n".join([*([turn.content] if turn.content.strip() or not blocks else []), *blocks])
 
 
-def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
+def parse_tool_calls(text: str, id_prefix: str = "call00") -> tuple[str, list[dict[str, Any]]]:
     """Return (content, tool calls at the end of the text in OpenAI's format); without valid calls all of it is content.
 
-    Arguments may also be Python literals, as in some data sets. Each call gets an id of nine letters and
-    digits, because some templates ask for one.
+    Arguments may also be Python literals, as in some data sets. Each call gets an id of nine letters and digits, because some templates
+    ask for one: ``id_prefix`` of six, and its number.
     """
     content, result = _split_calls(text)
     if not result or any(piece.strip() for piece in content[1:]):
         return text, []
-    calls = [_call(inside.strip(), number) for number, inside in enumerate(result)]
+    calls = [_call(inside.strip(), f"{id_prefix}{number:03d}") for number, inside in enumerate(result)]
     parsed = [call for call in calls if call is not None]
     return (content[0].rstrip(), parsed) if len(parsed) == len(calls) else (text, [])
 
@@ -128,7 +128,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("</tool", "<\\/tool")
 
 
-def _call(text: str, number: int) -> dict[str, Any] | None:
+def _call(text: str, call_id: str) -> dict[str, Any] | None:
     result = _value(text)
     arguments = result.get("arguments", {}) if isinstance(result, dict) else None
     if isinstance(arguments, str):
@@ -136,7 +136,7 @@ def _call(text: str, number: int) -> dict[str, Any] | None:
     if not isinstance(result, dict) or not isinstance(result.get("name"), str) or not isinstance(arguments, dict):
         return None
     function = _as_json_values({"name": result["name"], "arguments": arguments})
-    return function and {"id": f"call{number:05d}", "type": "function", "function": function}
+    return function and {"id": call_id, "type": "function", "function": function}
 
 
 def _as_json_values(function: dict[str, Any]) -> dict[str, Any] | None:

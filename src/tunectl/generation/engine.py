@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
 """Why an answer ended: a stop token, ``max_tokens``, the server, or the engine itself."""
+CACHE_FULL: Final = "the key-value cache is full"
+"""The engine's message for an answer that failed because the memory of all running answers did not suffice."""
 
 
 class GenerationRequest(Struct, frozen=True, array_like=True):

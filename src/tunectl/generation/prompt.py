@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import msgspec
@@ -74,9 +75,25 @@ class PromptRenderer:
 def messages(turns: Sequence[ChatMessage]) -> list[Message]:
     """Convert the messages of a request to those that chat templates render, and return them.
 
+    Results of parallel tool calls come in the order of their calls: templates match them by position, clients by ``tool_call_id``.
     Raises  ApiError for content that is not text, or malformed tool calls, naming the turn.
     """
-    return [_message(number, turn) for number, turn in enumerate(turns)]
+    result = [_message(number, turn) for number, turn in enumerate(turns)]
+    return [result[number] for number in _order_tool_results(turns)]
+
+
+def _order_tool_results(turns: Sequence[ChatMessage]) -> list[int]:
+    """Return the numbers of the turns, results that follow one another by the calls of the turn before; unknown ids come last."""
+    order, ranks = list[int](), dict[Any, int]()
+    for are_results, group in groupby(range(len(turns)), lambda number: turns[number].role == "tool"):
+        block = list(group)
+        if are_results:
+            order += sorted(block, key=lambda number: ranks.get(turns[number].tool_call_id, len(ranks)))
+            continue
+        calls = turns[block[-1]].tool_calls or ()
+        ranks = {str(call.get("id")): rank for rank, call in enumerate(calls)}
+        order += block
+    return order
 
 
 def _message(number: int, turn: ChatMessage) -> Message:

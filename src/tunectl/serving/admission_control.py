@@ -110,16 +110,20 @@ class AdmissionController:
         self._advance(now)
         return ticket
 
-    def leave(self, ticket: AdmissionTicket, now: float) -> None:
-        """Release the capacity of a request, running or waiting, and start the next ones. Call it once; ``now`` in monotonic seconds."""
+    def leave(self, ticket: AdmissionTicket, now: float, *, generated: bool = True) -> None:
+        """Release the capacity of a request, running or waiting, and start the next ones. Call it once; ``now`` in monotonic seconds.
+
+        generated  False: it was refused before the engine had it, so its time says nothing about how long requests take
+        """
         self.tokens -= ticket.tokens
         if ticket.started_at is None:
             del self._queue[ticket.number]
             self.waiting -= ticket.answers
         else:
             self.running -= ticket.answers
-            self._samples += 1
-            self._pace += max(0.2, 1 / self._samples) * (now - ticket.started_at - self._pace)
+            if generated:
+                self._samples += 1
+                self._pace += max(0.2, 1 / self._samples) * (now - ticket.started_at - self._pace)
         self._advance(now)
 
     def estimate_wait_seconds(self, answers: int = 1) -> float:

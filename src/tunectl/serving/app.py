@@ -60,6 +60,9 @@ class Server:
     metrics: ServingMetrics
     request_logger: InferenceLogger
     draining: bool = False
+    """Whether it reports "not ready" because it is stopping."""
+    refusing: bool = False
+    """Whether it takes no new requests because it is stopping: true ``serve.shutdown.pre_stop_seconds`` after ``draining``."""
     mounts: dict[str, Callable[[AsgiScope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
     """Applications by the first part of their path, for example ``/arena``; each checks its own visitors."""
     uploads: UploadSlots = field(default_factory=UploadSlots)
@@ -295,7 +298,7 @@ class Server:
     def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
         """Release the capacity once the engine has released every answer, so that the limit always holds."""
         if ticket.started_at is None or not token_stream.started or not token_stream.open:
-            self.admission.leave(ticket, time.monotonic())
+            self.admission.leave(ticket, time.monotonic(), generated=token_stream.started)
             self._count()
             return
         task = asyncio.create_task(self._leave_later(ticket, token_stream))
@@ -313,7 +316,7 @@ class Server:
         self.metrics.waiting.set(self.admission.waiting)
 
     def _refuse_unready(self) -> None:
-        if self.draining:
+        if self.refusing:
             raise OverloadedError("draining", "this server is stopping; send the request again", 1.0, status=503)
         if not self.model_manager.ready:
             reason = self.model_manager.trouble.get("champion", "the champion is being loaded")

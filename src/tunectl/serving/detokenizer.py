@@ -12,14 +12,15 @@ class IncrementalDetokenizer:
     """Converts the tokens of one answer to text as they arrive, up to a stop text.
 
     A character whose bytes are split across tokens waits until it is whole; a text that may be the start of a stop waits
-    until that is clear. ``done`` is set once a stop text has occurred; nothing is added afterwards.
+    until that is clear. ``done`` is set once a stop text has occurred; nothing is added afterwards. With ``continues`` the answer goes on
+    in the prompt's text, so a space at its start stays.
     """
 
-    def __init__(self, tokenizer: TokenizerLike, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: TokenizerLike, stops: Sequence[str] = (), *, continues: bool = False) -> None:
         self._tokenizer, self._stops = tokenizer, tuple(stops)
         self._longest = max(map(len, self._stops), default=1) - 1
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._fresh = tokenizer.strips
+        self._fresh = tokenizer.strips and not continues
         self._buffer = ""
         self.done = False
 

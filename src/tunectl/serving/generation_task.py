@@ -13,7 +13,7 @@ import msgspec
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import ApiKey
 from tunectl.core import logging_setup
-from tunectl.generation.engine import TokenChunk
+from tunectl.generation.engine import CACHE_FULL, TokenChunk
 from tunectl.serving.http_io import ClientDisconnectedError, RequestContext
 from tunectl.serving.request_job import ChatJob, GeneratedAnswer
 from tunectl.serving.response_encoding import DONE, ResponseChoice, StreamEncoder, TokenUsage, encode_body
@@ -93,7 +93,8 @@ class GenerationTask:
 
     def _refuse(self, piece: TokenChunk) -> None:
         if piece.end == "failed":
-            if self.job.asks[0].schema is not None and not self.first:
+            alive = self.job.resident.pipeline.broken is None and piece.why != CACHE_FULL
+            if self.job.asks[0].schema is not None and not self.first and alive:
                 raise ApiError(
                     f"response_format cannot be followed: {piece.why}; simplify its schema, or leave it out",
                     param="response_format",

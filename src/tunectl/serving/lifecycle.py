@@ -126,7 +126,7 @@ def find_bundled_release() -> Path | None:
 
 
 def _drain_on_sigterm(server: Server) -> None:
-    """Readiness turns false first; after the notice the web server closes its listening sockets and waits for open answers."""
+    """Readiness turns false first; after the notice requests are refused, and the web server closes its listening sockets and waits for open answers."""
     before: Any = signal.getsignal(signal.SIGTERM)
     loop, sockets, notice = (
         asyncio.get_running_loop(),
@@ -134,8 +134,12 @@ def _drain_on_sigterm(server: Server) -> None:
         server.settings.serve.shutdown.pre_stop_seconds,
     )
 
+    def refuse() -> None:
+        server.refusing = True
+
     def drain(number: int, frame: FrameType | None) -> None:
         server.draining = True
+        loop.call_soon_threadsafe(loop.call_later, notice, refuse)
         if callable(before):
             loop.call_soon_threadsafe(loop.call_later, notice, before, number, frame)
             loop.call_soon_threadsafe(loop.call_later, notice + CLOSING, supervisor.stop_accepting, sockets)

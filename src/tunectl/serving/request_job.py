@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -48,6 +49,8 @@ class GeneratedAnswer:
     finish: Finish | None = None
     last: float = 0.0
     """Time of its last token; monotonic seconds."""
+    call_id_prefix: str = field(default_factory=lambda: secrets.token_hex(3))
+    """Beginning of the ids of its tool calls: a client that keeps a conversation must not get an id twice."""
 
     def feed(self, piece: TokenChunk) -> str:
         """Add the tokens of one engine step; return the new text that no later token can change."""
@@ -81,7 +84,7 @@ class GeneratedAnswer:
 
     def choice(self, *, calls: bool) -> ResponseChoice:
         """Return the finished answer for the response; with ``calls`` the tool calls at its end are parsed."""
-        content, result = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
+        content, result = tool_calls.parse_tool_calls(self.text, self.call_id_prefix) if calls else (self.text, [])
         finish: Finish = "tool_calls" if result else self.finish or "error"
         return ResponseChoice(content, finish, self.tokens if self.wants else None, result)
 
@@ -176,7 +179,9 @@ async def build_job(
         for turn in range(times)
     ]
     answers = [
-        GeneratedAnswer(IncrementalDetokenizer(resident.prompts.tokenizer, request.stops), resident, wants)
+        GeneratedAnswer(
+            IncrementalDetokenizer(resident.prompts.tokenizer, request.stops, continues=not chat), resident, wants
+        )
         for _ in asks
     ]
     return ChatJob(head, variant, resident, request, asks, answers, sum(map(len, prompts)), arrived)

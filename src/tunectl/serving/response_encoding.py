@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -96,10 +97,10 @@ def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
+def logprobs(chat: bool, tokens: Sequence[Token] | None, offset: int = 0) -> dict[str, Any] | None:
     """Return the object ``logprobs`` of a chat response (``chat``) or a text completion; None if ``tokens`` is.
 
-    The only alternative listed for a token is itself.
+    The only alternative listed for a token is itself. ``offset``: letters of the answer before ``tokens``.
     """
     if tokens is None:
         return None
@@ -111,7 +112,7 @@ def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | Non
             ],
             "refusal": None,
         }
-    offsets, offset = list[int](), 0
+    offsets = list[int]()
     for token in tokens:
         offsets.append(offset)
         offset += len(token.text)
@@ -133,6 +134,8 @@ class StreamEncoder:
         self._end = b'],"usage":null}\n\n' if usage else b"]}\n\n"
         self._text_start = b',"delta":{"content":' if head.chat else b',"text":'
         self._text_end = b"}" if head.chat else b""
+        self._offsets: Counter[int] = Counter()
+        """Letters of the tokens sent so far, by answer."""
 
     def opening(self, index: int) -> bytes:
         """Return the first chunk of answer ``index``, which has the role; empty for text completions."""
@@ -156,7 +159,10 @@ class StreamEncoder:
         return self._start + b'],"usage":' + msgspec.json.encode(usage.body()) + b"}\n\n"
 
     def _event(self, index: int, body: bytes, tokens: Sequence[Token] | None, finish: Finish | None) -> bytes:
-        logprob_json = b"null" if tokens is None else msgspec.json.encode(logprobs(self._head.chat, tokens))
+        logprob_json = b"null"
+        if tokens is not None:
+            logprob_json = msgspec.json.encode(logprobs(self._head.chat, tokens, self._offsets[index]))
+            self._offsets[index] += sum(len(token.text) for token in tokens)
         end = b"null" if finish is None else b'"' + finish.encode() + b'"'
         return b"".join(
             (

@@ -59,6 +59,27 @@ def test_developers_are_systems_and_arguments_become_objects() -> None:
     ]
 
 
+def test_results_of_parallel_calls_come_in_the_order_of_the_calls() -> None:
+    def results(*ids: str | None) -> list[str]:
+        calls = [{"id": name, "function": {"name": "find", "arguments": "{}"}} for name in ("a", "b", "c")]
+        turns = [ChatMessage("user", "go"), ChatMessage("assistant", tool_calls=calls)]
+        turns += [ChatMessage("tool", f"of {name}", tool_call_id=name) for name in ids]
+        return [turn.content for turn in prompt.messages([*turns, ChatMessage("user", "next")])][2:]
+
+    assert results("c", "a", "b") == ["of a", "of b", "of c", "next"]
+    assert results("x", "b", "a") == ["of a", "of b", "of x", "next"]
+    assert results(None, None) == ["of None", "of None", "next"]
+    with pytest.raises(ApiError, match=r"messages\[3\]"):  # the number is the one that the client sent
+        prompt.messages(
+            [
+                ChatMessage("assistant", tool_calls=[{"id": "a", "function": {"name": "f"}}]),
+                ChatMessage("user", "and"),
+                ChatMessage("tool", "1", tool_call_id="b"),
+                ChatMessage("tool", tool_call_id="a"),
+            ]
+        )
+
+
 @pytest.mark.parametrize(
     ("turn", "text"),
     [

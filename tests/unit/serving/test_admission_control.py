@@ -90,3 +90,13 @@ def test_what_can_never_come_in_is_a_mistake_of_the_request() -> None:
 
 def test_tokens_are_foreseen_without_tokenizing() -> None:
     assert estimate_tokens(300, 50, 2) == 200
+
+
+def test_a_request_that_the_engine_never_had_does_not_shorten_the_expected_wait() -> None:
+    door = AdmissionController(CapacityLimits(running=1, waiting=1, tokens=100))
+    before = door.estimate_wait_seconds(4)
+    for turn in range(20):
+        door.leave(door.admit(1, 1, float(turn), lambda: None), turn + 0.001, generated=False)
+    assert door.estimate_wait_seconds(4) == before
+    door.leave(door.admit(1, 1, 30.0, lambda: None), 30.5)
+    assert door.estimate_wait_seconds(4) < before

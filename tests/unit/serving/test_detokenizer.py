@@ -128,3 +128,5 @@ def test_a_sentencepiece_tokenizer(tmp_path: Path) -> None:
     assert "decoder" in json.loads((tmp_path / "tokenizer.json").read_text())
     growing = IncrementalDetokenizer(Tokenizer(tmp_path))
     assert [growing.push([number]) for number in (0, 1, 2, 3, 4)] == ["Hi", " you", "", "é", ""]
+    continuing = IncrementalDetokenizer(Tokenizer(tmp_path), continues=True)
+    assert [continuing.push([number]) for number in (0, 1)] == [" Hi", " you"]

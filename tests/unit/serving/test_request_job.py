@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from types import SimpleNamespace
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunectl.access.api_errors import ApiError
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Tokenizer
-from tunectl.generation.engine import TokenChunk
+from tunectl.generation.engine import CACHE_FULL, TokenChunk
 from tunectl.generation.prompt import PromptRenderer
-from tunectl.serving import request_job, requests
+from tunectl.serving import generation_task, request_job, requests
 
 SOURCE = (
     "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -127,6 +129,33 @@ def test_an_answer_without_logprobs_has_no_mean(tokenizer: Tokenizer) -> None:
         assert job.mean_logprob is None  # no token yet
         job.answers[0].feed(TokenChunk([5, 6], nats, "length"))
         assert (job.completion_tokens, job.mean_logprob) == (2, expected)
+
+
+def test_ids_of_tool_calls_differ_between_answers_and_not_within_one(tokenizer: Tokenizer) -> None:
+    job = asyncio.run(build({**body("tools", 12), "n": 2}, tokenizer))
+    for answer in job.answers:
+        answer.parts.append('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' * 2)
+    ids = [[call["id"] for call in answer.choice(calls=True).calls] for answer in job.answers]
+    assert len({*ids[0], *ids[1]}) == 4
+    assert all(re.fullmatch("[0-9a-z]{9}", name) for name in ids[0])
+    assert [call["id"] for call in job.answers[0].choice(calls=True).calls] == ids[0]  # a stream asks twice
+
+
+def test_only_a_schema_that_the_engine_refuses_is_the_clients_fault(tokenizer: Tokenizer) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+
+    def fails(why: str, broken: str | None = None, **more: Any) -> int:
+        job = asyncio.run(build({**body("content", 1), **more}, tokenizer))
+        job.resident.pipeline = SimpleNamespace(broken=broken)
+        task = generation_task.GenerationTask(job, SimpleNamespace(), SimpleNamespace())
+        with pytest.raises(ApiError) as error:
+            task._refuse(TokenChunk([], [], "failed", why))
+        return error.value.status
+
+    assert fails("too deep", response_format=schema) == 400
+    assert fails("its process was ended", broken="its process was ended", response_format=schema) == 500
+    assert fails(CACHE_FULL, response_format=schema) == 500
+    assert fails("too deep") == 500
 
 
 @pytest.mark.parametrize("kind", ["content", "tools", "calls"])

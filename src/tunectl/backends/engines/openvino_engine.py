@@ -19,7 +19,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional, require_installed
 from tunectl.generation import json_schema_grammar
-from tunectl.generation.engine import Deliver, FinishReason, GenerationRequest, TokenChunk
+from tunectl.generation.engine import CACHE_FULL, Deliver, FinishReason, GenerationRequest, TokenChunk
 
 EXTRA = "serve"
 BLOCK = 32
@@ -227,7 +227,7 @@ class OpenVinoPipeline:
         handle = running.handle
         if not handle.can_read():
             if handle.get_status() == self._genai.GenerationStatus.IGNORED:
-                return TokenChunk([], [], "failed", "the key-value cache is full")
+                return TokenChunk([], [], "failed", CACHE_FULL)
             return None
         (output,) = handle.read().values()
         ids = output.generated_ids

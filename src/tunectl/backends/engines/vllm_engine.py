@@ -24,6 +24,7 @@ from tunectl.generation.engine import Deliver, FinishReason, GenerationRequest, 
 EXTRA = "vllm"
 DEVICES = ("cpu", "cuda")
 _ENDS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
+"""By vLLM's finish reason; any other one is a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,13 @@ class VllmSession:
             logprobs = [logprob[token].logprob for token, logprob in steps]
             if result.finish_reason == "stop" and ids and ids[-1] in ask.stop_ids:
                 ids, logprobs = ids[:-1], logprobs[:-1]
-            yield TokenChunk(ids, logprobs, _ENDS.get(result.finish_reason) if out.finished else None)
+            if not out.finished:
+                yield TokenChunk(ids, logprobs)
+                continue
+            end = _ENDS.get(result.finish_reason, "failed")
+            yield TokenChunk(ids, logprobs, end, f"vLLM ended it: {result.finish_reason}" if end == "failed" else "")
+            return
+        yield TokenChunk([], [], "failed", "vLLM ended it without a reason")
 
 
 def _sampling(vllm: Any, request: GenerationRequest, *, seeded: bool) -> Any:
