@@ -25,7 +25,7 @@ CACHE_TOKENS, BATCH_TOKENS = 65_536, 512
 """As in conf/serve/default.yaml; the bare engine gets the same."""
 CONTEXT = 4096
 """Tokens of a conversation that peers make room for: a prompt of 2,000 tokens and its answer among them."""
-PATIENCE = 420
+READY_TIMEOUT = 420
 """Seconds until a server must be ready."""
 PROCESS_CLOCK = 2
 """What Linux puts beside a process id in the number of that process's clock (clock_getcpuclockid)."""
@@ -232,13 +232,13 @@ class RunningSystem:
         Raises  UnavailableError with the last line of its log when it ends, or is not ready in time.
         """
         start = time.monotonic()
-        while time.monotonic() - start < PATIENCE:
+        while time.monotonic() - start < READY_TIMEOUT:
             if self.process.poll() is not None:
                 raise UnavailableError(f"it ended with {self.process.returncode}: {self.last()}")
             if self._answers():
                 return time.monotonic() - start
             time.sleep(0.1)
-        raise UnavailableError(f"not ready after {PATIENCE} s: {self.last()}")
+        raise UnavailableError(f"not ready after {READY_TIMEOUT} s: {self.last()}")
 
     def last(self) -> str:
         """The last line of its log that says something."""

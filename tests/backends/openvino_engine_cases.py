@@ -12,7 +12,7 @@ import pytest
 from delivery_recorder import Heard
 from openvino_release import exported
 
-from tunectl.backends.engines.openvino_engine import OpenVinoEngine, OpenVinoPipeline
+from tunectl.backends.engines.openvino_engine import OpenVinoEngine, OpenVinoSession
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import ArtifactError
 from tunectl.generation.engine import GenerationRequest
@@ -50,7 +50,7 @@ def ask(**values) -> GenerationRequest:
     )
 
 
-def said(pipeline: OpenVinoPipeline, heard: Heard, number: int, **values) -> list[int]:
+def said(pipeline: OpenVinoSession, heard: Heard, number: int, **values) -> list[int]:
     pipeline.start(number, ask(**values))
     return [token for piece in heard.ended(number) for token in piece.ids]
 

@@ -11,7 +11,7 @@ import pytest
 from delivery_recorder import Heard
 
 from tunectl.backends.engines import openvino_engine
-from tunectl.backends.engines.openvino_engine import OpenVinoPipeline
+from tunectl.backends.engines.openvino_engine import OpenVinoSession
 from tunectl.backends.engines.transformers_engine import TransformersSession
 from tunectl.generation.engine import GenerationRequest
 
@@ -61,7 +61,7 @@ def openvino(monkeypatch: pytest.MonkeyPatch):
     modules = {"openvino": SimpleNamespace(Tensor=lambda array: array), "numpy": np}
     monkeypatch.setattr(openvino_engine, "import_optional", lambda name, extra: modules[name])
     library, heard, before = Library(), Heard(), set(threading.enumerate())
-    pipeline = OpenVinoPipeline(library, library, heard)
+    pipeline = OpenVinoSession(library, library, heard)
     yield library, pipeline, heard
     pipeline.close()
     assert not [thread for thread in threading.enumerate() if thread not in before]

@@ -130,7 +130,7 @@ def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     key_store = KeyStore(folder / "keys.json", 1.0)
     key_store.load()
     model_manager = ModelManager(
-        ReleaseRegistry(folder / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
+        ReleaseRegistry(folder / "store"), None, bundled=None, base=False, standby_seconds=0, changed=lambda: None
     )
     given = ServeSettings.model_validate(settings(), strict=True)
     admission = AdmissionController(CapacityLimits(1, 1, 1000))

@@ -44,7 +44,7 @@ class Api:
     def __init__(self, live, challenger=True) -> None:
         self.live, self.challenger, self.full, self.asked, self.said = live, challenger, False, [], Counter()
         masker = PiiMasker(pii_resources.tools(regions=["US"], locales=["en_US"]))
-        self.writer = Writer(live, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
+        self.writer = Writer(live, Redactor(masker, SALT), policy="refuse", timeout_seconds=60, waiting=100)
 
     async def __call__(self, scope, receive, send) -> None:
         body = json.loads((await receive())["body"] or b"{}")

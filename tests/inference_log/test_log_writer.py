@@ -44,7 +44,9 @@ class Counted(SqlInferenceLog):
 
 def writer(store, policy="refuse", redact=same, **other):
     errors = []
-    made = Writer(store, redact, policy=policy, on_error=errors.append, **{"patience": 60, "waiting": 1000, **other})
+    made = Writer(
+        store, redact, policy=policy, on_error=errors.append, **{"timeout_seconds": 60, "waiting": 1000, **other}
+    )
     return made, errors
 
 
@@ -164,7 +166,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_slow_disk_delays_no_request(policy, tmp_path):
     store = Counted("sqlite:///a.sqlite", tmp_path)
     store.slow = 2.0
-    made, errors = writer(store, policy, patience=0.2)
+    made, errors = writer(store, policy, timeout_seconds=0.2)
 
     async def talk():
         start = time.monotonic()
@@ -223,7 +225,7 @@ class Broken:
 
 def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
     store = Broken()
-    made, errors = writer(store, "serve_and_count", waiting=5, patience=5)
+    made, errors = writer(store, "serve_and_count", waiting=5, timeout_seconds=5)
 
     async def talk():
         for number in range(8):
@@ -246,7 +248,7 @@ def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
 
 def test_what_waits_is_bounded_in_bytes_as_well(caplog):
     store = Broken()
-    made, errors = writer(store, "serve_and_count", waiting_bytes=100_000, patience=5)
+    made, errors = writer(store, "serve_and_count", waiting_bytes=100_000, timeout_seconds=5)
 
     async def talk():
         for number in range(8):
@@ -293,7 +295,7 @@ def test_a_long_outage_delays_nobody_and_burns_nothing():
     async def talk():
         start, tries, number = time.monotonic(), store.tries, many
         while time.monotonic() < start + 1:
-            assert not await made.accept(inference(number))  # would wait for its patience behind the others
+            assert not await made.accept(inference(number))  # would wait for its timeout_seconds behind the others
             number += 1
         return number, (store.tries - tries) / (time.monotonic() - start)
 
@@ -360,7 +362,7 @@ def slow(entry):
 
 def test_large_rows_of_one_key_delay_no_other_key_and_are_no_disk_error(store):
     """Four rows take 3.2 s, and whoever waits for the disk for longer than 2.5 s is refused."""
-    made, errors = writer(store, redact=slow, patience=2.5)
+    made, errors = writer(store, redact=slow, timeout_seconds=2.5)
 
     async def talk():
         hostile = [
@@ -425,7 +427,7 @@ def test_a_closed_writer_takes_nothing(store):
 
 
 def test_closing_with_a_dead_server_ends(caplog):
-    made, _ = writer(Broken(), "serve_and_count", patience=1)
+    made, _ = writer(Broken(), "serve_and_count", timeout_seconds=1)
     asyncio.run(made.accept(inference()))
     assert made.close(20) is False
     assert "the inference log is closed and 1 rows or more are not in it: no server" in caplog.text

@@ -90,7 +90,7 @@ def test_canaries_are_nowhere(masker, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
 
     async def talk(store):
-        writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
+        writer = Writer(store, Redactor(masker, SALT), policy="refuse", timeout_seconds=60, waiting=100)
         await writer.accept(inference(request=body()))
         await writer.finish("chatcmpl-000000", finish(response=answer()))
         await writer.feedback(thumb(kind="edit", value=SAID))
@@ -145,7 +145,7 @@ def test_canaries_are_nowhere_however_they_are_written(masker, tmp_path, canary)
     said = [{"index": 0, "message": {"role": "assistant", "content": form, "tool_calls": calls}} for form in forms]
 
     async def talk(store):
-        writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
+        writer = Writer(store, Redactor(masker, SALT), policy="refuse", timeout_seconds=60, waiting=100)
         await writer.accept(inference(request=given))
         await writer.finish("chatcmpl-000000", finish(response={"choices": said}))
         for number, form in enumerate(forms):
@@ -195,7 +195,7 @@ def test_text_that_takes_seconds_to_mask_delays_no_other_key(masker, tmp_path):
         return max(waits), time.monotonic() - started
 
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
-        writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
+        writer = Writer(store, Redactor(masker, SALT), policy="refuse", timeout_seconds=60, waiting=100)
         longest, all_of_it = asyncio.run(talk(writer))
         assert writer.close()
     assert longest < all_of_it / 4, "it waited for no row of the other key, let alone for all three"
@@ -214,7 +214,7 @@ def test_a_text_on_which_masking_fails_is_left_out_and_counted_and_the_row_is_ke
     said = [{"role": "user", "content": text} for text in ("broken", "write to wanda.kanarie@example.org")]
 
     async def talk(store):
-        writer = Writer(store, redact, policy="refuse", patience=60, waiting=100)
+        writer = Writer(store, redact, policy="refuse", timeout_seconds=60, waiting=100)
         assert await writer.accept(inference(request={"messages": said, "metadata": {"broken key": 1}}))
         assert await writer.feedback(thumb(id="broken id"))
         assert writer.close()

@@ -24,7 +24,7 @@ from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.retrain import CanaryConfig
-from tunectl.core.errors import GateError
+from tunectl.core.errors import ArtifactError, GateError
 from tunectl.registry import release_statement
 from tunectl.registry.release_manifest import BuildFacts, Lineage
 from tunectl.registry.release_store import ReleaseRegistry
@@ -197,6 +197,33 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
         assert ended.decision == "running"
         assert "whose key was revoked" in store.log()[-1].message
     controller._api.close()
+
+
+def test_a_challenger_that_is_damaged_is_not_promoted_and_its_canary_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, names = _stored(tmp_path, 2)
+    monkeypatch.chdir(ROOT)
+    root = checks.load_config(ProjectPaths(), [Override.from_cli("retrain.port=0")]).root
+    layout, began = ProjectPaths(tmp_path), datetime.now(UTC) - timedelta(days=2)
+    settings = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
+    experiment = canary_run.build_canary_record(settings, names[1], name="one", now=began, author="Ann", message="try")
+    experiment = CanaryStore(store).start(replace(experiment, run=None))
+    controller = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
+    with controller._open_log() as live:
+        _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
+    weights = store.folder(names[1]) / "weights"
+    weights.chmod(0o644)
+    weights.write_text("other")
+    with pytest.raises(ArtifactError, match=names[1]):
+        controller._advance_canaries(datetime.now(UTC))
+    assert (store.champion().release, store.canary().release) == (names[0], names[1]), "there is time to mend it"
+    controller._advance_canaries(experiment.until + timedelta(seconds=1))
+    controller._api.close()
+    assert (store.champion().release, store.canary()) == (names[0], None)
+    (ended,) = CanaryStore(store).all()
+    assert ended.decision == "running"
+    assert names[1] in store.log()[-1].message
 
 
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tiny_release import stored, tiny_release
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.backends.vcs import git_worktree
 from tunectl.config.loading import checks, override_file
 from tunectl.core.errors import InfrastructureError
 from tunectl.registry.release_manifest import BuildFacts
@@ -110,6 +111,37 @@ def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
     with pytest.raises(InfrastructureError, match="enough is known"):
         gate_evidence.collect_evidence(_run(), made.id, store, settings, root.evaluate, place, threading.Event())
     assert told == [seen, seen], "on both sides: their times are compared"
+
+
+@pytest.mark.parametrize(
+    ("least", "window", "asked"), [(4, None, 0), (3, None, 3), (4, "w" * 16, 3)], ids=["few", "enough", "drifted"]
+)
+def test_a_few_edits_are_no_goal_of_a_retrain_without_drift(
+    project: Path, root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, window: str | None, asked: int
+) -> None:
+    store, place = ReleaseRegistry(project / ".tunectl" / "releases"), RetrainWorkspace(ProjectPaths(project))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+        made = store.add(tmp_path / name, BuildFacts("shop", "openvino", "adapter"))
+        if store.champion() is None:
+            store.promote(made.id, author="test", message="first")
+    worktree = git_worktree.project_path(place.layout.root, place.worktree)
+    atomic_io.write_rows(worktree / "artifacts" / "feedback" / "slice.jsonl", _rows(3, start=100))
+    seen: list[int] = []
+
+    def side(_release: str, inputs: GateInputs, *_given: object, **_more: object) -> ReleaseOutputs:
+        seen.append(len(inputs.drifted))
+        return ReleaseOutputs(trouble="enough is known")
+
+    monkeypatch.setattr(gate_evidence, "_side", side)
+    facts = {} if window is None else {"window": window}
+    run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "why"), NOW, facts)
+    gate = root.retrain.gate.model_copy(update={"min_slice_items": least})
+    settings = root.retrain.model_copy(update={"gate": gate})
+    with pytest.raises(InfrastructureError, match="enough is known"):
+        gate_evidence.collect_evidence(run, made.id, store, settings, root.evaluate, place, threading.Event())
+    assert seen == [asked, asked]
 
 
 def test_what_the_challenger_learned_is_no_question_for_it(project: Path, root) -> None:

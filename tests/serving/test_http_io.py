@@ -37,7 +37,7 @@ def empty(tmp_path: Path) -> tuple[Server, str]:
     key_store.load()
     given = ServeSettings.model_validate(settings(), strict=True)
     model_manager = ModelManager(
-        ReleaseRegistry(tmp_path / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
+        ReleaseRegistry(tmp_path / "store"), None, bundled=None, base=False, standby_seconds=0, changed=lambda: None
     )
     return Server(
         given, model_manager, key_store, AdmissionController(CapacityLimits(1, 1, 1000)), ServingMetrics(), None

@@ -33,10 +33,10 @@ class Deaf(TransformersEngine):
 def reason(folder: Path, engine: type[TransformersEngine] = TransformersEngine) -> str:
     async def tried() -> str:
         try:
-            resident = await load_release(folder, lambda _: engine(1))
+            release = await load_release(folder, lambda _: engine(1))
         except ArtifactError as error:
             return str(error)
-        await resident.retire()
+        await release.retire()
         return ""
 
     return asyncio.run(tried())

@@ -88,7 +88,7 @@ def gate() -> Gate:
 
 
 def build_manager(store: ReleaseRegistry, gate: Gate | SubprocessEngine, **given) -> ModelManager:
-    usual = {"seed": None, "base": False, "observe": 60.0, "changed": lambda: None}
+    usual = {"bundled": None, "base": False, "standby_seconds": 60.0, "changed": lambda: None}
     return ModelManager(store, lambda _: gate, **usual | given)
 
 
@@ -420,20 +420,20 @@ def test_a_pointer_of_another_digest_is_not_followed(store: ReleaseRegistry, rel
     asyncio.run(scenario())
 
 
-def test_the_seed_is_served_where_it_is_signed(
+def test_the_bundled_release_is_served_where_it_is_signed(
     store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path, tmp_path: Path
 ) -> None:
     first = releases[1]
     sign(store, first, trusted)
-    seed = tmp_path / "bento" / first
-    shutil.copytree(store.folder(first), seed)
+    bundled = tmp_path / "bento" / first
+    shutil.copytree(store.folder(first), bundled)
 
     async def scenario() -> None:
         empty = ReleaseRegistry(tmp_path / "empty")
-        found = vetted(empty, gate, trusted, seed=seed)
+        found = vetted(empty, gate, trusted, bundled=bundled)
         assert await settled(found) == {}
         assert f"release {first} is not signed" in found.warning
-        shutil.copy(release_statement.statement_path(store.folder(first)), seed.parent)
+        shutil.copy(release_statement.statement_path(store.folder(first)), bundled.parent)
         assert await settled(found) == {"champion": first}
         await found.close()
 
@@ -470,7 +470,7 @@ def test_a_pipeline_that_broke_is_opened_anew(store: ReleaseRegistry, releases: 
         found = build_manager(store, gate)
         await settled(found)
         old = found.loaded["champion"]
-        old.pipeline.broken = "it fell over"
+        old.engine_session.broken = "it fell over"
         await found.reconcile()
         assert not found.ready
         assert "the engine failed and is started again: it fell over" in found.trouble["champion"]
@@ -486,7 +486,7 @@ def test_a_release_is_not_closed_under_a_request_that_still_waits(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
     async def scenario() -> None:
-        found = build_manager(store, gate, observe=0.0)
+        found = build_manager(store, gate, standby_seconds=0.0)
         await settled(found)
         old = found.loaded["champion"]
         old.claims += 1
@@ -495,13 +495,13 @@ def test_a_release_is_not_closed_under_a_request_that_still_waits(
         await found.reconcile()
         await asyncio.sleep(0.5)
         assert old.closed
-        assert old.pipeline._thread.is_alive()
+        assert old.engine_session._thread.is_alive()
         old.claims -= 1
         for _ in range(50):
             await asyncio.sleep(0.1)
-            if not old.pipeline._thread.is_alive():
+            if not old.engine_session._thread.is_alive():
                 break
-        assert not old.pipeline._thread.is_alive()
+        assert not old.engine_session._thread.is_alive()
         await found.close()
 
     asyncio.run(scenario())
@@ -549,23 +549,23 @@ def test_while_nothing_answers_the_same_files_are_tried_again(
 
 def test_pauses_grow_and_end_when_the_files_change(tmp_path: Path) -> None:
     found = LoadBackoff()
-    assert found.standing("champion", 1, 0.0, idle=False) is None
+    assert found.find_refusal("champion", 1, 0.0, idle=False) is None
     now, pauses = 0.0, []
     for _ in range(9):
         found.add("champion", 1, "no", now, lasting=False)
         pause = FIRST_PAUSE
-        while found.standing("champion", 1, now + pause, idle=False):
+        while found.find_refusal("champion", 1, now + pause, idle=False):
             pause *= 2
         pauses.append(min(pause, LONGEST_PAUSE))
         now += pause
     assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]
-    assert found.standing("challenger", 1, now, idle=False) is None
+    assert found.find_refusal("challenger", 1, now, idle=False) is None
     found.add("champion", 1, "no", now, lasting=True)
-    assert found.standing("champion", 1, now + 1e6, idle=False) == "no"
-    assert found.standing("champion", 1, now + 1e6, idle=True) is None
-    assert found.standing("champion", 2, now, idle=False) is None
+    assert found.find_refusal("champion", 1, now + 1e6, idle=False) == "no"
+    assert found.find_refusal("champion", 1, now + 1e6, idle=True) is None
+    assert found.find_refusal("champion", 2, now, idle=False) is None
     found.forget("champion")
-    assert found.standing("champion", 1, now, idle=False) is None
+    assert found.find_refusal("champion", 1, now, idle=False) is None
 
 
 def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
@@ -583,7 +583,7 @@ def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
         await found.reconcile()
         assert found.trouble["champion"] == "the release store cannot be read: the network is down"
         assert found.ready
-        found.loaded["champion"].pipeline.broken = "it fell over"
+        found.loaded["champion"].engine_session.broken = "it fell over"
         assert await settled(found) == {"champion": first}  # it is opened anew all the same
         assert gate.opened == [first, first]
         monkeypatch.undo()
@@ -594,15 +594,15 @@ def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
     asyncio.run(scenario())
 
 
-def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
+def test_a_pointer_that_vanishes_does_not_bring_the_bundled_release_back(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
     first, second = releases[1:]
 
     async def scenario() -> None:
-        found = build_manager(store, gate, seed=store.folder(first))
+        found = build_manager(store, gate, bundled=store.folder(first))
         (store.root / CHAMPION).rename(store.root / "away")
-        assert await settled(found) == {"champion": first}  # nobody was promoted yet: the seed
+        assert await settled(found) == {"champion": first}  # nobody was promoted yet: the bundled release
         (store.root / "away").rename(store.root / CHAMPION)
         store.promote(second, author="t", message="w")
         assert await settled(found) == {"champion": second}
@@ -667,11 +667,11 @@ def test_an_engine_that_stops_answering_is_restarted(store: ReleaseRegistry, rel
     first = releases[1]
 
     async def scenario() -> None:
-        found = build_manager(store, gate, patience=0.5)
+        found = build_manager(store, gate, silence_seconds=0.5)
         await settled(found)
         old, token_stream = found.loaded["champion"], TokenStream(1)
-        old.pipeline = Mute(old.pipeline)
-        old.router.start(old.pipeline, ASK, token_stream, 0)
+        old.engine_session = Mute(old.engine_session)
+        old.router.start(old.engine_session, ASK, token_stream, 0)
         old.claims += 1
         await found.reconcile()
         assert found.ready
@@ -684,7 +684,7 @@ def test_an_engine_that_stops_answering_is_restarted(store: ReleaseRegistry, rel
         ((_, piece),) = await asyncio.wait_for(token_stream.take(), 10)
         assert piece.end == "cancelled"
         late = TokenStream(1)  # of a request that waited meanwhile
-        old.router.start(old.pipeline, ASK, late, 0)
+        old.router.start(old.engine_session, ASK, late, 0)
         ((_, piece),) = await asyncio.wait_for(late.take(), 1)
         assert (piece.end, late.open, old.router.busy) == ("cancelled", 0, 0)
         await found.close()
@@ -701,13 +701,13 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
     async def scenario() -> None:
         found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
-        gate.hangs, found._within = second, 1.0
+        gate.hangs, found._load_timeout_seconds = second, 1.0
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first}
         told = f"release {second} was not loaded and probed within 1 s"
         assert found.trouble["challenger"].startswith(told)
         assert gate.given_up == 1
-        found._within = 20.0
+        found._load_timeout_seconds = 20.0
         store.promote(third, author="t", message="w")
         assert (await settled(found))["champion"] == third  # though the other one hangs still
         gate.let_go.set()
@@ -802,7 +802,7 @@ def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
         await (await load_release(folder, lambda _: gate)).close()  # from now on a load is a matter of a moment
         gate.open = mute
         with pytest.raises(InfrastructureError, match="was not loaded and probed within 3 s"):
-            await load_release(folder, lambda _: gate, within=3.0)
+            await load_release(folder, lambda _: gate, load_timeout_seconds=3.0)
         assert gate.given_up == 0
         assert not gate.pipelines[1]._thread.is_alive()
 
@@ -816,7 +816,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
     engine = SubprocessEngine("frail", "faulty_engine:FrailEngine", {"mood": "hangs"})
 
     async def scenario() -> None:
-        found = build_manager(store, engine, within=1.0)
+        found = build_manager(store, engine, load_timeout_seconds=1.0)
         await found.reconcile()
         async with asyncio.timeout(30):
             while not engine._opening:
@@ -840,7 +840,7 @@ def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
 
     async def scenario() -> None:
         with pytest.raises(InfrastructureError, match=r"was not loaded and probed within 0\.2 s"):
-            await load_release(store.folder(releases[1]), lambda _: gate, within=0.2)
+            await load_release(store.folder(releases[1]), lambda _: gate, load_timeout_seconds=0.2)
         there.set()
 
     asyncio.run(scenario())

@@ -95,6 +95,7 @@ def test_a_conversation_is_read_as_the_server_gave_it_to_the_model(
     """Arguments of calls are objects, and parts of a text are joined without a line end; calls that are none are a reject."""
     monkeypatch.chdir(tmp_path)
     call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"of": "bread"}'}}
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
     user = {"role": "user", "content": [{"type": "text", "text": "Find br"}, {"type": "text", "text": "ead"}]}
     end = {"choices": [{"message": {"role": "assistant", "content": "Aisle 4"}}]}
     with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as store:
@@ -106,7 +107,15 @@ def test_a_conversation_is_read_as_the_server_gave_it_to_the_model(
                 {"role": "tool", "content": "4"},
             ]
             row = InferenceRecord(
-                name, DAY, "champion", "r1", "t", {"messages": turns}, "u", finished_at=DAY, response=end
+                name,
+                DAY,
+                "champion",
+                "r1",
+                "t",
+                {"messages": turns, "tools": tools},
+                "u",
+                finished_at=DAY,
+                response=end,
             )
             store.write([row, Feedback(f"f-{name}", name, "edit", "Aisle four", DAY, "a")])
         frozen = snapshot.freeze(
@@ -117,6 +126,8 @@ def test_a_conversation_is_read_as_the_server_gave_it_to_the_model(
     (row,) = atomic_io.read_rows(Path("out/examples.jsonl"), Example)
     assert row.messages[0].content == "Find bread"
     assert row.messages[1].tool_calls == [{**call, "function": {"name": "find", "arguments": {"of": "bread"}}}]
+    (comparison,) = atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison)
+    assert (row.tools, comparison.tools) == (tools, tools), "both are trained on with the tools that were offered"
     assert row_counts.load(Path("out")).rejected == {"not_text": 1}
 
 

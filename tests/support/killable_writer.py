@@ -33,7 +33,7 @@ async def client(writer: Writer, prefix: str, part: int) -> None:
 
 async def main(url: str, folder: str, prefix: str) -> None:
     with inference_log_sql.open_log(url, Path(folder), serving=True) as store:
-        writer = Writer(store, lambda entry: entry, policy="refuse", patience=600, waiting=1000)
+        writer = Writer(store, lambda entry: entry, policy="refuse", timeout_seconds=600, waiting=1000)
         await asyncio.gather(*(client(writer, prefix, part) for part in range(CLIENTS)))
 
 

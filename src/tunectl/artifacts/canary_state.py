@@ -1,13 +1,17 @@
-"""The challenger of a registry, and the signature that it and the champion pointer carry."""
+"""The variants of a server, the challenger of a registry, and the signature that it and the champion pointer carry."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from tunectl.artifacts.names import ContentId
 from tunectl.artifacts.record_format import require_moment
+
+Variant = Literal["champion", "challenger", "base"]
+"""The models that one server answers with: the release that is live, the one that is tested, and the model under both."""
+VARIANTS: Final[tuple[Variant, ...]] = ("champion", "challenger", "base")
 
 
 class Signature(Struct, frozen=True):

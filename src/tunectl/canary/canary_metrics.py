@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tunectl.artifacts.canary_state import VARIANTS
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.canary.sequential_test import Observation
 
 CanaryMetric = Literal["click", "conversion", "satisfaction"]
-VARIANTS: Final = ("champion", "challenger", "base")
 
 
 class CanaryData(Struct, frozen=True):

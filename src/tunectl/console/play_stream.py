@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tunectl.access.api_errors import ApiError
+from tunectl.artifacts.canary_state import VARIANTS
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screens.play import read_replay
 from tunectl.core.errors import InfrastructureError
@@ -28,7 +29,6 @@ MAX_TOKENS: Final = 2000
 MAX_ID: Final = 200
 MAX_PLAYS: Final = 16
 """Most answers and thumbs at a time."""
-VARIANTS: Final = frozenset(("champion", "challenger", "base"))
 
 
 class PlaySlots:

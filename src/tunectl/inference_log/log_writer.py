@@ -2,7 +2,7 @@
 
 One thread writes. Rows that arrive during its fsync go into its next transaction (group commit), so a hundred concurrent requests
 cost one fsync, and a single one has no added delay. Callers are coroutines; they wait until their row is durable, at most
-``patience`` seconds.
+``timeout_seconds`` seconds.
 
 Redaction of dense text takes up to 13 s per MB. Keys take turns, and large rows are redacted by a second thread, so that one key's do not
 delay the rows of others. Feedback on one inference keeps its order.
@@ -70,7 +70,7 @@ class Writer:
         redact: Callable[[LogEntry], LogEntry],
         *,
         policy: DiskFullPolicy,
-        patience: float,
+        timeout_seconds: float,
         waiting: int,
         waiting_bytes: float = inf,
         on_error: Callable[[int], None] = lambda _: None,
@@ -78,13 +78,18 @@ class Writer:
         """Start the threads that redact and write; the queue is empty.
 
         policy         of ``inference_log.disk_full``: serve_and_count or refuse
-        patience       seconds that a request waits for its row to be durable
+        timeout_seconds       seconds that a request waits for its row to be durable
         waiting        most rows in the queue
         waiting_bytes  most bytes (as JSON) in the queue and the running transaction
         on_error       called with the number of further rows that were not durable in time, for ``tunectl_inference_log_errors_total``
         """
         self._store, self._redact, self._policy = store, redact, policy
-        self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error
+        self._timeout_seconds, self._most, self._most_bytes, self._on_error = (
+            timeout_seconds,
+            waiting,
+            waiting_bytes,
+            on_error,
+        )
         self._new: FairQueue[_PendingWrite] = FairQueue()
         self._late: deque[_PendingWrite] = deque()
         self._large: FairQueue[_PendingWrite] = FairQueue()
@@ -227,11 +232,11 @@ class Writer:
         if ticket.redacted is not None:
             await asyncio.shield(asyncio.wrap_future(ticket.redacted))
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._timeout_seconds)
         except TimeoutError:
             with self._wake:
                 self._count(ticket)
-            return _not_kept(self.trouble or f"the disk took longer than {self._patience:g} s")
+            return _not_kept(self.trouble or f"the disk took longer than {self._timeout_seconds:g} s")
         except LogWriteError as error:
             return error
 

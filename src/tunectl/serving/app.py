@@ -211,9 +211,9 @@ class Server:
             names,
             self.model_manager.canary,
         )
-        resident = loaded[variant]
+        release = loaded[variant]
         answers = request_job.count_answers(request)
-        tokens = estimate_tokens(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
+        tokens = estimate_tokens(len(body), request.limit or release.contract.defaults.max_tokens, answers)
         start_event = asyncio.Event()
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
         may_be_retry = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients send the number of the try
@@ -221,19 +221,19 @@ class Server:
             answers, tokens, time.monotonic(), start_event.set, name=name, may_be_retry=may_be_retry
         )
         token_stream = TokenStream(answers)
-        resident.claims += 1
+        release.claims += 1
         try:
             self._count()
             self._charge(key, tokens)
             share = self.settings.inference_log.logprob_share
             job = await request_job.build_job(
-                request, variant, resident, arrived, request.model, size=len(body), logprob_share=share
+                request, variant, release, arrived, request.model, size=len(body), logprob_share=share
             )
             await self._write(
                 call, key, fields, generation_task.GenerationTask(job, self.metrics, token_stream), start_event
             )
         finally:
-            resident.claims -= 1
+            release.claims -= 1
             self._leave(ticket, token_stream)
 
     async def _read_body(self, call: RequestContext, key: ApiKey) -> tuple[bytes, ApiKey]:

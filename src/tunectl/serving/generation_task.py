@@ -51,7 +51,7 @@ class GenerationTask:
         """Start all answers of the job in the engine."""
         job = self.job
         for index, ask in enumerate(job.asks):
-            self.numbers.append(job.resident.router.start(job.resident.pipeline, ask, self.token_stream, index))
+            self.numbers.append(job.release.router.start(job.release.engine_session, ask, self.token_stream, index))
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
 
     def give_up(self, reason: str) -> None:
@@ -64,7 +64,7 @@ class GenerationTask:
     def cancel(self) -> None:
         """Cancel the running answers in the engine."""
         for number in self.numbers if self.token_stream.open > 0 else ():
-            self.job.resident.pipeline.cancel(number)
+            self.job.release.engine_session.cancel(number)
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
         """Yield lists of (index of the answer, answer, new text) until every answer is finished.
@@ -84,7 +84,7 @@ class GenerationTask:
                 if answer.finish is not None:
                     unfinished -= 1
                     if piece.end is None:
-                        self.job.resident.pipeline.cancel(self.numbers[index])
+                        self.job.release.engine_session.cancel(self.numbers[index])
                 new_chunks.append((index, answer, text))
             if self.over is not None and unfinished:
                 raise ClientDisconnectedError if self.over == "cancelled" else _timeout()
@@ -93,7 +93,7 @@ class GenerationTask:
 
     def _refuse(self, piece: TokenChunk) -> None:
         if piece.end == "failed":
-            alive = self.job.resident.pipeline.broken is None and piece.why != CACHE_FULL
+            alive = self.job.release.engine_session.broken is None and piece.why != CACHE_FULL
             if self.job.asks[0].schema is not None and not self.first and alive:
                 raise ApiError(
                     f"response_format cannot be followed: {piece.why}; simplify its schema, or leave it out",

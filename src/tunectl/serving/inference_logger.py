@@ -18,6 +18,7 @@ import msgspec
 
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import ApiKey
+from tunectl.artifacts.canary_state import VARIANTS, Variant
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.backends.storage import inference_log_sql
 from tunectl.backends.text import pii_resources
@@ -33,7 +34,6 @@ from tunectl.inference_log.redact import Redactor
 from tunectl.serving.request_job import ChatJob
 from tunectl.serving.requests import FeedbackRequest
 from tunectl.serving.response_encoding import ResponseChoice
-from tunectl.serving.routing import VARIANTS, Variant
 
 
 @dataclass(slots=True)
@@ -61,8 +61,8 @@ class InferenceLogger:
             id=job.head.id,
             accepted_at=datetime.now(UTC),
             variant=job.variant,
-            release=job.resident.id,
-            template_hash=job.resident.contract.template_sha256,
+            release=job.release.id,
+            template_hash=job.release.contract.template_sha256,
             request=request,
             user_hash=pseudonymize(identify_caller(user, key.name), self.hash_key),
             session=pseudonymize(session, self.hash_key) if session else None,
@@ -199,7 +199,7 @@ def open_logger(config: InferenceLogConfig, home: Path, on_error: Callable[[int]
             store,
             Redactor(pii_resources.build_masker(config), hash_key, on_error),
             policy=config.disk_full,
-            patience=config.write_timeout_seconds,
+            timeout_seconds=config.write_timeout_seconds,
             waiting=config.max_buffered_rows,
             waiting_bytes=config.max_buffered_bytes,
             on_error=on_error,

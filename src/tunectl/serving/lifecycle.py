@@ -30,7 +30,7 @@ from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.server_settings import home_dir, settings
 from tunectl.serving.serving_metrics import ServingMetrics
 
-STORE, SEED = "TUNECTL_REGISTRY", "TUNECTL_SEED"
+STORE, BUNDLED = "TUNECTL_REGISTRY", "TUNECTL_BUNDLED_RELEASE"
 CHECK_SECONDS = 1.0
 """Seconds between checks of the keys file."""
 SILENT = 60.0
@@ -95,14 +95,14 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
     model_manager = ModelManager(
         open_registry.open_registry(os.environ.get(STORE, serve.registry), home, trust),
         lambda name: engine_registry.get_engine(name, serve),
-        seed=find_bundled_release(),
+        bundled=find_bundled_release(),
         base=serve.variants.base,
-        observe=serve.variants.standby_seconds,
+        standby_seconds=serve.variants.standby_seconds,
         changed=lambda: metrics.set_model_info(
             {variant: (one.id, one.contract.base.source) for variant, one in model_manager.loaded.items()}
         ),
-        patience=limits.request_timeout_seconds + SILENT,
-        within=serve.load_timeout_seconds,
+        silence_seconds=limits.request_timeout_seconds + SILENT,
+        load_timeout_seconds=serve.load_timeout_seconds,
     )
     state = ProjectPaths(home).state_dir
     model_manager.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
@@ -117,8 +117,8 @@ def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None])
 
 
 def find_bundled_release() -> Path | None:
-    """Return the folder of the release in the Bento (the one below ``release/``), or the folder that the environment variable TUNECTL_SEED names; None without both."""
-    named = os.environ.get(SEED)
+    """Return the folder of the release in the Bento (the one below ``release/``), or the folder that the environment variable TUNECTL_BUNDLED_RELEASE names; None without both."""
+    named = os.environ.get(BUNDLED)
     if named:
         return Path(named)
     manifests = sorted(Path("release").glob("*/manifest.json"))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tunectl.artifacts.canary_state import Variant
 from tunectl.core.errors import ArtifactError, InfrastructureError, TunectlError
-from tunectl.serving.routing import Variant
 
 FIRST_PAUSE: Final = 2.0
 """First pause in seconds; each further one is twice as long."""
@@ -40,7 +40,7 @@ class LoadBackoff:
     def __init__(self) -> None:
         self._failures: dict[Variant, LoadFailure] = {}
 
-    def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
+    def find_refusal(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
         """Return the reason of the last failed load while another try must wait; None if the files with ``stamp`` may be loaded at ``now``.
 
         ``now``: monotonic seconds; ``idle``: no other release answers requests, so even broken files are tried again.

@@ -52,7 +52,7 @@ class LoadedRelease:
     contract: ServingContract
     prompts: PromptRenderer
     stops: frozenset[int]
-    pipeline: EngineSession
+    engine_session: EngineSession
     router: StreamRouter
     proof: ProbeReport | None
     """None for the base model, which has no adapter to prove."""
@@ -62,26 +62,26 @@ class LoadedRelease:
     """Number of requests that have chosen it and are not finished; some of them may still be queued."""
     closed: bool = field(default=False)
 
-    async def retire(self, patience: float = inf) -> None:
-        """Wait until the requests of this release have finished, then release its memory; stop waiting after ``patience`` seconds without output."""
+    async def retire(self, silence_seconds: float = inf) -> None:
+        """Wait until the requests of this release have finished, then release its memory; stop waiting after ``silence_seconds`` seconds without output."""
         if self.closed:
             return
         self.closed = True
-        while (self.router.busy or self.claims) and self.router.idle_seconds(time.monotonic()) < patience:
+        while (self.router.busy or self.claims) and self.router.idle_seconds(time.monotonic()) < silence_seconds:
             await asyncio.sleep(0.2)
         await self.close()
 
     async def close(self) -> None:
         """Release the memory at once; running answers are cancelled."""
-        await close_pipeline(self.pipeline)
+        await close_session(self.engine_session)
         self.router.give_up()
 
 
-async def close_pipeline(pipeline: EngineSession) -> None:
+async def close_session(engine_session: EngineSession) -> None:
     """Close an engine session in a thread, which releases its memory."""
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
-            await run_in_thread(pipeline.close)
+            await run_in_thread(engine_session.close)
 
 
 def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
@@ -132,34 +132,36 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
         )
 
 
-async def load_release(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> LoadedRelease:
+async def load_release(
+    folder: Path, engines: Engines, *, base: bool = False, load_timeout_seconds: float = inf
+) -> LoadedRelease:
     """Check the release in ``folder``, load it, and run its probes: prompts whose stored answers the engine must give again.
 
-    ``engines`` returns the engine of a name; ``base`` leaves out adapter and probes; ``within``: time limit in seconds.
+    ``engines`` returns the engine of a name; ``base`` leaves out adapter and probes; ``load_timeout_seconds``: time limit in seconds.
     Raises  ArtifactError with the reason for which it must not serve, InfrastructureError where it is not checked, loaded and
-            verified within ``within`` seconds; what was loaded is closed again.
+            verified within ``load_timeout_seconds`` seconds; what was loaded is closed again.
     """
-    limit = asyncio.timeout(within)
+    limit = asyncio.timeout(load_timeout_seconds)
     try:
         async with limit:
             contract, prompts = await run_in_thread(partial(verify_release, folder))
             _refuse_merged(folder, contract, base=base)
             engine, router = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
             stops = frozenset(contract.stop_token_ids)
-            pipeline = await _open_pipeline(engine, folder, router, adapter=contract.layout == APART and not base)
-            proof = None if base else await _alive(folder, contract, pipeline, router, stops)
+            engine_session = await _open_session(engine, folder, router, adapter=contract.layout == APART and not base)
+            proof = None if base else await _alive(folder, contract, engine_session, router, stops)
     except TimeoutError as error:
         if not limit.expired():
             raise
         raise InfrastructureError(
-            f"release {folder.name} was not loaded and probed within {within:g} s",
+            f"release {folder.name} was not loaded and probed within {load_timeout_seconds:g} s",
             hint="look at the engine's own lines in the log, and raise serve.load_timeout_seconds if it only needs more time",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
-    return LoadedRelease(folder.name, contract, prompts, stops, pipeline, router, proof, created)
+    return LoadedRelease(folder.name, contract, prompts, stops, engine_session, router, proof, created)
 
 
-async def _open_pipeline(engine: Engine, folder: Path, router: StreamRouter, *, adapter: bool) -> EngineSession:
+async def _open_session(engine: Engine, folder: Path, router: StreamRouter, *, adapter: bool) -> EngineSession:
     """Open a session. A cancelled caller ends the opening where possible; a session that opens all the same is closed."""
     try:
         return await run_in_thread(
@@ -171,14 +173,14 @@ async def _open_pipeline(engine: Engine, folder: Path, router: StreamRouter, *, 
 
 
 async def _alive(
-    folder: Path, contract: ServingContract, pipeline: EngineSession, router: StreamRouter, stops: frozenset[int]
+    folder: Path, contract: ServingContract, engine_session: EngineSession, router: StreamRouter, stops: frozenset[int]
 ) -> ProbeReport:
     """Return the proof of a session, which is closed where it fails."""
     try:
-        proof = await run_probes(contract, pipeline, router, stops)
+        proof = await run_probes(contract, engine_session, router, stops)
         _refuse_dead(folder, proof)
     except BaseException:
-        await close_pipeline(pipeline)
+        await close_session(engine_session)
         raise
     return proof
 
@@ -198,7 +200,7 @@ def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> No
 
 async def run_probes(
     contract: ServingContract,
-    pipeline: EngineSession,
+    engine_session: EngineSession,
     router: StreamRouter,
     stops: frozenset[int],
 ) -> ProbeReport:
@@ -218,7 +220,7 @@ async def run_probes(
         while not probe_run.over and (probe_run.free is None or sum(each.missed for each in walks) <= bound):
             probe_run.feed(
                 *await _generate_tokens(
-                    pipeline, router, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
+                    engine_session, router, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
                 )
             )
 
@@ -227,10 +229,10 @@ async def run_probes(
 
 
 async def _generate_tokens(
-    pipeline: EngineSession, router: StreamRouter, request: GenerationRequest
+    engine_session: EngineSession, router: StreamRouter, request: GenerationRequest
 ) -> tuple[list[int], list[float]]:
     token_stream, ids, logprobs = TokenStream(1), list[int](), list[float]()
-    router.start(pipeline, request, token_stream, 0)
+    router.start(engine_session, request, token_stream, 0)
     while token_stream.open:
         for _, piece in await token_stream.take():
             ids += piece.ids

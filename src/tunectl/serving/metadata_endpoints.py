@@ -7,11 +7,11 @@ from typing import Any
 
 from tunectl import __version__
 from tunectl.artifacts import names
+from tunectl.artifacts.canary_state import VARIANTS
 from tunectl.backends.reports import render
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.serving import openapi as serving_openapi
 from tunectl.serving.model_manager import ModelManager
-from tunectl.serving.routing import VARIANTS
 
 
 def models(settings: ServeSettings, model_manager: ModelManager) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
-from tunectl.artifacts.canary_state import CanaryState
+from tunectl.artifacts.canary_state import CanaryState, Variant
 from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, TunectlError
 from tunectl.registry.protocols import RegistryReader
@@ -25,7 +25,6 @@ from tunectl.serving import load_backoff
 from tunectl.serving.background_threads import run_in_thread
 from tunectl.serving.loaded_release import Engines, LoadedRelease, load_release
 from tunectl.serving.release_vetting import ReleaseVetting
-from tunectl.serving.routing import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +57,26 @@ class ModelManager:
         store: RegistryReader,
         engines: Engines,
         *,
-        seed: Path | None,
+        bundled: Path | None,
         base: bool,
-        observe: float,
+        standby_seconds: float,
         changed: Callable[[], None],
-        patience: float = inf,
-        within: float = inf,
+        silence_seconds: float = inf,
+        load_timeout_seconds: float = inf,
     ) -> None:
         """Start without a release; ``follow`` or ``reconcile`` loads.
 
-        seed     the release in the Bento, served until the store has a champion
-        base     whether the base model is a variant as well
-        observe  seconds for which the previous release stays in memory after a swap
-        changed  called after every change of ``loaded``
-        patience seconds for which an engine with running answers may be silent; then it is opened again
-        within   seconds in which a release must be loaded and verified; then it is given up, and tried again later
+        bundled               the release in the Bento, served until the store has a champion
+        base                  whether the base model is a variant as well
+        standby_seconds       seconds for which the previous release stays in memory after a swap
+        changed               called after every change of ``loaded``
+        silence_seconds       seconds for which an engine with running answers may give no token; then it is opened again
+        load_timeout_seconds  seconds in which a release must be loaded and verified; then it is given up, and tried again later
         """
-        self._store, self._engines, self._seed = store, engines, seed
+        self._store, self._engines, self._bundled = store, engines, bundled
         self._variants: tuple[Variant, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
-        self._observe, self._changed, self._patience, self._within = observe, changed, patience, within
+        self._standby_seconds, self._changed = standby_seconds, changed
+        self._silence_seconds, self._load_timeout_seconds = silence_seconds, load_timeout_seconds
         self.loaded: dict[Variant, LoadedRelease] = {}
         """Champion and challenger may be the same release."""
         self.canary: CanaryState | None = None
@@ -84,7 +84,7 @@ class ModelManager:
         """Why a variant does not have the wanted release."""
         self.warning = ""
         """Why the registry's pointer is not followed; empty where it is."""
-        self.vetting = ReleaseVetting(store, seed)
+        self.vetting = ReleaseVetting(store, bundled)
         """Which pointer is followed, and what may be loaded."""
         self._registry_refusals: Mapping[str, str] = {}
         self._goal: dict[Variant, str | None] = {}
@@ -183,12 +183,12 @@ class ModelManager:
         if (variant, release) not in self._loading:
             self._begin(variant, release)
 
-    def _failure(self, resident: LoadedRelease) -> str | None:
+    def _failure(self, loaded_release: LoadedRelease) -> str | None:
         """Return why a release in memory cannot answer any more; None while it can."""
-        silence = resident.router.idle_seconds(time.monotonic())
-        if resident.pipeline.broken is None and silence >= self._patience:
+        silence = loaded_release.router.idle_seconds(time.monotonic())
+        if loaded_release.engine_session.broken is None and silence >= self._silence_seconds:
             return f"it has said nothing for {silence:.0f} s"
-        return resident.pipeline.broken
+        return loaded_release.engine_session.broken
 
     def _at_hand(self, variant: Variant, release: str) -> LoadedRelease | None:
         """Return a release that is in memory already, as another variant or as a former one; the base is never shared."""
@@ -201,7 +201,7 @@ class ModelManager:
     def _begin(self, variant: Variant, release: str) -> None:
         """Load in a separate task, unless the same files have failed before."""
         folder = self._folder(release)
-        reason = self._refusals.standing(
+        reason = self._refusals.find_refusal(
             variant, load_backoff.files_stamp(folder), time.monotonic(), idle=not self.ready
         )
         if reason is not None:
@@ -213,7 +213,7 @@ class ModelManager:
         """Download, load, verify, and swap in a release if it is still wanted then. Downloads do not delay other loads."""
         stamp = load_backoff.files_stamp(folder)
         try:
-            if folder != self._seed:
+            if folder != self._bundled:
                 async with self._bringing[release]:
                     await run_in_thread(partial(self._store.fetch, release))
                 stamp = load_backoff.files_stamp(folder)
@@ -223,12 +223,14 @@ class ModelManager:
                 if self._goal.get(variant) != release or self._at_hand(variant, release) is not None:
                     return  # the next poll decides
                 logging_setup.get_logger(__name__).info("loading release %s as %s", release, variant)
-                resident = await load_release(folder, self._engines, base=variant == "base", within=self._within)
+                loaded_release = await load_release(
+                    folder, self._engines, base=variant == "base", load_timeout_seconds=self._load_timeout_seconds
+                )
             # The registry may have changed during the load, which takes seconds to minutes: check again before the swap
             if self._goal.get(variant) == release:
-                self._swap(variant, resident)
+                self._swap(variant, loaded_release)
             else:
-                self._retire(resident)
+                self._retire(loaded_release)
         except (TunectlError, OSError) as error:
             lasting = load_backoff.is_permanent(error, folder) and not isinstance(error, GateError)
             self._refuse(variant, release, stamp, str(error), lasting=lasting)
@@ -256,21 +258,21 @@ class ModelManager:
 
     def _folder(self, release: str) -> Path:
         folder = self._store.folder(release)
-        if not folder.is_dir() and self._seed is not None and self._seed.name == release:
-            return self._seed
+        if not folder.is_dir() and self._bundled is not None and self._bundled.name == release:
+            return self._bundled
         return folder
 
-    def _swap(self, variant: Variant, resident: LoadedRelease) -> None:
+    def _swap(self, variant: Variant, loaded_release: LoadedRelease) -> None:
         self._rest(variant)
-        resting = self._resting.pop(resident.id, None)
-        if resting is not None and resting[0] is not resident:
+        resting = self._resting.pop(loaded_release.id, None)
+        if resting is not None and resting[0] is not loaded_release:
             self._retire(resting[0])  # the standby release failed in the meantime
-        self.loaded[variant] = resident
+        self.loaded[variant] = loaded_release
         self.trouble.pop(variant, None)
         self._refusals.forget(variant)
-        proof = resident.proof
+        proof = loaded_release.proof
         proof_text = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
-        logging_setup.get_logger(__name__).info("release %s answers as %s%s", resident.id, variant, proof_text)
+        logging_setup.get_logger(__name__).info("release %s answers as %s%s", loaded_release.id, variant, proof_text)
         self._changed()
 
     def _rest(self, variant: Variant) -> None:
@@ -284,7 +286,7 @@ class ModelManager:
         if not any(item is old for item in self.loaded.values()):
             rests = variant == "champion" or (variant == "challenger" and not self._resting)
             key = old.id if variant != "base" else f"{old.id} base"
-            self._resting[key] = (old, time.monotonic() + (self._observe if rests else 0))
+            self._resting[key] = (old, time.monotonic() + (self._standby_seconds if rests else 0))
         self._changed()
 
     def _drop(self, variant: Variant, failed: LoadedRelease, reason: str) -> None:
@@ -294,17 +296,17 @@ class ModelManager:
         self._changed()
         self._retire(failed)
 
-    def _retire(self, resident: LoadedRelease) -> None:
-        self._tasks.add(task := asyncio.create_task(resident.retire(self._patience)))
+    def _retire(self, loaded_release: LoadedRelease) -> None:
+        self._tasks.add(task := asyncio.create_task(loaded_release.retire(self._silence_seconds)))
         task.add_done_callback(self._tasks.discard)
 
     def _let_go(self, now: float) -> None:
         """Close releases that were kept for long enough, and all but the newest one."""
         newest = max(self._resting, key=lambda key: self._resting[key][1], default=None)
-        for key, (resident, until) in list(self._resting.items()):
+        for key, (loaded_release, until) in list(self._resting.items()):
             if now >= until or key != newest:
                 del self._resting[key]
-                self._retire(resident)
+                self._retire(loaded_release)
 
     def _note(self, variant: Variant, reason: str) -> None:
         if self.trouble.get(variant) != reason:
@@ -321,6 +323,6 @@ class ModelManager:
         }
         self.loaded.clear()
         self._resting.clear()
-        await asyncio.gather(*(resident.close() for resident in loaded_releases.values()))
+        await asyncio.gather(*(loaded_release.close() for loaded_release in loaded_releases.values()))
         if tasks := self._tasks | given_up:
             await asyncio.wait(tasks, timeout=CLOSING)

@@ -25,7 +25,7 @@ class ReleaseVetting:
     """Decides which releases a server may load: by signatures with trusted keys, else by the digests in the pointers."""
 
     store: RegistryReader
-    seed: Path | None
+    bundled: Path | None
     guard: SequenceGuard = field(default_factory=SequenceGuard)
     """Keeps a server from following an old copy of the registry; with a file also after a restart."""
     canary_guard: CanaryGuard = field(default_factory=CanaryGuard)
@@ -99,16 +99,16 @@ class ReleaseVetting:
         """Return (release to serve as champion or None, why it is not the pointer's release or ``""``).
 
         The pointer's release is served if it may be loaded. Else ``loaded``, the release that serves now, continues; without one, the
-        pointer's previous release is taken, then the release in the Bento (``seed``).
+        pointer's previous release is taken, then the release in the Bento (``bundled``).
         """
-        seed = self.seed.name if self.seed else None
-        desired = pointer.release if pointer else seed
+        bundled = self.bundled.name if self.bundled else None
+        desired = pointer.release if pointer else bundled
         reason = self.find_refusal(desired) if desired is not None else ""
         if not reason:
             return desired, ""
         if loaded is not None:
             return loaded, reason if desired == loaded else f"{reason}; release {loaded} serves on"
-        others: Collection[str | None] = (pointer.previous if pointer else None, seed)
+        others: Collection[str | None] = (pointer.previous if pointer else None, bundled)
         other = next((name for name in others if name not in (None, desired) and not self.find_refusal(name)), None)
         return other, f"{reason}; release {other} serves in its place" if other else reason
 
@@ -126,13 +126,13 @@ class ReleaseVetting:
         return latest if statement is None or latest.status == "trusted" else checked
 
     def _read_statement(self, release: str) -> bytes | None:
-        if self.seed is not None and self.seed.name == release:
-            path = release_statement.statement_path(self.seed)
+        if self.bundled is not None and self.bundled.name == release:
+            path = release_statement.statement_path(self.bundled)
             if path.is_file():
                 return path.read_bytes()
         try:
             return self.store.read_statement(release)
         except TunectlError:
-            if self.seed is not None and self.seed.name == release:
+            if self.bundled is not None and self.bundled.name == release:
                 return None
             raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from tunectl.artifacts.canary_state import Variant
 from tunectl.chat import tool_calls
 from tunectl.core.hashing import hash_to_unit
 from tunectl.generation import json_schema_grammar
@@ -21,7 +22,6 @@ from tunectl.serving.detokenizer import IncrementalDetokenizer
 from tunectl.serving.loaded_release import LoadedRelease
 from tunectl.serving.requests import ChatRequest, CompletionRequest
 from tunectl.serving.response_encoding import Finish, ResponseChoice, ResponseHead, Token
-from tunectl.serving.routing import Variant
 
 LONG = 20_000
 """Bytes of a body from which its prompts are rendered and tokenized outside the event loop, and letters from which a schema is compiled there."""
@@ -36,7 +36,7 @@ class GeneratedAnswer:
     """One answer of a request while it is generated: its text and tokens so far, and how it ended."""
 
     growing: IncrementalDetokenizer
-    resident: LoadedRelease
+    release: LoadedRelease
     wants: bool
     """Whether the client wants log-probabilities."""
     count: int = 0
@@ -58,7 +58,7 @@ class GeneratedAnswer:
         self.total += sum(piece.logprobs)
         text = self.growing.push(piece.ids, last=piece.end in ("stop", "length"))
         if self.wants:
-            bytes_of = self.resident.prompts.tokenizer.bytes_of
+            bytes_of = self.release.prompts.tokenizer.bytes_of
             for number, logprob in zip(piece.ids, piece.logprobs, strict=True):
                 data = bytes_of(number)
                 self.tokens.append(Token(data.decode(errors="replace"), data, logprob))
@@ -95,7 +95,7 @@ class ChatJob:
 
     head: ResponseHead
     variant: Variant
-    resident: LoadedRelease
+    release: LoadedRelease
     request: Request
     asks: list[GenerationRequest]
     answers: list[GeneratedAnswer]
@@ -136,7 +136,7 @@ def count_answers(request: Request) -> int:
 async def build_job(
     request: Request,
     variant: Variant,
-    resident: LoadedRelease,
+    release: LoadedRelease,
     arrived: float,
     model: str,
     *,
@@ -149,15 +149,15 @@ async def build_job(
     ``logprob_share``: share of inferences whose answers get log-probabilities although the client does not want them.
     Raises  ApiError for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
-    prompts = await _offload_large(partial(_prompts, request, resident), size)
-    contract, times = resident.contract, request.n or 1
+    prompts = await _offload_large(partial(_prompts, request, release), size)
+    contract, times = release.contract, request.n or 1
     form = requests.schema_of(request.response_format)
     if form is not None:  # an unsupported schema is refused before the engine gets the request
         await _offload_large(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
     chat = isinstance(request, ChatRequest)
     wants = bool(request.logprobs) if chat else request.logprobs is not None
     head = ResponseHead(
-        f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time()), model, resident.id, chat
+        f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time()), model, release.id, chat
     )
     temperature = contract.defaults.temperature if request.temperature is None else request.temperature
     asks = [
@@ -168,7 +168,7 @@ async def build_job(
             ),
             temperature=temperature if temperature >= COLDEST else 0.0,
             top_p=contract.defaults.top_p if request.top_p is None else request.top_p,
-            stop_ids=frozenset() if request.ignore_eos else resident.stops,
+            stop_ids=frozenset() if request.ignore_eos else release.stops,
             seed=None if request.seed is None else request.seed + turn,
             presence=request.presence_penalty or 0.0,
             frequency=request.frequency_penalty or 0.0,
@@ -180,15 +180,15 @@ async def build_job(
     ]
     answers = [
         GeneratedAnswer(
-            IncrementalDetokenizer(resident.prompts.tokenizer, request.stops, continues=not chat), resident, wants
+            IncrementalDetokenizer(release.prompts.tokenizer, request.stops, continues=not chat), release, wants
         )
         for _ in asks
     ]
-    return ChatJob(head, variant, resident, request, asks, answers, sum(map(len, prompts)), arrived)
+    return ChatJob(head, variant, release, request, asks, answers, sum(map(len, prompts)), arrived)
 
 
-def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
-    prompts = resident.prompts
+def _prompts(request: Request, release: LoadedRelease) -> list[list[int]]:
+    prompts = release.prompts
     if isinstance(request, ChatRequest):
         tools = request.tools or () if request.tool_choice != "none" else ()
         return [prompts.chat(messages(request.messages), tools)]

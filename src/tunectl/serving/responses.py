@@ -10,8 +10,8 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from tunectl.access.api_errors import ErrorBody
+from tunectl.artifacts.canary_state import Variant
 from tunectl.serving.response_encoding import Finish
-from tunectl.serving.routing import Variant
 
 
 class Error(Struct, frozen=True, forbid_unknown_fields=True):

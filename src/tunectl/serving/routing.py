@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from tunectl.access.api_errors import ApiError
-from tunectl.artifacts.canary_state import CanaryState
+from tunectl.artifacts.canary_state import VARIANTS, CanaryState, Variant
 from tunectl.core.hashing import hash_to_unit
-
-Variant = Literal["champion", "challenger", "base"]
-VARIANTS: tuple[Variant, ...] = ("champion", "challenger", "base")
 
 
 def assign_variant(identity: str, canary: CanaryState) -> Variant:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any, Final, get_args
 
+from tunectl.artifacts.canary_state import VARIANTS
 from tunectl.artifacts.records import FeedbackKind
 from tunectl.core.optional import import_optional
 from tunectl.serving.admission_control import RefusalReason
-from tunectl.serving.routing import VARIANTS
 
 EXTRA: Final = "serve"
 FIRST: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30)

@@ -62,7 +62,9 @@ class StreamRouter:
         except RuntimeError:  # the loop is closed: the server is ending, and no request waits
             return
 
-    def start(self, pipeline: EngineSession, request: GenerationRequest, token_stream: TokenStream, index: int) -> int:
+    def start(
+        self, engine_session: EngineSession, request: GenerationRequest, token_stream: TokenStream, index: int
+    ) -> int:
         """Start answer ``index`` of a request, whose tokens go to ``token_stream``; return its number in the session."""
         number = next(_NUMBERS)
         if not self._lines:
@@ -72,7 +74,7 @@ class StreamRouter:
         if self._closed:
             self.give_up()
         else:
-            pipeline.start(number, request)
+            engine_session.start(number, request)
         return number
 
     def give_up(self) -> None:

@@ -83,6 +83,7 @@ def test_the_answer_of_a_server_is_passed_on(console: Console, server: str, monk
     assert 'id="play"' in console.client.get("/play").text
     answer = console.post("/play/ask", server=server, variant="champion", question="An ad?", temperature="0.5")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    assert answer.headers["content-encoding"] == "identity"  # compression would hold the pieces back
     assert [json.loads(line) for line in answer.text.splitlines()] == [
         {"text": "Come ", "chance": 1.0},
         {"text": "in, ", "chance": 0.3679},

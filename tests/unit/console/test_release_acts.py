@@ -18,6 +18,7 @@ from tunectl.canary.canary_store import CanaryStore
 from tunectl.config.schema.retrain import CanaryConfig
 from tunectl.console.act_table import ACTS
 from tunectl.console.console_sessions import Visitor
+from tunectl.pipeline import build_tracking
 from tunectl.registry import release_statement
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.canary_run import build_canary_record
@@ -128,6 +129,27 @@ def test_a_canary_starts_and_stops(console: Console) -> None:
     shown = hidden_fields(console.client.get("/canary/stop").text)
     assert console.post("/canary/stop", reason="enough", **shown).status_code == 303
     assert store.canary() is None
+
+
+def test_the_tracker_follows_each_act_and_no_refused_one(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(build_tracking, "mirror_releases", told.append)
+    first, second, _ = registry(console).ids()
+
+    def act(path: str, **fields: str) -> list[object]:
+        told.clear()
+        console.post(path, **{"reason": "try", **hidden_fields(console.client.get(path).text), **fields})
+        return list(told)
+
+    assert act(f"/releases/{first}/promote", reason="") == []
+    for path, fields in (
+        (f"/releases/{first}/promote", {}),
+        ("/rollback", {}),
+        (f"/releases/{first}/canary", {"share": "10"}),
+        ("/canary/stop", {}),
+    ):
+        assert act(path, **fields) == [console.layout], path
+    assert (registry(console).champion().release, registry(console).canary()) == (second, None)
 
 
 def test_a_canary_with_a_test_is_stopped_with_it_and_replaced_by_nobody(console: Console) -> None:

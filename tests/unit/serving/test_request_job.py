@@ -84,9 +84,9 @@ async def build(
     defaults = SimpleNamespace(temperature=0.0, top_p=1.0, max_tokens=8)
     contract = SimpleNamespace(defaults=defaults, context_length=10**9)
     prompts = PromptRenderer(Template(SOURCE, "", "<|im_end|>"), tokenizer)
-    resident: Any = SimpleNamespace(prompts=prompts, contract=contract, stops=frozenset(), id="r")
+    release: Any = SimpleNamespace(prompts=prompts, contract=contract, stops=frozenset(), id="r")
     variant: Any = "champion"
-    return await request_job.build_job(request, variant, resident, 0.0, "m", size=len(raw), logprob_share=share)
+    return await request_job.build_job(request, variant, release, 0.0, "m", size=len(raw), logprob_share=share)
 
 
 def test_the_share_of_logprobs_is_exact_and_stable() -> None:
@@ -146,7 +146,7 @@ def test_only_a_schema_that_the_engine_refuses_is_the_clients_fault(tokenizer: T
 
     def fails(why: str, broken: str | None = None, **more: Any) -> int:
         job = asyncio.run(build({**body("content", 1), **more}, tokenizer))
-        job.resident.pipeline = SimpleNamespace(broken=broken)
+        job.release.engine_session = SimpleNamespace(broken=broken)
         task = generation_task.GenerationTask(job, SimpleNamespace(), SimpleNamespace())
         with pytest.raises(ApiError) as error:
             task._refuse(TokenChunk([], [], "failed", why))

@@ -43,7 +43,7 @@ class OpenVinoEngine:
     """Precision of the computation, f32 or bf16; weights keep their own."""
     name: str = "openvino"
 
-    def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
+    def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoSession:
         """Return a pipeline on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's error message where the release cannot be loaded.
@@ -68,7 +68,7 @@ class OpenVinoEngine:
             raise _unloadable(release / "model", error) from error
         if adapter:
             _switch_on(genai, inner)
-        return OpenVinoPipeline(genai, inner, deliver)
+        return OpenVinoSession(genai, inner, deliver)
 
     def cancel_open(self) -> None:
         """Do nothing: loading in this process cannot be stopped."""
@@ -104,7 +104,7 @@ class _ActiveRequest:
     cancelled: bool = False
 
 
-class OpenVinoPipeline:
+class OpenVinoSession:
     """An engine session: one loaded pipeline, driven by one thread of its own."""
 
     def __init__(self, genai: Any, inner: Any, deliver: Deliver) -> None:

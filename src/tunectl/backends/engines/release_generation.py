@@ -39,7 +39,6 @@ class GenerationResult(msgspec.Struct, frozen=True):
     """None where the prompt leaves no room for an answer, or the chat template refuses it."""
     seconds: float
     """Seconds of all answers together, without loading."""
-    load_seconds: float
     peak_bytes: int
     """Largest resident memory of the process and its children."""
 
@@ -48,7 +47,7 @@ def generate(job: GenerationJob) -> GenerationResult:
     """Load the release of ``job``, answer each prompt greedily, and return the answers, in their order, with time and peak memory."""
     from tunectl.backends.wiring.packaging import PackagingBackend
 
-    folder, started = Path(job.release), time.monotonic()
+    folder = Path(job.release)
     contract = contracts.load(folder)
     tokenizer = Tokenizer(folder / contracts.TOKENIZER)
     prompts = PromptRenderer(contracts.template_of(folder, contract), tokenizer)
@@ -75,7 +74,7 @@ def generate(job: GenerationJob) -> GenerationResult:
     peak = max(
         resource.getrusage(process_kind).ru_maxrss for process_kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return GenerationResult(texts, ended - loaded, loaded - started, peak * 1024)
+    return GenerationResult(texts, ended - loaded, peak * 1024)
 
 
 def encode_prompts(job: GenerationJob, prompts: PromptRenderer, context: int) -> dict[int, list[int]]:

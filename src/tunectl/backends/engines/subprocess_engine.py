@@ -39,7 +39,7 @@ from tunectl.generation.engine import Deliver, Engine, FinishReason, GenerationR
 
 PACKAGES: Final = Path(__file__).resolve().parents[3]
 """The folder that holds this package, for a process that was not installed with it."""
-PATIENCE: Final = 30.0
+CLOSE_TIMEOUT: Final = 30.0
 """Seconds from the request to end until a process is killed."""
 OPEN_HINT: Final = (
     "its log lines above say why; if memory ran out, free some (with OpenVINO also: lower serve.engine.kv_cache_tokens); "
@@ -74,21 +74,21 @@ class SubprocessEngine:
             "release": str(release),
             "adapter": adapter,
         }
-        pipeline = SubprocessSession(self.name, json.dumps(session_settings), deliver)
-        self._opening.append(pipeline)
+        session = SubprocessSession(self.name, json.dumps(session_settings), deliver)
+        self._opening.append(session)
         try:
             if self._cancelled.is_set():
-                pipeline.kill()
-            pipeline.load()
+                session.kill()
+            session.load()
         finally:
-            self._opening.remove(pipeline)
-        return pipeline
+            self._opening.remove(session)
+        return session
 
     def cancel_open(self) -> None:
         """Kill the processes that are still loading, and open no more."""
         self._cancelled.set()
-        for pipeline in list(self._opening):
-            pipeline.kill()
+        for session in list(self._opening):
+            session.kill()
 
 
 class SubprocessSession:
@@ -146,7 +146,7 @@ class SubprocessSession:
 
     def _fate(self) -> str:
         try:
-            code = self._process.wait(PATIENCE)
+            code = self._process.wait(CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
             return "does not answer"
         if code >= 0:
@@ -175,18 +175,18 @@ class SubprocessSession:
         """Close the socket, so that the process cancels running requests and ends; wait for its end."""
         self._closing = True
         self._outbox.put(None)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + CLOSE_TIMEOUT
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
         self._end(max(0.0, until - time.monotonic()))
 
-    def _end(self, patience: float = PATIENCE) -> None:
+    def _end(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close the process, what it started and left, and the socket; safe to call twice."""
         if self._socket.fileno() < 0:
             return
         try:
-            self._process.wait(patience)
+            self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             logging_setup.get_logger(__name__).warning(
                 "the process of the engine %s does not end; it is killed", self._name
@@ -234,16 +234,16 @@ class SubprocessSession:
 
 
 class _EngineServer:
-    """The engine's side: a pipeline and the socket that leads to the server."""
+    """The engine's side: a session and the socket that leads to the server."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._failure_sent = False
-        self.pipeline: Any = None
+        self.session: Any = None
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
         """Send what a step produced; before the pieces of a failure, the message that the session is broken."""
-        broken = self.pipeline and self.pipeline.broken
+        broken = self.session and self.session.broken
         try:
             if broken and not self._failure_sent:
                 self._failure_sent = True
@@ -255,7 +255,7 @@ class _EngineServer:
     def run(self, engine: Engine, release: Path, *, adapter: bool) -> None:
         """Open the release, then handle every message until the server is gone."""
         try:
-            self.pipeline = engine.open(release, self.deliver, adapter=adapter)
+            self.session = engine.open(release, self.deliver, adapter=adapter)
         except TunectlError as error:
             self._socket.sendall(encode_frame(str(error)))
             return
@@ -268,10 +268,10 @@ class _EngineServer:
         for frame in read_frames(self._socket):
             number, ask = _decode_request(frame)
             if ask is None:
-                self.pipeline.cancel(number)
+                self.session.cancel(number)
             else:
-                self.pipeline.start(number, ask)
-        self.pipeline.close()
+                self.session.start(number, ask)
+        self.session.close()
 
 
 def _let_go(connection: socket.socket) -> None:

@@ -66,17 +66,17 @@ class VllmEngine:
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, as ``TokenChunk`` has them
             disable_log_stats=True,
         )
-        pipeline = VllmSession(deliver, release / "adapter" if adapter else None, seeded=device != "cpu")
+        session = VllmSession(deliver, release / "adapter" if adapter else None, seeded=device != "cpu")
         try:
-            pipeline.load(arguments)
+            session.load(arguments)
         except Exception as error:
-            pipeline.close()
+            session.close()
             raise ArtifactError(
                 f"{release}: vLLM cannot load it: {str(error).strip()[:300]}",
                 hint="vLLM's own lines above say why; if GPU memory is short, free some (nvidia-smi), lower serve.limits.max_concurrency, "
                 "or raise serve.engine.tensor_parallel_size; otherwise check the release: tunectl release verify",
             ) from error
-        return pipeline
+        return session
 
     def cancel_open(self) -> None:
         """Do nothing: loading in this process cannot be stopped."""
