@@ -94,10 +94,10 @@ class Steady:
         return 50 * sums[..., 0] / sums[..., 1]
 
 
-def data(method="dpo", *, held_out=True, count=32):
+def data(method="dpo", *, held_out=True, count=32, watched=4):
     made = {"dpo": judged, "kto": marked}[method]
-    watched = [question(number) for number in range(count, count + 4)]
-    return PolicyData((), made(count), made(6, count) if held_out else (), watched)
+    questions = [question(number) for number in range(count, count + watched)]
+    return PolicyData((), made(count), made(6, count) if held_out else (), questions)
 
 
 @pytest.fixture(scope="module")
@@ -463,7 +463,7 @@ def test_a_measure_that_falls_stops_it_and_gives_back_sft(base, sft, tmp_path):
         plan(validation={"tolerance": 1.0}, epochs=6),
         model=base,
         sft=sft,
-        data=data(),
+        data=data(watched=6),  # fewer have no interval
         judges=RewardFunctions(None, Falls()),
         out=tmp_path / "out",
         work=tmp_path / "work",

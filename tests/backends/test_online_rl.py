@@ -1,5 +1,6 @@
 """Learning from rewards through TRL: a known reward rises, gradients are TRL's own, runs resume, and what goes wrong."""
 
+import dataclasses
 import math
 import os
 import random
@@ -415,7 +416,8 @@ def test_reward_hacking_stops_the_run_and_returns_the_sft_weights(start, tmp_pat
             return [RewardBreakdown(mark.total + self.asked, mark.parts) for mark in marks]
 
     chosen = plan(validation={"tolerance": 2.0})
-    found = fit(start, tmp_path, chosen, rewards=Inflated(), measure=Falls())
+    data = dataclasses.replace(DATA, validation=DATA.prompts[:6])  # fewer have no interval
+    found = fit(start, tmp_path, chosen, data=data, rewards=Inflated(), measure=Falls())
     assert (found.steps, found.planned_steps, found.best_step) == (4, 8, 0)
     assert found.stopped is not None
     assert "while chrf had fallen by 10.0 points" in found.stopped

@@ -149,7 +149,8 @@ def test_judgments_become_an_adapter_and_a_report(inputs, tmp_path, method):
     assert (found.method, found.steps, found.rejected) == (method, found.planned_steps, 0)
     assert found.best_step > 0
     account = row_counts.load(out.artifact)
-    assert (account.rows_in, account.kept, account.rejected) == (8, 8, {})
+    rows = 8 if method == "dpo" else 16  # kto takes pairs and labeled answers
+    assert (account.rows_in, account.kept, account.rejected) == (rows, rows, {})
     facts = json.loads((out.artifact / "align.json").read_text())
     assert facts["validation"][-1]["held_out_loss"] < facts["validation"][0]["held_out_loss"]
     assert facts["validation"][-1]["held_out_accuracy"] == (1.0 if method == "dpo" else None)

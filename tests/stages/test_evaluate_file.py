@@ -101,6 +101,7 @@ def test_an_adapter_brings_its_base_and_its_system_text(project, capsys):
 def test_two_models_are_compared_input_by_input(project, capsys):
     adapter(Path("artifacts/sft"), system="Be brief.")
     rules = ["--slots", "conf/evaluate/e2e.yaml"]
+    Path("data.csv").write_text(CSV + "".join(f"name[{name}],{name} is a pub.\n" for name in "CDEF"))
     found = measured(capsys, "data.csv", "--model", "sft", "--against", "model", *COLUMNS, *rules, "--out", "out")
     assert (found["model"]["adapter"], found["against"]["adapter"]) == ("artifacts/sft", None)
     by_measure = {one["measure"]: one for one in found["differences"]}
@@ -110,7 +111,7 @@ def test_two_models_are_compared_input_by_input(project, capsys):
     slot = by_measure["slot_error"]
     assert (slot["system"], slot["against"]) == ("model", "against")
     assert slot["low"] <= slot["value"] <= slot["high"]
-    assert {one["judge"]: one["pairs"] for one in found["win_rates"]} == {"checks": 2, "slots": 2}
+    assert {one["judge"]: one["pairs"] for one in found["win_rates"]} == {"checks": 6, "slots": 6}
     row = json.loads(Path("out/answers.jsonl").read_text().splitlines()[0])
     assert set(row["answers"]) == {"model", "against"}
     assert run("data.csv", "--model", "sft", "--against", "sft", *COLUMNS, *rules, *SHORT) == 0

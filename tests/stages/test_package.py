@@ -205,6 +205,17 @@ def test_the_epsilon_of_a_private_fit_is_in_the_manifest_and_on_the_card(given):
     assert "- epsilon: 7.9" in (outputs.artifact / "release" / "MODEL_CARD.md").read_text()
 
 
+def test_what_learned_on_without_noise_has_no_epsilon(given, tiny_model):
+    inputs, outputs = given
+    budget = privacy_budget.PrivacyBudget("person", 1000, 7.9, 1e-4, 0.8, 1.0, 0.032, 625, "prv")
+    atomic_io.write_json(inputs.sft / privacy_budget.NAME, budget)
+    (inputs.align / "passed_through.json").unlink()
+    _adapter(inputs.align, tiny_model, "align")
+    atomic_io.write_json(inputs.evaluate / "results.json", results("aligned_better", passed=True))
+    assert package.run(stage(), inputs, outputs, tools=Fake()).adapter == "align"
+    assert "epsilon" not in atomic_io.read_json(outputs.artifact / "facts.json", BuildFacts).metrics
+
+
 def test_it_says_which_step_it_is_at(given, monkeypatch):
     inputs, outputs = given
     told: list[tuple[float, str]] = []

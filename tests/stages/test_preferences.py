@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from conf_copy import copy_conf
 from pydantic import ValidationError
 
+from tunectl.annotation import arena
 from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.records import (
     Comparison,
@@ -317,6 +319,13 @@ def test_the_majority_wins_or_nobody():
     assert [reason for _, reason, _ in rejects()] == ["contradicted"] * 3
 
 
+def test_votes_without_a_name_are_counted_where_they_differ():
+    one = {"prompt": "Question 9", "chosen": "left", "rejected": "right"}
+    imported([*explicit(3), one, one, one, one, {"prompt": "Question 9", "chosen": "right", "rejected": "left"}])
+    assert rejects() == [(8, "contradicted", "votes are 4 to 1")]
+    assert [pair.chosen[-1].content for pair in pairs() if pair.messages[0].content == "Question 9"] == ["left"]
+
+
 def test_the_cap_of_an_annotator_keeps_votes_of_others():
     rows = [{**row, "annotator": "Ada" if n < 8 else "Bo"} for n, row in enumerate(explicit(10))]
     imported(rows, max_per_annotator=4)
@@ -507,6 +516,23 @@ def test_votes_of_the_arena_are_bounded_as_feedback_is_and_a_flood_of_them_ends_
     assert {pair.kind for pair in pairs()} == {"arena"}
     with pytest.raises(DataError, match="all 110 rows were rejected"):
         run(collected="judgments", feedback={"method": "none"})
+
+
+def test_a_vote_of_the_arena_on_a_test_input_stays_in_test():
+    asked = [Message("user", "Q0")]
+    atomic_io.write_rows(
+        Path("split/test.jsonl"), [Example("e", Source("s"), asked, [ReferenceAnswer("x", Source("s"))])]
+    )
+    for number in range(13):
+        at = datetime(2026, 11, 27 if number == 12 else 25, 10, tzinfo=UTC)  # the newest vote is too new
+        conversation = arena.Conversation(f"person {number % 4}", clock=lambda at=at: at)
+        answers = tuple(arena.BattleAnswer(name, f"{name} {number}", f"c{number}") for name in ("one", "two"))
+        battle = conversation.compare(conversation.build_messages(f"Q{number}"), answers)
+        vote = conversation.decide(battle.id, "left", [], None)
+        append_vote(Path("judgments"), vote.task, vote.annotation)
+    run(collected="judgments")
+    assert {pair.split for pair in pairs() if pair.messages == asked} == {"test"}
+    assert {pair.split for pair in pairs()} == {"train", "validation", "test"}
 
 
 def talk_messages(number):

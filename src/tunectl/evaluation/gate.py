@@ -48,12 +48,12 @@ def _outcome(rivals: Sequence[MetricDifference], title: str, minimum: float) -> 
         return TUNED, f"Tuned is better: {margin}."
     if any(d.against == "base" for d in rivals if upper_bound(d) < 0):
         return KEEP, f"Do not tune: the tuned model is worse than the untuned one ({margin})."
+    if all(upper_bound(d) < minimum for d in rivals):
+        return KEEP, f"Do not tune: the gain is below the {minimum:g} points that count ({margin})."
     prompted = next((d for d in rivals if d.against == "prompted"), None)
     if prompted is not None and (upper_bound(prompted) < minimum or upper_bound(prompted) < 0):
         text = f"{prompted.value:+.1f} {title} over the best prompt, {_ends(prompted)}; {minimum:g} is the least that counts"
         return PROMPT, f"Prompting is enough: tuning gains {text}."
-    if all(upper_bound(d) < minimum for d in rivals):
-        return KEEP, f"Do not tune: the gain is below the {minimum:g} points that count ({margin})."
     requirement = f"at least {minimum:g} points and an interval above zero are wanted"
     return UNCLEAR, f"Not enough evidence: {margin}; {requirement}."
 

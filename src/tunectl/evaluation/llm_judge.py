@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tunectl.artifacts.records import Message
+from tunectl.chat import tool_calls
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.results import JudgeResult
 from tunectl.stats.proportion_ci import wilson_interval
@@ -48,10 +49,17 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
         "Give your reason in one sentence, then end with exactly one of [[A]], [[B]] or [[TIE]]."
     )
     text = (
-        f"What counts: {question}\n\n<input>\n{pair.item.question}\n</input>\n\n"
+        f"What counts: {question}\n\n<input>\n{_render_input(pair.item)}\n</input>\n\n"
         f"<answer_a>\n{first}\n</answer_a>\n\n<answer_b>\n{second}\n</answer_b>"
     )
     return [Message("system", rules), Message("user", text)]
+
+
+def _render_input(item: Item) -> str:
+    """Return all that the models read, with the roles where it is more than one question: an answer is right or wrong by it."""
+    if len(item.messages) == 1:
+        return item.question
+    return "\n\n".join(f"{turn.role}: {tool_calls.render_tool_calls(turn)}" for turn in item.messages)
 
 
 def parse_verdict(reply: str) -> JudgeChoice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from tunectl.artifacts.records import Comparison
 from tunectl.config.schema.evaluate import Evaluate
@@ -18,6 +19,10 @@ from tunectl.evaluation.win_rate import PairOutcome, WinRateSettings
 
 ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
 """Names of the two systems in judgments."""
+OF_PEOPLE: Final = (
+    "about answers to inputs of train or validation, from the models that there were when the questions were prepared"
+)
+"""Remark on their win rate: tasks name systems, and not weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ def by_people(panel: JudgeInputs, counting: WinRateSettings) -> WinRate:
     outcomes = list(from_annotations(panel.judgments))
     if not outcomes:
         return win_rate.make_unjudged("people", "no judgment is about an answer of align and one of sft")
-    return win_rate.rate("people", outcomes, counting)
+    return win_rate.rate("people", outcomes, counting, note=OF_PEOPLE)
 
 
 def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:

@@ -68,8 +68,10 @@ def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, ta
     remaining = _consistent(remaining, tally)
     remaining = _cap_per_annotator(remaining, rules.rows_per_annotator, rules.seed, tally)
     remaining = _resolve_contradictions(remaining, rules.contradictions, tally)
+    disputed = _find_disputed(remaining)
+    remaining = _drop_disputed(remaining, disputed, tally)
     tally.keep(len(remaining))
-    return AggregatedVotes(_pairs(remaining), _marks(remaining), edited)
+    return AggregatedVotes(_pairs(remaining), _marks(remaining, disputed), edited)
 
 
 def _reject(comparison: Comparison, reason: RejectReason, detail: str) -> RejectedRow:
@@ -122,7 +124,10 @@ def _attentive(judgments: Sequence[Comparison], minimum: float, tally: RowCounte
 
 
 def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
-    """Return one judgment per person and question: a repeated one is a duplicate, and opposite ones are both dropped."""
+    """Return one judgment per person and question: a repeated one is a duplicate, and opposite ones are both dropped.
+
+    Votes without a name count as one person's where they agree, and as several people's where they do not.
+    """
     votes: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
     for judgment in judgments:
         votes[judgment.annotation.annotator, comparison_key(judgment)].setdefault(canonical_vote(judgment), judgment)
@@ -130,7 +135,9 @@ def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comp
     def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
         own_votes = votes[comparison.annotation.annotator, comparison_key(comparison)]
         annotator = comparison.annotation.annotator or "somebody unnamed"
-        if comparison.annotation.annotator is not None and len(own_votes) > 1:
+        if len(own_votes) > 1:
+            if comparison.annotation.annotator is None:
+                return None
             other = next(item for name, item in own_votes.items() if name != canonical_vote(comparison))
             return "contradicts_self", f"{annotator} said otherwise at {other.annotation.source.location}"
         first = own_votes[canonical_vote(comparison)]
@@ -214,24 +221,52 @@ def _pairs(judgments: Sequence[Comparison]) -> list[PreferencePair]:
     return result
 
 
-def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
-    """Return single answers labeled good or bad; of two that were both called good (bad), each is one."""
-    result: dict[tuple[str, str], LabeledCompletion] = {}
+def _find_disputed(judgments: Sequence[Comparison]) -> set[str]:
+    """Return the keys of answers that were labeled good beside one answer and bad beside another."""
+    labels: dict[str, set[bool]] = defaultdict(set)
     for judgment in judgments:
-        if judgment.choice in {"first", "second"}:
-            continue
-        for answer in judgment.answers:
-            text, good = _text(answer), judgment.choice in {"good", "both_good"}
-            key = hash_to_id(judgment.prompt, text, size=16)
-            old = result.get((key, str(good)))
+        for key, _ in _labeled_answers(judgment):
+            labels[key].add(_is_good(judgment))
+    return {key for key, each in labels.items() if len(each) > 1}
+
+
+def _drop_disputed(judgments: Sequence[Comparison], disputed: set[str], tally: RowCounter) -> list[Comparison]:
+    def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
+        keys = [key for key, _ in _labeled_answers(comparison)]
+        if keys and disputed.issuperset(keys):
+            return "contradicted", "the answer was called good beside one answer and bad beside another"
+        return None
+
+    return _drop(judgments, tally, why)
+
+
+def _labeled_answers(judgment: Comparison) -> list[tuple[str, list[Message]]]:
+    """Return (key, answer) of the answers that a judgment labels good or bad; none where it prefers one of two."""
+    if judgment.choice in {"first", "second"}:
+        return []
+    return [(hash_to_id(judgment.prompt, _text(answer), size=16), answer) for answer in judgment.answers]
+
+
+def _is_good(judgment: Comparison) -> bool:
+    return judgment.choice in {"good", "both_good"}
+
+
+def _marks(judgments: Sequence[Comparison], disputed: set[str]) -> list[LabeledCompletion]:
+    """Return single answers labeled good or bad; of two that were both called good (bad), each is one. ``disputed`` ones are left out."""
+    result: dict[str, LabeledCompletion] = {}
+    for judgment in judgments:
+        for key, answer in _labeled_answers(judgment):
+            if key in disputed:
+                continue
+            old = result.get(key)
             votes = old.annotations if old is not None else []
             votes.append(judgment.annotation)
-            result[key, str(good)] = LabeledCompletion(
+            result[key] = LabeledCompletion(
                 id=f"m-{key[:16]}",
                 prompt=judgment.prompt,
                 messages=judgment.messages,
                 completion=answer,
-                label=good,
+                label=_is_good(judgment),
                 annotations=votes,
                 kind=judgment.kind,
                 fields=judgment.fields,

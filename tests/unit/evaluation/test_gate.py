@@ -32,6 +32,12 @@ def test_prompting_is_enough_when_tuning_adds_surely_too_little():
     )
 
 
+def test_where_neither_prompt_nor_tuning_helps_it_says_do_not_tune():
+    found = decide(gain("base", 0.2, -0.3, 0.7), gain("prompted", 0.2, -0.3, 0.7))  # the best prompt is none
+    assert found.verdict == "do_not_tune"
+    assert "the gain is below the 1 points that count" in found.reason
+
+
 def test_prompting_is_enough_when_the_prompt_is_better():
     assert decide(gain("base", 5, 3, 7), gain("prompted", -4, -6, -2)).verdict == "prompting_is_enough"
     assert decide(gain("base", 5, 3, 7), gain("prompted", -4, -6, -2), least=0).verdict == "prompting_is_enough"

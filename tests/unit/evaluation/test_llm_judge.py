@@ -36,6 +36,22 @@ def test_a_win_needs_both_positions():
     assert found.low < 0.5 < found.high
 
 
+def test_the_judge_reads_all_that_the_models_read():
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": {"of": "soup"}}}
+    turns = (
+        Message("system", "Be brief."),
+        Message("user", "I am allergic to nuts"),
+        Message("assistant", "", tool_calls=[call]),
+        Message("tool", "soup: no nuts"),
+        Message("user", "What shall I cook?"),
+    )
+    told = llm_judge.conversation("be safe", Pair(Item("a", turns, ("x",)), "one", "two"), tuned_first=True)[-1].content
+    for text in ("system: Be brief.", "user: I am allergic to nuts", '"find"', "tool: soup: no nuts"):
+        assert text in told
+    plain = llm_judge.conversation("be safe", Pair(ITEM, "one", "two"), tuned_first=True)[-1].content
+    assert "<input>\nWrite an ad\n</input>" in plain
+
+
 def test_a_judge_that_likes_the_first_answer_is_seen():
     pairs = [Pair(ITEM, f"good {number}", f"bad {number}") for number in range(10)]
     found = llm_judge.compare("base", pairs, "be good", lambda asked: ["[[A]]"] * len(asked), confidence=0.95)

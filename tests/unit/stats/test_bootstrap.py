@@ -56,8 +56,8 @@ def test_coverage_of_a_nominal_95_percent_interval():
 
 
 def test_no_difference_has_a_large_p_value():
-    same = table([1, 2, 3, 4, 5])
-    found = bootstrap.difference(same, same, mean, bootstrap.resample_counts(5, 200, seed=1), 0.95)
+    same = table([1, 2, 3, 4, 5, 6])
+    found = bootstrap.difference(same, same, mean, bootstrap.resample_counts(6, 200, seed=1), 0.95)
     assert (found.value, found.low, found.high, found.probability) == (0, 0, 0, 1)
 
 
@@ -65,6 +65,14 @@ def test_one_item_has_no_interval():
     counts = bootstrap.resample_counts(1, 100, seed=1)
     assert bootstrap.interval(table([3]), mean, counts, 0.95) is None
     assert bootstrap.difference(table([3]), table([2]), mean, counts, 0.95) is None
+
+
+def test_gains_of_a_few_items_have_no_interval_because_chance_gives_them_too():
+    for items, defined in ((2, False), (5, False), (6, True)):
+        counts = bootstrap.resample_counts(items, 200, seed=1)
+        gains, nothing = table(range(1, items + 1)), table([0] * items)
+        assert (bootstrap.difference(gains, nothing, mean, counts, 0.95) is not None) == defined
+        assert bootstrap.difference(gains, nothing, mean, counts, 0.5) is not None  # two items do, at this level
 
 
 def test_no_item_has_no_interval():
@@ -82,14 +90,14 @@ def test_a_measure_that_is_mostly_undefined_has_no_interval():
 
 
 def test_undefined_resamples_do_not_count_in_the_p_value():
-    first, second = np.zeros((4, 2)), np.zeros((4, 2))
+    first, second = np.zeros((6, 2)), np.zeros((6, 2))
     first[:2], second[:2] = [[3, 1], [-1, 1]], [0, 1]
 
     def ratio(sums):
         with np.errstate(invalid="ignore"):
             return sums[..., 0] / sums[..., 1]
 
-    counts = bootstrap.resample_counts(4, 2000, seed=1)
+    counts = bootstrap.resample_counts(6, 2000, seed=1)
     samples = ratio(counts @ first) - ratio(counts @ second)
     defined = samples[np.isfinite(samples)]
     found = bootstrap.difference(first, second, ratio, counts, 0.95)

@@ -201,7 +201,7 @@ def test_strangers_are_the_answers_of_the_row_before():
     assert [(row.prompt.ids, row.branches[0].ids) for row in found] == [([0], [12]), ([1], [10]), ([2], [11])]
 
 
-def test_kto_takes_pairs_apart_where_nothing_is_marked_and_says_so(masker, caplog):
+def test_kto_takes_pairs_apart_and_says_so(masker, caplog):
     caplog.set_level("INFO", logger="tunectl")
     train = PreferenceSplit([pair(1), pair(2)], [])
     found, held_out = preference_batches.build_rows(
@@ -209,16 +209,16 @@ def test_kto_takes_pairs_apart_where_nothing_is_marked_and_says_so(masker, caplo
     )
     assert [item.good for item in found] == [(True, False)] * 2
     assert [item.good for item in held_out] == [(True, False)]
-    assert "align: nothing was marked, so 2 pairs count as a good and a bad answer each" in caplog.text
+    assert "align: 0 labeled answers, and 2 pairs as a good and a bad answer each" in caplog.text
 
 
-def test_kto_takes_marks_where_there_are_some(masker):
+def test_kto_takes_labeled_answers_and_pairs(masker):
     train = PreferenceSplit([pair(1)], [mark(1, "a", good=True), mark(2, "b", good=False, asked="Ho")])
     found, held_out = preference_batches.build_rows(
         kto(), train, PreferenceSplit([pair(3)], []), masker, RowCounter("align")
     )
-    assert [item.good for item in found] == [(True,), (False,)]
-    assert held_out == []
+    assert [item.good for item in found] == [(True,), (False,), (True, False)]
+    assert [item.good for item in held_out] == [(True, False)]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_kto_takes_marks_where_there_are_some(masker):
         ),
         (
             kto(),
-            PreferenceSplit([pair(1)], [mark(1, "a", good=False), mark(2, "b", good=False, asked="Ho")]),
+            PreferenceSplit([], [mark(1, "a", good=False), mark(2, "b", good=False, asked="Ho")]),
             "align: kto learns from good and bad answers, and all 2 labeled answers of the training part are bad",
             "add answers labeled good to preferences.sources, or add pairs and use: align=dpo",
         ),

@@ -39,6 +39,17 @@ def test_an_interval_that_holds_the_length_baseline_is_a_no():
     assert found.reason.startswith("The reward model knows no more than what lengths alone say (65.0 %)")
 
 
+def test_lengths_are_measured_on_the_same_pairs_and_err_too():
+    found = decide(measured(0.66, 0.605, 0.715), Estimate(0.6, 0.54, 0.66), Estimate(0.06, -0.02, 0.14), AROUND)
+    assert (found.passed, found.verdict) == (False, "no_better_than_length")
+    assert found.helps[0].startswith("More pairs: with this accuracy about 392 held-out pairs (now 200)")
+    better = decide(measured(0.66, 0.58, 0.74), Estimate(0.6, 0.54, 0.66), Estimate(0.06, 0.01, 0.11), AROUND)
+    assert better.passed
+    assert decide(measured(0.56, 0.49, 0.63), Estimate(0.51, 0.4, 0.6), Estimate(0.05, 0.01, 0.1), AROUND).verdict == (
+        "no_better_than_chance"
+    )
+
+
 def test_it_says_how_many_pairs_would_settle_it():
     found = decide(measured(0.55, 0.48, 0.62), Estimate(0.5, 0.4, 0.6), NOTHING, AROUND)
     assert found.helps[0] == (

@@ -109,7 +109,7 @@ def prepare_run(
     if isinstance(settings, Kto):
         mismatched = {
             TRAIN: [row for step in steps for row in _pair_mismatched(named[TRAIN], row_indices(step))],
-            HELD_OUT: preference_batches.kto_mismatched_pairs(named[HELD_OUT]),
+            HELD_OUT: _pair_held_out(named[HELD_OUT], named[TRAIN]),
         }
     every = named | {MISMATCHED[name]: rows for name, rows in mismatched.items()}
     with state.time_block("reference"):
@@ -123,6 +123,13 @@ def _pair_mismatched(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[
         return preference_batches.kto_mismatched_pairs([rows[number] for number in numbers])
     (only,) = numbers
     return [preference_batches.kto_mismatched_pairs([rows[(only + 1) % len(rows)], rows[only]])[1]]
+
+
+def _pair_held_out(rows: Sequence[PackedRow], train: Sequence[PackedRow]) -> list[PackedRow]:
+    """Return held-out rows with the answers of one another; a single row gets those of a training row."""
+    if len(rows) != 1:
+        return preference_batches.kto_mismatched_pairs(rows)
+    return preference_batches.kto_mismatched_pairs([*train[-1:], *rows])[1:]
 
 
 def row_indices(step: OptimizerStep) -> list[int]:

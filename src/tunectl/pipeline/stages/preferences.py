@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import SPLIT_NAMES, Comparison, Example, RejectedRow, SplitName
@@ -231,9 +233,15 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
 def _read_store(folder: Path, feedback: FeedbackConfig, tally: RowCounter) -> list[Comparison]:
     """Return the judgments of a store of ``tunectl annotate``; arena votes over the limits of feedback are rejected."""
     rows = list(progress.track(annotation_store.load_annotations(folder), "collected"))
-    judgments, over = arena_limits.limit_arena_votes(
-        [row for row in rows if isinstance(row, Comparison)], feedback.root
-    )
+    # the arena, in the server, names a conversation by a digest of its own; by the key of split a test input is known as one
+    keyed = [
+        replace(row, prompt=prompt_key(Example("", row.annotation.source, messages=row.messages, tools=row.tools)))
+        if row.kind == annotation_store.ARENA
+        else row
+        for row in rows
+        if isinstance(row, Comparison)
+    ]
+    judgments, over = arena_limits.limit_arena_votes(keyed, feedback.root)
     tally.read(len(rows))
     for row in (*(row for row in rows if isinstance(row, RejectedRow)), *over):
         tally.reject(row)

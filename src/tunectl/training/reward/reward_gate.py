@@ -50,11 +50,14 @@ class GateContext:
 def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: GateContext) -> RewardGateResult:
     """Return whether the reward model's held-out accuracy (``test``) beats chance (0.5) and ``length``, the accuracy of lengths alone.
 
-    It does where the lower end of its interval is above both. ``gain`` is the accuracy minus ``length`` on the same pairs, for the text.
+    It does where the lower end of its interval is above a half and, if lengths say more than chance, so is that of ``gain``, the
+    accuracy minus ``length`` on the same pairs, above 0.
     """
-    rival, name, bar = (
-        ("what lengths alone say", LENGTH, length.value) if length.value > 0.5 else ("chance", CHANCE, 0.5)
-    )
+    beats_lengths = length.value <= 0.5 or (gain.low is not None and gain.low > 0)
+    rival, name, bar = ("chance", CHANCE, 0.5) if beats_lengths else ("what lengths alone say", LENGTH, length.value)
+    low = test.accuracy.low
+    above_chance = Estimate(test.accuracy.value - 0.5, None if low is None else low - 0.5, None)
+    margin = above_chance if beats_lengths else gain
     evidence = [
         f"Accuracy on {test.pairs} held-out pairs of {test.prompts} prompts: {format_percent(test.accuracy)}.",
         f"Lengths alone: {format_percent(length)}; chance: 50.0 %.",
@@ -62,7 +65,6 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
         f"Log-loss {format_estimate(test.log_loss)} nats a pair; guessing 50 % has {log(2):.3f}.",
         f"Calibration error {format_percent(test.ece)}.",
     ]
-    low = test.accuracy.low
     if low is None:
         test_size = f"{test.pairs} held-out pair{'' if test.pairs == 1 else 's'} of {test.prompts} prompt{'' if test.prompts == 1 else 's'}"
         return RewardGateResult(
@@ -70,20 +72,20 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
             FEW,
             f"The reward model cannot be judged: {test_size} give no interval.",
             evidence,
-            _helps(test, bar, context),
+            _helps(test, margin, context),
         )
-    if low > bar:
+    if low > 0.5 and beats_lengths:
         reason = f"The reward model knows which answer is preferred: it is right on {format_percent(test.accuracy)} of held-out pairs."
         return RewardGateResult(True, KNOWS, reason, evidence)
     reason = (
         f"The reward model knows no more than {rival} ({100 * bar:.1f} %): it is right on {format_percent(test.accuracy)} "
         f"of {test.pairs} held-out pairs."
     )
-    return RewardGateResult(False, name, reason, evidence, _helps(test, bar, context))
+    return RewardGateResult(False, name, reason, evidence, _helps(test, margin, context))
 
 
-def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[str]:
-    result = [_more_pairs(test, bar, context.train_pairs)]
+def _helps(test: RewardMeasurement, margin: Estimate, context: GateContext) -> list[str]:
+    result = [_more_pairs(test, margin, context.train_pairs)]
     if context.train_loss is not None and context.train_loss < context.validation_loss - OVERFIT_GAP:
         result.append(
             f"It learns pairs by heart: the training loss is {context.train_loss:.3f}, that of validation "
@@ -111,15 +113,13 @@ def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[st
     return result
 
 
-def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
-    """Return how many held-out pairs would be enough, if the measured accuracy were the true one: widths fall with the square root."""
-    figure = test.accuracy
-    if figure.low is None:
+def _more_pairs(test: RewardMeasurement, margin: Estimate, train: int) -> str:
+    """Return how many held-out pairs would be enough, if the measured ``margin`` over the rival were the true one: widths fall with the square root."""
+    if test.accuracy.low is None or margin.low is None:
         return f"More pairs of more prompts: {test.prompts} held-out prompts give no interval, and a few hundred are usual."
-    distance = figure.value - bar
-    if distance <= 0.005:
-        return f"More training pairs (now {train}): the accuracy itself, {100 * figure.value:.1f} %, is too low for any number of held-out pairs."
-    needed = ceil(test.pairs * ((figure.value - figure.low) / distance) ** 2 * 1.1)
+    if margin.value <= 0.005:
+        return f"More training pairs (now {train}): the accuracy itself, {100 * test.accuracy.value:.1f} %, is too low for any number of held-out pairs."
+    needed = ceil(test.pairs * ((margin.value - margin.low) / margin.value) ** 2 * 1.1)
     return (
         f"More pairs: with this accuracy about {needed} held-out pairs (now {test.pairs}) would settle it; more training "
         f"pairs (now {train}) raise the accuracy itself."

@@ -53,24 +53,30 @@ def build_rows(
 ) -> tuple[list[LabeledCompletions], list[LabeledCompletions]]:
     """Return the training records and the held-out records; the latter may be empty.
 
-    dpo takes pairs. kto takes labeled answers, or pairs as a good and a bad answer each where no training answer was labeled.
+    dpo takes pairs. kto takes labeled answers, and pairs as a good and a bad answer each.
     Raises  DataError where there is nothing to train on, or kto would get only good or only bad answers.
     """
-    marked = isinstance(settings, Kto) and bool(train.marks)
+    is_kto = isinstance(settings, Kto)
     _refuse_none(settings, train)
-    if isinstance(settings, Kto) and not marked:
-        _log.info("align: nothing was marked, so %d pairs count as a good and a bad answer each", len(train.pairs))
+    if is_kto:
+        _log.info(
+            "align: %d labeled answers, and %d pairs as a good and a bad answer each",
+            len(train.marks),
+            len(train.pairs),
+        )
 
     def rows(part: PreferenceSplit) -> list[LabeledCompletions]:
-        if marked:
-            return rows_of_labeled_answers(part.marks, masker, max_tokens=settings.max_length, tally=tally)
-        return rows_of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
+        marks = part.marks if is_kto else ()
+        return [
+            *rows_of_labeled_answers(marks, masker, max_tokens=settings.max_length, tally=tally),
+            *rows_of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally),
+        ]
 
     result = rows(train)
     if not result:
         first = next(iter(tally.rejects))
         raise DataError(
-            f"align: none of the {tally.rows_in} {'labeled answers' if marked else 'pairs'} of the training part can be learned "
+            f"align: none of the {tally.rows_in} {'judgments' if is_kto else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
             hint=f"if they are too long, raise align.max_length (now {settings.max_length}); else add other judgments to preferences.sources",
         )
@@ -174,11 +180,16 @@ def _side_by_side(group: list[tuple[TokenSpan, bool]]) -> Iterator[LabeledComple
 
 
 def kto_mismatched_pairs(rows: Sequence[PackedRow]) -> list[PackedRow]:
-    """Return each row's prompt with the answers of the row before it (of the first: of the last).
+    """Return each row's prompt with the answers of the last row before it that has another prompt (before the first comes the last).
 
     KTO estimates its KL on answers that do not belong to their prompts (Ethayarajh et al., arXiv 2402.01306, section 4.1).
     """
-    return [PackedRow(row.prompt, rows[number - 1].branches, row.weight) for number, row in enumerate(rows)]
+    result = []
+    for number, row in enumerate(rows):
+        before = (rows[number - back] for back in range(1, len(rows)))
+        other = next((each for each in before if each.prompt.ids != row.prompt.ids), rows[number - 1])
+        result.append(PackedRow(row.prompt, other.branches, row.weight))
+    return result
 
 
 def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Message]) -> Example:

@@ -84,20 +84,15 @@ def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
     if isinstance(settings, Dpo | Kto) and point.held_out_loss is None:
         return RunOutcome("warn", f"No judgments were held out, so no gain can be shown, {moved}{reason}")
     gain = f"{_gain(aligned)} at step {point.step}, {moved}"
-    if not _sure(aligned):
+    if point.held_out_loss is not None:  # the checkpoint was chosen by this loss, so it always fell
+        return RunOutcome("warn", f"{gain} Whether the answers are better, evaluate says.{reason}")
+    if not _is_reward_higher(point, aligned.validation[0]):
         return RunOutcome("warn", f"No certain gain. {gain}{reason}")
     return RunOutcome("good" if point.within and not aligned.stopped else "warn", f"{gain}{reason}")
 
 
-def _sure(aligned: RlResult) -> bool:
-    """Return whether the kept weights are significantly better by the training objective."""
-    first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
-    if selected.held_out_loss is not None and first.held_out_loss is not None:
-        return selected.held_out_loss < first.held_out_loss
-    return _is_reward_higher(selected, first)
-
-
 def _is_reward_higher(point: ValidationPoint, first: ValidationPoint) -> bool:
+    """Return whether the kept weights are significantly better by the reward."""
     return point.reward_low is not None and point.reward_low > first.reward
 
 
