@@ -61,9 +61,9 @@ def openvino(monkeypatch: pytest.MonkeyPatch):
     modules = {"openvino": SimpleNamespace(Tensor=lambda array: array), "numpy": np}
     monkeypatch.setattr(openvino_engine, "import_optional", lambda name, extra: modules[name])
     library, heard, before = Library(), Heard(), set(threading.enumerate())
-    pipeline = OpenVinoSession(library, library, heard)
-    yield library, pipeline, heard
-    pipeline.close()
+    session = OpenVinoSession(library, library, heard)
+    yield library, session, heard
+    session.close()
     assert not [thread for thread in threading.enumerate() if thread not in before]
 
 
@@ -80,28 +80,28 @@ ASK = GenerationRequest([1, 2], 400, 0.0, 1.0, frozenset({2}))
     ],
 )
 def test_every_openvino_failure_ends_all_requests_with_its_reason(openvino, where: str, why: str) -> None:
-    library, pipeline, heard = openvino
-    pipeline.start(1, ASK)
+    library, session, heard = openvino
+    session.start(1, ASK)
     heard.begun(1)
     library.fails = where
     if "cancel" in where:
-        pipeline.cancel(1)
+        session.cancel(1)
     end = heard.ended(1)[-1]
-    assert (end.end, end.why, pipeline.broken) == ("failed", why, why)
-    pipeline.start(2, ASK)
+    assert (end.end, end.why, session.broken) == ("failed", why, why)
+    session.start(2, ASK)
     assert (heard.ended(2)[-1].end, heard.ended(2)[-1].why) == ("failed", why)
-    pipeline.cancel(2)
+    session.cancel(2)
 
 
 def test_one_of_several_may_leave(openvino) -> None:
-    _, pipeline, heard = openvino
+    _, session, heard = openvino
     for number in (1, 2):
-        pipeline.start(number, ASK)
+        session.start(number, ASK)
         heard.begun(number)
     for number in (1, 2):
-        pipeline.cancel(number)
+        session.cancel(number)
         assert heard.ended(number)[-1].end == "cancelled"
-    assert pipeline.broken is None
+    assert session.broken is None
 
 
 def test_an_answer_that_transformers_fails_at_ends_alone() -> None:
@@ -114,8 +114,29 @@ def test_an_answer_that_transformers_fails_at_ends_alone() -> None:
             raise KeyError("no such layer")
 
     heard = Heard()
-    pipeline = TransformersSession(torch, Model(), heard)
+    session = TransformersSession(torch, Model(), heard)
     for number in (1, 2):
-        pipeline.start(number, ASK)
+        session.start(number, ASK)
         assert (heard.ended(number)[-1].end, heard.ended(number)[-1].why) == ("failed", "'no such layer'")
-    pipeline.close()
+    session.close()
+
+
+def test_a_gpu_that_fails_breaks_the_transformers_session() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Model:
+        device = "cpu"
+
+        def __call__(self, **given: Any) -> Any:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    heard = Heard()
+    session = TransformersSession(torch, Model(), heard)
+    for number in (1, 2):  # the second one is not tried
+        session.start(number, ASK)
+        assert (heard.ended(number)[-1].end, heard.ended(number)[-1].why) == (
+            "failed",
+            "CUDA error: device-side assert triggered",
+        )
+    assert session.broken == "CUDA error: device-side assert triggered"
+    session.close()

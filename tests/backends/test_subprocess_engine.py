@@ -1,4 +1,4 @@
-"""A pipeline in a process of its own: what it says arrives, and nobody waits for ever when it dies."""
+"""A session in a process of its own: what it says arrives, and nobody waits for ever when it dies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def opened(heard: Heard, mood: str = "well") -> SubprocessSession:
 
 
 @pytest.fixture
-def pipeline():
+def session():
     heard = Heard()
     found = opened(heard)
     yield found, heard
@@ -49,8 +49,8 @@ def ask(*prompt: int) -> GenerationRequest:
     return GenerationRequest(list(prompt), 8, 0.0, 1.0, frozenset({2}), seed=-5, schema='{"a":1}')
 
 
-def test_pieces_arrive_in_order_and_side_by_side(pipeline) -> None:
-    open_, heard = pipeline
+def test_pieces_arrive_in_order_and_side_by_side(session) -> None:
+    open_, heard = session
     for number in range(20):
         open_.start(number, ask(*range(100 * number, 100 * number + 50)))
     for number in range(20):
@@ -66,8 +66,8 @@ def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path, monkeyp
     opened(Heard()).close()
 
 
-def test_cancel_and_close_end_what_runs(pipeline) -> None:
-    open_, heard = pipeline
+def test_cancel_and_close_end_what_runs(session) -> None:
+    open_, heard = session
     for number in (1, 2):
         open_.start(number, ask(SLOW, *range(1000)))
     open_.cancel(1)
@@ -81,8 +81,8 @@ def test_cancel_and_close_end_what_runs(pipeline) -> None:
     open_.close()
 
 
-def test_all_requests_fail_when_the_engine_process_dies(pipeline) -> None:
-    open_, heard = pipeline
+def test_all_requests_fail_when_the_engine_process_dies(session) -> None:
+    open_, heard = session
     open_.start(1, ask(SLOW, *range(1000)))
     open_.start(2, ask(DIES))
     for number in (1, 2):
@@ -93,8 +93,8 @@ def test_all_requests_fail_when_the_engine_process_dies(pipeline) -> None:
     assert heard.ended(3)[-1].end == "failed"
 
 
-def test_a_broken_pipeline_says_so_before_its_pieces_do(pipeline) -> None:
-    open_, heard = pipeline
+def test_a_broken_session_says_so_before_its_pieces_do(session) -> None:
+    open_, heard = session
     open_.start(1, ask(BREAKS))
     assert heard.ended(1)[-1].why == "a step failed"
     assert open_.broken == "a step failed"
@@ -122,11 +122,11 @@ def test_what_cannot_be_opened_is_an_error_with_its_words(mood: str, words: str)
 @pytest.mark.parametrize("last", [DIES, BREAKS, 1])
 def test_what_it_started_ends_with_it(last: int) -> None:
     heard = Heard()
-    pipeline = opened(heard, "forks")
-    (other,) = children(pipeline._process.pid)
-    pipeline.start(1, ask(last))
+    session = opened(heard, "forks")
+    (other,) = children(session._process.pid)
+    session.start(1, ask(last))
     assert heard.ended(1)[-1].end == ("length" if last == 1 else "failed")
-    pipeline.close()
+    session.close()
     ended(other)
 
 
@@ -203,9 +203,9 @@ from pathlib import Path
 from tunectl.backends.engines.subprocess_engine import SubprocessEngine
 from tunectl.generation.engine import GenerationRequest
 engine = SubprocessEngine("frail", "faulty_engine:FrailEngine", {"mood": "well"})
-pipeline = engine.open(Path("x"), lambda batch: None, adapter=False)
-pipeline.start(1, GenerationRequest([668, *range(1000)], 8, 0.0, 1.0, frozenset()))
-print(pipeline._process.pid, flush=True)
+session = engine.open(Path("x"), lambda batch: None, adapter=False)
+session.start(1, GenerationRequest([668, *range(1000)], 8, 0.0, 1.0, frozenset()))
+print(session._process.pid, flush=True)
 time.sleep(60)
 """
 

@@ -17,8 +17,8 @@ from tunectl.backends.engines import vllm_engine
 from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.generation.engine import GenerationRequest
 
-DIES, ENDLESS, FAILS, STOPS_SHORT = 666, 667, 668, 669
-"""First tokens of prompts: the engine dies; the answer has no end; it ends by an error; no more comes, and no reason."""
+DIES, ENDLESS, FAILS, STOPS_SHORT, REFUSED = 666, 667, 668, 669, 670
+"""First tokens of prompts: the engine dies; the answer has no end; it ends by an error; no more comes, and no reason; it is not taken."""
 MADE: list[AsyncLLM] = []
 """Every engine of a test."""
 
@@ -48,6 +48,8 @@ class AsyncLLM:
         if ids[0] == DIES:
             self.errored = True
             raise RuntimeError("EngineCore died")
+        if ids[0] == REFUSED:
+            raise ValueError("the grammar has a rule without an end")
         while ids[0] == ENDLESS:
             yield self._out(sampling, [1], None)
             await asyncio.sleep(0.01)
@@ -123,11 +125,19 @@ def ask(*prompt: int, **values: Any) -> GenerationRequest:
     ("prompt", "why"), [(FAILS, "vLLM ended it: error"), (STOPS_SHORT, "vLLM ended it without a reason")]
 )
 def test_an_answer_that_vllm_gives_up_has_an_end(release: Path, prompt: int, why: str) -> None:
-    pipeline, heard = opened(release)
-    pipeline.start(1, ask(prompt))
+    session, heard = opened(release)
+    session.start(1, ask(prompt))
     last = heard.ended(1)[-1]
-    assert (last.end, last.why, pipeline.broken) == ("failed", why, None)
-    pipeline.close()
+    assert (last.end, last.why, session.broken) == ("failed", why, None)
+    session.close()
+
+
+def test_a_request_that_vllm_does_not_take_is_refused(release: Path) -> None:
+    session, heard = opened(release)
+    session.start(1, ask(REFUSED))
+    last = heard.ended(1)[-1]
+    assert (last.end, last.why, session.broken) == ("refused", "the grammar has a rule without an end", None)
+    session.close()
 
 
 @pytest.mark.parametrize("device", ["xpu", "tpu"])
@@ -144,13 +154,13 @@ def test_a_device_that_nobody_ran_is_refused_before_vllm_starts(
 
 
 def test_the_adapter_goes_by_its_name_with_every_request(release: Path) -> None:
-    pipeline, heard = opened(release)
-    pipeline.start(1, ask(5, 6, 7, presence=0.5, frequency=0.25))
+    session, heard = opened(release)
+    session.start(1, ask(5, 6, 7, presence=0.5, frequency=0.25))
     pieces = heard.ended(1)
     assert [token for piece in pieces for token in piece.ids] == [5, 6, 7]
     assert [piece.end for piece in pieces] == [None, "length"]
     assert {nat for piece in pieces for nat in piece.logprobs} == {-0.5}
-    pipeline.start(2, ask(5, 6, 7, 2, schema='{"type":"null"}'))
+    session.start(2, ask(5, 6, 7, 2, schema='{"type":"null"}'))
     assert [piece.ids for piece in heard.ended(2)] == [[5, 6], [7]]  # the stop token is not told
     assert heard.pieces[2][-1].end == "stop"
     (engine,) = MADE
@@ -162,8 +172,8 @@ def test_the_adapter_goes_by_its_name_with_every_request(release: Path) -> None:
     assert (sampling.stop_token_ids, sampling.ignore_eos, sampling.output_kind) == ([2], False, "delta")
     assert engine.asked[1][1].structured_outputs.grammar.startswith('root ::= "null"')
     assert engine.arguments.logprobs_mode == "processed_logprobs"
-    pipeline.close()
-    pipeline.close()
+    session.close()
+    session.close()
     assert engine.ended
 
 
@@ -173,31 +183,31 @@ def test_a_seed_is_handed_over_on_a_gpu_only(
 ) -> None:
     """vLLM's CPU build dies of one when the prompt is read in several steps, and everybody's answers with it."""
     monkeypatch.setattr(sys.modules["vllm.platforms"].current_platform, "device_type", device)
-    pipeline, heard = opened(release)
-    pipeline.start(1, ask(5, 6, 7, seed=3))
+    session, heard = opened(release)
+    session.start(1, ask(5, 6, 7, seed=3))
     heard.ended(1)
     assert MADE[-1].asked[0][1].seed == seed
-    pipeline.close()
+    session.close()
 
 
 def test_without_logprobs_none_are_computed(release: Path) -> None:
-    pipeline, heard = opened(release)
-    pipeline.start(1, ask(5, 6, 7, logprobs=False))
+    session, heard = opened(release)
+    session.start(1, ask(5, 6, 7, logprobs=False))
     pieces = heard.ended(1)
     assert ([token for piece in pieces for token in piece.ids], [piece.logprobs for piece in pieces]) == (
         [5, 6, 7],
         [[], []],
     )
     assert MADE[0].asked[0][1].logprobs is None
-    pipeline.close()
+    session.close()
 
 
 def test_safetensors_only_and_no_code_from_the_folder(release: Path) -> None:
-    pipeline, _ = opened(release)
+    session, _ = opened(release)
     told = MADE[0].arguments
     assert (told.load_format, told.trust_remote_code, told.enable_prefix_caching) == ("safetensors", False, True)
     assert (told.enable_lora, told.max_lora_rank, told.max_num_seqs) == (True, 32, 4)
-    pipeline.close()
+    session.close()
 
 
 def test_work_for_equal_beginnings_is_shared_unless_it_is_switched_off(release: Path) -> None:
@@ -208,39 +218,39 @@ def test_work_for_equal_beginnings_is_shared_unless_it_is_switched_off(release: 
 
 
 def test_merged_weights_need_no_adapter(release: Path) -> None:
-    pipeline, heard = opened(release, adapter=False)
-    pipeline.start(1, ask(5, stop_ids=frozenset()))
+    session, heard = opened(release, adapter=False)
+    session.start(1, ask(5, stop_ids=frozenset()))
     heard.ended(1)
     (engine,) = MADE
     assert not engine.arguments.enable_lora
     assert engine.asked[0][3] is None
     assert engine.asked[0][1].ignore_eos
-    pipeline.close()
+    session.close()
 
 
 def test_who_is_cancelled_is_notified_even_before_the_first_step(release: Path) -> None:
-    pipeline, heard = opened(release)
+    session, heard = opened(release)
     for number in range(20):
-        pipeline.start(number, ask(ENDLESS))
-        pipeline.cancel(number)
+        session.start(number, ask(ENDLESS))
+        session.cancel(number)
     assert {heard.ended(number)[-1].end for number in range(20)} == {"cancelled"}
-    pipeline.start(20, ask(ENDLESS))
+    session.start(20, ask(ENDLESS))
     heard.begun(20)
-    pipeline.cancel(20)
+    session.cancel(20)
     assert heard.ended(20)[-1].end == "cancelled"
-    pipeline.cancel(99)  # nobody's
-    pipeline.start(21, ask(ENDLESS))
-    pipeline.close()
+    session.cancel(99)  # nobody's
+    session.start(21, ask(ENDLESS))
+    session.close()
     assert heard.ended(21)[-1].end == "cancelled"
 
 
 def test_an_engine_that_died_is_broken_and_can_be_closed(release: Path) -> None:
     before = threading.enumerate()
-    pipeline, heard = opened(release)
-    pipeline.start(1, ask(DIES))
+    session, heard = opened(release)
+    session.start(1, ask(DIES))
     assert (heard.ended(1)[-1].end, heard.pieces[1][-1].why) == ("failed", "EngineCore died")
-    assert pipeline.broken == "EngineCore died"
-    pipeline.close()
+    assert session.broken == "EngineCore died"
+    session.close()
     assert MADE[0].ended
     assert not [thread for thread in threading.enumerate() if thread.name == "vllm" and thread not in before]
 

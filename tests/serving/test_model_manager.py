@@ -42,7 +42,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.opened: list[str] = []
-        self.pipelines: list[object] = []
+        self.sessions: list[object] = []
         self.free = threading.Event()
         self.free.set()
         self.fails = False
@@ -60,7 +60,7 @@ class Gate:
             assert self.let_go.wait(60)
         if self.fails:
             raise ZeroDivisionError("no error of ours")
-        self.pipelines.append(made := TransformersEngine(1).open(release, deliver, adapter=adapter))
+        self.sessions.append(made := TransformersEngine(1).open(release, deliver, adapter=adapter))
         return made
 
     def cancel_open(self) -> None:
@@ -68,7 +68,7 @@ class Gate:
 
 
 class Mute:
-    """A pipeline that takes everything in and says nothing."""
+    """A session that takes everything in and says nothing."""
 
     broken = None
 
@@ -142,7 +142,7 @@ def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistr
         await found.reconcile()
         assert found.loaded["challenger"].id == second
         assert gate.opened == [first, second]
-        assert not any(one.broken for one in gate.pipelines)
+        assert not any(one.broken for one in gate.sessions)
         await found.close()
 
     asyncio.run(scenario())
@@ -463,7 +463,7 @@ def test_whatever_a_library_raises_leaves_the_old_one_serving(
     asyncio.run(scenario())
 
 
-def test_a_pipeline_that_broke_is_opened_anew(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+def test_a_session_that_broke_is_opened_anew(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     first = releases[1]
 
     async def scenario() -> None:
@@ -594,6 +594,29 @@ def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
     asyncio.run(scenario())
 
 
+def test_standby_ends_while_the_store_cannot_be_read(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = releases[1:]
+
+    def unreachable() -> None:
+        raise InfrastructureError("the network is down")
+
+    async def scenario() -> None:
+        found = build_manager(store, gate)
+        await settled(found)
+        store.promote(second, author="t", message="w")
+        await settled(found)
+        old, _ = found._resting[first]
+        found._resting[first] = (old, time.monotonic() - 1)
+        monkeypatch.setattr(store, "champion", unreachable)
+        await found.reconcile()
+        assert found._resting == {}
+        await found.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_pointer_that_vanishes_does_not_bring_the_bundled_release_back(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
@@ -711,7 +734,7 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
         store.promote(third, author="t", message="w")
         assert (await settled(found))["champion"] == third  # though the other one hangs still
         gate.let_go.set()
-        await closed_thread(gate.pipelines, 3)
+        await closed_thread(gate.sessions, 3)
         await found.close()
 
     asyncio.run(scenario())
@@ -782,14 +805,14 @@ def test_what_two_variants_want_is_brought_for_one_after_the_other(
     asyncio.run(scenario())
 
 
-async def closed_thread(pipelines: list, count: int) -> None:
-    """Wait for the last of so many pipelines to be open, and closed because it came too late."""
+async def closed_thread(sessions: list, count: int) -> None:
+    """Wait for the last of so many sessions to be open, and closed because it came too late."""
     async with asyncio.timeout(60):
-        while len(pipelines) < count or pipelines[-1]._thread.is_alive():
+        while len(sessions) < count or sessions[-1]._thread.is_alive():
             await asyncio.sleep(0.05)
 
 
-def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
+def test_a_session_that_never_proves_itself_is_given_up_and_closed(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
     folder = store.folder(releases[1])
@@ -804,7 +827,7 @@ def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
         with pytest.raises(InfrastructureError, match="was not loaded and probed within 3 s"):
             await load_release(folder, lambda _: gate, load_timeout_seconds=3.0)
         assert gate.given_up == 0
-        assert not gate.pipelines[1]._thread.is_alive()
+        assert not gate.sessions[1]._thread.is_alive()
 
     asyncio.run(scenario())
 
@@ -858,7 +881,7 @@ def test_a_server_that_stops_waits_for_no_load(store: ReleaseRegistry, releases:
             await found.close()
         assert gate.given_up == 1
         gate.let_go.set()
-        await closed_thread(gate.pipelines, 1)
+        await closed_thread(gate.sessions, 1)
 
     asyncio.run(scenario())
 

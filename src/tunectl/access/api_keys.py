@@ -5,7 +5,6 @@ A key is 32 random bytes, so its plain SHA-256 gives nothing away: there is no d
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -23,6 +22,7 @@ from msgspec import Meta, Struct, structs
 from tunectl.access.api_errors import ApiError
 from tunectl.access.scopes import KeyScope
 from tunectl.artifacts import atomic_io, private_files
+from tunectl.artifacts.lock import folder_lock
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
@@ -136,7 +136,7 @@ def add(path: Path, entry: ApiKey) -> None:
 
     Raises  UsageError when the name is taken.
     """
-    with _hold_file_lock(path):
+    with folder_lock(path):
         keys = read(path)
         if any(key.name == entry.name for key in keys):
             raise UsageError(
@@ -151,7 +151,7 @@ def remove(path: Path, name: str) -> None:
 
     Raises  UsageError when there is no such key.
     """
-    with _hold_file_lock(path):
+    with folder_lock(path):
         write(path, [key for key in _read_with(path, name) if key.name != name])
 
 
@@ -160,7 +160,7 @@ def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
 
     Raises  UsageError when there is no such key.
     """
-    with _hold_file_lock(path):
+    with folder_lock(path):
         api_keys = _read_with(path, name)
         write(path, [structs.replace(key, enabled=enabled) if key.name == name else key for key in api_keys])
 
@@ -171,21 +171,6 @@ def _read_with(path: Path, name: str) -> list[ApiKey]:
         names = ", ".join(key.name for key in keys) or "none"
         raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
     return keys
-
-
-@contextmanager
-def _hold_file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the file while the block runs. It is the folder's lock, so it leaves no file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise atomic_io.write_error(path, error) from error
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 @dataclass(slots=True)

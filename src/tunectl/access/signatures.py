@@ -20,6 +20,7 @@ from msgspec import Meta, Struct, convert, structs
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.canary_state import Signature
+from tunectl.artifacts.lock import folder_lock
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
@@ -218,10 +219,11 @@ def add_trusted_key(path: Path, key: TrustedKey) -> None:
 
     Raises  UsageError where the name is taken.
     """
-    keys = read_trusted_keys(path) if path.exists() else []
-    if any(entry.name == key.name for entry in keys):
-        raise UsageError(f"{path}: there is a key {key.name} already", hint="choose another name")
-    TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile([*keys, key]))
+    with folder_lock(path):
+        keys = read_trusted_keys(path) if path.exists() else []
+        if any(entry.name == key.name for entry in keys):
+            raise UsageError(f"{path}: there is a key {key.name} already", hint="choose another name")
+        TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile([*keys, key]))
 
 
 def revoke_trusted_key(path: Path, name: str) -> None:
@@ -229,17 +231,18 @@ def revoke_trusted_key(path: Path, name: str) -> None:
 
     Raises  UsageError where there is no such key.
     """
-    keys = read_trusted_keys(path)
-    if all(entry.name != name for entry in keys):
-        names = ", ".join(entry.name for entry in keys) or "none"
-        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="give one of these names")
-    # by the key's bytes: base64 has several texts for them
-    now, revoked = datetime.now(UTC), {entry.key_id for entry in keys if entry.name == name}
-    changed = [
-        structs.replace(entry, revoked_at=now) if entry.key_id in revoked and entry.revoked_at is None else entry
-        for entry in keys
-    ]
-    TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile(changed))
+    with folder_lock(path):
+        keys = read_trusted_keys(path)
+        if all(entry.name != name for entry in keys):
+            names = ", ".join(entry.name for entry in keys) or "none"
+            raise UsageError(f"{path}: no key {name}; there are: {names}", hint="give one of these names")
+        # by the key's bytes: base64 has several texts for them
+        now, revoked = datetime.now(UTC), {entry.key_id for entry in keys if entry.name == name}
+        changed = [
+            structs.replace(entry, revoked_at=now) if entry.key_id in revoked and entry.revoked_at is None else entry
+            for entry in keys
+        ]
+        TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile(changed))
 
 
 class TrustStore:

@@ -62,6 +62,24 @@ def file_lock(
         os.close(descriptor)
 
 
+@contextmanager
+def folder_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the folder of file ``path`` while the block reads and rewrites it; waits for another holder. It leaves no file.
+
+    Raises  InfrastructureError where the folder cannot be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock at ``path`` now; no file is created."""
     try:

@@ -67,16 +67,19 @@ class Template:
     @cached_property
     def renders_tool_calls(self) -> bool:
         """Whether the template writes tool calls itself, tested by rendering one."""
-        call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
-        messages = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
-        return self._shows(messages, ())
+        return _PROBE in self._rendered_call
+
+    @cached_property
+    def renders_other_tool_calls(self) -> bool:
+        """Whether the template writes tool calls itself, in a format that ``chat.tool_calls`` does not read."""
+        return self.renders_tool_calls and not tool_calls.contains_call(self._rendered_call, _PROBE)
 
     @cached_property
     def renders_tools(self) -> bool:
         """Whether the template writes the tools on offer itself, tested by rendering one."""
         shape = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
         tool = {"name": _PROBE, "description": "It", "parameters": shape}
-        return self._shows([Message("user", "What is it?")], [{"type": "function", "function": tool}])
+        return _PROBE in self._try_write([Message("user", "What is it?")], [{"type": "function", "function": tool}])
 
     def render(
         self,
@@ -143,12 +146,19 @@ class Template:
         )
         return text
 
-    def _shows(self, messages: Sequence[Message], offered: Sequence[dict[str, Any]]) -> bool:
+    @cached_property
+    def _rendered_call(self) -> str:
+        call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
+        messages = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
+        return self._try_write(messages, ())
+
+    def _try_write(self, messages: Sequence[Message], offered: Sequence[dict[str, Any]]) -> str:
+        """Return what the template writes; nothing where it refuses the conversation."""
         jinja = import_optional("jinja2", extra="train")
         try:
-            return _PROBE in self._write(messages, offered, add_generation_prompt=False)
+            return self._write(messages, offered, add_generation_prompt=False)
         except (jinja.TemplateError, TypeError):
-            return False
+            return ""
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
         """Return the conversation, with the declared system text first where it has none."""

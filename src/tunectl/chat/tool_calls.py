@@ -48,6 +48,23 @@ def parse_tool_calls(text: str, id_prefix: str = "call00") -> tuple[str, list[di
     return (content[0].rstrip(), parsed) if len(parsed) == len(calls) else (text, [])
 
 
+def contains_call(text: str, name: str) -> bool:
+    """Return whether a call of the tool ``name`` stands anywhere in the text."""
+    calls = [_call(inside.strip(), "") for inside in _split_calls(text)[1]]
+    return any(call is not None and call["function"]["name"] == name for call in calls)
+
+
+def split_before_call(text: str) -> tuple[str, str]:
+    """Return (text that belongs to no tool call whatever follows, the rest); for answers that are sent while they are written."""
+    start = text.find(_OPEN)
+    if start < 0:  # the end of the text may be the beginning of the tag
+        start = next(
+            (len(text) - size for size in range(len(_OPEN) - 1, 0, -1) if text.endswith(_OPEN[:size])), len(text)
+        )
+    end = len(text[:start].rstrip())  # the blanks before a call are left out
+    return text[:end], text[end:]
+
+
 def _split_calls(text: str) -> tuple[list[str], list[str]]:
     """Return the texts outside the pairs of tags (one more than there are pairs) and the texts inside each pair.
 

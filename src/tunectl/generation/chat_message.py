@@ -12,6 +12,8 @@ class ContentPart(Struct, frozen=True):
 
     type: str
     text: str = ""
+    refusal: str = ""
+    """Text of a part of type ``refusal``."""
 
 
 class ChatMessage(Struct, frozen=True):
@@ -19,6 +21,8 @@ class ChatMessage(Struct, frozen=True):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
+    refusal: str | None = None
+    """What the assistant answered where it refused; ``content`` is null then."""
     name: Annotated[str, Meta(max_length=200)] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
-FinishReason = Literal["stop", "length", "cancelled", "failed"]
-"""Why an answer ended: a stop token, ``max_tokens``, the server, or the engine itself."""
-CACHE_FULL: Final = "the key-value cache is full"
-"""The engine's message for an answer that failed because the memory of all running answers did not suffice."""
+FinishReason = Literal["stop", "length", "cancelled", "refused", "failed"]
+"""Why an answer ended: a stop token, ``max_tokens``, the server, a request that the engine does not take, or a fault of the engine."""
 
 
 class GenerationRequest(Struct, frozen=True, array_like=True):
@@ -37,7 +35,7 @@ class GenerationRequest(Struct, frozen=True, array_like=True):
     frequency: float = 0.0
     """The same, once for each time that the answer contains the token: -2 to 2."""
     schema: str | None = None
-    """JSON Schema that the text must fit, as JSON; None leaves it free. ``{}`` is any JSON object."""
+    """JSON Schema that the text must fit, as JSON; None leaves it free."""
     logprobs: bool = True
     """Whether log-probabilities come with the tokens. They take time in each step and change no token."""
 
@@ -51,7 +49,7 @@ class TokenChunk(Struct, frozen=True, array_like=True):
     end: FinishReason | None = None
     """Set on the last chunk of an answer."""
     why: str = ""
-    """The engine's message, where ``end`` is failed."""
+    """The engine's message, where ``end`` is refused or failed."""
 
 
 Deliver = Callable[[Sequence[tuple[int, TokenChunk]]], None]

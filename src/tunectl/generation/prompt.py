@@ -98,14 +98,14 @@ def _order_tool_results(turns: Sequence[ChatMessage]) -> list[int]:
 
 def _message(number: int, turn: ChatMessage) -> Message:
     location = f"messages[{number}].content"
-    content = turn.content
+    content = turn.refusal if turn.content is None else turn.content
     if content is None and not turn.tool_calls:
         raise ApiError(f"{location} is required in a message without tool_calls", param=location)
     if isinstance(content, list):
         other = next((part.type for part in content if part.type not in ("text", "input_text", "refusal")), None)
         if other is not None:
             raise ApiError(f"{location} has a part of type {other[:40]!r}; this model reads only text", param=location)
-        content = "".join(part.text for part in content)
+        content = "".join(part.text or part.refusal for part in content)
     calls = [_call(f"messages[{number}].tool_calls", call) for call in turn.tool_calls or ()]
     role: Role = _ROLES.get(turn.role) or turn.role  # type: ignore[assignment]
     return Message(role, content or "", name=turn.name, tool_calls=calls or None)

@@ -77,11 +77,11 @@ class Writer:
     ) -> None:
         """Start the threads that redact and write; the queue is empty.
 
-        policy         of ``inference_log.disk_full``: serve_and_count or refuse
-        timeout_seconds       seconds that a request waits for its row to be durable
-        waiting        most rows in the queue
-        waiting_bytes  most bytes (as JSON) in the queue and the running transaction
-        on_error       called with the number of further rows that were not durable in time, for ``tunectl_inference_log_errors_total``
+        policy           of ``inference_log.disk_full``: serve_and_count or refuse
+        timeout_seconds  seconds that a request waits for its row to be durable
+        waiting          most rows in the queue
+        waiting_bytes    most bytes (as JSON) in the queue and the running transaction
+        on_error         called with the number of further rows that were not durable in time, for ``tunectl_inference_log_errors_total``
         """
         self._store, self._redact, self._policy = store, redact, policy
         self._timeout_seconds, self._most, self._most_bytes, self._on_error = (

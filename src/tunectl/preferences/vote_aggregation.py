@@ -225,14 +225,14 @@ def _find_disputed(judgments: Sequence[Comparison]) -> set[str]:
     """Return the keys of answers that were labeled good beside one answer and bad beside another."""
     labels: dict[str, set[bool]] = defaultdict(set)
     for judgment in judgments:
-        for key, _ in _labeled_answers(judgment):
+        for key, _ in _list_labeled_answers(judgment):
             labels[key].add(_is_good(judgment))
     return {key for key, each in labels.items() if len(each) > 1}
 
 
 def _drop_disputed(judgments: Sequence[Comparison], disputed: set[str], tally: RowCounter) -> list[Comparison]:
     def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
-        keys = [key for key, _ in _labeled_answers(comparison)]
+        keys = [key for key, _ in _list_labeled_answers(comparison)]
         if keys and disputed.issuperset(keys):
             return "contradicted", "the answer was called good beside one answer and bad beside another"
         return None
@@ -240,7 +240,7 @@ def _drop_disputed(judgments: Sequence[Comparison], disputed: set[str], tally: R
     return _drop(judgments, tally, why)
 
 
-def _labeled_answers(judgment: Comparison) -> list[tuple[str, list[Message]]]:
+def _list_labeled_answers(judgment: Comparison) -> list[tuple[str, list[Message]]]:
     """Return (key, answer) of the answers that a judgment labels good or bad; none where it prefers one of two."""
     if judgment.choice in {"first", "second"}:
         return []
@@ -255,7 +255,7 @@ def _marks(judgments: Sequence[Comparison], disputed: set[str]) -> list[LabeledC
     """Return single answers labeled good or bad; of two that were both called good (bad), each is one. ``disputed`` ones are left out."""
     result: dict[str, LabeledCompletion] = {}
     for judgment in judgments:
-        for key, answer in _labeled_answers(judgment):
+        for key, answer in _list_labeled_answers(judgment):
             if key in disputed:
                 continue
             old = result.get(key)

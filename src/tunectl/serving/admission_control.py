@@ -91,7 +91,8 @@ class AdmissionController:
         Raises  ApiError for a request above the server's limits; OverloadedError, with seconds to wait, where there is no room now.
         """
         self._refuse_impossible(answers, tokens)
-        promise = self._promises.of(name, now) if may_be_retry else None
+        self._promises.forget_expired(now)
+        promise = self._promises.of(name) if may_be_retry else None
         entitled = promise is not None and now >= promise.due
         rejection = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
         if promise is not None and (entitled or rejection is None):

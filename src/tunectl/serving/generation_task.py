@@ -13,7 +13,7 @@ import msgspec
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import ApiKey
 from tunectl.core import logging_setup
-from tunectl.generation.engine import CACHE_FULL, TokenChunk
+from tunectl.generation.engine import TokenChunk
 from tunectl.serving.http_io import ClientDisconnectedError, RequestContext
 from tunectl.serving.request_job import ChatJob, GeneratedAnswer
 from tunectl.serving.response_encoding import DONE, ResponseChoice, StreamEncoder, TokenUsage, encode_body
@@ -92,13 +92,12 @@ class GenerationTask:
                 yield new_chunks
 
     def _refuse(self, piece: TokenChunk) -> None:
-        if piece.end == "failed":
-            alive = self.job.release.engine_session.broken is None and piece.why != CACHE_FULL
-            if self.job.asks[0].schema is not None and not self.first and alive:
-                raise ApiError(
-                    f"response_format cannot be followed: {piece.why}; simplify its schema, or leave it out",
-                    param="response_format",
-                )
+        if piece.end == "refused" and self.job.asks[0].schema is not None:
+            raise ApiError(
+                f"response_format cannot be followed: {piece.why}; simplify its schema, or leave it out",
+                param="response_format",
+            )
+        if piece.end in ("refused", "failed"):
             raise ApiError(
                 f"the engine failed: {piece.why}; the server's log has the details", "server_error", code="engine"
             )
@@ -199,7 +198,7 @@ async def _stream(
     call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
 ) -> None:
     job = generation.job
-    chunks, buffered = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
+    chunks, calls = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
     opened = set[int]()
     last: list[bytes] = []
     async for chunk in generation.chunks():
@@ -208,14 +207,14 @@ async def _stream(
             if index not in opened:
                 opened.add(index)
                 parts.append(chunks.opening(index))
-            if text and not buffered:
-                parts.append(chunks.text(index, text, answer.take_unsent_tokens()))
+            if sendable := answer.take_sendable_text(text) if calls else text:
+                parts.append(chunks.text(index, sendable, answer.take_unsent_tokens()))
             if answer.finish is not None:
-                last += _closing(chunks, index, answer, buffered=buffered)
+                last += _closing(chunks, index, answer, calls=calls)
         await task
         if any(parts):
             await call.stream(b"".join(parts))
-    choices = [item.choice(calls=buffered) for item in job.answers]
+    choices = [item.choice(calls=calls) for item in job.answers]
     usage = TokenUsage(job.prompt_tokens, job.completion_tokens)
     await request_logger.log_response(job, encode_body(job.head, choices, usage), choices[0].finish, choices)
     if job.request.with_usage:
@@ -224,12 +223,13 @@ async def _stream(
     await call.end()
 
 
-def _closing(chunks: StreamEncoder, index: int, answer: GeneratedAnswer, *, buffered: bool) -> list[bytes]:
-    choice = answer.choice(calls=buffered)
+def _closing(chunks: StreamEncoder, index: int, answer: GeneratedAnswer, *, calls: bool) -> list[bytes]:
+    choice = answer.choice(calls=calls)
     parts: list[bytes] = []
     tokens = answer.take_unsent_tokens()
-    if (buffered and choice.text) or tokens:
-        parts.append(chunks.text(index, choice.text if buffered else "", tokens))
+    text = choice.text[answer.letters_sent :] if calls else ""
+    if text or tokens:
+        parts.append(chunks.text(index, text, tokens))
     if choice.calls:
         parts.append(chunks.calls(index, choice.calls))
     return [*parts, chunks.closing(index, choice.finish)]

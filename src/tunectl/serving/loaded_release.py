@@ -237,7 +237,7 @@ async def _generate_tokens(
         for _, piece in await token_stream.take():
             ids += piece.ids
             logprobs += piece.logprobs
-            if piece.end in ("failed", "cancelled"):
+            if piece.end in ("refused", "failed", "cancelled"):
                 raise ArtifactError(
                     f"the engine failed on a probe of the release: {piece.why or piece.end}",
                     hint="look at the engine's own lines in the log, then package the release again: tunectl repro",

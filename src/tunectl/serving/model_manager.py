@@ -115,6 +115,7 @@ class ModelManager:
         except (TunectlError, OSError) as error:
             self._note("champion", f"the release store cannot be read: {error}")
             self._mend()
+            self._let_go(time.monotonic())
             return
         if desired.warning and desired.warning != self.warning:
             logging_setup.get_logger(__name__).error("%s", desired.warning)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from tunectl.access.api_errors import ApiError
 from tunectl.artifacts.canary_state import Variant
 from tunectl.chat import tool_calls
 from tunectl.core.hashing import hash_to_unit
@@ -46,6 +47,12 @@ class GeneratedAnswer:
     tokens: list[Token] = field(default_factory=list)
     tokens_sent: int = 0
     """How many of ``tokens`` were sent in the stream."""
+    letters_sent: int = 0
+    """How many letters of the text were sent in the stream."""
+    unsent: str = ""
+    """Text that is not sent yet, because a tool call may begin in it."""
+    one_call: bool = False
+    """Whether the client takes one tool call at most."""
     finish: Finish | None = None
     last: float = 0.0
     """Time of its last token; monotonic seconds."""
@@ -77,6 +84,12 @@ class GeneratedAnswer:
         result, self.tokens_sent = self.tokens[self.tokens_sent :], len(self.tokens)
         return result
 
+    def take_sendable_text(self, text: str) -> str:
+        """Return what can be sent now that ``text`` has come: all before the first tool call, or before what may become one."""
+        result, self.unsent = tool_calls.split_before_call(self.unsent + text)
+        self.letters_sent += len(result)
+        return result
+
     @property
     def text(self) -> str:
         """The text of the answer so far."""
@@ -85,6 +98,8 @@ class GeneratedAnswer:
     def choice(self, *, calls: bool) -> ResponseChoice:
         """Return the finished answer for the response; with ``calls`` the tool calls at its end are parsed."""
         content, result = tool_calls.parse_tool_calls(self.text, self.call_id_prefix) if calls else (self.text, [])
+        if self.one_call:
+            result = result[:1]
         finish: Finish = "tool_calls" if result else self.finish or "error"
         return ResponseChoice(content, finish, self.tokens if self.wants else None, result)
 
@@ -108,7 +123,7 @@ class ChatJob:
     @property
     def offers_tools(self) -> bool:
         """Whether the answers may call tools, so that tool calls are parsed."""
-        return isinstance(self.request, ChatRequest) and bool(self.request.tools) and self.request.tool_choice != "none"
+        return isinstance(self.request, ChatRequest) and self.request.offers_tools
 
     @property
     def mean_logprob(self) -> float | None:
@@ -160,14 +175,15 @@ async def build_job(
         f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time()), model, release.id, chat
     )
     temperature = contract.defaults.temperature if request.temperature is None else request.temperature
+    top_p = contract.defaults.top_p if request.top_p is None else request.top_p
     asks = [
         GenerationRequest(
             prompt=prompt,
             max_tokens=max_new_tokens(
                 len(prompt), request.limit, usual=contract.defaults.max_tokens, context=contract.context_length
             ),
-            temperature=temperature if temperature >= COLDEST else 0.0,
-            top_p=contract.defaults.top_p if request.top_p is None else request.top_p,
+            temperature=temperature if temperature >= COLDEST and top_p > 0 else 0.0,
+            top_p=top_p if top_p > 0 else 1.0,
             stop_ids=frozenset() if request.ignore_eos else release.stops,
             seed=None if request.seed is None else request.seed + turn,
             presence=request.presence_penalty or 0.0,
@@ -178,9 +194,13 @@ async def build_job(
         for prompt in prompts
         for turn in range(times)
     ]
+    one_call = isinstance(request, ChatRequest) and request.parallel_tool_calls is False
     answers = [
         GeneratedAnswer(
-            IncrementalDetokenizer(release.prompts.tokenizer, request.stops, continues=not chat), release, wants
+            IncrementalDetokenizer(release.prompts.tokenizer, request.stops, continues=not chat),
+            release,
+            wants,
+            one_call=one_call,
         )
         for _ in asks
     ]
@@ -190,7 +210,14 @@ async def build_job(
 def _prompts(request: Request, release: LoadedRelease) -> list[list[int]]:
     prompts = release.prompts
     if isinstance(request, ChatRequest):
-        tools = request.tools or () if request.tool_choice != "none" else ()
+        tools = (request.tools or ()) if request.offers_tools else ()
+        if tools and prompts.template.renders_other_tool_calls:
+            raise ApiError(
+                "tools is not supported with this model: its chat template writes tool calls in another format than <tool_call>, "
+                "the only one that this server reads; leave tools out",
+                param="tools",
+                code="unsupported_parameter",
+            )
         return [prompts.chat(messages(request.messages), tools)]
     return [prompts.encode_text(prompt) for prompt in request.prompts]
 

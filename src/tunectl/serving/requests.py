@@ -16,7 +16,7 @@ MOST_STOPS = 16
 MOST_SCHEMA = 65_536
 """Most bytes of a JSON Schema."""
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+TopP = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -58,7 +58,8 @@ class Common(Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     max_tokens: Count | None = None
     temperature: Temperature | None = None
-    top_p: PositiveShare | None = None
+    top_p: TopP | None = None
+    """0 is greedy, as a temperature of 0 is."""
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MOST_STOPS)] | None = None
     seed: Seed | None = None
@@ -101,6 +102,8 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    """False: an answer has one tool call at most; what the model writes beyond is left out."""
     functions: list[Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
@@ -109,6 +112,11 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     def limit(self) -> int | None:
         """Most new tokens, under either of its two names; None if absent."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the answer may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
 
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
@@ -213,9 +221,15 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
     wrong = [("logit_bias", bool(request.logit_bias), f"{unsupported}leave it out")]
     if isinstance(request, ChatRequest):
         refused_choice = bool(request.tools) and request.tool_choice not in (None, "auto", "none")
+        structured = request.response_format is not None and request.response_format.type != "text"
         wrong += [
             ("functions", bool(request.functions), f"{unsupported}use tools"),
             ("tool_choice", refused_choice, " = {}: must be auto or none"),
+            (
+                "response_format",
+                structured and request.offers_tools,
+                " is not supported beside tools, which it would keep the model from calling; leave one of them out",
+            ),
             (
                 "modalities",
                 (request.modalities or ["text"]) != ["text"],

@@ -51,9 +51,8 @@ class Reservations:
         """Expected number of answers that clients with a reservation will ask for, by the share of them that came lately."""
         return self._answers * self._share
 
-    def of(self, name: bytes, now: float) -> Reservation | None:
-        """Return the oldest reservation for the request ``name`` that has not expired at ``now``; None if there is none."""
-        self._forget(now)
+    def of(self, name: bytes) -> Reservation | None:
+        """Return the oldest reservation for the request ``name``; None if there is none."""
         result = self._by_name.get(name)
         return result[0] if result else None
 
@@ -80,7 +79,8 @@ class Reservations:
             del self._by_name[reservation.name]
         self._share += LEARNING * (in_time - self._share)
 
-    def _forget(self, now: float) -> None:
+    def forget_expired(self, now: float) -> None:
+        """Remove the reservations that have expired at ``now``."""
         while self._ending and (not self._ending[0][2].open or self._ending[0][0] < now):
             result = heapq.heappop(self._ending)[2]
             if result.open:

@@ -30,8 +30,6 @@ MAX_MEMORY_GROWTH, MAX_HEALTH_SECONDS = 0.03, 1.0
 WARM = 1 / 6
 """Share of the time after which memory is first read: 5 of 30 minutes."""
 RETRIES = 5
-BLANKS = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": "<tool_call>" + " " * 8000}}}
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 
 class HonestClients:
@@ -133,11 +131,9 @@ class HostileClients:
             line.leave()
 
     async def _send_patterns(self) -> None:
-        """What made regular expressions slow: escaped quotes before parsing, blanks behind the tag of a tool."""
+        """What made regular expressions slow: escaped quotes before parsing."""
         deep = b"[]" * 33 + b'"' + b'\\"' * 200_000
         self._note("escaped quotes", await ask(self.server.port, CHAT, self.key, deep))
-        blanks = chat(200, response_format=BLANKS, tools=TOOLS, ignore_eos=False)
-        self._note("blanks", await ask(self.server.port, CHAT, self.key, blanks, seconds=60))
 
     async def _crawl(self, number: int) -> None:
         """Send a head byte for byte, and connect anew when the server closes."""

@@ -1,5 +1,6 @@
 """Keys: hashes only, scopes, rates, and a file that is read again."""
 
+import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 import version_0_1
 
-from tunectl.access import api_keys
+from tunectl.access import api_keys, signatures
 from tunectl.access.api_errors import ApiError
 from tunectl.access.scopes import SCOPE_MEANINGS, SCOPES
+from tunectl.access.signatures import TrustedKey
 from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.core.errors import DataError, InfrastructureError, UsageError
 
@@ -208,3 +210,11 @@ def test_limits_are_of_the_key_else_of_the_server_and_bound_no_admin(tmp_path: P
         assert (first, second, third) == (True, True, False)
     with opened.hold(plain) as again, opened.hold(boss) as other, opened.hold(boss) as more:
         assert (again, other, more) == (True, True, True)
+
+
+def test_trusted_keys_that_two_people_add_at_once_are_all_kept(tmp_path: Path) -> None:
+    path, names = tmp_path / "trusted.json", [f"k{number}" for number in range(16)]
+    key = base64.b64encode(bytes(32)).decode()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: signatures.add_trusted_key(path, TrustedKey(name, "pointer", key, NOW)), names))
+    assert sorted(entry.name for entry in signatures.read_trusted_keys(path)) == sorted(names)

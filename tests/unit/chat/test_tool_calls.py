@@ -108,7 +108,7 @@ def as_a_pattern_says(text):
     found = list(call.finditer(text))
     if not found or call.sub("", text[found[0].start() :]).strip():
         return text, []
-    calls = [tool_calls._call(match[1], number) for number, match in enumerate(found)]
+    calls = [tool_calls._call(match[1], f"call{number:05d}") for number, match in enumerate(found)]
     return (text, []) if None in calls else (text[: found[0].start()].rstrip(), calls)
 
 
@@ -158,6 +158,7 @@ def test_results_without_their_tags(text, bare):
 def test_a_template_with_tools_writes_them_itself():
     chat = Template(OWN)
     assert (chat.renders_tool_calls, chat.renders_tools) == (True, True)
+    assert chat.renders_other_tool_calls  # CALL weather {...}
     text = chat.render([ASK, Message("assistant", "", tool_calls=[CALL]), Message("tool", "sun")], tools=[TOOL])
     assert text == (
         'TOOLSweather|user:Weather?<|im_end|>assistant:CALL weather {"city": "Paris"}<|im_end|>tool:sun<|im_end|>'
@@ -167,6 +168,7 @@ def test_a_template_with_tools_writes_them_itself():
 def test_a_template_without_tools_gets_them_as_text():
     chat = Template(NONE)
     assert (chat.renders_tool_calls, chat.renders_tools) == (False, False)
+    assert not chat.renders_other_tool_calls
     results = [Message("tool", "sun"), Message("tool", "wind")]
     text = chat.render([ASK, Message("assistant", "Let me look.", tool_calls=[CALL]), *results], tools=[TOOL])
     offer = tool_calls.OFFER.format(tools=json.dumps(TOOL))
@@ -279,3 +281,13 @@ def test_many_results_in_a_row_are_joined_once(monkeypatch):
     body = "\n".join(f"<tool_response>\nr{number}\n</tool_response>" for number in range(50))
     assert turns == [ASK, Message("user", body), ASK, Message("user", body)]
     assert not joined
+
+
+def test_a_template_that_writes_calls_between_tags_is_read() -> None:
+    source = (
+        "{% for message in messages %}{{ message['role'] }}:{{ message['content'] }}{% for call in message['tool_calls'] or [] %}"
+        "<tool_call>\n{{ call['function'] | tojson }}\n</tool_call>{% endfor %}<|im_end|>{% endfor %}"
+    )
+    chat = Template(source)
+    assert chat.renders_tool_calls
+    assert not chat.renders_other_tool_calls

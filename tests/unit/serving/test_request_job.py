@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import threading
@@ -17,13 +18,13 @@ from hypothesis import strategies as st
 from tunectl.access.api_errors import ApiError
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Tokenizer
-from tunectl.generation.engine import CACHE_FULL, TokenChunk
+from tunectl.generation.engine import FinishReason, TokenChunk
 from tunectl.generation.prompt import PromptRenderer
 from tunectl.serving import generation_task, request_job, requests
 
 SOURCE = (
     "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}{% for call in message['tool_calls'] or [] %}{{ call | tojson }}{% endfor %}<|im_end|>\n"
+    "{{ message['content'] }}{% for call in message['tool_calls'] or [] %}<tool_call>{{ call['function'] | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WORDS = "some words and names of streets "
@@ -77,13 +78,17 @@ class Recorded:
 
 
 async def build(
-    told: dict[str, Any], tokenizer: Any, share: float = 1.0, kind: type[Any] = requests.ChatRequest
+    told: dict[str, Any],
+    tokenizer: Any,
+    share: float = 1.0,
+    kind: type[Any] = requests.ChatRequest,
+    source: str = SOURCE,
 ) -> request_job.ChatJob:
     raw = json.dumps(told).encode()
     request = requests.parse(raw, kind, depth=32)
     defaults = SimpleNamespace(temperature=0.0, top_p=1.0, max_tokens=8)
     contract = SimpleNamespace(defaults=defaults, context_length=10**9)
-    prompts = PromptRenderer(Template(SOURCE, "", "<|im_end|>"), tokenizer)
+    prompts = PromptRenderer(Template(source, "", "<|im_end|>"), tokenizer)
     release: Any = SimpleNamespace(prompts=prompts, contract=contract, stops=frozenset(), id="r")
     variant: Any = "champion"
     return await request_job.build_job(request, variant, release, 0.0, "m", size=len(raw), logprob_share=share)
@@ -144,18 +149,68 @@ def test_ids_of_tool_calls_differ_between_answers_and_not_within_one(tokenizer: 
 def test_only_a_schema_that_the_engine_refuses_is_the_clients_fault(tokenizer: Tokenizer) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
 
-    def fails(why: str, broken: str | None = None, **more: Any) -> int:
+    def fails(end: FinishReason, **more: Any) -> int:
         job = asyncio.run(build({**body("content", 1), **more}, tokenizer))
-        job.release.engine_session = SimpleNamespace(broken=broken)
         task = generation_task.GenerationTask(job, SimpleNamespace(), SimpleNamespace())
         with pytest.raises(ApiError) as error:
-            task._refuse(TokenChunk([], [], "failed", why))
+            task._refuse(TokenChunk([], [], end, "why"))
         return error.value.status
 
-    assert fails("too deep", response_format=schema) == 400
-    assert fails("its process was ended", broken="its process was ended", response_format=schema) == 500
-    assert fails(CACHE_FULL, response_format=schema) == 500
-    assert fails("too deep") == 500
+    assert fails("refused", response_format=schema) == 400
+    assert fails("failed", response_format=schema) == 500
+    assert fails("refused") == 500
+    assert fails("failed") == 500
+
+
+ONE_CALL = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+
+
+def test_a_client_that_takes_one_call_gets_one(tokenizer: Tokenizer) -> None:
+    for taken, expected in ((None, 2), (True, 2), (False, 1)):
+        job = asyncio.run(build({**body("tools", 12), "parallel_tool_calls": taken}, tokenizer))
+        job.answers[0].parts.append(ONE_CALL * 2)
+        choice = job.answers[0].choice(calls=True)
+        assert (len(choice.calls), choice.finish) == (expected, "tool_calls")
+
+
+def test_a_top_p_of_0_is_greedy(tokenizer: Tokenizer) -> None:
+    (ask,) = asyncio.run(build({**body("content", 1), "temperature": 0.7, "top_p": 0}, tokenizer)).asks
+    assert (ask.temperature, ask.top_p) == (0.0, 1.0)
+    (ask,) = asyncio.run(build({**body("content", 1), "temperature": 0.7, "top_p": 0.5}, tokenizer)).asks
+    assert (ask.temperature, ask.top_p) == (0.7, 0.5)
+
+
+def test_tools_are_refused_where_the_calls_could_not_be_read(tokenizer: Tokenizer) -> None:
+    told = {**body("content", 1), "tools": [{"type": "function", "function": {"name": "f"}}]}
+    other = "{% for message in messages %}{% for call in message['tool_calls'] or [] %}[TOOL_CALLS]{{ call | tojson }}{% endfor %}{% endfor %}"
+    with pytest.raises(ApiError, match="its chat template writes tool calls in another format") as error:
+        asyncio.run(build(told, tokenizer, source=other))
+    assert (error.value.status, error.value.fault.param) == (400, "tools")
+    asyncio.run(build({**told, "tool_choice": "none"}, tokenizer, source=other))
+
+
+ANSWERS = st.lists(
+    st.sampled_from([ONE_CALL, "<tool_call>", "</tool_call>", "<tool", "a < b", " \n", "Let me look.", "<"]), max_size=6
+)
+
+
+@given(ANSWERS, st.lists(st.integers(0, 120), max_size=8))
+def test_a_stream_sends_text_before_its_calls_as_it_comes(pieces: list[str], cuts: list[int]) -> None:
+    whole = "".join(pieces)
+    bounds = sorted({0, *(min(cut, len(whole)) for cut in cuts), len(whole)})
+    answer = request_job.GeneratedAnswer(SimpleNamespace(), SimpleNamespace(), wants=False)
+    sent = ""
+    for start, end in itertools.pairwise(bounds):
+        answer.parts.append(whole[start:end])
+        sent += answer.take_sendable_text(whole[start:end])
+        seen = whole[:end]
+        assert seen.startswith(sent)
+        if "<" not in seen:
+            assert sent == seen.rstrip()  # nothing waits without a reason
+    choice = answer.choice(calls=True)
+    assert "<tool_call>" not in sent
+    assert answer.letters_sent == len(sent)
+    assert choice.text.startswith(sent)
 
 
 @pytest.mark.parametrize("kind", ["content", "tools", "calls"])

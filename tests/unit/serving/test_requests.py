@@ -52,6 +52,11 @@ def test_a_request_as_the_client_sends_it() -> None:
         ({"logprobs": True, "top_logprobs": 2}, f"top_logprobs = 2: must be 0{CHOSEN_ONLY}", "top_logprobs"),
         ({"top_logprobs": 3}, f"top_logprobs = 3: must be 0{CHOSEN_ONLY}", "top_logprobs"),
         ({"functions": [{}]}, "functions is not supported here; use tools", "functions"),
+        (
+            {"tools": [{}], "response_format": {"type": "json_object"}},
+            "response_format is not supported beside tools, which it would keep the model from calling; leave one of them out",
+            "response_format",
+        ),
         ({"tools": [{}], "tool_choice": "required"}, 'tool_choice = "required": must be auto or none', "tool_choice"),
         (
             {"modalities": ["audio"]},
@@ -224,3 +229,22 @@ def test_metadata_has_sixteen_short_pairs(metadata, fine):
         return
     with pytest.raises(ApiError, match="metadata"):
         requests.parse(body, ChatRequest, depth=32)
+
+
+def test_a_refusal_in_the_history_is_what_the_assistant_said() -> None:
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "refusal": "I cannot help with that."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Nor with this."}]},
+    ]
+    assert [turn.content for turn in messages(chat(messages=turns).messages)] == [
+        "hi",
+        "I cannot help with that.",
+        "Nor with this.",
+    ]
+
+
+def test_a_response_format_beside_tools_is_taken_where_no_tool_may_be_called() -> None:
+    json_object = {"type": "json_object"}
+    for more in ({"tool_choice": "none", "response_format": json_object}, {"response_format": {"type": "text"}}):
+        requests.check_supported(chat(tools=[{}], **more))

@@ -103,8 +103,22 @@ def test_promises_end_and_are_bounded():
     made = Reservations()
     for number in range(MOST + 5):
         made.make(b"%d" % number, 1, 1.0, 0.0)
-    assert made.of(b"0", 1.9) is not None
-    assert made.of(b"%d" % MOST, 1.9) is None
-    assert made.of(b"0", 2.1) is None
+    made.forget_expired(1.9)
+    assert made.of(b"0") is not None
+    assert made.of(b"%d" % MOST) is None
+    made.forget_expired(2.1)
+    assert made.of(b"0") is None
     assert made.ahead == 0
     assert made._share < 0.01
+
+
+def test_reservations_of_clients_that_never_come_expire_for_clients_that_say_they_are_new() -> None:
+    door = AdmissionController(CapacityLimits(1, 4, 10**6))
+    tickets = [door.admit(1, 1, 0.0, lambda: None, may_be_retry=False) for _ in range(5)]
+    for number in range(10):
+        with pytest.raises(OverloadedError):
+            door.admit(1, 1, 0.1, lambda: None, name=f"{number}".encode(), may_be_retry=False)
+    for number, ticket in enumerate(tickets):
+        door.leave(ticket, 1.0 + number)
+    for _ in range(5):
+        door.admit(1, 1, 200.0, lambda: None, may_be_retry=False)

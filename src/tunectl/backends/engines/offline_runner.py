@@ -44,7 +44,7 @@ class LocalRunner:
         self._chunks: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
         self._stops = frozenset(stops)
         self._label = f"{release}: the engine {engine.name}"
-        self._pipeline: EngineSession = engine.open(release, self._deliver, adapter=adapter)
+        self._session: EngineSession = engine.open(release, self._deliver, adapter=adapter)
 
     def _deliver(self, pieces: Sequence[tuple[int, TokenChunk]]) -> None:
         for piece in pieces:
@@ -52,7 +52,7 @@ class LocalRunner:
 
     def close(self) -> None:
         """Close the engine session and release its memory."""
-        self._pipeline.close()
+        self._session.close()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
@@ -115,12 +115,12 @@ class LocalRunner:
                 request = GenerationRequest(
                     prompt, limit, sampling.temperature, sampling.top_p, self._stops, seed=sampling.seed + number
                 )
-                self._pipeline.start(number, request)
+                self._session.start(number, request)
                 at_work += 1
             number, piece = self._chunks.get()
             result[number][0].extend(piece.ids)
             result[number][1].extend(piece.logprobs)
-            if piece.end in {"failed", "cancelled"}:
+            if piece.end in {"refused", "failed", "cancelled"}:
                 raise InfrastructureError(
                     f"{self._label} failed on prompt {number + 1} of {len(asks)}: {piece.why or piece.end}",
                     hint="its log lines above may say more; if memory ran out, close other programs; then run again",

@@ -19,7 +19,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional, require_installed
 from tunectl.generation import json_schema_grammar
-from tunectl.generation.engine import CACHE_FULL, Deliver, FinishReason, GenerationRequest, TokenChunk
+from tunectl.generation.engine import Deliver, FinishReason, GenerationRequest, TokenChunk
 
 EXTRA = "serve"
 BLOCK = 32
@@ -44,7 +44,7 @@ class OpenVinoEngine:
     name: str = "openvino"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoSession:
-        """Return a pipeline on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
+        """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's error message where the release cannot be loaded.
         """
@@ -189,7 +189,7 @@ class OpenVinoSession:
                 request, self._inner.add_request(number, prompt, self._config(request))
             )
         except Exception as error:  # noqa: BLE001  # for example a schema that it cannot compile
-            self._deliver([(number, TokenChunk([], [], "failed", str(error).strip()[:300]))])
+            self._deliver([(number, TokenChunk([], [], "refused", str(error).strip()[:300]))])
 
     def _config(self, request: GenerationRequest) -> Any:
         config = self._genai.GenerationConfig(
@@ -227,7 +227,7 @@ class OpenVinoSession:
         handle = running.handle
         if not handle.can_read():
             if handle.get_status() == self._genai.GenerationStatus.IGNORED:
-                return TokenChunk([], [], "failed", CACHE_FULL)
+                return TokenChunk([], [], "failed", "the key-value cache is full")
             return None
         (output,) = handle.read().values()
         ids = output.generated_ids

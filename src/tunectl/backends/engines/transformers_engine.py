@@ -116,8 +116,10 @@ class TransformersSession:
             if ask is None:
                 if self._active.pop(number, None) is not None:
                     self._deliver([(number, TokenChunk([], [], "cancelled"))])
+            elif self.broken is not None:
+                self._deliver([(number, TokenChunk([], [], "failed", self.broken))])
             elif ask.schema is not None:
-                self._deliver([(number, TokenChunk([], [], "failed", "the engine transformers follows no schema"))])
+                self._deliver([(number, TokenChunk([], [], "refused", "the engine transformers follows no schema"))])
             else:
                 self._active[number] = _ActiveRequest(ask, self._generator(ask), list(ask.prompt))
 
@@ -133,7 +135,10 @@ class TransformersSession:
         try:
             token, logprob = self._next(running)
         except Exception as error:  # noqa: BLE001  # an error of the libraries ends this answer, not the thread
-            return TokenChunk([], [], "failed", str(error).strip()[:300] or type(error).__name__)
+            reason = str(error).strip()[:300] or type(error).__name__
+            if isinstance(error, self._torch.AcceleratorError):  # the GPU takes no more work from this process
+                self.broken = reason
+            return TokenChunk([], [], "failed", reason)
         if token in running.ask.stop_ids:
             return TokenChunk([], [], "stop")
         running.tokens = [token]

@@ -154,9 +154,12 @@ class VllmSession:
             async for piece in self._pieces(number, request):
                 self._deliver([(number, piece)])
         except Exception as error:  # noqa: BLE001  # any error of vLLM is passed to the waiting request
+            reason = str(error).strip()[:300]
             if getattr(self._engine, "errored", False):
-                self.broken = str(error).strip()[:300]
-            self._deliver([(number, TokenChunk([], [], "failed", str(error).strip()[:300]))])
+                self.broken = reason
+            # vLLM checks a request, its grammar included, before it takes it, and raises ValueError
+            end: FinishReason = "refused" if isinstance(error, ValueError) and self.broken is None else "failed"
+            self._deliver([(number, TokenChunk([], [], end, reason))])
 
     async def _pieces(self, number: int, ask: GenerationRequest) -> Any:
         vllm = import_optional("vllm", extra=EXTRA)
