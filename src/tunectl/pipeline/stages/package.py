@@ -368,10 +368,8 @@ class _ReleaseBuilder:
         if report.measured is not None:
             metrics[f"{report.measured.measure}_engine"] = round(report.measured.engine, 3)
         metrics |= {"agreement": round(report.agreement.top1, 4), "logprob_gap": round(report.agreement.gap, 4)}
-        budget = (
-            privacy_budget.load(self.inputs.sft) if self.which == "sft" and self.base == self.inputs.model else None
-        )
-        if budget is not None and budget.epsilon is not None:  # a further stage learns without noise
+        private = self.which == "sft" and self.base == self.inputs.model  # a further stage learns without noise
+        if private and (budget := privacy_budget.load(self.inputs.sft)) and budget.epsilon is not None:
             metrics["epsilon"] = round(budget.epsilon, 3)
         size = sum(path.stat().st_size for path in self.release.rglob("*") if path.is_file())
         metrics["megabytes"] = round(size / 1e6, 1)
