@@ -101,3 +101,26 @@ def test_cuda_that_is_not_there_is_said():
         model_loader.load(Path("model"), adapter=None, profile=profile(device="cuda"))
     assert caught.value.message.startswith("hardware.device = cuda, but torch ")
     assert caught.value.hint == "use the CPU: hardware=cpu, or install torch for CUDA and check nvidia-smi"
+
+
+@pytest.mark.parametrize(
+    ("machine", "onednn", "avx512_bf16", "amx", "expected"),
+    [
+        ("x86_64", True, True, False, "bfloat16"),
+        ("x86_64", True, False, True, "bfloat16"),
+        ("x86_64", True, False, False, "float32"),  # Ice Lake: emulated
+        ("x86_64", False, True, True, "float32"),  # oneDNN was told to use AVX2
+        ("aarch64", True, False, False, "bfloat16"),
+        ("aarch64", False, False, False, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_multiplies_in_it(
+    monkeypatch: pytest.MonkeyPatch, machine: str, onednn: bool, avx512_bf16: bool, amx: bool, expected: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(model_loader.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert model_loader.dtype(profile(dtype="auto")) == getattr(torch, expected)
+    assert model_loader.dtype(profile(dtype="bfloat16")) == torch.bfloat16

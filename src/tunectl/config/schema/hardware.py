@@ -24,7 +24,7 @@ class HardwareProfile(StrictModel):
     threads: int | None = Field(ge=1, le=1024)
     """Threads of one process on the CPU; fewer leave cores to other programs. Null: all cores this process may use."""
     dtype: Literal["float32", "bfloat16", "auto"]
-    """Type of the frozen weights. auto: bfloat16 where the CPU or GPU supports it, else float32."""
+    """Type of the frozen weights. auto: bfloat16 where the CPU or GPU has instructions for it, else float32."""
     train_batch_tokens: int = Field(ge=64, le=1_048_576)
     """Tokens in one forward and backward pass at most, with padding; larger steps are accumulated. Halve it on out of memory."""
     generate_batch: int = Field(ge=1, le=4096)
