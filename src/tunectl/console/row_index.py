@@ -104,11 +104,12 @@ class RowIndex:
             fields: Whole values of fields of the row, by name; a reject has no fields.
         """
         lines: Sequence[int] = range(len(self))
-        if text:
-            lines = list(self._search(text))
         if fields:
-            matching = set(self._search_fields(fields))
-            lines = [line for line in lines if line in matching]
+            lines = list(self._search_fields(fields))
+        if text and fields:  # few lines are left: only those are read
+            lines = [line for line, row in zip(lines, self.read(lines), strict=True) if _has_text(row, text.casefold())]
+        elif text:
+            lines = list(self._search(text))
         if label:
             number = self._names.get(label)
             lines = [line for line in lines if self._reasons[line] == number]
@@ -124,10 +125,16 @@ class RowIndex:
         with self.path.open("rb") as stream:
             offset = 0
             while block := stream.read(lineage_trace.BLOCK) + stream.readline():
-                if needle in _fold(block, text):
-                    for at, content in enumerate(block.split(b"\n"), bisect_left(self._starts, offset)):
-                        if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), folded_text):
-                            yield at
+                folded = _fold(block, text)  # of another length perhaps, but with the same number of lines
+                line, counted = bisect_left(self._starts, offset), 0
+                at = folded.find(needle)
+                while at >= 0:
+                    line += folded.count(b"\n", counted, at)
+                    content = block[self._starts[line] - offset : self._starts[line + 1] - offset]
+                    if _has_text(msgspec.json.decode(content), folded_text):
+                        yield line
+                    counted = folded.find(b"\n", at)
+                    at = folded.find(needle, counted) if counted >= 0 else -1
                 offset += len(block)
 
     def _search_fields(self, fields: Mapping[str, str]) -> Iterator[int]:

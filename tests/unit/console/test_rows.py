@@ -18,6 +18,7 @@ from tunectl.console.screens.data import read_data
 from tunectl.console.screens.row import read_row
 from tunectl.console.screens.rows import read_rows
 from tunectl.core.errors import DataError
+from tunectl.pipeline import lineage_trace
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,19 @@ def test_text_is_found_in_capitals_or_not_and_in_no_name_of_a_field(tmp_path: Pa
         ("CAFÉ", [0]), ("ärger", [1]), ('"so"', [2]), ("e-3", [3]), ("NOTHING", [3]), ("content", []), ("user", []),
     ):  # fmt: skip
         assert list(index.select(text=text)) == expected, text
+
+
+def test_search_agrees_with_reading_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage_trace, "BLOCK", 200)  # the matches lie in many blocks
+    path = tmp_path / "examples.jsonl"
+    texts = ["a", "ADA", "İşte ada", "straße", "ÄDA\nada", "", "b" * 300, "ada ada"] * 9
+    rows = [{"id": f"{at}", "fields": {"size": str(at % 2)}, "text": text} for at, text in enumerate(texts)]
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    index = RowIndex(path)
+    for text in ("ada", "ADA", "äda", "ß", "b", "none"):
+        matching = [at for at, inner in enumerate(texts) if text.casefold() in inner.casefold()]
+        assert list(index.select(text=text)) == matching, text
+        assert index.select(text=text, fields={"size": "1"}) == [at for at in matching if at % 2], text
 
 
 def test_rows_are_filtered_by_fields(context: ReadContext) -> None:
