@@ -53,7 +53,7 @@ def test_one_that_ends_while_another_is_waited_for_is_named(tmp_path: Path) -> N
         children.start("build", python("import time; time.sleep(1.5)"))
         assert children.wait("build") == 0
         children.start("serve", python("import time; time.sleep(0.3); raise SystemExit(2)"))
-        children.wait_all()
+        assert children.wait_all() == 5
     assert [line for line in lines if "ended" in line] == [
         "console  ended with exit code 5",
         "serve    ended with exit code 2",

@@ -74,6 +74,16 @@ def test_a_signal_ends_dvc_and_the_stage_that_it_runs(tmp_path: Path, sent: sign
         os.kill(int(pid.read_text()), 0)
 
 
+def test_the_output_of_dvc_and_its_stages_goes_where_the_caller_says(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  loud:\n    cmd: echo to stdout\n")
+    code = "from pathlib import Path; from tunectl.backends.vcs import dvc_repo; dvc_repo.repro(Path(), stdout=2); print('{}')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert run.stdout == "{}\n"
+    assert "to stdout" in run.stderr
+
+
 PULL = [sys.executable, "-m", "tunectl", "dvc", "pull"]
 
 

@@ -80,11 +80,13 @@ def run(args: argparse.Namespace) -> int:
 
         trust = open_trust(ProjectPaths())
     store = ReleaseRegistry(Path(args.store) if args.store else ProjectPaths().releases, trust=trust)
-    code: int = getattr(_module(args.verb), f"run_{args.verb}")(args, store)
-    if args.verb in MOVING and args.store is None:
-        from tunectl.pipeline.build_tracking import mirror_releases
+    try:
+        code: int = getattr(_module(args.verb), f"run_{args.verb}")(args, store)
+    finally:  # a promotion whose servers do not follow is a promotion all the same
+        if args.verb in MOVING and args.store is None:
+            from tunectl.pipeline.build_tracking import mirror_releases
 
-        mirror_releases(ProjectPaths())
+            mirror_releases(ProjectPaths())
     return code
 
 

@@ -143,25 +143,28 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Make a release the champion, so that servers load it; return the exit code."""
+    from tunectl.cli import release_wait
     from tunectl.registry import signature_policy
 
+    release_wait.refuse_addresses(args.wait, args.seconds)
     before = store.champion()
     author = signature_policy.choose_author(store, user.current_user())
     result = store.promote(store.find(args.release), author=author, message=args.message, force=args.force)
-    _say(args, store, result, "champion already" if result == before else "promoted")
+    tags = _tag(store, result.release) if args.tag else None
+    _print_pointer(args, store, result, "champion already" if result == before else "promoted", tags)
     _wait(args, result.release)
-    if args.tag:
-        _tag(store, result.release)
     return 0
 
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Make the previous champion the champion again; return the exit code."""
+    from tunectl.cli import release_wait
     from tunectl.registry import signature_policy
 
+    release_wait.refuse_addresses(args.wait, args.seconds)
     author = signature_policy.choose_author(store, user.current_user())
     pointer = store.rollback(author=author, message=args.message)
-    _say(args, store, pointer, "rolled back to")
+    _print_pointer(args, store, pointer, "rolled back to")
     _wait(args, pointer.release)
     return 0
 
@@ -185,9 +188,11 @@ def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Register the release in Git with GTO, and if it is the champion, assign that stage to it; return the exit code."""
     from tunectl.backends.system import terminal
 
-    result = _tag(store, store.find(args.release))
+    tags = _tag(store, store.find(args.release))
     if args.json:
-        terminal.print_json({"tags": result})
+        terminal.print_json({"tags": tags})
+    else:
+        terminal.print_line(_describe_tags(tags))
     return 0
 
 
@@ -250,22 +255,31 @@ def run_push(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _tag(store: ReleaseRegistry, release: str) -> list[str]:
-    from tunectl.backends.system import terminal
     from tunectl.backends.vcs import gto_tags
 
     pointer, manifest = store.champion(), store.manifest(release)
     stage = "champion" if pointer is not None and pointer.release == release else None
-    result = gto_tags.register(Path(), manifest.project, release=release, commit=manifest.git, stage=stage)
-    terminal.print_line(f"git tags: {', '.join(result)}; share them with: git push --tags")
-    return result
+    return gto_tags.register(Path(), manifest.project, release=release, commit=manifest.git, stage=stage)
 
 
-def _say(args: argparse.Namespace, store: ReleaseRegistry, pointer: ChampionPointer, description: str) -> None:
+def _describe_tags(tags: list[str]) -> str:
+    return f"git tags: {', '.join(tags) or 'as before'}; share them with: git push --tags"
+
+
+def _print_pointer(
+    args: argparse.Namespace,
+    store: ReleaseRegistry,
+    pointer: ChampionPointer,
+    description: str,
+    tags: list[str] | None = None,
+) -> None:
     from tunectl.backends.system import terminal
     from tunectl.registry.release_store import to_builtins
 
     if args.json:
-        terminal.print_json(to_builtins(pointer))
+        terminal.print_json({**to_builtins(pointer), **({} if tags is None else {"tags": tags})})
         return
     below = f"; before it: {pointer.previous}" if pointer.previous else ""
     terminal.print_line(f"{description} {pointer.release}{below} ({store.root})")
+    if tags is not None:
+        terminal.print_line(_describe_tags(tags))

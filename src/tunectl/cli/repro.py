@@ -27,6 +27,8 @@ from tunectl.pipeline.stages import STAGES, find
 
 EXAMPLES = 3
 """Number of test inputs that are printed with their answers: the first ones, not the best ones."""
+STDERR = 2
+"""File descriptor: with ``--json``, only the result is on stdout."""
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reset-overrides", action="store_true", help="forget the recorded overrides first")
     parser.add_argument("--force", action="store_true", help="run again although nothing changed")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON; all other output goes to stderr")
     parser.add_argument(
         "--unattended", action="store_true", help="do not register the packaged release; the caller does"
     )
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(layout: ProjectPaths, root: TunectlConfig, args: argparse.Namespace, end: run_ledger.RunEnd) -> int:
     started, code = time.monotonic(), 0
     try:
-        code = _rebuild(layout, args.to, force=args.force)
+        code = _rebuild(layout, args.to, force=args.force, as_json=args.json)
         seconds = time.monotonic() - started
         if not code:
             _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended, end=end)
@@ -97,13 +99,13 @@ def _configure(layout: ProjectPaths, new_overrides: list[str], *, reset: bool, t
     return root
 
 
-def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:
-    """Run DVC; returns 0, or the exit code of the stage that failed (it has said why already)."""
+def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool, as_json: bool) -> int:
+    """Run DVC, with ``as_json`` all its output on stderr; returns 0, or the exit code of the stage that failed (it has said why already)."""
     from tunectl.backends.vcs import dvc_repo
 
     layout.failure.unlink(missing_ok=True)
     layout.executed.unlink(missing_ok=True)
-    code = dvc_repo.repro(layout.root, targets, force=force)
+    code = dvc_repo.repro(layout.root, targets, force=force, stdout=STDERR if as_json else None)
     if not code:
         return 0
     if layout.failure.is_file():
@@ -136,24 +138,23 @@ def _summarize(
     verdicts = {name: verdict for name in rebuilt if (verdict := stage_verdict(layout, name))}
     folder = layout.artifact("evaluate")
     path = folder / "results.json" if "evaluate" in rebuilt and (folder / "results.json").is_file() else None
-    if as_json:
-        scores = atomic_io.read_json(path) if path else None
-        terminal.print_json({"seconds": round(seconds, 1), "verdicts": verdicts, "results": scores})
-    elif path:
-        _print_comparison(folder)
-    for name, verdict in verdicts.items():
-        if verdict["passed"] and not as_json:
-            terminal.print_line(f"{name}: {verdict['reason']}")
-    if path and not as_json:
-        _print_causes(path)
-        terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
     remaining = names[len(rebuilt) :]
     if not as_json:
+        if path:
+            _print_comparison(folder)
+        for name, verdict in verdicts.items():
+            if verdict["passed"]:
+                terminal.print_line(f"{name}: {verdict['reason']}")
+        if path:
+            _print_causes(path)
+            terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
         _print_next(layout, remaining, evaluated=path is not None)
-    if not remaining and not unattended:
-        release = _release(layout, as_json=as_json)
-        if end is not None:
-            end.release = release
+    release = None if remaining or unattended else _release(layout, as_json=as_json)
+    if end is not None:
+        end.release = release
+    if as_json:
+        scores = atomic_io.read_json(path) if path else None
+        terminal.print_json({"seconds": round(seconds, 1), "verdicts": verdicts, "results": scores, "release": release})
     _refuse(layout, {name: verdict for name, verdict in verdicts.items() if not verdict["passed"]})
 
 

@@ -5,8 +5,8 @@
     tunectl up --serve --monitor --retrain
     tunectl up --no-build --serve    only what runs for long
 
-It asks nothing. All output goes to the terminal and to .tunectl/up.log; Ctrl-C ends everything that it started. Without console
-and services it ends with the exit code of the build.
+It asks nothing. All output goes to the terminal and to .tunectl/up.log; Ctrl-C ends everything that it started. It ends when all
+that it started has ended: with the exit code of the build, or else of the first service that failed or could not be started.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.core.errors import UsageError
+from tunectl.core.errors import InfrastructureError, UsageError
 
 if TYPE_CHECKING:
     from tunectl.backends.system.child_group import ChildGroup
@@ -107,12 +107,12 @@ def _supervise(
         children.start("build", [*PROGRAM, "repro", *build_overrides])
         code = children.wait("build")
         children.print_line("up", "the build is done" if not code else f"the build ended with exit code {code}")
-    _start_services(children, layout, [name for name in SERVICES if getattr(args, name)])
+    started = _start_services(children, layout, [name for name in SERVICES if getattr(args, name)])
     running = children.list_running()
     if running:
         children.print_line("up", f"running: {', '.join(running)}; Ctrl-C ends them")
-        children.wait_all()
-    return code
+    failed = children.wait_all()
+    return code or failed or (0 if started else InfrastructureError.exit_code)
 
 
 def _start_console(children: ChildGroup) -> None:
@@ -130,8 +130,8 @@ def _start_console(children: ChildGroup) -> None:
     children.start("console", [*PROGRAM, "console"])
 
 
-def _start_services(children: ChildGroup, layout: ProjectPaths, names: list[str]) -> None:
-    """Start the services that were asked for; all of them need the champion, so none is started without one."""
+def _start_services(children: ChildGroup, layout: ProjectPaths, names: list[str]) -> bool:
+    """Start the services that were asked for; all of them need the champion, so without one none is started, and False is returned."""
     from tunectl.registry.release_store import ReleaseRegistry
 
     if names and ReleaseRegistry(layout.releases).champion() is None:
@@ -139,6 +139,7 @@ def _start_services(children: ChildGroup, layout: ProjectPaths, names: list[str]
             "up",
             f"not started: {', '.join(names)}; there is no champion yet: tunectl repro --reset-overrides builds a release",
         )
-        return
+        return False
     for name in names:
         children.start(name, [*PROGRAM, *SERVICES[name]])
+    return True

@@ -3,10 +3,12 @@
 import json
 import os
 import pwd
+import subprocess
 
 import pytest
 from conf_copy import copy_conf
 
+from tunectl.backends.vcs import project_repo
 from tunectl.cli.main import main
 from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
 from tunectl.registry.release_store import ReleaseRegistry
@@ -182,3 +184,23 @@ def test_a_package_that_is_not_there(tmp_path, capsys, monkeypatch):
     code, _, err = call(ReleaseRegistry(tmp_path / "store"), "add", capsys=capsys)
     assert code == 5
     assert "run: tunectl repro --to package" in err
+
+
+def test_with_json_nothing_else_is_on_stdout(store, tmp_path, monkeypatch, capsys):
+    for words in (
+        ["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "a"],
+        ["commit", "-q", "--allow-empty", "-m", "one"],
+    ):  # fmt: skip
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "tagged"
+    folder.mkdir()
+    (folder / "MODEL_CARD.md").write_text("tagged")
+    facts = BuildFacts("demo", "openvino", "merged", {}, {}, Lineage("base", "rev", {}, {}, {}, {}))
+    release = store.add(folder, facts, git=project_repo.head_commit(tmp_path)).id
+    code, out, _ = call(store, "promote", release, "--tag", "--json", capsys=capsys)
+    assert code == 0
+    pointer = json.loads(out)
+    assert (pointer["release"], sorted(pointer["tags"])) == (release, ["demo#champion#1", "demo@v0.0.1"])
+    assert json.loads(call(store, "tag", "--json", capsys=capsys)[1]) == {"tags": []}
+    assert "git tags: as before; share them with: git push --tags" in call(store, "tag", release, capsys=capsys)[1]

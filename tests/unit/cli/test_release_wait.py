@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from tunectl.cli.main import main
 from tunectl.cli.release_wait import wait_until_ready
 from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.registry.release_store import ReleaseRegistry
 
 
 class Says(BaseHTTPRequestHandler):
@@ -68,3 +72,34 @@ def test_what_is_no_address() -> None:
     assert (
         str(caught.value) == "--wait file:///etc/passwd: is not an address\n  for example --wait http://127.0.0.1:3000"
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "seconds"),
+    [("http://", 1.0), ("http://h:x", 1.0), ("http://a b", 1.0), ("http://[::1", 1.0), ("http://h", float("nan")), ("http://h", -1.0)],
+)  # fmt: skip
+def test_a_wrong_address_or_time_is_refused_before_anything_is_promoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str, seconds: float
+) -> None:
+    registry = ReleaseRegistry(tmp_path)
+    assert (
+        main(["release", "promote", "--store", str(tmp_path), "any", "--wait", address, "--seconds", f"{seconds}"]) == 2
+    )
+    assert "--wait" in (err := capsys.readouterr().err) or "--seconds" in err
+    assert registry.champion() is None
+
+
+def test_a_server_that_speaks_no_http_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"what?\r\n\r\n")
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        with pytest.raises(InfrastructureError, match="does not answer"):
+            wait_until_ready([f"http://127.0.0.1:{server.getsockname()[1]}"], "new", 0)
+        thread.join()

@@ -73,13 +73,19 @@ def test_no_overrides(layout: ProjectPaths, content: str) -> None:
             ),
         ),
         ("- 'a\n", ("conf/overrides.yaml:2: not YAML: found unexpected end of stream",)),
+        ("- caf\N{LATIN SMALL LETTER E WITH ACUTE}=1\n", ("conf/overrides.yaml: not UTF-8 text: byte 0xe9 at 5",)),
+        ("[" * 2000, ("conf/overrides.yaml: must be a list of key=value texts",)),
     ],
 )
-def test_a_file_that_is_no_list_of_overrides(layout: ProjectPaths, content: str, problems: tuple[str, ...]) -> None:
-    layout.overrides.write_text(content)
+def test_a_file_that_is_no_list_of_overrides_is_refused_and_replaced(
+    layout: ProjectPaths, content: str, problems: tuple[str, ...]
+) -> None:
+    layout.overrides.write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError) as caught:
         override_file.load_overrides(layout)
     assert caught.value.problems == problems
+    override_file.save_overrides(layout, [])
+    assert override_file.load_overrides(layout) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b.c", "d"]), st.text(min_size=1)), max_size=5))

@@ -104,13 +104,14 @@ class ChildGroup:
         self._join()
         return code
 
-    def wait_all(self) -> None:
-        """Wait until every command has ended."""
+    def wait_all(self) -> int:
+        """Wait until every command has ended; return the exit code of the first one that failed, in the order of their start, 0 where none did."""
         before = set(self.list_running())
         while before:
             time.sleep(POLL_SECONDS)
             before = self._report_ended(before)
         self._join()
+        return next((child.returncode for child in self._children.values() if child.returncode), 0)
 
     def stop(self) -> None:
         """End every command: by SIGINT, then SIGTERM, then SIGKILL."""

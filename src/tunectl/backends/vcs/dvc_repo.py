@@ -56,16 +56,18 @@ def restore(root: Path, targets: Sequence[str]) -> int:
     return _run_repro(root, ["--pull", *targets], {RESTORE_ONLY: "1"})
 
 
-def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
+def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False, stdout: int | None = None) -> int:
     """Run ``dvc repro`` with its output passed through; returns its exit code, 130 where it was interrupted.
 
-    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. What ends this
-    process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the current step finish, kill -9 does not.
+    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. ``stdout`` is the file
+    descriptor that gets their standard output (None: this process's). What ends this process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the current step finish, kill -9 does not.
     """
-    return _run_repro(root, [*(["--force"] if force else []), *targets], {})
+    return _run_repro(root, [*(["--force"] if force else []), *targets], {}, stdout)
 
 
-def _run_repro(root: Path, arguments: Sequence[str], extra_environment: Mapping[str, str]) -> int:
+def _run_repro(
+    root: Path, arguments: Sequence[str], extra_environment: Mapping[str, str], stdout: int | None = None
+) -> int:
     command, environment = build_command(root)
     clear_stale_locks(root)
     dvc_command = [*command, "repro", *arguments]
@@ -73,7 +75,12 @@ def _run_repro(root: Path, arguments: Sequence[str], extra_environment: Mapping[
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *dvc_command]
     with (
         subprocess.Popen(
-            guard, cwd=root, env={**environment, **extra_environment}, stdin=subprocess.PIPE, process_group=0
+            guard,
+            cwd=root,
+            env={**environment, **extra_environment},
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            process_group=0,
         ) as process,
         _pass_signals(process.pid) as interrupted,
     ):

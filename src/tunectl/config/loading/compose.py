@@ -20,6 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from tunectl.config.loading.override_parsing import (
     Override,
     OverrideError,
@@ -45,6 +47,7 @@ _ONE_AT_A_TIME = threading.Lock()
 _ROUNDS = 16
 _FROM_HYDRA = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What Hydra also raises for files of an unexpected form: a defaults list that is not a list, a broken ``@package`` line."""
+_UNREADABLE = (YAMLError, UnicodeDecodeError, RecursionError)
 NOTHING = "nothing was run"
 """The last line of every report of mistakes."""
 
@@ -76,7 +79,10 @@ def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
     groups, values = classify_overrides(conf, overrides, problems, _value)
     raw, files, choices = _hydra(conf, groups, problems)
     origins = Provenance()
-    lines = {file: key_lines(conf / file, _display_path(conf, file)) for file, _ in files}
+    try:
+        lines = {file: key_lines(conf / file, _display_path(conf, file)) for file, _ in files}
+    except _UNREADABLE as error:  # Hydra's YAML parser takes what this one refuses
+        raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
     for file, package in files:
         origins.merge(package, {path: hit for path, hit in lines[file].items() if path[0] != "defaults"})
     problems += _find_recipe_problems(conf, lines, origins)
@@ -120,7 +126,6 @@ def _hydra(
     """Return the merged but unresolved tree, and the files in the order in which they were merged."""
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     choices = {group: override.text.partition("=")[2].strip() for group, override in groups.items()}
     undone = [f"~{group}" for group, option in choices.items() if option == "null" and _in_recipe(conf, group)]
@@ -136,7 +141,7 @@ def _hydra(
             if not options or group in choices:
                 raise _stop(problems) from error
             choices[group] = (get_close_matches(option, options, 1, 0.0) or options)[0]
-        except (YAMLError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
         except (HydraException, OmegaConfBaseException, *_FROM_HYDRA) as error:
             raise _stop([*problems, OverrideError((), _describe_composition_error(conf, error))]) from error
@@ -150,7 +155,7 @@ def _in_recipe(conf: Path, group: str) -> bool:
 
 
 def _stop(problems: Sequence[OverrideError]) -> ConfigError:
-    return ConfigError([problem.text for problem in problems], hint=NOTHING)
+    return ConfigError(list(dict.fromkeys(problem.text for problem in problems)), hint=NOTHING)
 
 
 def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
@@ -250,11 +255,12 @@ def _missing_file(conf: Path, group: str, option: str, options: Sequence[str]) -
 
 def _defaults_line(conf: Path, option: str) -> str:
     """Return the place where a defaults list names ``option``, as a prefix for a message."""
-    for file in [conf / "config.yaml", *sorted(conf.glob("*/*.yaml"))]:
+    for file in [conf / "config.yaml", *sorted(conf.rglob("*.yaml"))]:
         path_text = _display_path(conf, file.relative_to(conf).as_posix())
-        for path, (value, origin) in key_lines(file, path_text).items():
-            if path[0] == "defaults" and value == option:
-                return f"{origin}: "
+        with suppress(*_UNREADABLE):  # another file of the folder, which nobody may have chosen
+            for path, (value, origin) in key_lines(file, path_text).items():
+                if path[0] == "defaults" and value == option:
+                    return f"{origin}: "
     return ""
 
 
@@ -262,19 +268,21 @@ def _yaml_mistakes(conf: Path) -> list[str]:
     """Return every file below ``conf/`` that is not YAML, each with line and column."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     result = []
     for file in sorted(conf.rglob("*.yaml")):
         path_text = _display_path(conf, file.relative_to(conf).as_posix())
         try:
             OmegaConf.load(file)
+            key_lines(file, path_text)
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             location = f"{path_text}:{mark.line + 1}:{mark.column + 1}" if mark is not None else path_text
             result.append(f"{location}: not YAML: {getattr(error, 'problem', None) or error}")
         except UnicodeDecodeError as error:
             result.append(f"{path_text}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
+        except RecursionError:
+            result.append(f"{path_text}: has too many levels, or an alias (*NAME) inside of what it names")
         except OmegaConfBaseException as error:
             result.append(f"{path_text}: {str(error).splitlines()[0]}")
         except OSError as error:

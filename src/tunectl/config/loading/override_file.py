@@ -38,6 +38,11 @@ def load_overrides(layout: ProjectPaths) -> list[Override]:
         raise ConfigError(
             [f"{location}: not YAML: {getattr(error, 'problem', None) or error}"], hint=_REPAIR
         ) from error
+    except UnicodeDecodeError as error:
+        text = f"{path_text}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}"
+        raise ConfigError([text], hint=_REPAIR) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path_text}: must be a list of key=value texts"], hint=_REPAIR) from error
     if node is None:
         return []
     if not isinstance(node, yaml.SequenceNode):
@@ -65,10 +70,11 @@ def save_overrides(layout: ProjectPaths, overrides: Sequence[Override]) -> None:
     Raises  InfrastructureError where the file cannot be written.
     """
     body = "".join(f"- {_quote_for_yaml(override.text)}\n" for override in overrides) or "[]\n"
-    present = layout.overrides.read_text(encoding="utf-8") if layout.overrides.is_file() else None
-    unchanged = present is not None and [override.text for override in load_overrides(layout)] == [
-        override.text for override in overrides
-    ]
+    try:
+        recorded = [override.text for override in load_overrides(layout)]
+        unchanged = layout.overrides.is_file() and recorded == [override.text for override in overrides]
+    except ConfigError:  # a damaged file is what --reset-overrides replaces
+        unchanged = False
     if not unchanged:
         atomic_io.write_text(layout.overrides, HEADER + body)
 

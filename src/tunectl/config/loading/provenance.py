@@ -78,7 +78,7 @@ def to_dotted_key(path: Sequence[str | int]) -> str:
 
 def format_value(value: Any) -> str:
     """Return a value as messages show it: JSON, so that text and numbers differ, without credentials of addresses, cut at 80 characters."""
-    text = hide_credentials(json.dumps(value, ensure_ascii=False))
+    text = hide_credentials(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else text[:79] + "…"
 
 
