@@ -104,6 +104,18 @@ def build_and_push(tmp_path: Path) -> tuple[Path, Path]:
     return root, remote
 
 
+def test_the_lock_file_is_replaced_and_never_half_written(tmp_path: Path) -> None:
+    root, _ = build_and_push(tmp_path)
+    path = root / "dvc.lock"
+    before = path.read_bytes()
+    with path.open("rb") as opened:
+        (root / "rows").write_text("other\n")
+        assert dvc_repo.repro(root) == 0
+        assert opened.read() == before, "who had opened it reads all of it"
+    assert path.read_bytes() != before
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def forget(root: Path, *names: str) -> None:
     """Delete the caches of a project and ``names``, as in a new clone."""
     for path in (root / ".dvc" / "cache", root / ".dvc" / "tmp", *(root / name for name in names)):

@@ -15,6 +15,7 @@ import pytest
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.vcs import dvc_lock, dvc_repo
+from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.pipeline import stage_status
 from tunectl.pipeline.stage_status import StageStatus, list_stage_status
@@ -177,12 +178,18 @@ def test_nothing_built_is_said_so(project: ProjectPaths) -> None:
     assert len(list_stage_status(project)) == len(STAGES)
 
 
-def test_a_damaged_lock_file_is_named(project: ProjectPaths) -> None:
+@pytest.mark.parametrize("content", ["stages: [<<<<<<< HEAD", "", "- stages"])
+def test_a_damaged_lock_file_is_named(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
     path = project.root / "dvc.lock"
-    path.write_text("stages: [<<<<<<< HEAD", encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"dvc\.lock is not a lock file of DVC") as caught:
         list_stage_status(project)
     assert "git checkout dvc.lock" in caught.value.hint
+    monkeypatch.chdir(project.root)
+    assert main(["repro"]) == 5
+    assert "dvc.lock is not a lock file of DVC" in capsys.readouterr().err
 
 
 def test_it_answers_while_dvc_is_busy_and_writes_no_tracked_file(project: ProjectPaths) -> None:

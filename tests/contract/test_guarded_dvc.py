@@ -21,6 +21,9 @@ REPLACED = {
     ("dvc.stage.cache", "StageCache.transfer"): "b17b3e5ad4ab32b3",
     ("dvc.stage.loader", "StageLoader.fill_from_lock"): "da565947ec83278b",
     ("dvc.output", "Output._compute_hash_info_from_meta"): "7d2f347891886a16",
+    ("dvc.utils.serialize._common", "_dump_data"): "e5c82405acfc8ccb",
+    ("dvc.utils.serialize._common", "_modify_data"): "5d8432d4d3002a03",
+    ("dvc.utils.serialize._yaml", "dump_yaml"): "5a3b25f72ee0bdee",
 }
 """First 16 digits of the SHA-256 of the source of what the guards replace, and of what they rely on: who calls it, and which fact becomes the digest."""
 HARMLESS = {"init", "config", "cache"}
@@ -46,7 +49,8 @@ def test_the_guards_replace_what_they_were_written_for(module: str, name: str) -
     assert digest == REPLACED[module, name], (
         f"{module}: {name} differs in dvc {version('dvc')}, dvc-data {version('dvc-data')}. Read it beside "
         "backends/vcs/guarded_dvc.py: is every list of a folder still read by Tree.from_list, every run of the run cache by "
-        "StageCache._load, every file of it copied by StageCache.transfer, and which key of an entry becomes its digest? "
+        "StageCache._load, every file of it copied by StageCache.transfer, every YAML file written by _dump_data, and which key of an entry "
+        "becomes its digest? "
         f"Run tests/backends/test_dvc_repo.py; then write {digest} here."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,14 @@ def test_a_link_to_nothing_can_be_composed_and_a_file_that_appears_behind_it_is_
     write("later.txt", "two")
     assert before is not None
     assert digests.digest_path(project, "raw") != before
+
+
+@pytest.mark.parametrize("path", ["raw", "raw/**/*.txt"])
+def test_a_name_that_is_not_utf_8_is_refused(path):
+    write("raw/a.txt", "text")
+    write(os.fsdecode(b"raw/caf\xe9/b.txt"), "text")
+    with pytest.raises(DataError, match=r"caf\\udce9/b.txt': the name of this file or folder is not UTF-8"):
+        glob_files(path, Path.cwd(), "path")
 
 
 def test_hidden_folders_stay_hidden_from_globs():

@@ -12,6 +12,9 @@ from pathlib import Path
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import InfrastructureError
 
+PROBE_SECONDS = 0.2
+"""Shortest wait for a lock: ``is_locked`` takes it for a moment, and is no run."""
+
 
 class LockTimeoutError(InfrastructureError):
     """Raised where another process holds a lock; the same call may succeed in a moment."""
@@ -37,7 +40,7 @@ def file_lock(
 ) -> Iterator[None]:
     """Hold the lock at ``path`` while the block runs; where it is taken, ``busy`` and the holder's ``description`` stand in the error.
 
-    ``timeout_seconds``: seconds to wait for another holder.
+    ``timeout_seconds``: seconds to wait for another holder; ``PROBE_SECONDS`` at least.
     Raises  LockTimeoutError naming the other process when it is taken.
     """
     try:
@@ -46,7 +49,7 @@ def file_lock(
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     try:
-        end = time.monotonic() + timeout_seconds
+        end = time.monotonic() + max(timeout_seconds, PROBE_SECONDS)
         while not try_lock(descriptor):
             if time.monotonic() >= end:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"

@@ -92,8 +92,9 @@ def _release(store: ReleaseRegistry, name: str) -> str | None:
 
 def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
     """Return what a release is made of: its retrain, stages, sources, and the raw rows where the present artifacts are its own."""
+    from msgspec import to_builtins
+
     from tunectl.pipeline import lineage_trace
-    from tunectl.registry.release_store import to_builtins
     from tunectl.retraining.run_store import RunStore
 
     manifest = store.manifest(release)

@@ -91,11 +91,11 @@ def _author(store: ReleaseRegistry) -> str:
 def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:
     import secrets
 
+    from msgspec import to_builtins
     from msgspec.structs import replace
 
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import CanaryStore
-    from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run
 
     name = f"manual-{secrets.token_hex(4)}"
@@ -119,11 +119,12 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
 
 
 def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:
+    from msgspec import to_builtins
+
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary import sequential_test
     from tunectl.canary.canary_store import CanaryStore
-    from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run, report
 
     canaries = CanaryStore(store)
@@ -157,9 +158,10 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
 
     Raises  CanaryRunningError while a test runs.
     """
+    from msgspec import to_builtins
+
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import CanaryStore
-    from tunectl.registry.release_store import to_builtins
 
     release = _find(args, store)
     CanaryStore(store).refuse_running()
@@ -176,9 +178,10 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
 
 def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """End the running test, or remove the challenger that was started without one."""
+    from msgspec import to_builtins
+
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import CanaryStore
-    from tunectl.registry.release_store import to_builtins
 
     canaries = CanaryStore(store)
     result = canaries.running()
@@ -197,10 +200,11 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:  # noqa: ARG001 - all three are called alike
     """Print how many identities and days the test takes, simulated, at the traffic of the last week."""
+    from msgspec import to_builtins
+
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary import canary_metrics, power_analysis
-    from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run
 
     settings = _require_canary_config(root, args.share)

@@ -45,7 +45,7 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]]:
     """Return entries of the store's log and the ends of retrains, by time."""
-    from tunectl.registry.release_store import to_builtins
+    from msgspec import to_builtins
 
     entries = [{**to_builtins(entry), "created_at": entry.created_at[:19]} for entry in store.log()]
     for run in runs:
@@ -73,8 +73,9 @@ def _find(runs: list[RetrainRun], run_name: str) -> RetrainRun:
 
 
 def _print_retrain(args: argparse.Namespace, run: RetrainRun, canaries: Any) -> int:
+    from msgspec import to_builtins
+
     from tunectl.backends.system import terminal
-    from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import report
 
     canary = next((item for item in canaries.all() if item.run == run.id), None)

@@ -273,8 +273,9 @@ def _print_pointer(
     description: str,
     tags: list[str] | None = None,
 ) -> None:
+    from msgspec import to_builtins
+
     from tunectl.backends.system import terminal
-    from tunectl.registry.release_store import to_builtins
 
     if args.json:
         terminal.print_json({**to_builtins(pointer), **({} if tags is None else {"tags": tags})})

@@ -60,13 +60,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the configuration, record the overrides, rebuild what changed, and print the result; return the exit code.
 
-    Raises  ConfigError, and MissingExtraError with everything that the recipe needs, before anything is recorded; GateError
-            when a gate has failed.
+    Raises  ConfigError, MissingExtraError with everything that the recipe needs, and ArtifactError for a damaged dvc.lock, before
+            anything is recorded; GateError when a gate has failed.
     """
+    from tunectl.backends.vcs import dvc_lock
+
     layout = ProjectPaths()
     for name in args.to:
         find(name)
     with lock.file_lock(layout.repro_lock, "tunectl repro"):
+        dvc_lock.read_lock_file(layout.root)  # a damaged one ends every command of DVC
         root = _configure(layout, args.overrides, reset=args.reset_overrides, targets=args.to)
         with run_ledger.record_run(layout, root.project, targets=args.to, unattended=args.unattended) as end:
             end.exit_code = _build(layout, root, args, end)

@@ -18,9 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from tunectl.access import signatures
@@ -189,16 +187,9 @@ class ReleaseRegistry:
             entries, now = self.log(), self.champion()
             if now is not None and now.release == release:
                 return now
-            result = self._swap(
-                release_state.apply_promotion(
-                    release, entries, at=event_log.current_moment(), author=author, message=message
-                ),
-                entries,
-            )
-            running = self.canary()
-            if running is not None and running.release == release:
-                self._withdraw(running, author, "it is the champion now")
-            return result
+            moment = event_log.current_moment()
+            promotion = release_state.apply_promotion(release, entries, at=moment, author=author, message=message)
+            return self._swap(promotion, entries)
 
     def start_canary(
         self,
@@ -268,6 +259,12 @@ class ReleaseRegistry:
             raise atomic_io.write_error(self.root / CANARY, error) from error
         self._append(ReleaseEvent("canary_stop", canary.release, event_log.current_moment(), author, message))
 
+    def _withdraw_champion(self) -> None:
+        """Withdraw the challenger where it is the champion by now: promoted, or rolled back to; also after a kill between the two writes."""
+        pointer, running = self.champion(), self.canary()
+        if pointer is not None and running is not None and running.release == pointer.release:
+            self._withdraw(running, pointer.author, "it is the champion now")
+
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
         """Raise where a release is damaged (ArtifactError), or no trusted key signed it, or a gate refused it without ``force`` (GateError, ``hint``)."""
         wrong = self.verify(release)
@@ -321,6 +318,7 @@ class ReleaseRegistry:
         )
         registry_formats.POINTER.write(self.root / CHAMPION, pointer)
         self._append(release_state.entry_of(pointer, entries))
+        self._withdraw_champion()
         return pointer
 
     def _build_manifest(self, folder: Path, facts: BuildFacts, git: str | None) -> ReleaseManifest:
@@ -389,12 +387,8 @@ class ReleaseRegistry:
             history_adoption.adopt_old_names(self.root)
             for entry in list(self._missing(event_log.read_lines(self.root / EVENTS, mend=True))):
                 self._append(entry)
+            self._withdraw_champion()
             yield
 
     def _append(self, entry: ReleaseEvent) -> None:
         event_log.append(self.root / EVENTS, entry)
-
-
-def to_builtins(value: Any) -> Any:
-    """Return a record as dicts, lists and scalars, for JSON."""
-    return msgspec.to_builtins(value)

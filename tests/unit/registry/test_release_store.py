@@ -339,6 +339,32 @@ def test_a_challenger_that_is_promoted_is_one_no_more(three: tuple[ReleaseRegist
     assert release_state.promotion_stack(store.log()) == [one, two]
 
 
+def test_a_challenger_that_is_rolled_back_to_is_one_no_more(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, author="t", message="w")
+    store.promote(two, author="t", message="w")
+    store.start_canary(one, share=0.1, author="t", message="w")
+    store.rollback(author="t", message="w")
+    assert (store.champion().release, store.canary()) == (one, None)
+    assert [entry.action for entry in store.log()[-3:]] == ["canary_start", "rollback", "canary_stop"]
+
+
+def test_a_kill_between_promotion_and_withdrawal_leaves_no_challenger_that_is_champion(
+    three: tuple[ReleaseRegistry, list[str]],
+) -> None:
+    store, (one, two, _) = three
+    store.promote(one, author="t", message="w")
+    store.start_canary(two, share=0.1, author="t", message="w")
+    canary = (store.root / "canary.json").read_bytes()
+    store.promote(two, author="t", message="w")
+    lines = (store.root / EVENTS).read_bytes().splitlines(keepends=True)
+    (store.root / EVENTS).write_bytes(b"".join(lines[:-1]))
+    (store.root / "canary.json").write_bytes(canary)
+    with store.hold_lock("the next change"):
+        assert store.canary() is None
+    assert [entry.action for entry in store.log()[-3:]] == ["canary_start", "promote", "canary_stop"]
+
+
 def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
     store.promote(one, author="t", message="w")

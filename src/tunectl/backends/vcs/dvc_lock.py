@@ -60,12 +60,14 @@ def read_lock_file(root: Path) -> dict[str, LockedStage]:
     path = root / "dvc.lock"
     if not path.is_file():
         return {}
+    data = path.read_bytes()
     try:
-        content = _Loader(path.read_bytes()).get_single_data()
-        return {name: _read_stage(stage) for name, stage in (content["stages"] or {}).items()}
+        content = _Loader(data).get_single_data()
+        return {name: _read_stage(stage) for name, stage in (content.get("stages") or {}).items()}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if data.strip() else "it is empty"
         raise ArtifactError(
-            f"{path} is not a lock file of DVC: {str(error).splitlines()[0]}",
+            f"{path} is not a lock file of DVC: {reason}",
             hint="take the committed one back: git checkout dvc.lock; or delete it: tunectl repro then builds everything",
         ) from error
 

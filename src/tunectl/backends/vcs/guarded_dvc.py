@@ -4,15 +4,20 @@ DVC writes the files of a folder wherever the folder's list says (``../../x``, t
 cache names, and copies entries of the run cache to where their keys in a bucket lead. All of it comes from the remote, so whoever
 may write there could write any file of this account. Here a list has paths below its folder, an entry the outputs of its
 stage, and a key no ``..``; another list or key ends the command, another entry is not used.
+
+DVC also rewrites dvc.lock in place, so a kill can leave half of it, and who reads it meanwhile sees half of it. Here it is replaced whole.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from tunectl.artifacts import atomic_io
 from tunectl.core.optional import import_optional
 
 EXTRA: Final = "pipeline"
@@ -96,11 +101,24 @@ def guard_copies() -> None:
     cache.transfer = copy_own
 
 
+def guard_writes() -> None:
+    """Make DVC replace its YAML files as a whole."""
+    common, yaml = (import_optional(f"dvc.utils.serialize.{name}", extra=EXTRA) for name in ("_common", "_yaml"))
+
+    def write_whole(path: Any, data: Any, dumper: Any, fs: Any = None, **options: Any) -> None:  # noqa: ARG001  all of them are local files
+        stream = io.StringIO()
+        dumper(data, stream, **options)
+        atomic_io.write_text(Path(path), stream.getvalue())
+
+    common._dump_data = yaml._dump_data = write_whole  # noqa: SLF001  # the one place where a file is written
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run DVC with ``arguments`` and all guards; return its exit code."""
     guard_lists()
     guard_runs()
     guard_copies()
+    guard_writes()
     code: int = import_optional("dvc.cli", extra=EXTRA).main(list(arguments))
     return code
 

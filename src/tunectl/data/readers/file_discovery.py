@@ -86,7 +86,7 @@ def glob_files(path: str, root: Path, key: str) -> list[Path]:
     """Return the files that a declared path means, sorted; without files and folders whose names begin with a dot.
 
     ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key of this setting, for messages.
-    Raises  DataError when there is no such file or folder, or nothing in it.
+    Raises  DataError when there is no such file or folder, or nothing in it, or a name is not UTF-8.
     """
     pattern = root / Path(path).expanduser()
     if has_magic(path) and not pattern.exists():
@@ -97,7 +97,7 @@ def glob_files(path: str, root: Path, key: str) -> list[Path]:
             raise DataError(
                 f"{key} = {path}: no file matches", hint="a glob is relative to the project; ** goes into folders"
             )
-        return files
+        return _refuse_names(files)
     if not pattern.exists():
         raise DataError(
             f"{key} = {path}: there is no such file or folder",
@@ -106,6 +106,18 @@ def glob_files(path: str, root: Path, key: str) -> list[Path]:
     files = _below(pattern)
     if not files:
         raise DataError(f"{key} = {path}: the folder is empty", hint="put the raw files there")
+    return _refuse_names(files)
+
+
+def _refuse_names(files: list[Path]) -> list[Path]:
+    """Return ``files``; raise where the name of one is not UTF-8, since every row of it names it."""
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{str(file)!a}: the name of this file or folder is not UTF-8", hint="rename it, then run again"
+            ) from error
     return files
 
 
