@@ -37,7 +37,7 @@ def test_it_builds_and_a_mistake_stops_it_before_anything_starts(tmp_path: Path)
     text = project.tunectl(folder, "up", "--no-console", "sft.lora_rnak=8", code=2)
     assert "lora_rank" in text
     assert not (folder / ".tunectl" / "up.log").exists()
-    text = project.tunectl(folder, "up", "--no-console", "--serve", "sft.lora_rank=8", code=4)
+    text = project.tunectl(folder, "up", "--no-console", "--serve", "sft.lora_rank=8", code=5)
     assert "up       tunectl repro sft.lora_rank=8\n" in text
     assert "up       the build is done\n" in text
     assert (
