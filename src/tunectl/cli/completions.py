@@ -34,8 +34,11 @@ def _bash() -> str:
     return f"""_tunectl() {{
   local word="${{COMP_WORDS[COMP_CWORD]}}"
   if [ "$COMP_CWORD" -eq 1 ]; then COMPREPLY=($(compgen -W "{verbs}" -- "$word")); return; fi
+  if [ "${{COMP_WORDS[COMP_CWORD-1]}}" = --to ] && [ "${{COMP_WORDS[1]}}" = repro ]; then
+    COMPREPLY=($(compgen -W "{stages}" -- "$word")); return
+  fi
   case "${{COMP_WORDS[1]}}" in
-    run|repro|chat) COMPREPLY=($(compgen -W "{stages}" -- "$word") $(compgen -f -- "$word"));;
+    run|chat) COMPREPLY=($(compgen -W "{stages}" -- "$word") $(compgen -f -- "$word"));;
     *) COMPREPLY=($(compgen -f -- "$word"));;
   esac
 }}
@@ -49,7 +52,12 @@ def _zsh() -> str:
 
 def _fish() -> str:
     _, stages = _list_candidates()
-    verbs = "\n".join(
-        f"complete -c tunectl -n __fish_use_subcommand -f -a {verb.name} -d '{verb.help}'" for verb in VERBS
-    )
-    return f"{verbs}\ncomplete -c tunectl -n '__fish_seen_subcommand_from run repro chat' -a '{stages}'\n"
+    lines = []
+    for verb in VERBS:
+        description = verb.help.replace("'", "\\'")
+        lines.append(f"complete -c tunectl -n __fish_use_subcommand -f -a {verb.name} -d '{description}'")
+    lines += [
+        f"complete -c tunectl -n '__fish_seen_subcommand_from run chat' -a '{stages}'",
+        f"complete -c tunectl -n '__fish_seen_subcommand_from repro' -x -l to -a '{stages}'",
+    ]
+    return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ tunectl init my-model --from OWNER/NAME        a data set of the Hugging Face Hu
 from __future__ import annotations
 
 import argparse
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def _refuse_contradiction(args: argparse.Namespace) -> None:
 
 
 def _next(args: argparse.Namespace) -> list[str]:
-    where = "" if args.folder == "." else f"cd {args.folder} && "
+    where = "" if args.folder == "." else f"cd {shlex.quote(args.folder)} && "
     if args.example is not None:
         return [f"next: {where}tunectl repro"]
     return [f"next: put raw files below {Path(args.folder) / 'data'}, then: {where}tunectl check && tunectl repro"]

@@ -7,6 +7,7 @@ import codecs
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def _preview(layout: ProjectPaths, name: str, location: dict[str, str], origin: 
 def next_lines(source: NewSource, folder: str) -> list[str]:
     """Return lines of text for the end of ``tunectl init``: the next command for ``folder``, and a warning of few answers."""
     preview = source.preview
-    cd_prefix = "" if folder == "." else f"cd {folder} && "
+    cd_prefix = "" if folder == "." else f"cd {shlex.quote(folder)} && "
     if not preview.examples:
         return [
             "these are documents: a model learns to answer from inputs with answers, and there are none yet",
@@ -193,6 +194,10 @@ def _describe_hub(name: str) -> dict[str, Any]:
 
 def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the columns that the options of the command name."""
+    if args.text and (args.prompt or args.answer):
+        raise UsageError(
+            "--text is about documents, --prompt and --answer about examples", hint="leave one of them out"
+        )
     if args.text:
         return {"holds": "documents", "columns": {"text": args.text}}
     if bool(args.prompt) != bool(args.answer):

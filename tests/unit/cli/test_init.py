@@ -35,7 +35,9 @@ def test_empty_project_has_all_parts_and_passes_check(tmp_path: Path, capsys: py
     assert [source.path for source in checked.root.ingest.sources.values()] == ["data"]
     assert not list((target / "conf").rglob("*local_lens*"))
     assert "local_lens" not in (target / "conf" / "config.yaml").read_text()
-    assert "my-shop: a new project in" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "my-shop: a new project in" in out
+    assert "cd 'My Shop' && tunectl check" in out
 
 
 def test_recipe_of_an_empty_project_lists_the_options_that_it_has(tmp_path: Path) -> None:

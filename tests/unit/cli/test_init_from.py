@@ -127,6 +127,8 @@ def test_columns_with_other_names_are_asked_for_and_taken(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "0 examples with 0 answers" in out
     assert "next: cd texts && tunectl repro --to split" in out
+    assert main(["init", "both", "--from", "ads.csv", "--text", "ad", "--prompt", "brief", "--answer", "ad"]) == 2
+    assert "--text is about documents" in capsys.readouterr().err
     assert main(["init", "half", "--from", "ads.csv", "--prompt", "brief"]) == 2
     assert "--prompt and --answer go together" in capsys.readouterr().err
 

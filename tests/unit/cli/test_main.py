@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +105,28 @@ def test_ctrl_c_is_clean(
     monkeypatch.setattr(cli, "_dispatch", stop)
     assert cli.main(words) == 130
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("repro --to ev", "evaluate"), ("run ev", "evaluate"), ("repro ev", ""), ("esti", "estimate")],
+)
+def test_bash_completes_verbs_and_stages(
+    typed: str, offered: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completions", "bash"]) == 0
+    words = f"COMP_WORDS=(tunectl {typed}); COMP_CWORD={len(typed.split())}; _tunectl; echo ${{COMPREPLY[*]}}"
+    script = f"{capsys.readouterr().out}\n{words}"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == offered
+
+
+def test_fish_gets_lines_whose_quotes_are_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completions", "fish"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line.replace("\\'", "").count("'") % 2 == 0, line
+
+
+def test_compose_is_no_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["repro", "--to", "compose"]) == 2
+    assert "compose: is no stage of its own, it runs before every other one\n  leave it out" in capsys.readouterr().err

@@ -79,6 +79,8 @@ def find(name: str) -> Stage:
 
     from tunectl.core.errors import UsageError
 
+    if name == COMPOSE:
+        raise UsageError(f"{COMPOSE}: is no stage of its own, it runs before every other one", hint="leave it out")
     names = [COMPOSE, *(stage.name for stage in STAGES)]
     near = get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]}?" if near else ""
