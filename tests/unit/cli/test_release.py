@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import subprocess
+import sys
 
 import pytest
 from conf_copy import copy_conf
@@ -204,3 +205,4 @@ def test_with_json_nothing_else_is_on_stdout(store, tmp_path, monkeypatch, capsy
     assert (pointer["release"], sorted(pointer["tags"])) == (release, ["demo#champion#1", "demo@v0.0.1"])
     assert json.loads(call(store, "tag", "--json", capsys=capsys)[1]) == {"tags": []}
     assert "git tags: as before; share them with: git push --tags" in call(store, "tag", release, capsys=capsys)[1]
+    assert "gto" not in sys.modules  # its import configures the logging of the whole process anew

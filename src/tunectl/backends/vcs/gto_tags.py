@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunectl.core.errors import InfrastructureError, UsageError
-from tunectl.core.optional import import_optional
+from tunectl.core.optional import require_installed
 
 
 def register(root: Path, name: str, *, release: str, commit: str | None, stage: str | None) -> list[str]:
@@ -18,7 +18,7 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
     A release that has a version already gets no second one. GTO allows no underscore in a name; it is replaced by a dash.
     Raises  UsageError outside Git, or for a release made from changes that were not committed; InfrastructureError with GTO's error message.
     """
-    import_optional("gto", extra="pipeline")
+    require_installed("gto", extra="pipeline")
     if commit is None:
         raise UsageError(
             f"release {release} was made outside Git, so there is no commit to tag", hint="git init, then package again"
