@@ -91,7 +91,8 @@ def render_commands() -> str:
         ("command", "what it does"), [(f"[`tunectl {verb.name}`](#tunectl-{verb.name})", verb.help) for verb in VERBS]
     )
     text += (
-        "\nEach command also takes `--verbose`: log details, and show tracebacks. Exit codes: [Errors](errors.md).\n"
+        "\nEach command but `tunectl dvc`, which hands it to DVC, also takes `--verbose`: log details, and show tracebacks."
+        " Exit codes: [Errors](errors.md).\n"
     )
     for verb in VERBS:
         module = import_module(verb.module)

@@ -27,4 +27,4 @@ def run(args: argparse.Namespace) -> int:
 
     command, environment = dvc_repo.build_command(Path())
     sys.stdout.flush()
-    os.execve(command[0], [*command, *args.arguments], environment)  # noqa: S606  no shell: a list of words
+    os.execve(command[0], [*command, *args.arguments[1:]], environment)  # noqa: S606  no shell: a list of words

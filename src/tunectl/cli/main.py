@@ -14,7 +14,7 @@ from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 class MixedArgumentParser(argparse.ArgumentParser):
     """An argparse parser that accepts options between positional arguments: ``run sft --to slurm key=value``.
 
-    A command that passes all its arguments on (``argparse.REMAINDER``) keeps the options after the first one for itself.
+    A command that passes all its arguments on (``argparse.REMAINDER``) takes none for itself but ``--help`` as the first one.
     Subcommands inherit it, because argparse creates their parsers with the class of their parent.
     """
 
@@ -24,6 +24,8 @@ class MixedArgumentParser(argparse.ArgumentParser):
         """Return the parsed arguments as a namespace, and the arguments that are unknown."""
         # argparse's intermixed parsing supports neither subcommands nor REMAINDER
         passes_on = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        if passes_on and args and args[0] not in {"-h", "--help"}:
+            return super().parse_known_args(["--", *args], namespace)
         if self._mixing or passes_on or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._mixing = True
@@ -83,6 +85,7 @@ VERBS: tuple[Command, ...] = (
 EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate failed, 4 a missing extra, 5 the environment,
 75 a trial of a sweep was stopped early
 Every verb explains itself: tunectl VERB --help"""
+VERBOSE = "--verbose"
 RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
 """Commands that resume where they were stopped."""
 
@@ -93,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except TunectlError as error:
+        if VERBOSE in arguments:
+            _print_traceback(error)
         return _report(error)
     except KeyboardInterrupt:
         goes_on = "; run the same command again to resume" if arguments[:1] and arguments[0] in RESUMABLE else ""
@@ -119,16 +124,18 @@ def _dispatch(argv: list[str]) -> int:
 
         sys.stdout.write(f"tunectl {__version__}\n")
         return 0
-    verb = _find(argv[0])
+    verb, rest = _find(argv[0]), argv[1:]
+    if VERBOSE in rest and verb.name != "dvc":  # subcommands take it, too; DVC has an option of this name
+        rest = [VERBOSE, *(argument for argument in rest if argument != VERBOSE)]
     from importlib import import_module
 
     module = import_module(verb.module)
     parser = MixedArgumentParser(
         prog=f"tunectl {verb.name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--verbose", action="store_true", help="log details, and show tracebacks")
+    parser.add_argument(VERBOSE, action="store_true", help="log details, and show tracebacks")
     module.add(parser)
-    args = parser.parse_args(argv[1:])
+    args = parser.parse_args(rest)
     _prepare(args)
     code: int = module.run(args)
     return code
@@ -167,6 +174,12 @@ def _report(error: TunectlError) -> int:
     more = f"  more: tunectl docs {slug}\n" if slug else ""
     sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n{more}")
     return error.exit_code
+
+
+def _print_traceback(error: TunectlError) -> None:
+    from traceback import format_exception
+
+    sys.stderr.write(replace_control_codes("".join(format_exception(error))))
 
 
 def _environment(error: MemoryError | OSError) -> TunectlError:

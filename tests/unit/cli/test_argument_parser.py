@@ -56,3 +56,26 @@ def test_a_number_of_things_to_print_is_not_negative(words, capsys):
 def test_the_demo_says_what_a_port_is(port, capsys):
     assert main(["demo", "--port", port]) == 2
     assert "a port is a number from 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["pull", "--run-cache"], ["repro", "--verbose", "-h"], []], ids=" ".join
+)
+def test_dvc_gets_its_arguments_as_they_are(words, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tunectl.backends.vcs.dvc_repo.build_command", lambda folder: (["dvc"], {}))
+    monkeypatch.setattr("os.execve", lambda program, command, environment: started.append(command))
+    main(["dvc", *words])
+    assert started == [["dvc", *words]]
+
+
+@pytest.mark.parametrize(
+    "words", [["release", "--verbose", "show", "x"], ["release", "show", "x", "--verbose"]], ids=" ".join
+)
+def test_verbose_may_stand_after_a_verb_and_after_its_subcommand(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert "\ntunectl: " in shown
