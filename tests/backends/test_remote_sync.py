@@ -237,6 +237,20 @@ def test_a_fork_ends_with_one_command_that_writes_a_higher_sequence(
     assert back.release != pointer.release, "a promotion of what was champion already is no step to go back"
 
 
+def test_who_is_ahead_and_keeps_its_own_loses_no_promotion(
+    shared: tuple[ReleaseRegistry, ReleaseRegistry], far: FsspecObjectStore, tmp_path: Path
+) -> None:
+    ours, _ = shared
+    first = ours.ids()[0]
+    second, third = added(ours, "second"), added(ours, "third")
+    for release in (second, third):
+        ours.promote(release, author="ann", message="mine")
+    resolve(ours, far, "ours", author="cy", message="no fork at all")
+    assert release_state.promotion_stack(ours.log()) == [first, second, third]
+    assert server(far, tmp_path).champion() == ours.champion()
+    assert ours.rollback(author="ann", message="no").release == second
+
+
 def test_what_was_written_is_never_written_again(
     shared: tuple[ReleaseRegistry, ReleaseRegistry], far: FsspecObjectStore
 ) -> None:

@@ -119,6 +119,20 @@ def sign_release(folder: Path, key: SigningKey) -> Path:
     return path
 
 
+def merge_signatures(content: bytes, existing: bytes | None) -> bytes:
+    """Return the envelope ``existing`` with the signatures of ``content``, or ``content`` where it is another statement or none.
+
+    Of a key that signed both, the signature in ``content`` is taken.
+    """
+    own, other = _decode_envelope(content), _decode_envelope(existing or b"")
+    if own is None or other is None or (own.payloadType, own.payload) != (other.payloadType, other.payload):
+        return content
+    signed = {entry.keyid: entry for entry in (*other.signatures, *own.signatures)}
+    if list(signed.values()) == other.signatures:
+        return existing or content
+    return msgspec.json.encode(structs.replace(other, signatures=list(signed.values()))) + b"\n"
+
+
 def sign_by_environment(folder: Path) -> None:
     """Sign the release in ``folder`` where the environment variable TUNECTL_RELEASE_KEY names a key; else do nothing."""
     key = signatures.load_named_key(signatures.RELEASE_KEY_ENV)

@@ -27,6 +27,7 @@ from tunectl.registry import (
     release_manifest,
     release_state,
     release_statement,
+    signature_policy,
 )
 from tunectl.registry.history_adoption import AdoptedHistory
 from tunectl.registry.protocols import MAX_MANIFEST_BYTES, ObjectStore
@@ -117,12 +118,14 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
 
     Raises:
         UsageError: the side to keep has no champion.
-        GateError: another machine wrote at the same time, or no trusted key signed the pointers at the address that are kept.
+        GateError: another machine wrote at the same time, no trusted key signed the pointers at the address that are kept, or this
+            machine has no trusted key to sign the promotion.
     """
     remote = _open(store, files)
     remote_events, remote_canary = remote.log(), remote.canary()
     if keep == "theirs":
         _refuse_unsigned(store, remote, remote_events, remote_canary)
+    signature_policy.refuse_pointer_key(store)
     releases = _fetch(store, remote, remote_events, remote_canary)
     with store.hold_lock("resolving a fork"):
         local_events = store.log()
@@ -132,11 +135,12 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
                 f"{store.root if keep == 'ours' else remote.location} has no champion to keep",
                 hint=f"keep the champion of the other side: --keep {'theirs' if keep == 'ours' else 'ours'}",
             )
-        history = _rebase_additions(local_events, remote_events)
+        is_fork = local_events[: len(remote_events)] != remote_events
+        history = _rebase_additions(local_events, remote_events) if is_fork or keep == "theirs" else list(local_events)
         sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
         moment = event_log.current_moment()
         digest = pointer.digest or store.digest(pointer.release)
-        below = release_state.promotion_stack(remote_events)
+        below = release_state.promotion_stack(history)
         returns = pointer.release in below[:-1] and below[-1] != pointer.release
         action: Literal["promote", "rollback"] = "rollback" if returns else "promote"  # back to what was champion there
         champion = ChampionPointer(pointer.release, None, moment, author, message, sequence, action, digest=digest)
@@ -172,6 +176,13 @@ def _refuse_unsigned(
             )
     local_events = store.log()
     known_count = _common(local_events, remote_events)
+    canary, last = release_state.canary_of(remote_events, remote_canary), release_state.last_canary_event(remote_events)
+    if canary is not None and last is not None and last[0] > known_count and canary.number != last[0]:
+        raise GateError(
+            f"{remote.location}: the start of the canary {canary.release} is event {last[0]}, and was signed as event "
+            f"{canary.number}: it is a copy of an earlier one; nothing was adopted",
+            hint=hint,
+        )
     forged = release_statement.find_forged_swap(remote_events, store.trust, known_count, force=force)
     if forged is not None:
         what = (
@@ -253,11 +264,15 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore, names: Sequence[s
 
 
 def _send_statement(store: ReleaseRegistry, files: ObjectStore, release: str) -> None:
-    """Copy the signed statement about a release; one that others signed, too, is replaced by that of this machine."""
+    """Copy the signed statement about a release; signatures of others of the same statement stay."""
     content = store.read_statement(release)
+    if content is None:
+        return
     name = f"{RELEASES}/{release}{release_statement.ENDING}"
-    if content is not None and files.read(name, MAX_MANIFEST_BYTES) != content:
-        files.write(name, content)
+    existing = files.read(name, MAX_MANIFEST_BYTES)
+    merged = release_statement.merge_signatures(content, existing)
+    if merged != existing:
+        files.write(name, merged)
 
 
 def _refuse_other_history(

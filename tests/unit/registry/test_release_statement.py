@@ -717,6 +717,58 @@ def test_a_promotion_that_came_with_a_fork_is_passed_where_only_a_revoked_key_si
     assert f"past {second}: no trusted key signed its promotion" in pointer.message
 
 
+def test_a_canary_that_ended_is_not_started_again_by_who_may_write_there(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path
+) -> None:
+    """Its signature is good, and its line is taken from the history."""
+    second = store.ids()[1]
+    release_statement.sign_release(store.folder(second), ci(keys))
+    store.start_canary(second, share=0.5, author="t", message="")
+    remote_sync.push(store, address)
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    remote_sync.pull(other, address)
+    assert other.canary() is not None
+    started = [event for event in store.log() if event.action == "canary_start"]
+    store.stop_canary(author="t", message="worse")
+    remote_sync.push(store, address)
+    number = len(store.log()) + 1
+    address.write(f"events/{number:06d}.jsonl", b"".join(map(registry_formats.EVENT.encode, started)))
+    for registry in (other, ReleaseRegistry(tmp_path / "fresh", trust=TrustStore(keys.path))):
+        with pytest.raises(GateError, match=f"is event {number}, and was signed as event {number - 2}"):
+            remote_sync.pull(registry, address)
+
+
+def test_a_fork_is_resolved_only_with_a_key_that_servers_follow(
+    store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    remote_sync.pull(other, address)
+    store.promote(store.ids()[2], author="t", message="")
+    remote_sync.push(store, address)
+    before = other.log()
+    monkeypatch.delenv(signatures.POINTER_KEY_ENV)
+    with pytest.raises(GateError, match=f"{signatures.POINTER_KEY_ENV} is not set"):
+        remote_sync.resolve(other, address, "ours", author="t", message="")
+    assert other.log() == before
+
+
+def test_two_machines_sign_a_release_and_both_signatures_reach_the_address(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path
+) -> None:
+    release, files = store.ids()[0], FsspecObjectStore(f"file://{tmp_path}/remote")
+    path = release_statement.sign_release(store.folder(release), ci(keys))
+    remote_sync.push(store, files)
+    path.unlink()
+    release_statement.sign_release(store.folder(release), keys.make("audit", "release"))
+    for _ in range(2):
+        remote_sync.push(store, files)
+        stored = json.loads(files.read(f"releases/{release}.intoto.json") or b"")
+        assert len(stored["signatures"]) == 2
+    path.write_bytes(path.read_bytes().replace(b'"payload":"', b'"payload":"AAAA'))
+    remote_sync.push(store, files)
+    assert files.read(f"releases/{release}.intoto.json") == path.read_bytes(), "another statement is replaced"
+
+
 def test_a_pointer_of_a_revoked_key_is_not_remembered_as_the_newest(
     store: ReleaseRegistry, keys: Keys, address: FsspecObjectStore, tmp_path: Path
 ) -> None:
