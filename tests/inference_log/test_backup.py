@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -393,6 +394,20 @@ create.create_backup(host, Path({str(target)!r}))
     assert not (target.parent / ".tunectl-backup").exists()
 
 
+def test_a_file_that_cannot_be_read_is_named_as_such(project, tmp_path, monkeypatch):
+    host, opened = describe(), Path.open
+
+    def refuse(path, *given, **more):
+        if path == host.keys:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *given, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)  # the tests run as root, which may read all
+    with pytest.raises(InfrastructureError, match=f"cannot read {host.keys}: Permission denied"):
+        create.create_backup(host, tmp_path / "backups/one")
+    assert not (tmp_path / "backups/one").exists()
+
+
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_a_killed_restore_goes_on(project, database, tmp_path, number):
     host, target = describe(), tmp_path / "backups/one"
@@ -415,6 +430,47 @@ restore.restore(host, Path({str(target)!r}))
         assert len(list(store.tombstones())) == 2
     assert ReleaseRegistry(host.registry_folder).champion() is not None
     assert holds_text(Path(".tunectl")) == []
+
+
+def test_a_restore_that_goes_on_replaces_nothing_that_came_after_the_kill(project, database, tmp_path, monkeypatch):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    database()
+    really = restore._move
+
+    def fail(fresh: Path, destination: Path) -> None:
+        if fresh.name == "champion.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really(fresh, destination)
+
+    monkeypatch.setattr(restore, "_move", fail)
+    with pytest.raises(InfrastructureError):
+        restore.restore(host, target)
+    monkeypatch.setattr(restore, "_move", really)
+    newer = ReleaseRegistry(host.registry_folder).add(write_release(tmp_path / "c", "c"), FACTS).id
+    api_keys.add(host.keys, api_keys.create_key("phone", ["chat"], None, datetime.now(UTC))[1])
+    restore.restore(host, target)
+    assert newer in ReleaseRegistry(host.registry_folder).ids()
+    assert ReleaseRegistry(host.registry_folder).champion() is not None
+    assert "phone" in [key.name for key in api_keys.read(host.keys)]
+
+
+def test_a_restore_that_goes_on_refuses_what_it_has_not_put_there(project, database, tmp_path, monkeypatch):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    database()
+
+    def fail(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "_move", fail)
+        with pytest.raises(InfrastructureError):
+            restore.restore(host, target)
+    newer = ReleaseRegistry(host.registry_folder).add(write_release(tmp_path / "c", "c"), FACTS).id
+    with pytest.raises(UsageError, match=f"these exist already: .*{host.registry_folder}"):
+        restore.restore(host, target)
+    assert ReleaseRegistry(host.registry_folder).ids() == [newer]
 
 
 def test_a_backup_during_a_promotion_has_one_champion_and_its_history(project, tmp_path):

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -24,6 +24,7 @@ NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a file for the block and yield its stream; the file appears at ``path``, with the permissions ``mode``, only if the block succeeds.
 
+    It keeps owner and group of a file that it replaces, as far as this account may set them: root may write the keys of a server.
     Raises  InfrastructureError when the folder cannot be written or the disk is full.
     """
     descriptor, temporary = _make_temporary(path)
@@ -32,6 +33,7 @@ def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        _keep_owner(path, temporary)
         temporary.chmod(mode)
         temporary.replace(path)
         fsync_directory(path.parent)
@@ -39,6 +41,19 @@ def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
         raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep_owner(path: Path, temporary: Path) -> None:
+    """Give ``temporary`` the owner and group of the file at ``path``, or the group alone; where this account may do neither, nothing."""
+    if not path.exists():
+        return
+    former, own = path.stat(), temporary.stat()
+    for owner in (former.st_uid, own.st_uid):
+        if (owner, former.st_gid) == (own.st_uid, own.st_gid):
+            return
+        with suppress(PermissionError):
+            os.chown(temporary, owner, former.st_gid)
+            return
 
 
 def write_error(path: Path, error: OSError) -> InfrastructureError:

@@ -21,7 +21,7 @@ from tunectl.artifacts import atomic_io, lock
 from tunectl.backends.storage import inference_log_backup
 from tunectl.backup import host_state
 from tunectl.backup.host_state import Backup, BackupFile, HostState
-from tunectl.core.errors import UsageError
+from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.inference_log import erasure_ledger, project_folder, snapshot
 from tunectl.registry import release_state, release_statement
 from tunectl.registry.registry_formats import RELEASES
@@ -100,6 +100,11 @@ def _hold_scratch(target: Path) -> Iterator[Path]:
             scratch.mkdir(mode=0o700)
             yield scratch
         except OSError as error:
+            if error.filename is not None and not Path(error.filename).is_relative_to(scratch):
+                raise InfrastructureError(
+                    f"cannot read {error.filename}: {error.strerror}",
+                    hint="back up with the account that owns it, or as root; no backup was written",
+                ) from error
             raise atomic_io.write_error(scratch, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

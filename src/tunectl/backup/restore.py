@@ -40,6 +40,8 @@ class RestoreMark(Struct, frozen=True):
 
     backup: str
     """SHA-256 of the ``backup.json`` of that backup."""
+    begun: list[str] = []
+    """What it has put in place, or was about to: names in the backup, of files and of what is in its folders."""
 
 
 class RestoreResult(Struct, frozen=True):
@@ -104,10 +106,10 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
         locks.enter_context(
             lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore is running")
         )
-        is_resumed = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
+        earlier = _MARK.read(mark, RestoreMark) if mark.is_file() else None
+        resumed = earlier if earlier is not None and earlier.backup == digest else None
         _require_fit(host, backup)
-        if not is_resumed:
-            _refuse_existing(host, backup)
+        _refuse_existing(host, backup, resumed)
         locks.enter_context(_hold_services(host))
         erasures = erasure_ledger.merge(
             erasure_ledger.read(path)
@@ -117,17 +119,21 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
                 *ledgers,
             )
         )
-        _MARK.write(mark, RestoreMark(digest))
+        begun = resumed.begun if resumed else []
+        _MARK.write(mark, RestoreMark(digest, begun))
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             scratch.mkdir(mode=0o700)
             _copy_tree(source, backup, scratch)
             erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
             _note_erasures(host, source, erasures)
-            for name, path in host.iter_paths():
-                is_kept = name in host_state.KEPT_HERE and path is not None and path.exists()
-                if path is not None and (scratch / name).exists() and not is_kept:
-                    _put(scratch / name, path)
+            for part, fresh, destination in _iter_moves(host, scratch):
+                if part not in begun:
+                    begun.append(part)
+                    _MARK.write(mark, RestoreMark(digest, begun))
+                elif destination.exists() and not part.startswith(f"{host_state.SNAPSHOTS}/"):
+                    continue  # since the kill a release may have been promoted, or a key added; of snapshots more may be erased
+                _move(fresh, destination)
             mark.unlink()
         except OSError as error:
             raise atomic_io.write_error(state, error) from error
@@ -172,16 +178,12 @@ def _hold_services(host: HostState) -> Iterator[None]:
         yield
 
 
-def _refuse_existing(host: HostState, backup: Backup) -> None:
-    existing = [str(path) for name, path in host.iter_paths() if path is not None and _holds(path, name, backup)]
-    if backup.inference_log == "sqlite" and host.database is not None:
-        files = [
-            host.database,
-            *_list_journals(host.database),
-        ]  # a journal of another database would end up in this one
-        existing += [str(path) for path in files if path.exists()]
-    if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
-        existing.append("tables of an inference log in the database of inference_log.url")
+def _refuse_existing(host: HostState, backup: Backup, resumed: RestoreMark | None) -> None:
+    """Raise UsageError where the host has some of what is restored; what a killed restore has put in place does not count."""
+    begun = resumed.begun if resumed else []
+    existing = [str(path) for name, path in host.iter_paths() if path is not None and _holds(path, name, backup, begun)]
+    if resumed is None:  # since a killed restore began, nobody could open the log
+        existing += _list_logs(host, backup)
     if existing:
         raise UsageError(
             f"restore replaces nothing, and these exist already: {', '.join(existing)}",
@@ -189,18 +191,29 @@ def _refuse_existing(host: HostState, backup: Backup) -> None:
         )
 
 
+def _list_logs(host: HostState, backup: Backup) -> list[str]:
+    """Return what exists of an inference log on this host: files of SQLite, or tables of PostgreSQL."""
+    if backup.inference_log == "sqlite" and host.database is not None:
+        # a journal of another database would end up in this one
+        return [str(path) for path in (host.database, *_list_journals(host.database)) if path.exists()]
+    if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
+        return ["tables of an inference log in the database of inference_log.url"]
+    return []
+
+
 def _list_journals(database: Path) -> list[Path]:
     return [database.with_name(f"{database.name}{end}") for end in JOURNALS]
 
 
-def _holds(folder: Path, name: str, backup: Backup) -> bool:
-    """Return whether something exists at ``folder`` that the backup has, too; an empty folder counts as nothing."""
+def _holds(folder: Path, name: str, backup: Backup, begun: Sequence[str]) -> bool:
+    """Return whether something exists at ``folder`` that the backup has, too, and is not in ``begun``; an empty folder counts as nothing."""
     if name in host_state.KEPT_HERE:
         return False
     if name in backup.files:
-        return folder.exists()
+        return name not in begun and folder.exists()
     inside = {Path(file).parts[1] for file in backup.files if file.startswith(f"{name}/")}
-    return any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in (folder / one for one in inside))
+    paths = [folder / child for child in inside if f"{name}/{child}" not in begun]
+    return any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in paths)
 
 
 def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
@@ -247,7 +260,7 @@ def _restore_log(
         fresh = scratch / host_state.SQLITE
         for path in (*_list_journals(fresh), inference_log_migration.lock_path(fresh), *_list_journals(host.database)):
             path.unlink(missing_ok=True)
-        _put(fresh, host.database)
+        _move(fresh, host.database)
     return sum(one.inferences + one.feedback for one in counts), snapshots
 
 
@@ -284,15 +297,19 @@ def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -
         erasure_ledger.add_backup_folder(folder, source.absolute().parent)
 
 
-def _put(fresh: Path, destination: Path) -> None:
-    """Move a file, or the content of a folder, to ``destination``; the pointer of a registry last."""
-    if not fresh.is_dir():
-        _move(fresh, destination)
-        return
-    destination.mkdir(mode=0o755 if fresh.name == host_state.REGISTRY else 0o700, parents=True, exist_ok=True)
-    last = {name: number for number, name in enumerate(host_state.REGISTRY_FILES)}
-    for child in sorted(fresh.iterdir(), key=lambda path: (last.get(path.name, -1), path.name)):
-        _move(child, destination / child.name)
+def _iter_moves(host: HostState, scratch: Path) -> Iterator[tuple[str, Path, Path]]:
+    """Yield (name in the backup, path now, destination) of each file, and each child of a folder; the pointer of a registry last."""
+    order = {name: number for number, name in enumerate(host_state.REGISTRY_FILES)}
+    for name, path in host.iter_paths():
+        fresh = scratch / name
+        if path is None or not fresh.exists() or (name in host_state.KEPT_HERE and path.exists()):
+            continue
+        if not fresh.is_dir():
+            yield name, fresh, path
+            continue
+        path.mkdir(mode=0o755 if name == host_state.REGISTRY else 0o700, parents=True, exist_ok=True)
+        for child in sorted(fresh.iterdir(), key=lambda child: (order.get(child.name, -1), child.name)):
+            yield f"{name}/{child.name}", child, path / child.name
 
 
 def _move(fresh: Path, destination: Path) -> None:

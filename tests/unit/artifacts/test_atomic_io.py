@@ -32,6 +32,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_that_root_replaces_keeps_its_owner_and_group(tmp_path: Path) -> None:
+    target = tmp_path / "keys.json"
+    atomic_io.write_json(target, [], 0o640)
+    os.chown(target, 1234, 4321)
+    atomic_io.write_json(target, [1], 0o640)
+    facts = target.stat()
+    assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (1234, 4321, 0o640)
+
+
 def test_json_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     atomic_io.write_json(tmp_path / "a", {"b": 1, "a": {"d": 2, "c": 3}})
     atomic_io.write_json(tmp_path / "b", {"a": {"c": 3, "d": 2}, "b": 1})
