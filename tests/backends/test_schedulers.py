@@ -236,6 +236,8 @@ def test_what_a_job_noted_outlives_the_memory_of_slurm(tmp_path: Path, monkeypat
     for note, state in (("finished 0", "finished"), ("finished 3", "finished"), ("failed 5", "failed")):
         (tmp_path / "state").write_text(note + "\n")
         assert slurm_scheduler.read_state(build_record(storage=str(tmp_path))) == state
+    (tmp_path / "state").write_text("")  # a disk that was full
+    assert slurm_scheduler.read_note(build_record(storage=str(tmp_path))) is None
 
 
 @pytest.mark.parametrize(
@@ -418,6 +420,20 @@ def test_a_program_that_does_not_answer_is_not_a_refusal(tmp_path: Path, monkeyp
     with pytest.raises(scheduler_command.UnconfirmedError, match="did not answer within") as caught:
         scheduler_command.send_job(words, check_command="squeue --name=tunectl-sft-1")
     assert "squeue --name=tunectl-sft-1" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "echo 'error: Post \"https://cluster:6443/apis\": EOF' >&2; exit 1",
+        "echo 'Error from server: context deadline exceeded' >&2; exit 1",
+        "echo 'read tcp: connection reset by peer' >&2; exit 1",
+        "kill -9 $$",
+    ],
+)
+def test_a_program_that_lost_its_cluster_or_was_killed_may_have_sent_the_job(ending: str) -> None:
+    with pytest.raises(scheduler_command.UnconfirmedError, match="may have the job all the same"):
+        scheduler_command.send_job(["sh", "-c", ending], check_command="squeue")
 
 
 def test_of_a_traceback_the_last_line_is_reported(tmp_path):

@@ -17,14 +17,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the output of a job with its cluster's own program; return that program's exit code.
+    """Print the output of a job with its cluster's own program; return 0, or 5 where that program failed.
 
     Raises  InfrastructureError where that program is not installed, or nothing was printed yet.
     """
     import subprocess
 
+    from tunectl.core.errors import InfrastructureError
     from tunectl.jobs import job_records
     from tunectl.pipeline import job_submission
 
     record = job_records.find_job(ProjectPaths().jobs, args.id)
-    return subprocess.run(job_submission.build_log_command(record, follow=args.follow), check=False).returncode
+    command = job_submission.build_log_command(record, follow=args.follow)
+    return InfrastructureError.exit_code if subprocess.run(command, check=False).returncode else 0

@@ -82,7 +82,7 @@ def find_job(jobs: Path, name: str) -> JobRecord:
 
     Raises  UsageError where there is none, or more than one.
     """
-    matches = [record for record in list_jobs(jobs) if record.id.startswith(name)]
+    matches = [record for record in list_jobs(jobs) if name and record.id.startswith(name)]
     exact = [record for record in matches if record.id == name]
     if len(exact or matches) != 1:
         what = (
@@ -90,7 +90,7 @@ def find_job(jobs: Path, name: str) -> JobRecord:
             if matches
             else "is not a job of this project"
         )
-        raise UsageError(f"{name} {what}", hint="tunectl submit status lists them")
+        raise UsageError(f"{name or 'an empty id'} {what}", hint="tunectl submit status lists them")
     return (exact or matches)[0]
 
 

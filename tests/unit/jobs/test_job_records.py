@@ -49,6 +49,12 @@ def test_a_job_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
         job_records.find_job(tmp_path, "cpt")
 
 
+def test_an_empty_id_is_not_the_beginning_of_the_only_job(tmp_path: Path) -> None:
+    job_records.save(tmp_path, record("sft-1"))
+    with pytest.raises(UsageError, match="an empty id is not a job of this project"):
+        job_records.find_job(tmp_path, "")
+
+
 def test_a_record_that_is_damaged_or_newer_is_named(tmp_path: Path) -> None:
     job_records.save(tmp_path, record("sft-1"))
     path = tmp_path / "sft-1" / "job.json"

@@ -19,8 +19,11 @@ INSTALL: Final = {
     "ray": "pip install 'ray[default]', in the version of the cluster",
 }
 """What to install, by the program whose absence shows it."""
-_LATE: Final = ("timed out", "timeout")
-"""What a program says, in small letters, that got no answer from its cluster in time."""
+_UNANSWERED: Final = (
+    *("timed out", "timeout", "deadline exceeded", "zero bytes were transmitted"),
+    *("unexpected eof", ": eof", "connection reset", "connection lost", "connection aborted"),
+)
+"""What a program says, in small letters, that sent something to its cluster and got no answer."""
 
 
 class UnconfirmedError(InfrastructureError):
@@ -43,13 +46,13 @@ def send_job(command: Sequence[str], *, check_command: str) -> str:
     """Run the ``command`` that submits a job; return its standard output.
 
     ``check_command``: the command line that shows whether the scheduler has the job.
-    Raises  UnconfirmedError where no answer came in time; InfrastructureError with the program's own message where it refuses.
+    Raises  UnconfirmedError where no answer came, or a signal ended the program; InfrastructureError with the program's own message where it refuses.
     """
     try:
         return call(command)
     except InfrastructureError as error:
-        late = isinstance(error.__cause__, subprocess.TimeoutExpired)
-        if not late and not any(text in error.message.lower() for text in _LATE):
+        stopped = isinstance(error.__cause__, subprocess.SubprocessError)
+        if not stopped and not any(text in error.message.lower() for text in _UNANSWERED):
             raise
         raise UnconfirmedError(
             f"{error.message}; the cluster may have the job all the same",
@@ -77,8 +80,9 @@ def call(command: Sequence[str], *, text: str | None = None, cwd: Path | None = 
         reason = "\n".join(lines[-5:])[-MESSAGE_CHARS:] or f"exit code {process.returncode}"
         if any(line.startswith("Traceback ") for line in lines):  # the last line of a Python traceback has the message
             reason = lines[-1][:MESSAGE_CHARS]
+        killed = subprocess.CalledProcessError(process.returncode, command[0]) if process.returncode < 0 else None
         raise InfrastructureError(
             f"{' '.join(command[:2])} failed: {reason}",
             hint="the scheduler said so: correct what its message names, in the submit settings (conf/submit/) or on the cluster",
-        )
+        ) from killed
     return process.stdout + process.stderr if with_errors else process.stdout

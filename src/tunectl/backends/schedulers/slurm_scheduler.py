@@ -170,11 +170,12 @@ def _select_job(scheduler_id: str, option: str) -> list[str]:
 
 
 def read_note(record: JobRecord) -> str | None:
-    """Return the first word of the state file that the job writes to its storage; None if this machine has no such file."""
+    """Return the first word of the state file that the job writes to its storage; None if this machine has none, or an empty one."""
     if record.storage is None:
         return None
     path = Path(record.storage) / job_script.STATE
-    return path.read_text(encoding="utf-8").split()[0] if path.is_file() else None
+    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return next(iter(content.split(maxsplit=1)), None)
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
