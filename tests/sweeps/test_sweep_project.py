@@ -14,6 +14,9 @@ import pytest
 import sweep_project as project
 import yaml
 
+from tunectl.artifacts import lock
+from tunectl.artifacts.paths import ProjectPaths
+
 pytest.importorskip("optuna")
 SMALL = ("sweep.n_trials=5", "sweep.pruner.min_resource=2", "sweep.pruner.reduction_factor=2", "sweep.sampler=random")
 
@@ -96,6 +99,15 @@ def test_a_trial_is_taken_over_into_the_overrides(folder: Path) -> None:
         assert "trial 77 of default does not exist" in text
     finally:
         (folder / "conf" / "overrides.yaml").write_text(before)
+
+
+def test_a_trial_is_not_taken_over_beside_a_build(folder: Path) -> None:
+    trial = next(trial for trial in shown(folder)["trials"] if trial["state"] == "complete" and not trial["start"])
+    before = (folder / "conf" / "overrides.yaml").read_text()
+    with lock.file_lock(ProjectPaths(folder).repro_lock, "tunectl repro"):
+        text = project.tunectl(folder, "sweep", "take", "default", str(trial["number"]), code=5)
+    assert "another run is working in this project: tunectl repro" in text
+    assert (folder / "conf" / "overrides.yaml").read_text() == before
 
 
 def test_the_page_is_written(folder: Path, tmp_path: Path) -> None:

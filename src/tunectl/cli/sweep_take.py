@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
@@ -30,7 +31,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the settings of a trial together with the recorded overrides, then record them; return the exit code.
 
-    Raises  UsageError where no trial is best, or the one that was named did not end well; ConfigError where they do not fit.
+    Raises  UsageError where no trial is best, or the one that was named did not end well; ConfigError where they do not fit;
+            LockTimeoutError beside a build.
     """
     from tunectl.backends.system import terminal
     from tunectl.cli.sweep_show import open_named
@@ -43,9 +45,10 @@ def run(args: argparse.Namespace) -> int:
     if not new_overrides:
         terminal.print_line(f"trial {trial.number} has the settings as they are: there is nothing to take over")
         return 0
-    overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
-    checks.load_config(layout, overrides)
-    override_file.save_overrides(layout, overrides)
+    with lock.file_lock(layout.repro_lock, "tunectl sweep take"):  # a build reads and writes the file, too
+        overrides = override_file.merge_overrides(override_file.load_overrides(layout), new_overrides)
+        checks.load_config(layout, overrides)
+        override_file.save_overrides(layout, overrides)
     terminal.print_line(f"{layout.overrides}: {' '.join(new_overrides)}")
     terminal.print_line("build with them: tunectl repro")
     return 0
