@@ -304,9 +304,14 @@ def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
         lines.append(
             f"columns: {', '.join(source_preview.fields) or 'none'} kept for slices; not read: {', '.join(source_preview.unused) or 'none'}"
         )
+    near = (
+        ", which are left out; near ones are not searched for (near in conf/curate/default.yaml)"
+        if source_preview.near_duplicates is None
+        else f" and {source_preview.near_duplicates} near, which are left out"
+    )
     lines += [
         f"languages{_of(source_preview)}: {_list(source_preview.languages)}",
-        f"duplicates{_of(source_preview)}: {source_preview.exact_duplicates} exact, {source_preview.near_duplicates} near; both are left out",
+        f"duplicates{_of(source_preview)}: {source_preview.exact_duplicates} exact{near}",
         f"personal data{_of(source_preview)}: {_list(source_preview.personal)}{'; it is masked' if source_preview.personal else ''}",
     ]
     if source_preview.turned_away:

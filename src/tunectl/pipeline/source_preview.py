@@ -73,7 +73,8 @@ class SourcePreview(msgspec.Struct, frozen=True):
     main_languages: list[str]
     """Languages with a relevant share; English where none is certain."""
     exact_duplicates: int
-    near_duplicates: int
+    near_duplicates: int | None
+    """None where curate does not search for them."""
     personal: dict[str, int]
     """Places that curate would mask, by kind of personal data."""
     turned_away: dict[str, int]
@@ -128,7 +129,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         languages=languages,
         main_languages=main_languages,
         exact_duplicates=result.duplicates.exact or 0,
-        near_duplicates=result.duplicates.near or 0,
+        near_duplicates=None if root.curate.near is None else result.duplicates.near or 0,
         personal=result.personal or {},
         turned_away=result.rejected,
     )
