@@ -66,7 +66,7 @@ VERBS: tuple[Command, ...] = (
     Command("annotate", "compare answers on a page, to learn from people"),
     Command("evaluate", "measure a model on a file, or compare base models"),
     Command("serve", "serve the champion with OpenAI's HTTP API; manage keys"),
-    Command("log", "the inference log: show, export, erase, prune, purge, verify"),
+    Command("log", "the inference log: show, export, erase, prune, purge, verify, migrate"),
     Command("backup", "save what this host holds: inference log, keys, registry, records of retrains"),
     Command("restore", "put a backup in place; erasures made after it are applied again"),
     Command("monitor", "detect drift in live traffic; calibrate, backtest, set the reference"),

@@ -3,7 +3,7 @@
     tunectl repro                        replay the recorded overrides
     tunectl repro sft.lora_rank=32       record an override, and rebuild with it
     tunectl repro experiment=e2e data.path=trainset.csv
-    tunectl repro --reset-overrides      forget all recorded overrides
+    tunectl repro --reset-overrides      forget all recorded overrides, and rebuild
 
 Ends with the comparison table and the path of the report; with exit code 3 where a gate failed.
 """
