@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -222,9 +223,12 @@ def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, A
         pinned = {"holds": one.holds, "type": one.type, **({} if "columns" in settings else {"format": one.format})}
     # A name with ${ would be a reference in YAML, and ??? a value that is missing.
     names = [column for column in source_preview.fields if "${" not in column and column != "???"]
-    if names:
-        pinned["fields"] = {re.sub(r"\W+", "_", column.lower()).strip("_") or column: column for column in names}
-    return pinned
+    fields: dict[str, str] = {}
+    for column in names:
+        name = re.sub(r"\W+", "_", column.lower()).strip("_") or column
+        others = (f"{name}_{number}" for number in count(2))
+        fields[next(free for free in chain([name], others) if free not in fields)] = column
+    return pinned | ({"fields": fields} if fields else {})
 
 
 def _list_notes(source_preview: SourcePreview) -> list[str]:

@@ -45,11 +45,12 @@ class RowStep(Struct, frozen=True):
 
 
 def trace_row(layout: ProjectPaths, row_name: str) -> Iterator[RowStep]:
-    """Yield one step per stage for the row ``row_name``: a record's id, or its source (FILE:ROW, or the end of a file's path).
+    """Yield one step per stage for the row ``row_name``: a record's id, or its source (FILE or FILE:ROW, where FILE may be the end of a path).
 
     Lines that cannot contain the name are not decoded, so that a large artifact is read at the speed of the disk.
     Raises  DataError for a line that is not a JSON object.
     """
+    row_name = row_name.removeprefix("./")
     needles = _encode_needles(row_name)
     for stage, names in FILES.items():
         folder = layout.artifact(stage)
@@ -117,9 +118,8 @@ def find_lines(path: Path, needles: Sequence[bytes]) -> Iterator[tuple[int, byte
 def _matches_source(source: Any, row_name: str) -> bool:
     if not isinstance(source, dict):
         return False
-    return row_name in (source.get("file"), format_source(source)) or str(source.get("file", "")).endswith(
-        f"/{row_name}"
-    )
+    names = (str(source.get("file", "")), format_source(source))
+    return any(name == row_name or name.endswith(f"/{row_name}") for name in names)
 
 
 def format_source(source: Any) -> str:

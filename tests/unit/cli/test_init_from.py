@@ -191,6 +191,16 @@ def test_names_of_columns_are_text_whatever_they_hold() -> None:
     assert list(load("shop").root.ingest.sources["ads"].fields.values()) == names[:3]
 
 
+def test_no_column_is_lost_where_two_names_become_one() -> None:
+    names = ["a b", "a-b", "a_b"]
+    with Path("ads.csv").open("w", newline="") as stream:
+        rows = [[f"Say {number}", f"It is {number}", *[str(number % 2)] * 3] for number in range(30)]
+        csv.writer(stream).writerows([["prompt", "completion", *names], *rows])
+    assert main(["init", "shop", "--from", "ads.csv"]) == 0
+    fields = load("shop").root.ingest.sources["ads"].fields
+    assert fields == dict(zip(["a_b", "a_b_2", "a_b_3"], names, strict=True))
+
+
 def test_the_language_of_the_texts_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"prompt": f"Schreibe bitte eine kurze Anzeige für den Laden Nummer {n} in der alten Straße.",

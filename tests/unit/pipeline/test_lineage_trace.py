@@ -59,6 +59,13 @@ def test_a_reject_says_its_reason_and_what_offended(layout: ProjectPaths) -> Non
     assert step == RowStep("curate", "rejects.jsonl", "exact_duplicate", "", "data/ads.jsonl:2", "twin e-1")
 
 
+@pytest.mark.parametrize("name", ["./data/ads.jsonl:2", "ads.jsonl:2"])
+def test_a_row_is_found_by_the_path_that_a_shell_completes_and_by_the_end_of_a_path(
+    layout: ProjectPaths, name: str
+) -> None:
+    assert {step.source for step in lineage_trace.trace_row(layout, name)} == {"data/ads.jsonl:2"}
+
+
 def test_the_end_of_a_path_names_all_rows_of_a_file(layout: ProjectPaths) -> None:
     assert len(list(lineage_trace.trace_row(layout, "ads.jsonl"))) == 5
 
