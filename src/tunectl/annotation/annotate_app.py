@@ -73,10 +73,10 @@ def listen(address: str, port: int) -> socket.socket:
     try:
         return bounded_http.listen(host, port)
     except OSError as error:
-        raise _unusable(host, port, error) from error
+        raise _describe_bind_error(host, port, error) from error
 
 
-def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
+def _describe_bind_error(host: str, port: int, error: OSError) -> InfrastructureError:
     if error.errno == errno.EADDRNOTAVAIL:
         return InfrastructureError(
             f"annotate.host = {host}: this machine has no such address",
@@ -215,7 +215,7 @@ class _Routes:
             name = name if holder.allows("acts_for") else holder.name
         if not _is_name(name):
             return self._show_sign_in(NO_NAME, 422)
-        response, https = self._home_again(), sessions.is_https(request.url.scheme, request.headers)
+        response, https = self._redirect_home(), sessions.is_https(request.url.scheme, request.headers)
         if self._setup.keys is None:
             sessions.set_cookie(response, WHO, quote(name, safe=""), https=https, max_age=NAME_SECONDS)
         else:
@@ -225,11 +225,11 @@ class _Routes:
     async def leave(self, request: Any) -> Any:
         """Sign the person out."""
         self._people.remove(_read_session(request))
-        response = self._home_again()
+        response = self._redirect_home()
         sessions.delete_cookie(response, WHO)
         return response
 
-    def _home_again(self) -> Any:
+    def _redirect_home(self) -> Any:
         return self._responses.RedirectResponse("/", 303)
 
     async def question(self, request: Any) -> Any:

@@ -103,7 +103,7 @@ class AnnotationQueue:
                     left=now.left,
                     seconds=round((at - now.since).total_seconds(), 1),
                     tags=list(tags),
-                    edit=_better(edit, now.task),
+                    edit=_accept_edit(edit, now.task),
                     repeat=now.repeat,
                 )
             )
@@ -114,11 +114,11 @@ class AnnotationQueue:
         annotation = self._store.get_annotation(showing)
         if annotation is None:
             return False
-        better = _better(edit, self._store.tasks[annotation.task])
+        accepted = _accept_edit(edit, self._store.tasks[annotation.task])
         return (annotation.choice, annotation.tags, annotation.edit) == (
             button_to_choice(button, annotation.left),
             list(tags),
-            better,
+            accepted,
         )
 
     def undo(self, annotator: str) -> bool:
@@ -170,7 +170,7 @@ def button_to_choice(button: Button, left: int) -> AnnotationChoice:
     return button
 
 
-def _better(edit: str | None, task: AnnotationTask) -> str | None:
+def _accept_edit(edit: str | None, task: AnnotationTask) -> str | None:
     """Return the edit, unless it is empty or one of the answers unchanged."""
     text = (edit or "").replace("\r\n", "\n").strip()
     return text if text and text not in {answer.strip() for answer in task.answers} else None

@@ -64,7 +64,7 @@ class Vote:
     """Text of the next assistant turn: the answer's, or what the person wrote instead."""
 
 
-def _coin() -> int:
+def _draw_side() -> int:
     return secrets.randbelow(2)
 
 
@@ -76,7 +76,7 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
     """The turns so far, without the answers on the screen."""
     comparison: Battle | None = None
-    coin: Callable[[], int] = _coin
+    coin: Callable[[], int] = _draw_side
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def build_messages(self, text: str) -> list[Message]:

@@ -114,7 +114,7 @@ class CanaryStore:
                 hint="choose another release: tunectl release list",
             )
         self.store.manifest(canary.challenger)
-        with self._writing():
+        with self._lock_store():
             before = next((item for item in self.all() if item.id == canary.id), None)
             if before is not None and before.ended_at is not None:
                 return before
@@ -146,8 +146,8 @@ class CanaryStore:
 
     def record_result(self, canary: CanaryRecord, reading: CanaryResult) -> CanaryRecord:
         """Store the result of one evaluation; return the canary as it is now, which somebody may have ended."""
-        with self._writing():
-            now = self._now(canary)
+        with self._lock_store():
+            now = self._read_record(canary)
             if now.ended_at is None and now.reading != reading:
                 now = replace(now, reading=reading)
                 self.write(now)
@@ -169,9 +169,9 @@ class CanaryStore:
         ``author`` (empty: the author of its start) and ``message`` are for the release history. ``expected``, and ChampionMovedError: as of
         ``ReleaseRegistry.stop_canary``.
         """
-        with self._writing():
-            now = self._now(canary)
-            if self._up(now):
+        with self._lock_store():
+            now = self._read_record(canary)
+            if self._is_followed(now):
                 stop_message = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
                 self.store.stop_canary(author=author or now.author, message=stop_message[:1000], expected=expected)
             if now.ended_at is None:
@@ -182,36 +182,36 @@ class CanaryStore:
     def _path(self, canary: CanaryRecord) -> Path:
         return self.folder / f"{canary.id}.json"
 
-    def _now(self, canary: CanaryRecord) -> CanaryRecord:
+    def _read_record(self, canary: CanaryRecord) -> CanaryRecord:
         result: CanaryRecord = CANARY_RECORD.read(self._path(canary), CanaryRecord)
         return result
 
     def repair(self) -> bool:
         """Make the registry's challenger agree with the canary records after a kill; return whether it had to be changed."""
-        if self._wrong() is None:
+        if self._find_inconsistency() is None:
             return False
-        with self._writing():
-            wrong, running = self._wrong(), self.running()
+        with self._lock_store():
+            wrong, running = self._find_inconsistency(), self.running()
             if wrong == "absent" and running is not None:
                 self._put_up(running)
             elif wrong == "left over":
                 self.store.stop_canary(author="tunectl", message="its canary test has ended")
         return wrong is not None
 
-    def _wrong(self) -> Literal["absent", "left over"] | None:
+    def _find_inconsistency(self) -> Literal["absent", "left over"] | None:
         running, state, pointer = self.running(), self.store.canary(), self.store.champion()
         if running is not None:
             is_promoted = pointer is not None and pointer.release == running.challenger  # its end is not written yet
             return "absent" if state is None and not is_promoted else None
         return "left over" if state is not None and any(item.salt == state.salt for item in self.all()) else None
 
-    def _up(self, canary: CanaryRecord) -> bool:
+    def _is_followed(self, canary: CanaryRecord) -> bool:
         """Return whether the challenger that servers follow is this canary's."""
         state: CanaryState | None = self.store.canary()
         return state is not None and state.salt == canary.salt
 
     def _put_up(self, canary: CanaryRecord) -> None:
-        if not self._up(canary):
+        if not self._is_followed(canary):
             reason = f"canary {canary.id}: {canary.message}"[:1000]
             self.store.start_canary(
                 canary.challenger,
@@ -221,7 +221,7 @@ class CanaryStore:
                 salt=canary.salt,
             )
 
-    def _writing(self) -> AbstractContextManager[None]:
+    def _lock_store(self) -> AbstractContextManager[None]:
         return lock.file_lock(
             self.store.root / ".experiment.lock",
             "a canary",

@@ -239,12 +239,12 @@ def _generation() -> Any:
         tags = frozenset({"generation"})
 
         def parse(self, parser: Any) -> Any:
-            """Read the block; the node calls ``_around`` with what the block writes."""
+            """Read the block; the node calls ``_wrap_caller`` with what the block writes."""
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("_around"), [], [], body).set_lineno(line)
+            return nodes.CallBlock(self.call_method("_wrap_caller"), [], [], body).set_lineno(line)
 
-        def _around(self, caller: Any) -> str:
+        def _wrap_caller(self, caller: Any) -> str:
             return f"{OPEN}{caller()}{CLOSE}"
 
     return Generation

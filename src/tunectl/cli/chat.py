@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             f"--max-new-tokens must be 1 or more and --temperature 0 or more, not {args.max_new_tokens} and {args.temperature:g}"
         )
     base, adapter = resolve_model(args.who, args.base, ProjectPaths())
-    answer = _speaker(args, base, adapter)
+    answer = _build_responder(args, base, adapter)
     if args.prompt is not None:
         _one(answer, [Message("user", args.prompt)], args)
     elif sys.stdin.isatty():
@@ -87,7 +87,7 @@ def _base_of(layout: ProjectPaths) -> Path:
     return path
 
 
-def _speaker(
+def _build_responder(
     args: argparse.Namespace, base: Path, adapter: Path | None
 ) -> Callable[[list[Message], Callable[[str], None]], str]:
     from tunectl.backends.modeling.chat_session import ChatSession

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if inference is not None:
         result["answer"] = inference
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
-        result.update(_backwards(store, layout, release))
+        result.update(_trace_release(store, layout, release))
     if inference is not None or release is None:  # users may have turned an answer into a training example
         steps = list(lineage_trace.trace_row(layout, name))
         result["forward"] = to_builtins(steps)
@@ -90,7 +90,7 @@ def _release(store: ReleaseRegistry, name: str) -> str | None:
     return result[0] if len(result) == 1 else None
 
 
-def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
+def _trace_release(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
     """Return what a release is made of: its retrain, stages, sources, and the raw rows where the present artifacts are its own."""
     from msgspec import to_builtins
 
@@ -160,11 +160,11 @@ def _print(args: argparse.Namespace, result: dict[str, Any]) -> int:
         terminal.table("", COLUMNS, [tuple(step[name] for name in COLUMNS) for step in steps[:MAX_ROWS_SHOWN]])
         if len(steps) > MAX_ROWS_SHOWN:
             terminal.print_line(f"and {len(steps) - MAX_ROWS_SHOWN} more; --json prints all")
-        terminal.print_line(_fate(steps, result["learned_by"]))
+        terminal.print_line(_explain_outcome(steps, result["learned_by"]))
     return 0
 
 
-def _fate(steps: Sequence[dict[str, Any]], releases: Sequence[str]) -> str:
+def _explain_outcome(steps: Sequence[dict[str, Any]], releases: Sequence[str]) -> str:
     if not any((step["stage"], step["file"]) == ("split", "train.jsonl") for step in steps):
         return "learned by no release: the split at hand does not train on it"
     return f"learned by releases: {', '.join(release[:12] for release in releases) or 'none of this split yet'}"

@@ -60,7 +60,9 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
         message = NOBODY.format(variable=root.inference_log.hash_key_env)
     if result.journal_busy:
         message = f"{message} {BUSY}"
-    _say(args, {"erased": result.inferences, "feedback": result.feedback, "journal_busy": result.journal_busy}, message)
+    _print_result(
+        args, {"erased": result.inferences, "feedback": result.feedback, "journal_busy": result.journal_busy}, message
+    )
     return 0
 
 
@@ -84,7 +86,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
     if isinstance(root, TunectlConfig):
         report_files.prune_older(layout.root / root.monitor.reports, windows, before)
     snapshots = _prune_snapshots(layout, root, before)
-    _say(
+    _print_result(
         args,
         {"deleted": count, "snapshots": snapshots, "before": before.isoformat()},
         f"{count} inferences from before {before:%Y-%m-%d} are deleted"
@@ -156,7 +158,7 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
     erasure.purge(_find_snapshots(layout, root), store)
     if isinstance(root, TunectlConfig):
         sentences.append(CACHED)
-    _say(args, {"purged": True, "journal_busy": not emptied}, " ".join([*sentences, LIMIT]))
+    _print_result(args, {"purged": True, "journal_busy": not emptied}, " ".join([*sentences, LIMIT]))
     return 0
 
 
@@ -191,7 +193,7 @@ def _delete_unfinished(layout: ProjectPaths, root: LogSettings) -> bool:
     return True
 
 
-def _say(args: argparse.Namespace, value: dict[str, Any], sentence: str) -> None:
+def _print_result(args: argparse.Namespace, value: dict[str, Any], sentence: str) -> None:
     from tunectl.backends.system import terminal
 
     if args.json:

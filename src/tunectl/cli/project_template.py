@@ -153,7 +153,7 @@ def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
     """
     existed = target.is_dir()
     target.mkdir(parents=True, exist_ok=True)
-    backup = _free(target / BACKUP)
+    backup = _find_free_folder(target / BACKUP)
     moves: list[Path] = []
     backups: list[Path] = []
     try:
@@ -198,7 +198,7 @@ def _list_moves(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
                 yield item, target_path / item.name
 
 
-def _free(folder: Path) -> Path:
+def _find_free_folder(folder: Path) -> Path:
     number, free = 1, folder
     while free.exists():
         number += 1

@@ -41,7 +41,7 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     canary = store.canary()
     names = {canary.release: f"challenger {canary.share:.0%}"} if canary else {}
     names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
-    result, damaged = _readable(store)
+    result, damaged = _read_manifests(store)
     for name, reason in damaged.items():
         terminal.print_line(f"{name} is damaged: {reason}")
     if not result and not damaged:
@@ -53,7 +53,7 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     return 0
 
 
-def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, str]]:
+def _read_manifests(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, str]]:
     """Return manifests, the oldest first, and why others cannot be read."""
     result, damaged = [], {}
     for name in store.ids():

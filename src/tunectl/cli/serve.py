@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     import_optional("bentoml", extra="serve")
     _refuse_unkept(root)
     settings = _settings(layout, root)
-    _say(root, _first_key(root))
+    _print_addresses(root, _first_key(root))
     _become_server(layout, root, settings, tls)
     return 0
 
@@ -158,7 +158,7 @@ def _keys(root: TunectlConfig) -> Path:
     return api_keys.find_keys_file(Path(), root.serve.keys_file)
 
 
-def _say(root: TunectlConfig, secret: str | None) -> None:
+def _print_addresses(root: TunectlConfig, secret: str | None) -> None:
     from tunectl.backends.system import terminal
 
     host = f"[{root.serve.host}]" if ":" in root.serve.host else root.serve.host

@@ -82,9 +82,9 @@ class ConsoleApp:
         routes = [
             routing.Route("/healthz", self._health),
             routing.Route("/enter", self._show_sign_in),
-            routing.Route("/enter", self._catch(self._sign_in), methods=["POST"]),
-            routing.Route("/events", self._catch(self._stream)),
-            routing.Route("/leave", self._catch(self._sign_out), methods=["POST"]),
+            routing.Route("/enter", self._catch_errors(self._sign_in), methods=["POST"]),
+            routing.Route("/events", self._catch_errors(self._stream)),
+            routing.Route("/leave", self._catch_errors(self._sign_out), methods=["POST"]),
             routing.Mount(
                 "/static",
                 _KeepFiles(
@@ -93,18 +93,18 @@ class ConsoleApp:
             ),
         ]
         for path, endpoint in zip(PLAY_PATHS, (self._stream_answer, self._send_feedback), strict=True):
-            routes.append(routing.Route(path, self._catch(endpoint), methods=["POST"]))
-        routes.append(routing.Route(REPORT_PATH, self._catch(self._send_report)))
+            routes.append(routing.Route(path, self._catch_errors(endpoint), methods=["POST"]))
+        routes.append(routing.Route(REPORT_PATH, self._catch_errors(self._send_report)))
         for act in ACTS:
             routes += [
-                routing.Route(act.path, self._catch(self._show_act(act), act.parent)),
-                routing.Route(act.path, self._catch(self._perform(act), act.parent), methods=["POST"]),
+                routing.Route(act.path, self._catch_errors(self._show_act(act), act.parent)),
+                routing.Route(act.path, self._catch_errors(self._perform(act), act.parent), methods=["POST"]),
             ]
         for screen in SCREENS:
             routes += [
-                routing.Route(json_path(screen.path), self._catch(self._answer(screen, as_json=True))),
+                routing.Route(json_path(screen.path), self._catch_errors(self._answer(screen, as_json=True))),
                 routing.Route(
-                    screen.path, self._catch(self._answer(screen, as_json=False), screen.parent or screen.path)
+                    screen.path, self._catch_errors(self._answer(screen, as_json=False), screen.parent or screen.path)
                 ),
             ]
         inner = applications.Starlette(
@@ -317,7 +317,7 @@ class ConsoleApp:
         entry = Screen(request.url.path, "Not found", "absent.html", lambda _context, _query: None)
         return self._responses.HTMLResponse(self.render("absent.html", self.context(visitor), entry, request), 404)
 
-    def _catch(self, endpoint: Endpoint, parent: str = "/") -> Endpoint:
+    def _catch_errors(self, endpoint: Endpoint, parent: str = "/") -> Endpoint:
         """Turn an error of ``endpoint`` into a page that explains it. ``parent``: path of the screen to which that page leads back."""
 
         async def answer(request: Any) -> Any:

@@ -35,7 +35,7 @@ def import_optional(module: str, *, extra: str) -> Any:
         root = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != root:
             raise
-        raise _missing(root, extra) from error
+        raise _build_missing_error(root, extra) from error
 
 
 def require_installed(package: str, *, extra: str) -> None:
@@ -44,7 +44,7 @@ def require_installed(package: str, *, extra: str) -> None:
     Raises  MissingExtraError.
     """
     if find_spec(package) is None:
-        raise _missing(package, extra)
+        raise _build_missing_error(package, extra)
 
 
 def find_missing(packages: Iterable[RequiredPackage]) -> list[RequiredPackage]:
@@ -76,5 +76,5 @@ def require_all(packages: Iterable[RequiredPackage]) -> None:
         raise describe_missing(missing)
 
 
-def _missing(package: str, extra: str) -> MissingExtraError:
+def _build_missing_error(package: str, extra: str) -> MissingExtraError:
     return MissingExtraError(f"{package} is not installed, and this needs it", hint=format_install_command(extra))

@@ -85,7 +85,7 @@ class Pipeline:
         remaining = records if isinstance(records, DiskList) else list(records)
         self.tally.read(len(remaining))
         for block in blocks:
-            before, remaining = remaining, self._through(block, remaining)
+            before, remaining = remaining, self._run_block(block, remaining)
             if isinstance(before, DiskList) and before is not records:
                 before.close()
         self.tally.keep(len(remaining) + sum(len(inside) for inside in self._inside.values()))
@@ -95,7 +95,7 @@ class Pipeline:
     def _open_list(self) -> list[Record] | DiskList[Record]:
         return [] if self.scratch is None else DiskList(self.scratch, Document, Example)
 
-    def _through(self, block: Transform, records: Sequence[Record]) -> list[Record] | DiskList[Record]:
+    def _run_block(self, block: Transform, records: Sequence[Record]) -> list[Record] | DiskList[Record]:
         remaining = self._open_list()
         outcomes = 0
         for outcome in track(block(records), block.name, total=len(records)):

@@ -26,7 +26,7 @@ def decide(
     - not_enough_evidence: everything else, and whatever has no interval.
     """
     own_differences = _own_differences(differences)
-    decisive = _decisive(gate, own_differences, rates)
+    decisive = _choose_difference(gate, own_differences, rates)
     costs = [item for item in own_differences if item.measure in gate.max_regression]
     evidence = [
         describe_metric_difference(item, metrics.get_metric(item.measure).title, confidence)
@@ -43,7 +43,7 @@ def decide(
 
 def primary_difference(gate: AlignedGate, results: Results) -> MetricDifference | None:
     """Return aligned minus tuned in the primary metric; None where it was not measured."""
-    return _decisive(gate, _own_differences(results.differences), results.win_rates)
+    return _choose_difference(gate, _own_differences(results.differences), results.win_rates)
 
 
 def primary_gain(gate: AlignedGate, results: Results) -> MetricDifference | None:
@@ -79,7 +79,7 @@ def _own_differences(differences: Sequence[MetricDifference]) -> list[MetricDiff
     return [item for item in differences if (item.system, item.against) == ("aligned", "tuned")]
 
 
-def _decisive(
+def _choose_difference(
     gate: AlignedGate, own_differences: Sequence[MetricDifference], rates: Sequence[WinRate]
 ) -> MetricDifference | None:
     if gate.metric != "win_rate":

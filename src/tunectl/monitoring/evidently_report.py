@@ -90,12 +90,12 @@ def _table(signals: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInferenc
     for item in signals:
         values = [item.value(row) for row in sampled[item.side]]
         if item.kind != "number":
-            values = [None if value is None else _harmless(str(value)) for value in values]
+            values = [None if value is None else _strip_tag_start(str(value)) for value in values]
         table[item.name] = values + [None] * (longest - len(values))
     return table
 
 
-def _harmless(text: str) -> str:
+def _strip_tag_start(text: str) -> str:
     """Remove the character that begins a tag: Evidently writes texts into a script unescaped, and users may send any text."""
     return text.replace("<", "\N{FULLWIDTH LESS-THAN SIGN}")
 

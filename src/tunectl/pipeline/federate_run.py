@@ -104,7 +104,7 @@ def serve(federation: Federation, tell: Tell) -> Path:
     with lock.file_lock(federation.folder / "server.lock", f"the server of {settings.name}"):
         prepare_server(federation)
         with _group(federation.folder, tell) as group:
-            group.start("server", _flower("flower_server", federation.folder))
+            group.start("server", _build_flower_command("flower_server", federation.folder))
             _raise_failure(federation.folder, "server", group.wait("server"))
         return finish(federation)
 
@@ -123,7 +123,7 @@ def join(federation: Federation, name: str, tell: Tell) -> None:
         tell(prepare_client(federation, folder, name, examples, settings.server_address))
         _run_local(["init", str(folder)], "making the adapter's settings")
         with _group(folder, tell) as group:
-            group.start(name, _flower("flower_client", folder))
+            group.start(name, _build_flower_command("flower_client", folder))
             _raise_failure(folder, name, group.wait(name))
 
 
@@ -163,9 +163,9 @@ def run_simulation(federation: Federation, parts: Sequence[tuple[list[Example], 
         shutil.rmtree(folder / local_fit.ADAPTER, ignore_errors=True)
         shutil.copytree(root / local_fit.ADAPTER, folder / local_fit.ADAPTER)
     with _group(root, tell) as group:
-        group.start("server", _flower("flower_server", root))
+        group.start("server", _build_flower_command("flower_server", root))
         for folder in folders:
-            group.start(folder.name, _flower("flower_client", folder))
+            group.start(folder.name, _build_flower_command("flower_client", folder))
         _raise_failure(root, "server", group.wait("server"))
 
 
@@ -320,7 +320,7 @@ def _write_request(federation: Federation, folder: Path, train: list[PackedRow],
     atomic_io.write_json(folder / fit_request.REQUEST, request)
 
 
-def _flower(module: str, folder: Path) -> list[str]:
+def _build_flower_command(module: str, folder: Path) -> list[str]:
     python = exporter_env.ensure_interpreter(tool=exporter_env.FLOWER)
     settings = [f"{name}={value}" for name, value in QUIET.items()]
     source = f"PYTHONPATH={exporter_env.PACKAGE.parent}"

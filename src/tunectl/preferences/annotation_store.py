@@ -181,7 +181,7 @@ def _hold(folder: Path, holder: str) -> Iterator[None]:
             atomic_io.write_text(folder / ".gitignore", f"{LOCK}\n")
         _adopt_old_names(folder)
         for name in (TASKS, ANNOTATIONS):
-            _mend(folder / name)
+            _cut_unfinished_line(folder / name)
             private_files.restrict(folder / name)
         yield
 
@@ -330,7 +330,7 @@ def _append(descriptor: int, path: Path, line: bytes) -> None:
         raise atomic_io.write_error(path, error) from error
 
 
-def _mend(path: Path) -> None:
+def _cut_unfinished_line(path: Path) -> None:
     """Cut off a last line that a crash left unfinished: it was never confirmed. A file that ends with a line end is not read."""
     if not path.is_file() or not path.stat().st_size:
         return

@@ -62,8 +62,8 @@ def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, ta
 
     The tally has counted them already. The order of the judgments decides only which of two equal ones is the duplicate.
     """
-    remaining = _drop(judgments, tally, _unsound)
-    remaining = _attentive(remaining, rules.attention, tally)
+    remaining = _drop(judgments, tally, _find_fault)
+    remaining = _drop_inattentive(remaining, rules.attention, tally)
     edited = [item for item in remaining if item.edit]
     remaining = _consistent(remaining, tally)
     remaining = _cap_per_annotator(remaining, rules.rows_per_annotator, rules.seed, tally)
@@ -92,7 +92,7 @@ def _drop(
     return remaining
 
 
-def _unsound(comparison: Comparison) -> tuple[RejectReason, str] | None:
+def _find_fault(comparison: Comparison) -> tuple[RejectReason, str] | None:
     texts = [_text(answer) for answer in comparison.answers]
     if len(texts) == 2 and texts[0] == texts[1]:
         return "same_answer", f"chosen and rejected are both {truncate(texts[0], 60)!r}"
@@ -104,7 +104,7 @@ def _unsound(comparison: Comparison) -> tuple[RejectReason, str] | None:
     return None
 
 
-def _attentive(judgments: Sequence[Comparison], minimum: float, tally: RowCounter) -> list[Comparison]:
+def _drop_inattentive(judgments: Sequence[Comparison], minimum: float, tally: RowCounter) -> list[Comparison]:
     """Drop attention checks, and annotators who failed too many."""
     checks: dict[str | None, list[bool]] = defaultdict(list)
     for judgment in judgments:

@@ -130,7 +130,7 @@ class ReleaseRegistry:
     def log(self) -> list[ReleaseEvent]:
         """Return all events in order, including one that a kill kept from being written."""
         entries = event_log.read_lines(find_existing(self.root / EVENTS, OLD_EVENTS))
-        return [*entries, *self._missing(entries)]
+        return [*entries, *self._list_unrecorded(entries)]
 
     def verify(self, release: str) -> list[str]:
         """Return all problems of a release, one sentence each; empty where it is intact."""
@@ -354,7 +354,7 @@ class ReleaseRegistry:
             release_statement.sign_by_environment(folder)
         return stored
 
-    def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
+    def _list_unrecorded(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
         """Yield events of changes that were made before a kill, but not recorded."""
         added = {entry.release for entry in entries if entry.action == "add"}
         absent = [name for name in self.ids() if name not in added]
@@ -385,7 +385,7 @@ class ReleaseRegistry:
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
             history_adoption.finish(self.root)
             history_adoption.adopt_old_names(self.root)
-            for entry in list(self._missing(event_log.read_lines(self.root / EVENTS, mend=True))):
+            for entry in list(self._list_unrecorded(event_log.read_lines(self.root / EVENTS, mend=True))):
                 self._append(entry)
             self._withdraw_champion()
             yield

@@ -207,7 +207,7 @@ class RemoteRegistry:
         finally:
             shutil.rmtree(result, ignore_errors=True)
         with suppress(InfrastructureError, OSError):  # the next release that is fetched sees to it
-            self._tidy(release)
+            self._delete_unused(release)
         return target
 
     def _read_manifest(self, release: str) -> tuple[bytes, ReleaseManifest]:
@@ -228,7 +228,7 @@ class RemoteRegistry:
             release_statement.check_manifest(manifest, None, checked.statement)
         return content, manifest
 
-    def _tidy(self, release: str) -> None:
+    def _delete_unused(self, release: str) -> None:
         """Delete releases that no pointer names any more, so that a server does not fill its disk over the years.
 
         A release that is still in memory keeps working: its files are kept by the system until its engine closes them.

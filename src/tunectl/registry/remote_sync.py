@@ -66,7 +66,7 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     named = {pointer.release, pointer.previous} if pointer else set()
     named |= {canary.release} if canary else set()
     releases = _send_releases(store, files, [release for release in store.ids() if release in named])
-    _claim(store, files, local_events)
+    _append_history(store, files, local_events)
     last = release_state.last_canary_event(local_events)
     if last is not None:
         _create(files, build_object_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, RemoteCanary(canary))
@@ -175,7 +175,7 @@ def _refuse_unsigned(
                 f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted", hint=hint
             )
     local_events = store.log()
-    known_count = _common(local_events, remote_events)
+    known_count = _count_common_events(local_events, remote_events)
     canary, last = release_state.canary_of(remote_events, remote_canary), release_state.last_canary_event(remote_events)
     if canary is not None and last is not None and last[0] > known_count and canary.number != last[0]:
         raise GateError(
@@ -202,7 +202,7 @@ def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
     return RemoteRegistry(files, store.root / INCOMING, store.trust, keep_recent=True)
 
 
-def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
+def _append_history(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
     """Add the new part of the history. Two processes of one machine may do so at once: then the second adds the rest."""
     for _ in range(TRIES):
         remote = _open(store, files)
@@ -288,7 +288,7 @@ def _refuse_other_history(
     ):
         return
     if not _only_additions(local_events, remote_events):
-        raise _fork(store, remote, local_events, remote_events)
+        raise _build_fork_error(store, remote, local_events, remote_events)
     state = f"champion {pointer.release}, sequence {pointer.sequence}" if pointer else "no champion"
     raise GateError(
         f"{remote.location} has events that {store.root} does not have ({state}; here the sequence is {sequence}): another machine "
@@ -297,7 +297,7 @@ def _refuse_other_history(
     )
 
 
-def _fork(
+def _build_fork_error(
     store: ReleaseRegistry,
     remote: RemoteRegistry,
     local_events: Sequence[ReleaseEvent],
@@ -305,13 +305,13 @@ def _fork(
 ) -> GateError:
     local_champion, remote_champion = (release_state.champion_of(item) for item in (local_events, remote_events))
     return GateError(
-        f"{remote.location} and {store.root} have different histories since event {_common(local_events, remote_events) + 1}: the champion there is "
+        f"{remote.location} and {store.root} have different histories since event {_count_common_events(local_events, remote_events) + 1}: the champion there is "
         f"{remote_champion.release if remote_champion else 'none'}, here {local_champion.release if local_champion else 'none'}; nothing was changed",
         hint=f"keep one of the two: tunectl release sync {remote.location} --keep theirs -m WHY (or: --keep ours)",
     )
 
 
-def _common(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> int:
+def _count_common_events(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> int:
     pairs = zip(local_events, remote_events, strict=False)
     return next(
         (index for index, (first, other) in enumerate(pairs) if first != other),
@@ -322,7 +322,8 @@ def _common(local_events: Sequence[ReleaseEvent], remote_events: Sequence[Releas
 def _only_additions(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> bool:
     """Return whether this registry has only added releases since the last sync: those can follow any other history."""
     return all(
-        entry.action in release_state.ADDITIONS for entry in local_events[_common(local_events, remote_events) :]
+        entry.action in release_state.ADDITIONS
+        for entry in local_events[_count_common_events(local_events, remote_events) :]
     )
 
 
@@ -347,7 +348,7 @@ def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequ
     if local_events[: len(remote_events)] == remote_events:
         return False
     if not _only_additions(local_events, remote_events):
-        raise _fork(store, remote, local_events, remote_events)
+        raise _build_fork_error(store, remote, local_events, remote_events)
     return True
 
 

@@ -211,10 +211,12 @@ class RetrainController:
         if self.settings.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
             result = self.activities.data(run)
             if result.fine:  # nobody is asked about what would be turned down anyway
-                return self._asks(run, "retrain", now, {"data": result.facts})
+                return self._ask_approval(run, "retrain", now, {"data": result.facts})
         return Transition("data_gate", now)
 
-    def _asks(self, run: RetrainRun, question: ApprovalQuestion, now: datetime, facts: dict[str, Any]) -> Transition:
+    def _ask_approval(
+        self, run: RetrainRun, question: ApprovalQuestion, now: datetime, facts: dict[str, Any]
+    ) -> Transition:
         until = now + timedelta(hours=self.settings.approval.timeout_hours)
         nonce = random.token_hex(8)
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
@@ -273,7 +275,7 @@ class RetrainController:
         if self.activities.is_promoted(run):
             return self._promote(run, ALREADY, now)
         if canary is None:
-            return self._asks(run, "promote", now, {"message": "the gate said yes"})
+            return self._ask_approval(run, "promote", now, {"message": "the gate said yes"})
         try:
             canary_facts = self.activities.start_canary(run, now)
         except CanaryRunningError as error:
@@ -298,7 +300,7 @@ class RetrainController:
             run, reading, now
         )  # also where a person is asked, which takes days in which nobody looks
         if reading.decision == "promote":
-            return self._asks(run, "promote", now, {"message": reading.reason, "reading": facts})
+            return self._ask_approval(run, "promote", now, {"message": reading.reason, "reading": facts})
         return Transition(AFTER_CANARY[reading.decision], now, reading.reason, facts)
 
     def _promote(self, run: RetrainRun, reason: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:

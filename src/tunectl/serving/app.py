@@ -267,7 +267,7 @@ class Server:
         """Wait for capacity, then generate; a disconnected client or a timeout ends both."""
         watch = asyncio.create_task(self._watch(call, generation, start_event))
         timer = asyncio.get_running_loop().call_later(
-            self.settings.serve.limits.request_timeout_seconds, self._late, generation, start_event
+            self.settings.serve.limits.request_timeout_seconds, self._end_late, generation, start_event
         )
         task = asyncio.create_task(self.request_logger.log_request(generation.job, key, fields))
         try:
@@ -291,7 +291,7 @@ class Server:
         writing.give_up("cancelled")
         start_event.set()
 
-    def _late(self, generation: generation_task.GenerationTask, start_event: asyncio.Event) -> None:
+    def _end_late(self, generation: generation_task.GenerationTask, start_event: asyncio.Event) -> None:
         generation.give_up("timeout")
         start_event.set()
 

@@ -114,7 +114,7 @@ class ModelManager:
             desired = await run_in_thread(self._read_desired_state)
         except (TunectlError, OSError) as error:
             self._note("champion", f"the release store cannot be read: {error}")
-            self._mend()
+            self._reopen_failed()
             self._let_go(time.monotonic())
             return
         if desired.warning and desired.warning != self.warning:
@@ -145,7 +145,7 @@ class ModelManager:
         warning = "; ".join(filter(None, (problem, doubt, reason)))
         return DesiredState(champion, canary, warning, refusals)
 
-    def _mend(self) -> None:
+    def _reopen_failed(self) -> None:
         """Open failed releases again, by the last known state of the store."""
         for variant, release in self._goal.items():
             now = self.loaded.get(variant)

@@ -60,7 +60,7 @@ def test_it_says_where_everything_is(
     monkeypatch.delenv("TUNECTL_KEYS", raising=False)
     here = root(host=address, port=3123)
     secret = serve._first_key(here)
-    serve._say(here, secret)
+    serve._print_addresses(here, secret)
     out = capsys.readouterr().out
     for what, path in (("OpenAI", "/v1"), ("docs", "/docs"), ("arena", "/arena"), ("metrics", "/metrics")):
         assert f"{what:<8} http://{shown}:3123{path}\n" in out
@@ -69,7 +69,7 @@ def test_it_says_where_everything_is(
     key_store.load()
     assert key_store.key(secret, "scrape", 0).name == "first"
     assert serve._first_key(here) is None
-    serve._say(here, None)
+    serve._print_addresses(here, None)
     assert f"key      one of {here.serve.keys_file}; another: tunectl serve keys add NAME" in capsys.readouterr().out
 
 

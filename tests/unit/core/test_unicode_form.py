@@ -42,7 +42,7 @@ def test_marks_in_any_order_take_linear_time(marks: str) -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda text: repair.RepairText(NFC, mojibake=str)._mend(text, "document"),
+        lambda text: repair.RepairText(NFC, mojibake=str)._repair_text(text, "document"),
         groups.split_words,
         slot_error.normalize,
     ],

@@ -141,10 +141,10 @@ class SubprocessSession:
         """Return why the session is not open; empty when it is."""
         message = next(self._frames, None)
         if message is None:
-            return f"the engine {self._name} cannot be opened: its process {self._fate()}\n  {OPEN_HINT}"
+            return f"the engine {self._name} cannot be opened: its process {self._describe_exit()}\n  {OPEN_HINT}"
         return str(_decode_message(message))
 
-    def _fate(self) -> str:
+    def _describe_exit(self) -> str:
         try:
             code = self._process.wait(CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -210,7 +210,7 @@ class SubprocessSession:
         except OSError:
             pass
         if not self._closing and self.broken is None:
-            self.broken = f"its process {self._fate()}"
+            self.broken = f"its process {self._describe_exit()}"
             logging_setup.get_logger(__name__).error("the engine %s: %s", self._name, self.broken)
         self._over = True
         self._give_up()
@@ -274,7 +274,7 @@ class _EngineServer:
         self.session.close()
 
 
-def _let_go(connection: socket.socket) -> None:
+def _close_inherited(connection: socket.socket) -> None:
     """Close a socket that a process forked by the engine would hold open: the server could not see the engine's own end."""
     with suppress(OSError):
         os.close(connection.detach())
@@ -291,7 +291,7 @@ def main(number: int, session_settings: dict[str, Any]) -> None:
     module, _, name = session_settings["factory"].partition(":")
     engine: Engine = getattr(import_module(module), name)(**session_settings["settings"])
     with socket.socket(fileno=number) as connection:
-        os.register_at_fork(after_in_child=partial(_let_go, connection))
+        os.register_at_fork(after_in_child=partial(_close_inherited, connection))
         _EngineServer(connection).run(engine, Path(session_settings["release"]), adapter=session_settings["adapter"])
     sys.stdout.flush()
     os._exit(0)  # a slow or failing teardown of the libraries is skipped

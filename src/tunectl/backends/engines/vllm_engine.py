@@ -137,9 +137,9 @@ class VllmSession:
     def _begin(self, number: int, request: GenerationRequest) -> None:
         task = self._loop.create_task(self._answer(number, request))
         self._tasks[number] = task
-        task.add_done_callback(lambda finished_task: self._over(number, finished_task))
+        task.add_done_callback(lambda finished_task: self._report_end(number, finished_task))
 
-    def _over(self, number: int, task: asyncio.Task[None]) -> None:
+    def _report_end(self, number: int, task: asyncio.Task[None]) -> None:
         """Report the end here and not in the task itself: a task that is cancelled before its first step never runs."""
         del self._tasks[number]
         if task.cancelled():

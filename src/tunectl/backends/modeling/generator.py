@@ -131,7 +131,7 @@ class HfGenerator:
             prefix = self._shared_prefix(order) if not isinstance(decoding, BeamSearch) else None
             for start in starts:
                 batch = order[start : start + width]
-                self._work(batch, requests, decoding, prefix, seed + start)
+                self._run_batch(batch, requests, decoding, prefix, seed + start)
                 bar.advance(len(batch), **_speed(order[: start + width]))
         return {row.index: self._reply(row) for row in own}
 
@@ -148,7 +148,7 @@ class HfGenerator:
                 ) from error
             raise
 
-    def _work(
+    def _run_batch(
         self,
         batch: list[_RequestState],
         requests: Sequence[GenerationPrompt],
@@ -179,7 +179,7 @@ class HfGenerator:
     def _shared_prefix(self, rows: list[_RequestState]) -> SharedPrefix | None:
         """Run the common beginning of all prompts through the model; every row keeps at least one token of its own."""
         first = rows[0].ids
-        length = min(min(_common(first, row.ids), len(row.ids) - 1) for row in rows)
+        length = min(min(_count_common_tokens(first, row.ids), len(row.ids) - 1) for row in rows)
         if len(rows) < 2 or length < MIN_SHARED_TOKENS:
             return None
         with split_elapsed_time(rows):
@@ -248,7 +248,7 @@ class HfGenerator:
         )
 
 
-def _common(first: Sequence[int], other: Sequence[int]) -> int:
+def _count_common_tokens(first: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two sequences begin with in common."""
     for index, (left, right) in enumerate(zip(first, other, strict=False)):
         if left != right:

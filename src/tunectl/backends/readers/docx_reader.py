@@ -27,7 +27,7 @@ def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
     with file.path.open("rb") as stream:
         head = stream.read(8)
     if not head.startswith(b"PK"):
-        yield RejectedRow(Source(file.name), "unreadable", _instead(head))
+        yield RejectedRow(Source(file.name), "unreadable", _suggest_reader(head))
         return
     try:
         too_big = _explain_size(file.path, reading.limits.max_file_bytes)
@@ -64,7 +64,7 @@ def _explain_size(path: Path, limit: int) -> str | None:
     return None
 
 
-def _instead(head: bytes) -> str:
+def _suggest_reader(head: bytes) -> str:
     if head.startswith(b"\xd0\xcf\x11\xe0"):
         return "it is an old or a protected Office file; save it as DOCX without a password"
     return f"it is not a Word document (DOCX) but {sniff_binary(head) or 'text'}" if head else "the file is empty"

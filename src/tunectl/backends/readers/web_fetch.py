@@ -172,7 +172,7 @@ class Fetcher:
         address = _require_web_address(url)
         for _ in range(HOPS + 1):
             self._require_allowed(address)
-            answer = self._patiently(address, headers)
+            answer = self._send_with_retries(address, headers)
             if answer.status not in MOVED:
                 break
             address = _require_web_address(address, answer.headers.get("location", ""))
@@ -204,7 +204,7 @@ class Fetcher:
     def _read_robots(self, origin: str) -> Any:
         address = f"{origin}/robots.txt"
         for _ in range(HOPS + 1):
-            answer = self._patiently(address, {}, limit=ROBOTS_BYTES)
+            answer = self._send_with_retries(address, {}, limit=ROBOTS_BYTES)
             if answer.status not in MOVED:
                 break
             address = _require_web_address(address, answer.headers.get("location", ""))
@@ -226,7 +226,7 @@ class Fetcher:
             )
         return rules
 
-    def _patiently(self, url: str, headers: dict[str, str], *, limit: int | None = None) -> FetchResponse:
+    def _send_with_retries(self, url: str, headers: dict[str, str], *, limit: int | None = None) -> FetchResponse:
         """Send a request, and retry where the server is busy or the connection breaks."""
         tries = self._manners.retries + 1
         for attempt in range(tries):

@@ -117,7 +117,7 @@ def _score_rows(results: Results) -> list[list[str]]:
     names = summary.columns_of(results)
     return [
         [
-            _unbroken(system.title),
+            _join_title(system.title),
             *(_score(system.scores.get(name), name, ends=name == results.primary) for name in names),
         ]
         for system in results.systems
@@ -135,7 +135,7 @@ def _interval_rows(results: Results) -> list[list[str]]:
     ]
 
 
-def _unbroken(title: str) -> str:
+def _join_title(title: str) -> str:
     """Keep the words of a title on one line of a narrow table."""
     return title.replace(" ", "\u00a0")
 
@@ -225,7 +225,7 @@ def _slices(results: Results) -> list[dict[str, Any]]:
     for field, parts in fields.items():
         rows = [
             [
-                _unbroken(f"{part.value} (small)" if part.small else part.value),
+                _join_title(f"{part.value} (small)" if part.small else part.value),
                 render.number(part.items),
                 *(f"{part.scores[name].value:.1f}" if name in part.scores else render.number(None) for name in names),
                 summary.format_difference(part.difference) if part.difference is not None else render.number(None),
@@ -278,7 +278,7 @@ def _safety_rows(results: Results) -> list[list[str]]:
     titles = {system.name: system.title for system in results.systems}
     return [
         [
-            _unbroken(titles[name]),
+            _join_title(titles[name]),
             _count(safety.refused_harmful.get(name)),
             _count(safety.answered_benign.get(name)),
             _count(safety.toxic.get(name)),
@@ -301,7 +301,7 @@ def _cost_rows(systems: Sequence[System]) -> list[list[str]]:
             continue
         rows.append(
             [
-                _unbroken(system.title),
+                _join_title(system.title),
                 f"{words.value:.1f}" if words else render.number(None),
                 f"{cost.prompt_tokens / cost.answers:.0f}",
                 f"{cost.tokens / cost.answers:.0f}",

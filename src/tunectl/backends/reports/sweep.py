@@ -23,7 +23,7 @@ def page(summary: SweepSummary, section: Sweep) -> str:
         columns=columns,
         rows=rows,
         numbers=list(range(2, len(columns))),
-        figures=[*_progress(ended, section), *_front(ended, summary, section), *_importance(summary)]
+        figures=[*_progress(ended, section), *_plot_front(ended, summary, section), *_importance(summary)]
         + [figure for key in section.space for figure in _setting(ended, section, key)],
         sections=[("trials", "Trials"), ("plots", "Plots")],
     )
@@ -46,7 +46,7 @@ def _progress(trials: list[TrialSummary], section: Sweep) -> list[tuple[str, str
     return [(svg_plots.lines(series, xlabel="trial", ylabel=goal.metric, alt=alt), "Best value so far")]
 
 
-def _front(trials: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
+def _plot_front(trials: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
     """Plot the first two objectives against each other."""
     if len(section.objective) < 2 or not trials:
         return []

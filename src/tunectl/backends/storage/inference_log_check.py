@@ -40,7 +40,7 @@ def verify(url: str, root: Path) -> LogCheck:
     Servers may write meanwhile. Raises  InfrastructureError where the database cannot be read.
     """
     file = inference_log_schema.database_file(url, root)
-    problems = [] if file is None else _damage(file, quick=False)
+    problems = [] if file is None else _list_damage(file, quick=False)
     engine = inference_log_schema.engine(url, root)
     shown_url = hide_credentials(engine.url.render_as_string(hide_password=True))
     if problems:
@@ -61,7 +61,7 @@ def verify(url: str, root: Path) -> LogCheck:
     return LogCheck(shown_url, version, rows, problems)
 
 
-def _damage(file: Path, *, quick: bool) -> list[str]:
+def _list_damage(file: Path, *, quick: bool) -> list[str]:
     try:
         with closing(sqlite3.connect(file, timeout=inference_log_schema.BUSY)) as connection:
             return inference_log_backup.find_damage(connection, quick=quick)
@@ -114,7 +114,7 @@ def watch_stop(file: Path, say: Callable[[str], None]) -> Iterator[None]:
     mark = file.with_name(f"{file.name}.open")
     if mark.exists() and file.is_file():
         say(f"{file}: its server did not stop by itself; the file is checked")
-        problems = _damage(file, quick=True)
+        problems = _list_damage(file, quick=True)
         if problems:
             raise ArtifactError(f"{file} is damaged: {problems[0]}", hint=_HINT)
     try:

@@ -122,7 +122,7 @@ class SqlInferenceLog:
             return self._finish(connection, entry)
         if isinstance(entry, InferenceRecord):
             return self._add(connection, self._tables.inferences, entry)
-        return self._opinion(connection, entry)
+        return self._insert_feedback(connection, entry)
 
     def _add(self, connection: Any, table: Any, row: Any) -> WriteOutcome:
         new_row = connection.execute(self._new[table.name], inference_log_schema.to_row(row)).first()
@@ -147,9 +147,9 @@ class SqlInferenceLog:
         query = self._sa.select(table.c.finished_at, table.c.erased_at).where(table.c.id == name).with_for_update()
         return connection.execute(query).first()
 
-    def _opinion(self, connection: Any, feedback: Feedback) -> WriteOutcome:
+    def _insert_feedback(self, connection: Any, feedback: Feedback) -> WriteOutcome:
         state = self._state(connection, feedback.inference_id)
-        if state is None or not self._knows_other(connection, feedback):
+        if state is None or not self._has_other_inference(connection, feedback):
             return "unknown"
         if state.erased_at is not None:
             feedback = replace(feedback, **TEXT_OF_FEEDBACK, erased_at=state.erased_at)
@@ -161,7 +161,7 @@ class SqlInferenceLog:
         # the id of another key's feedback: whoever guesses ids must not keep others from using them
         return self._add(connection, table, replace(feedback, id=f"fb-{hash_to_id(feedback.id, key, size=16)}"))
 
-    def _knows_other(self, connection: Any, feedback: Feedback) -> bool:
+    def _has_other_inference(self, connection: Any, feedback: Feedback) -> bool:
         """Return whether the other inference of a preference exists; a text that is no id is never stored as one."""
         if feedback.kind != "preference" or feedback.value is None:
             return True
@@ -217,7 +217,7 @@ class SqlInferenceLog:
     def _select_inferences(self, since: datetime | None, until: datetime | None, **equal: str | None) -> Any:
         """Return the query of the rows accepted in [since, until) that have these values in their columns; None: any."""
         c = self._tables.inferences.c
-        query = self._sa.select(self._tables.inferences).where(*self._between(c.accepted_at, since, until))
+        query = self._sa.select(self._tables.inferences).where(*self._limit_time(c.accepted_at, since, until))
         for name, value in equal.items():
             if value is not None:
                 query = query.where(c[name] == value)
@@ -235,7 +235,7 @@ class SqlInferenceLog:
             )
             result = self._read(query.where(after)) if len(result) == PAGE else []
 
-    def _between(self, column: Any, since: datetime | None, until: datetime | None) -> list[Any]:
+    def _limit_time(self, column: Any, since: datetime | None, until: datetime | None) -> list[Any]:
         return [*([] if since is None else [column >= since]), *([] if until is None else [column < until])]
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
@@ -264,7 +264,7 @@ class SqlInferenceLog:
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
         sa, c, feedback = self._sa, self._tables.inferences.c, self._tables.feedback
-        between = self._between(c.accepted_at, since, until)
+        between = self._limit_time(c.accepted_at, since, until)
         count = sa.func.count
         numbers = sa.select(
             count(c.id),
@@ -367,7 +367,7 @@ class SqlInferenceLog:
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
         table = self._tables.windows
-        query = self._sa.select(table).where(*self._between(table.c.created_at, since, None))
+        query = self._sa.select(table).where(*self._limit_time(table.c.created_at, since, None))
         return [
             inference_log_schema.from_row(row, TimeWindow)
             for row in self._read(query.order_by(table.c.created_at, table.c.id))
@@ -382,7 +382,7 @@ class SqlInferenceLog:
 
     def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
         table = self._tables.events
-        query = self._sa.select(table).where(*self._between(table.c.created_at, since, None))
+        query = self._sa.select(table).where(*self._limit_time(table.c.created_at, since, None))
         if kind is not None:
             query = query.where(table.c.kind == kind)
         return [

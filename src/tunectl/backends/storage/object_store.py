@@ -51,7 +51,7 @@ class FsspecObjectStore:
         Raises  ArtifactError for an object of more than ``limit`` bytes.
         """
         try:
-            with self._asking(name):
+            with self._translate_errors(name):
                 content: bytes = self._files.cat_file(self._path(name), start=0, end=limit + 1)
         except FileNotFoundError:
             return None
@@ -64,7 +64,7 @@ class FsspecObjectStore:
     def names(self, folder: str) -> list[str]:
         """Return the names directly below ``folder``; empty if it does not exist."""
         try:
-            with self._asking(folder):
+            with self._translate_errors(folder):
                 self._files.invalidate_cache()
                 return [
                     path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._path(folder), detail=False)
@@ -74,7 +74,7 @@ class FsspecObjectStore:
 
     def write(self, name: str, content: bytes) -> None:
         """Create or replace object ``name``."""
-        with self._asking(name):
+        with self._translate_errors(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(self._path(name), content)
 
@@ -86,9 +86,9 @@ class FsspecObjectStore:
         if self._local:
             return atomic_io.create_exclusive(Path(self._path(name)), content)
         try:
-            with self._asking(name):
+            with self._translate_errors(name):
                 self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
-            with self._asking(name, FileExistsError):
+            with self._translate_errors(name, FileExistsError):
                 self._files.pipe_file(self._path(name), content, mode="create", **self._exclusive)
         except FileExistsError:
             return False
@@ -100,7 +100,7 @@ class FsspecObjectStore:
 
     def send(self, path: Path, name: str) -> None:
         """Upload the file ``path`` as object ``name``."""
-        with self._asking(name):
+        with self._translate_errors(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(path), self._path(name))
 
@@ -122,11 +122,11 @@ class FsspecObjectStore:
         return total
 
     def _read_parts(self, name: str) -> Iterator[bytes]:
-        with self._asking(name):
+        with self._translate_errors(name):
             stream = self._files.open(self._path(name), "rb", block_size=PART_BYTES)
         with stream:
             while True:
-                with self._asking(name):
+                with self._translate_errors(name):
                     part: bytes = stream.read(PART_BYTES)
                 if not part:
                     return
@@ -134,7 +134,7 @@ class FsspecObjectStore:
 
     def _exists(self, name: str) -> bool:
         try:
-            with self._asking(name):
+            with self._translate_errors(name):
                 self._files.info(self._path(name))
         except FileNotFoundError:
             return False
@@ -143,14 +143,14 @@ class FsspecObjectStore:
     def remove(self, name: str) -> None:
         """Delete object ``name`` if it exists."""
         if self._exists(name):
-            with self._asking(name):
+            with self._translate_errors(name):
                 self._files.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     @contextmanager
-    def _asking(self, name: str, *expected: type[OSError]) -> Iterator[None]:
+    def _translate_errors(self, name: str, *expected: type[OSError]) -> Iterator[None]:
         """Turn whatever a driver raises into our error; FileNotFoundError for an absent object and errors in ``expected`` are passed on."""
         try:
             yield

@@ -22,7 +22,7 @@ def open_if_exists(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterat
 
     Raises  InfrastructureError where it cannot be opened.
     """
-    if _absent(settings, layout) is not None:
+    if _find_absent_file(settings, layout) is not None:
         yield None
         return
     with open_existing(settings, layout) as store:
@@ -45,7 +45,7 @@ def open_existing(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterato
 
 def require_log(settings: InferenceLogConfig, layout: ProjectPaths) -> None:
     """Check that something was logged; raise DataError otherwise."""
-    absent = _absent(settings, layout)
+    absent = _find_absent_file(settings, layout)
     if absent is not None:
         raise DataError(f"{absent}: nothing was logged yet", hint="serve the model: tunectl serve")
 
@@ -67,7 +67,7 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
     return store.inference(names[0]) if names else None
 
 
-def _absent(settings: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
+def _find_absent_file(settings: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
     """Return the file of the database, where it is a file and does not exist."""
     from tunectl.backends.storage import inference_log_schema
     from tunectl.inference_log import project_folder, pseudonyms

@@ -16,14 +16,14 @@ def valid(text: str, document: Mapping[str, Any]) -> bool:
     NaN and Infinity, which Python would accept, are invalid; so are endless digits or brackets, as of a model that repeats itself.
     """
     try:
-        value = json.loads(text, parse_constant=_no_json)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return False
     accepted: bool = import_optional("jsonschema", extra="evaluate").Draft202012Validator(document).is_valid(value)
     return accepted
 
 
-def _no_json(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 

@@ -61,7 +61,7 @@ class RolloutGenerator:
         uniforms = [self._draw_uniforms(seed, copies, sampling.max_new_tokens) for seed in seeds]
         order = sorted(range(len(lines)), key=lambda index: (-len(prompts[index].ids), index))
         width = max(1, TOGETHER * self._batch // copies)
-        with self._writing():
+        with self._merge_for_generation():
             for start in range(0, len(order), width):
                 group = order[start : start + width]
                 batch = [line for index in group for line in lines[index]]
@@ -79,7 +79,7 @@ class RolloutGenerator:
         """Return one greedy answer of at most ``limit`` tokens per prompt, in the order of ``prompts``."""
         lines = [GenerationState(list(prompt.ids)) for prompt in prompts]
         order = sorted(lines, key=lambda line: -len(line.ids))
-        with self._writing():
+        with self._merge_for_generation():
             for start in range(0, len(order), self._batch):
                 batch = order[start : start + self._batch]
                 state = self._decoder.prefill([line.ids for line in batch])
@@ -91,7 +91,7 @@ class RolloutGenerator:
         return decode_completion(self._tokenizer, line)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _merge_for_generation(self) -> Iterator[None]:
         """Generate without gradients and dropout, with the adapter merged into the weights."""
         training = self._model.training
         self._model.eval()

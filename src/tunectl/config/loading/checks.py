@@ -82,7 +82,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
     Raises  ConfigError with all mistakes of composing and of the schema.
     """
     reported_paths = {problem.path for problem in composition.problems if problem.path}
-    lines = [line for line in _composing(schema, composition) if line]
+    lines = [line for line in _list_composition_problems(schema, composition) if line]
     settings = None
     mistakes = [*_not_finite(composition), *_check_key_types(composition)]  # JSON has no infinity: it would become null
     reported_paths |= {mistake.path for mistake in mistakes}
@@ -106,7 +106,7 @@ def _is_already_reported(mistake: _ConfigIssue, reported_paths: set[KeyPath]) ->
     return mistake.path in reported_paths or (mistake.kind == "missing" and mistake.path[:1] in reported_paths)
 
 
-def _composing(schema: type[BaseModel], composition: ComposedConfig) -> Iterator[str]:
+def _list_composition_problems(schema: type[BaseModel], composition: ComposedConfig) -> Iterator[str]:
     for problem in composition.problems:
         yield problem.text + (
             suggest_for_plus_override(schema, composition.tree, problem.path)

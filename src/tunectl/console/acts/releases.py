@@ -83,7 +83,7 @@ def promote(context: ReadContext, form: Mapping[str, str]) -> str:
     reason = require_reason(form)
     with _report_conflict():
         store.promote(name, author=context.visitor, message=reason, after=_sequence(form))
-    _mirror(context)
+    _update_tracker(context)
     return f"/releases/{name}"
 
 
@@ -118,7 +118,7 @@ def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
     store, reason = _open(context), require_reason(form)
     with _report_conflict():
         event = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
-    _mirror(context)
+    _update_tracker(context)
     return f"/releases/{event.release}"
 
 
@@ -167,7 +167,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     with _report_conflict():
         CanaryStore(store).refuse_running()
         store.start_canary(name, share=share, author=context.visitor, message=reason, expected=form_state)
-    _mirror(context)
+    _update_tracker(context)
     return f"/releases/{name}"
 
 
@@ -206,7 +206,7 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
         else:
             release = test.challenger
             canaries.end(test, "running", context.now, None, author=author, message=reason, expected=form_state)
-    _mirror(context)
+    _update_tracker(context)
     return f"/releases/{release}"
 
 
@@ -219,7 +219,7 @@ def _open(context: ReadContext) -> ReleaseRegistry:
     return ReleaseRegistry(context.layout.releases, LOCK_TIMEOUT_SECONDS, trust)
 
 
-def _mirror(context: ReadContext) -> None:
+def _update_tracker(context: ReadContext) -> None:
     """Update the tracker's names of champion and challenger, as ``tunectl release`` does."""
     from tunectl.pipeline.build_tracking import mirror_releases
 

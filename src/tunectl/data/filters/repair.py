@@ -170,10 +170,10 @@ class RepairText:
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Yield each record repaired, or a reject ``empty``, ``empty_input`` or ``empty_answer``."""
         for record in records:
-            repaired = map_texts(record, lambda texts, kind: [self._mend(text, kind) for text in texts])
+            repaired = map_texts(record, lambda texts, kind: [self._repair_text(text, kind) for text in texts])
             yield _judge(repaired) if isinstance(repaired, Document) else self._judge_example(repaired)
 
-    def _mend(self, text: str, kind: TextKind) -> str:
+    def _repair_text(self, text: str, kind: TextKind) -> str:
         for name, step in self.steps:
             if kind == "segment" and name in ("html", "white_space"):
                 continue

@@ -203,7 +203,7 @@ class _PromptRenderer:
             elif limit is not None and len(encoded.ids) + room > limit:
                 reason = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer; the limit is {limit}")
             if count:
-                self._account(example, reason)
+                self._count_reject(example, reason)
             if reason is None:
                 answers = tuple(answer.text for answer in example.answers)
                 result.append(
@@ -230,7 +230,7 @@ class _PromptRenderer:
             refused[example.id] = error.message
             return ""
 
-    def _account(self, example: Example, reason: tuple[RejectReason, str] | None) -> None:
+    def _count_reject(self, example: Example, reason: tuple[RejectReason, str] | None) -> None:
         self.tally.read()
         if reason is None:
             self.tally.keep()

@@ -97,7 +97,7 @@ def measure(differences: Sequence[float], prompts: Sequence[str], settings: Inte
     return RewardMeasurement(
         pairs=len(differences),
         prompts=len(groups),
-        accuracy=_honest(accuracy, len(groups), settings.confidence),
+        accuracy=_widen_interval(accuracy, len(groups), settings.confidence),
         log_loss=_figure(groups, _log_loss, counts, settings.confidence),
         ece=_figure(groups, _calibration, counts, settings.confidence),
         bins=_bins(rows.sum(axis=0), settings),
@@ -216,7 +216,7 @@ def _figure(groups: NDArray[Any], combine: bootstrap.Combine, counts: NDArray[An
     return Estimate(result.value, result.low, result.high)
 
 
-def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
+def _widen_interval(figure: Estimate, prompts: int, confidence: float) -> Estimate:
     """Return the estimate with Wilson's interval of the prompts where all prompts agree, since resampling them gives no width; else unchanged."""
     if figure.low is None or figure.high is None or figure.high - figure.low > SAME:
         return figure
