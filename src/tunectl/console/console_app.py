@@ -228,6 +228,7 @@ class ConsoleApp:
             scopes=context.scopes,
             visitor=context.visitor,
             recording=context.recording,
+            release_link=context.find_release_link,
             navigation=list_groups(),
             active=entry.parent or entry.path,
             path=request.url.path,

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import MsgspecError
 
 from tunectl.access import api_keys
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, names
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.console.links import link
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
+from tunectl.registry import registry_formats, release_manifest
 
 if TYPE_CHECKING:
     from tunectl.config.loading.checks import ResolvedConfig
@@ -96,6 +98,12 @@ class ReadContext:
     def log_opened(self, inference: str) -> None:
         """Log that the visitor was shown the text of an inference."""
         _log.info("%s opened the inference %s", self.visitor or "somebody", inference)
+
+    def find_release_link(self, release: str | None) -> str:
+        """Return the address of a release's page; empty where the project's registry lacks it: its answers may be logged here, too."""
+        folder = self.layout.releases / registry_formats.RELEASES
+        is_here = release and names.is_content_id(release) and (folder / release / release_manifest.NAME).is_file()
+        return link("/releases/{}", release) if release and is_here else ""
 
     def load_config(self) -> ResolvedConfig:
         """Return the composed configuration with the file and line of each value.

@@ -26,7 +26,7 @@ from console_projects import (
     initialize,
     list_paths,
 )
-from console_records import URL, add_evaluation, add_sweep, write_run
+from console_records import URL, add_evaluation, add_retrains, add_sweep, write_run
 from msgspec.structs import replace
 from play_server import READINESS, declare, run_play_server
 
@@ -138,6 +138,23 @@ def test_looking_changes_nothing_and_no_link_is_dead(tmp_path: Path) -> None:
     assert {path: reply.status_code for path, reply in pages.items() if reply.status_code != 200} == {}
     assert digest_project(tmp_path / "shop") == before
     assert [path for path, reply in pages.items() if "No row matches" in reply.text] == []
+
+
+def test_a_release_of_another_registry_is_a_name_without_a_link(tmp_path: Path) -> None:
+    layout, other = build(tmp_path / "shop"), "f" * 16
+    with inference_log_sql.open_log(URL, layout.root) as log:
+        log.write([replace(log.inference("chatcmpl-0001"), id="chatcmpl-elsewhere", release=other)])
+        (*_, window) = log.windows()
+        log.add_window(replace(window, id="d" * 16, body={**window.body, "id": "d" * 16, "release": other}))
+    run, _ = add_retrains(layout.root, other)
+    console = Console(layout)
+    pages = ["/live/chatcmpl-elsewhere", "/explain?id=chatcmpl-elsewhere", "/drift", f"/drift/{'d' * 16}", "/retrain"]
+    for page in pages:
+        text = console.client.get(page).text
+        assert other[:12] in text, page
+        assert f"/releases/{other}" not in text, page
+    assert "/releases/" not in console.client.get(f"/retrain/{run}").text
+    assert console.client.get(f"/releases/{other}").status_code == 404
 
 
 def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from tunectl.backends.storage import open_inference_log
 from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
-from tunectl.registry.release_store import ReleaseRegistry
 
 if TYPE_CHECKING:
     from tunectl.artifacts.paths import ProjectPaths
@@ -56,8 +55,6 @@ class DriftScreen(Struct, frozen=True):
     """State of the monitor: runs, stopped, never."""
     windows: list[DriftWindow] = field(default_factory=list)
     total: int = 0
-    releases: list[str] = field(default_factory=list)
-    """Those of the windows that the registry still has."""
     reference: list[str] = field(default_factory=list)
     """Ids of the accepted windows; empty: none, or the training prompts."""
     compared_with: str = ""
@@ -111,13 +108,11 @@ def describe_drift(
         closed = reference_data.list_closed_windows(log)
         named = windows.find_accepted_windows([one.body for one in log.events(kind=windows.REFERENCE_SET)])
     newest = closed[::-1][:number]
-    release_ids: list[str] = problems.attempt("releases", ReleaseRegistry(layout.releases).ids, [])
     return DriftScreen(
         exists=True,
         running=_describe_monitor(layout),
         windows=newest,
         total=len(closed),
-        releases=sorted({one.release for one in newest} & set(release_ids)),
         reference=named,
         compared_with=settings.monitor.prompts.reference,
         min_rows=settings.monitor.window.min_rows,

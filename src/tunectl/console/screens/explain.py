@@ -150,7 +150,9 @@ class _Explanation:
                 [
                     ExplanationFact("question", truncate(window.last_user_text(record), PREVIEW)),
                     ExplanationFact(
-                        "answered by", f"{record.variant}, release {record.release}", release_link(record.release)
+                        "answered by",
+                        f"{record.variant}, release {record.release}",
+                        self.context.find_release_link(record.release),
                     ),
                     ExplanationFact("chat template", record.template_hash[:12]),
                     ExplanationFact("ended with", record.finish_reason or "it has not ended"),

@@ -17,7 +17,6 @@ from tunectl.evaluation import metrics
 from tunectl.evaluation.results import Score
 from tunectl.pipeline import run_ledger
 from tunectl.pipeline.run_ledger import RunRecord, StageLaunch
-from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.tracking import spool
 
 if TYPE_CHECKING:
@@ -83,8 +82,6 @@ class RunsScreen(Struct, frozen=True):
     total: int = 0
     at: int = 0
     size: int = PAGE_SIZE
-    releases: list[str] = field(default_factory=list)
-    """Releases of the rows that the registry still has."""
     jobs: dict[str, int] = field(default_factory=dict)
     """Number of jobs on a cluster by the state that was last recorded; empty where none was ever submitted."""
     problems: dict[str, str] = field(default_factory=dict)
@@ -103,10 +100,8 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
         for index, record in enumerate(readable[:PAGE_SIZE])
     ]
     rows = [replace(row, tracked=_find_tracked(context, problems, row.build)) if row.build else row for row in rows]
-    release_ids: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])
-    releases = sorted({row.release for row in rows} & set(release_ids))
     jobs = count_jobs(context, problems)
-    return RunsScreen(rows, len(names), at, PAGE_SIZE, releases, jobs, problems.problems)
+    return RunsScreen(rows, len(names), at, PAGE_SIZE, jobs, problems.problems)
 
 
 def try_load(context: ReadContext, problems: ProblemList, name: str) -> RunRecord | None:
