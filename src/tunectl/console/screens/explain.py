@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.records import truncate
+from tunectl.artifacts.records import Feedback, InferenceRecord, truncate
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.explanation_log import describe_snapshot, find_newest, list_retrains_of
 from tunectl.console.explanation_steps import (
@@ -37,7 +37,6 @@ from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
 
 if TYPE_CHECKING:
-    from tunectl.artifacts.records import Feedback, InferenceRecord
     from tunectl.console.read_context import ReadContext
     from tunectl.pipeline.lineage_trace import RowStep
     from tunectl.registry.release_manifest import ReleaseManifest
